@@ -1,0 +1,60 @@
+"""The test tiers: the folder decides the marker, the time limit, and whether this host can run it.
+
+| folder | marker | limit a test |
+|---|---|---|
+| unit | unit | 60 s (they take milliseconds; the limit is for a loaded machine) |
+| contract | contract | 120 s |
+| engine | engine | 420 s |
+| gpu | gpu | 600 s, skipped without a CUDA GPU |
+"""
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+TIME_LIMIT_S = {"unit": 60, "contract": 120, "engine": 420, "chart": 120, "cluster": 600, "gpu": 600}
+
+# One profile everywhere: the same examples in every run, so that a red test is red for everyone.
+settings.register_profile(
+    "project",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("project")
+
+
+@cache
+def cuda_gpus() -> int:
+    """CUDA GPUs of this host as its driver lists them, without importing torch."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        tier = item.path.relative_to(TESTS).parts[0]
+        if tier not in TIME_LIMIT_S:
+            raise pytest.UsageError(
+                f"{item.path}: a test lives in tests/{{{','.join(TIME_LIMIT_S)}}}/, whose name is its tier"
+            )
+        item.add_marker(tier)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIME_LIMIT_S[tier]))
+        if tier == "gpu" and cuda_gpus() == 0:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU; nvidia-smi lists none on this host"))
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The checkout's root folder."""
+    return ROOT
