@@ -1,0 +1,34 @@
+"""What our Ray actors need beyond OpenRLHF's arguments; it travels as `args.run` beside `args.mtp`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class RolloutMonitor(Protocol):
+    """What the controller asks of the rollout side; training and rollout do not import each other."""
+
+    def measure(self, step: int, rollout_seconds: float) -> dict[str, float]:
+        """Metrics of the engines since the last call.
+
+        Args:
+            step: the step they belong to, for messages.
+            rollout_seconds: wall time of the generation; 0 discards what was counted (an evaluation).
+
+        Raises:
+            RuntimeError: acceptance has collapsed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Attributes:
+    run_folder: where rows, figures and checkpoints go.
+    monitor_factory: makes the monitor from the engine handles, in the controller's process.
+    """
+
+    run_folder: str
+    monitor_factory: Callable[[list[Any]], RolloutMonitor]

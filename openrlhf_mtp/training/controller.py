@@ -1,0 +1,139 @@
+"""OpenRLHF's single controller with our metrics: one row a step, finite numbers only, acceptance under guard.
+
+The controller runs in a Ray actor of its own. It reaches the rollout side only through `RolloutMonitor`, which
+the command line puts into `args.run`, because training and rollout do not import each other.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import openrlhf.trainer.ppo_trainer as upstream
+import openrlhf.trainer.ppo_trainer_async as upstream_async
+import ray
+import torch
+
+from openrlhf_mtp.run_folder import RunWriter
+from openrlhf_mtp.training.context import RunContext
+from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.status import evaluation_row, step_row
+from openrlhf_mtp.upstream.bindings import bind_async_worker, plain_class
+
+
+class MeasuredTraining:
+    """Mixin for OpenRLHF's controllers: rows for the run folder and checks before anything is saved."""
+
+    def start_measuring(self) -> None:
+        """Called once, after OpenRLHF built the controller."""
+        context: RunContext = self.args.run  # type: ignore[attr-defined]
+        self.monitor = context.monitor_factory(self.vllm_engines)  # type: ignore[attr-defined]
+        self.writer = RunWriter(Path(context.run_folder))
+        self._step_started = time.time()
+
+    def _compute_rollout_stats(self, experiences: list[Any]) -> dict[str, float]:
+        """OpenRLHF's rollout statistics, plus the gap between the engine's log-probs and the trainer's."""
+        for number, experience in enumerate(experiences):
+            named = {
+                "rewards": experience.rewards,
+                "trainer log-probs": experience.action_log_probs,
+                "engine log-probs": experience.rollout_log_probs,
+                "advantages": experience.advantages,
+            }
+            present = {name: value for name, value in named.items() if value is not None}
+            require_finite(present, step=self._next_step(), where=f"rollout batch {number}")
+        stats: dict[str, float] = super()._compute_rollout_stats(experiences)  # type: ignore[misc]
+        stats.update(logprob_gap(experiences))
+        return stats
+
+    def _next_step(self) -> int:
+        return self.writer.last_step + 1
+
+    def save_logs_and_checkpoints(
+        self, global_step: int, logs_dict: dict[str, Any] | None = None, client_states: Any = None
+    ) -> None:
+        """Write the step's row, check it, and only then let OpenRLHF log and save."""
+        status = dict(logs_dict or {})
+        status.update(ray.get(self.actor_model_group.async_run_method(method_name="get_sync_report"))[0])  # type: ignore[attr-defined]
+        rollout_seconds = status["timing/generation"]
+        row = step_row(status, step_seconds=time.time() - self._step_started)
+        row.update(self.monitor.measure(global_step, rollout_seconds))
+        self._step_started = time.time()
+        self.writer.append(global_step, row)
+        require_finite(row, step=global_step, where="metrics")
+        super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]
+
+
+def logprob_gap(experiences: list[Any]) -> dict[str, float]:
+    """Mean and largest |engine log-prob - trainer log-prob| over the action tokens, in nats.
+
+    Both sides hold the same weights here (except in asynchronous mode, where the gap includes the staleness),
+    so what is left is numerical noise, about 1e-2 in bfloat16. A larger gap means a stale engine.
+    """
+    gaps = [
+        (experience.rollout_log_probs.float() - experience.action_log_probs.float()).abs()[
+            experience.action_mask.bool()
+        ]
+        for experience in experiences
+        if experience.rollout_log_probs is not None
+    ]
+    if not gaps:
+        return {}
+    gap = torch.cat(gaps)
+    return {"spec/logprob_gap": gap.mean().item(), "spec/logprob_gap_max": gap.max().item()}
+
+
+class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # type: ignore[misc]
+    """OpenRLHF's synchronous controller, with an evaluation before the first step and after the last."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.start_measuring()
+        self._evaluated_at = -1
+
+    def fit(self, global_step: int = 0) -> None:
+        """OpenRLHF's loop between two evaluations, so that a run always shows where it started and ended."""
+        resumed = self.init_checkpoint_states()["global_step"]
+        if not resumed:
+            self._evaluate_at(0)
+        super().fit(global_step)
+        self._evaluate_at(self.writer.last_step)
+
+    def _evaluate_at(self, step: int) -> None:
+        if self.eval_dataloader is None or self._evaluated_at == step:
+            return
+        self.evaluate(
+            step,
+            **{
+                **self.generate_kwargs,
+                "temperature": self.args.eval.temperature,
+                "n_samples_per_prompt": self.args.eval.n_samples_per_prompt,
+            },
+        )
+
+    def evaluate(self, global_step: int, **generate_kwargs: Any) -> dict[str, Any]:
+        """OpenRLHF's evaluation; its result also goes into the run folder."""
+        start = time.time()
+        logs: dict[str, Any] = super().evaluate(global_step, **generate_kwargs)
+        self.writer.append(global_step, evaluation_row(logs, seconds=time.time() - start))
+        self._evaluated_at = global_step
+        self.monitor.measure(global_step, 0.0)  # the evaluation's drafts do not count for the next step
+        self._step_started = time.time()
+        return logs
+
+
+class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.TrainingActor)):  # type: ignore[misc]
+    """The training side of OpenRLHF's asynchronous mode."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.start_measuring()
+
+
+class AsyncController(plain_class(upstream_async.PPOTrainerAsync)):  # type: ignore[misc]
+    """OpenRLHF's asynchronous controller, with our training side in it."""
+
+    def __init__(self, pretrain: str, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        bind_async_worker(training_actor=ray.remote(AsyncTrainingController))
+        super().__init__(pretrain, strategy, *args, **kwargs)

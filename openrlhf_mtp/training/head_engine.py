@@ -1,0 +1,59 @@
+"""The head inside a DeepSpeed engine of its own: own optimiser, own clipping, own learning rate.
+
+A head that shared the policy's engine would share its gradient clipping: SkyRL measured a gradient norm of 21.6
+with the head's gradient against 0.81 without, so that clipping at 1.0 throttled the policy 20-fold.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import deepspeed
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from openrlhf_mtp.config.mtp import HeadOptim
+from openrlhf_mtp.heads.head import MTPHead
+
+
+def warmup_then_constant(optimizer: Optimizer, *, warmup_steps: int) -> LambdaLR:
+    """Linear warm-up over `warmup_steps` optimiser steps, constant afterwards."""
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup_steps + 1)))
+
+
+def head_ds_config(strategy: Any, optim: HeadOptim) -> dict[str, Any]:
+    """DeepSpeed's configuration for the head: the strategy's own, with the head's optimiser.
+
+    The head is one decoder layer, so it is never sharded by ZeRO-3: its parameters stay whole (stage 2 shards
+    gradients and optimiser states), which also lets every rank send it to the engines.
+    """
+    adam = {
+        "lr": optim.lr,
+        "betas": list(optim.betas),
+        "eps": optim.eps,
+        "weight_decay": optim.weight_decay,
+    }
+    config: dict[str, Any] = strategy.get_ds_train_config(
+        optim_dict={"type": "AdamW", "params": adam}, max_norm=optim.max_norm
+    )
+    if config["zero_optimization"]["stage"] > 2:
+        config["zero_optimization"] = {"stage": 2, "overlap_comm": False}
+    return config
+
+
+def build_head_engine(head: MTPHead, strategy: Any, optim: HeadOptim) -> Any:
+    """Wrap the head into a DeepSpeed engine.
+
+    The random state is left as it was found, so that a run with a head draws the same numbers as one without.
+    """
+    with torch.random.fork_rng():
+        engine, *_ = deepspeed.initialize(
+            model=head,
+            model_parameters=[p for p in head.parameters() if p.requires_grad],
+            lr_scheduler=partial(warmup_then_constant, warmup_steps=optim.warmup_steps),
+            config=head_ds_config(strategy, optim),
+            dist_init_required=True,
+        )
+    return engine

@@ -1,0 +1,200 @@
+"""What OpenRLHF needs on a host without CUDA: it calls `torch.cuda` and imports flash-attn unconditionally.
+
+Each patch checks for CUDA when its target is imported, in the process that imports it: on a cluster the
+driver may have no GPU while its workers do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from openrlhf_mtp.upstream.patching import Patch, Undo
+
+_OPENRLHF = "openrlhf 0.11.2"
+_NO_CUDA_CALLS = ("synchronize", "set_device", "current_stream")
+
+
+def has_cuda() -> bool:
+    """True when this process sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+# torch.cuda ---------------------------------------------------------------------------------------------
+
+
+def _replace_cuda_calls(torch_module: ModuleType) -> None:
+    if has_cuda():
+        return
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    cuda = torch_module.cuda
+    cuda.current_device = lambda: "cpu"
+    for name in _NO_CUDA_CALLS:
+        setattr(cuda, name, lambda *args, **kwargs: None)
+
+
+def _cuda_calls_are_safe(torch_module: ModuleType) -> bool:
+    return has_cuda() or torch_module.cuda.current_device() == "cpu"
+
+
+# flash-attn ---------------------------------------------------------------------------------------------
+
+
+def _flash_attn_stub() -> dict[str, ModuleType]:
+    """The five functions that `openrlhf.models.ring_attn_utils` imports, in plain torch."""
+    import torch
+    import torch.distributed as dist
+    from einops import rearrange
+
+    def index_first_axis(values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        return values[indices]
+
+    def unpad_input(values: torch.Tensor, mask: torch.Tensor) -> tuple[Any, ...]:
+        lengths = mask.sum(-1, dtype=torch.int32)
+        indices = mask.flatten().nonzero().flatten()
+        offsets = torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
+        flat = values.reshape(-1, *values.shape[2:])
+        return flat[indices], indices, offsets, int(lengths.max()), lengths
+
+    def pad_input(values: torch.Tensor, indices: torch.Tensor, batch: int, length: int) -> torch.Tensor:
+        padded = values.new_zeros(batch * length, *values.shape[1:]).index_put((indices,), values)
+        return padded.view(batch, length, *values.shape[1:])
+
+    def all_gather(values: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+        parts = [torch.empty_like(values) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(parts, values, group=group)
+        return torch.cat(parts)
+
+    padding = ModuleType("flash_attn.bert_padding")
+    padding.__dict__.update(
+        index_first_axis=index_first_axis, unpad_input=unpad_input, pad_input=pad_input, rearrange=rearrange
+    )
+    distributed = ModuleType("flash_attn.utils.distributed")
+    distributed.__dict__.update(all_gather=all_gather)
+    return {
+        "flash_attn": ModuleType("flash_attn"),
+        "flash_attn.bert_padding": padding,
+        "flash_attn.utils": ModuleType("flash_attn.utils"),
+        "flash_attn.utils.distributed": distributed,
+    }
+
+
+def _show_flash_attn_stub() -> Undo:
+    """Visible only while one module is imported: a lasting stub would mislead transformers and vLLM."""
+    if importlib.util.find_spec("flash_attn") is not None:
+        return lambda: None
+    stub = _flash_attn_stub()
+    sys.modules.update(stub)
+
+    def hide() -> None:
+        for name in stub:
+            sys.modules.pop(name, None)
+
+    return hide
+
+
+def _flash_attn_is_hidden(module: ModuleType) -> bool:
+    stubbed = importlib.util.find_spec("flash_attn") is None
+    return callable(module.unpad_input) and (not stubbed or "flash_attn" not in sys.modules)
+
+
+# DeepSpeed strategy ---------------------------------------------------------------------------------------
+
+
+def _use_cpu_strategy(module: ModuleType) -> None:
+    if has_cuda():
+        return
+    make_mesh = module.init_device_mesh
+    strategy = module.DeepspeedStrategy
+    train_config, moving_average = strategy.get_ds_train_config, strategy.moving_average
+
+    def init_device_mesh(device: str, *args: Any, **kwargs: Any) -> Any:
+        return make_mesh("cpu" if device == "cuda" else device, *args, **kwargs)
+
+    def get_ds_train_config(self: Any, optim_dict: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        if optim_dict and optim_dict["type"] == "AdamW":
+            # torch's AdamW, because DeepSpeed's own would be compiled at run time
+            optim_dict = {**optim_dict, "params": {**optim_dict["params"], "torch_adam": True}}
+        return train_config(self, optim_dict=optim_dict, **kwargs)
+
+    def moving_average_on_cpu(
+        self: Any, model: Any, ema: Any, beta: float = 0.992, device: str = "cpu"
+    ) -> None:
+        moving_average(self, model, ema, beta, "cpu")
+
+    module.__dict__["init_device_mesh"] = init_device_mesh
+    strategy.get_ds_train_config = get_ds_train_config
+    strategy.moving_average = moving_average_on_cpu
+
+
+def _strategy_is_cpu(module: ModuleType) -> bool:
+    return has_cuda() or module.DeepspeedStrategy.moving_average.__name__ == "moving_average_on_cpu"
+
+
+# replay buffer --------------------------------------------------------------------------------------------
+
+
+def _use_cpu_replay_buffer(module: ModuleType) -> None:
+    if has_cuda():
+        return
+    import torch
+
+    buffer = module.NaiveReplayBuffer
+    original = buffer.__init__
+
+    def init_on_cpu(self: Any, *args: Any, **kwargs: Any) -> None:
+        current_device = torch.cuda.current_device
+        torch.cuda.current_device = lambda: 0  # only to get past torch.device(f"cuda:{...}")
+        try:
+            original(self, *args, **kwargs)
+        finally:
+            torch.cuda.current_device = current_device
+        self.target_device = torch.device("cpu")
+
+    buffer.__init__ = init_on_cpu
+
+
+def _replay_buffer_is_cpu(module: ModuleType) -> bool:
+    return has_cuda() or module.NaiveReplayBuffer(1).target_device.type == "cpu"
+
+
+PATCHES: tuple[Patch, ...] = (
+    Patch(
+        name="torch.cuda calls without a device",
+        target="torch",
+        reason="OpenRLHF calls torch.cuda.current_device, synchronize, set_device and current_stream",
+        versions=f"{_OPENRLHF}, torch 2.13.0",
+        apply=_replace_cuda_calls,
+        probe=_cuda_calls_are_safe,
+    ),
+    Patch(
+        name="flash-attn's padding helpers",
+        target="openrlhf.models.ring_attn_utils",
+        reason="flash-attn is imported unconditionally and cannot be built without CUDA",
+        versions=_OPENRLHF,
+        before=_show_flash_attn_stub,
+        apply=lambda module: None,
+        probe=_flash_attn_is_hidden,
+    ),
+    Patch(
+        name="DeepSpeed strategy on CPU",
+        target="openrlhf.utils.deepspeed.deepspeed",
+        reason='the device mesh and the moving average name "cuda", the fused Adam needs a compiler',
+        versions=f"{_OPENRLHF}, deepspeed 0.19.6",
+        apply=_use_cpu_strategy,
+        probe=_strategy_is_cpu,
+    ),
+    Patch(
+        name="replay buffer on CPU",
+        target="openrlhf.trainer.ppo_utils.replay_buffer",
+        reason='the target device is built as torch.device(f"cuda:...")',
+        versions=_OPENRLHF,
+        apply=_use_cpu_replay_buffer,
+        probe=_replay_buffer_is_cpu,
+    ),
+)

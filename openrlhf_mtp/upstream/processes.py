@@ -1,0 +1,40 @@
+"""Get the patches into every process: the driver calls `prepare_process`, Ray runs it in each worker.
+
+vLLM's engine processes are not Ray workers; they load `openrlhf_mtp.rollout.plugin` through the
+`vllm.general_plugins` entry point instead.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from openrlhf_mtp.upstream import cpu_host
+from openrlhf_mtp.upstream.patching import install
+
+# Ray sets CUDA_VISIBLE_DEVICES="" for workers without a GPU unless this is 0; on a host that has logical GPUs
+# only, hiding them is harmless and the setting keeps Ray's warning away.
+_WORKER_ENV = {
+    "TOKENIZERS_PARALLELISM": "true",
+    "NCCL_DEBUG": "WARN",
+    "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+
+
+def prepare_process() -> None:
+    """Register the host patches; each is applied when its target is imported. Safe to repeat."""
+    install(cpu_host.PATCHES)
+
+
+def ray_runtime_env() -> dict[str, Any]:
+    """The `runtime_env` of `ray.init`: patches and environment of every worker.
+
+    A variable that the user has set wins over our default.
+    """
+    environment = {name: os.environ.get(name, default) for name, default in _WORKER_ENV.items()}
+    return {
+        "worker_process_setup_hook": "openrlhf_mtp.upstream.processes.prepare_process",
+        "env_vars": {name: value for name, value in environment.items() if value},
+    }
