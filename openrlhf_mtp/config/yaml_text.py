@@ -5,7 +5,7 @@ PyYAML follows YAML 1.1, where `1e-6` is text and `off` is false; both would cha
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -14,8 +14,6 @@ from openrlhf_mtp.config.errors import JobError
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's core schema and without silent duplicate keys."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -30,6 +28,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {}
 _INF_NAN = r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
