@@ -13,7 +13,7 @@ from typing import Any
 from openrlhf.models import Actor
 from torch import Tensor, nn
 
-from openrlhf_mtp.training.trunk import Trunk
+from openrlhf_mtp.training.trunk import Trunk, unwrapped
 
 HiddenObserver = Callable[[Tensor], None]
 """Called with the last hidden states [B, T, H], detached, padding positions undefined."""
@@ -49,6 +49,14 @@ class MTPActor(Actor):
         finally:
             self._observer = None
             self._hidden = None
+
+    def hidden_states(self, sequences: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] after the final norm, without logits, for right- or left-padded batches."""
+        positions = attention_mask.long().cumsum(-1) - 1
+        positions.masked_fill_(attention_mask == 0, 1)
+        body = unwrapped(self.model).base_model
+        states: Tensor = body(sequences, attention_mask=attention_mask, position_ids=positions).last_hidden_state
+        return states
 
     def forward(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
         """OpenRLHF's forward pass; see `openrlhf.models.Actor.forward`."""

@@ -15,6 +15,7 @@ import openrlhf.trainer.ppo_trainer_async as upstream_async
 import ray
 import torch
 
+from openrlhf_mtp import metrics
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
 from openrlhf_mtp.training.finite import require_finite
@@ -25,11 +26,11 @@ from openrlhf_mtp.upstream.bindings import bind_async_worker, plain_class
 class MeasuredTraining:
     """Mixin for OpenRLHF's controllers: rows for the run folder and checks before anything is saved."""
 
-    def start_measuring(self) -> None:
-        """Called once, after OpenRLHF built the controller."""
+    def start_measuring(self, resumed_at: int) -> None:
+        """Called once, when models and engines stand and it is known at which step the run resumes (0: it is new)."""
         context: RunContext = self.args.run  # type: ignore[attr-defined]
         self.monitor = context.monitor_factory(self.vllm_engines)  # type: ignore[attr-defined]
-        self.writer = RunWriter(Path(context.run_folder))
+        self.writer = RunWriter(Path(context.run_folder), after_step=resumed_at or None)
         self._step_started = time.time()
 
     def _compute_rollout_stats(self, experiences: list[Any]) -> dict[str, float]:
@@ -48,7 +49,7 @@ class MeasuredTraining:
         return stats
 
     def _next_step(self) -> int:
-        return self.writer.last_step + 1
+        return max(self.writer.last_step, 0) + 1
 
     def save_logs_and_checkpoints(
         self, global_step: int, logs_dict: dict[str, Any] | None = None, client_states: Any = None
@@ -60,7 +61,7 @@ class MeasuredTraining:
         row = step_row(status, step_seconds=time.time() - self._step_started)
         row.update(self.monitor.measure(global_step, rollout_seconds))
         self._step_started = time.time()
-        self.writer.append(global_step, row)
+        self.writer.append({metrics.STEP: global_step, **row})
         require_finite(row, step=global_step, where="metrics")
         super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]
 
@@ -87,18 +88,16 @@ def logprob_gap(experiences: list[Any]) -> dict[str, float]:
 class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # type: ignore[misc]
     """OpenRLHF's synchronous controller, with an evaluation before the first step and after the last."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.start_measuring()
-        self._evaluated_at = -1
+    _evaluated_at = -1
 
     def fit(self, global_step: int = 0) -> None:
         """OpenRLHF's loop between two evaluations, so that a run always shows where it started and ended."""
-        resumed = self.init_checkpoint_states()["global_step"]
-        if not resumed:
+        self.start_measuring(self.init_checkpoint_states()["global_step"])
+        if self.writer.last_step < 0:
             self._evaluate_at(0)
         super().fit(global_step)
         self._evaluate_at(self.writer.last_step)
+        self.writer.close()
 
     def _evaluate_at(self, step: int) -> None:
         if self.eval_dataloader is None or self._evaluated_at == step:
@@ -116,7 +115,11 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
         """OpenRLHF's evaluation; its result also goes into the run folder."""
         start = time.time()
         logs: dict[str, Any] = super().evaluate(global_step, **generate_kwargs)
-        self.writer.append(global_step, evaluation_row(logs, seconds=time.time() - start))
+        row = evaluation_row(logs, seconds=time.time() - start)
+        if self.writer.last_step == global_step:
+            self.writer.amend(row)
+        else:
+            self.writer.append({metrics.STEP: global_step, **row})
         self._evaluated_at = global_step
         self.monitor.measure(global_step, 0.0)  # the evaluation's drafts do not count for the next step
         self._step_started = time.time()
@@ -126,9 +129,11 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
 class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.TrainingActor)):  # type: ignore[misc]
     """The training side of OpenRLHF's asynchronous mode."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.start_measuring()
+    def fit(self, global_step: int = 0) -> None:
+        """OpenRLHF's loop, measured."""
+        self.start_measuring(global_step)
+        super().fit(global_step)
+        self.writer.close()
 
 
 class AsyncController(plain_class(upstream_async.PPOTrainerAsync)):  # type: ignore[misc]

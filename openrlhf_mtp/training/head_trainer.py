@@ -139,22 +139,17 @@ class HeadTrainer:
         self.steps += int(boundary)
         self._seconds += time.perf_counter() - start
 
-    def drain(self, prefix: str = "") -> dict[str, float]:
-        """Metrics since the last call, over all data-parallel ranks (collective), and start anew.
-
-        Args:
-            prefix: put before each name, for example "eval/".
-        """
+    def drain(self) -> dict[str, float]:
+        """Metrics since the last call, over all data-parallel ranks (collective), and start anew."""
         tally, self._tally = self._tally, Tally(self.depths)
         seconds, self._seconds = self._seconds, 0.0
         if dist.is_initialized():
             tally.all_reduce()
-        row = {prefix + name: value for name, value in tally.metrics().items()}
-        if not prefix:
-            row["time/mtp_s"] = seconds
-            if self.engine is not None:
-                row["mtp/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
-                row["mtp/lr"] = float(self.engine.optimizer.param_groups[0]["lr"])
+        row = tally.metrics()
+        row["time/mtp_s"] = seconds
+        if self.engine is not None:
+            row["mtp/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+            row["mtp/lr"] = float(self.engine.optimizer.param_groups[0]["lr"])
         metrics.validate(row)
         return row
 

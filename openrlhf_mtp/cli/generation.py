@@ -1,0 +1,90 @@
+"""Responses of the policy by the rollout engines, for the pre-RL stage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.training.responses import Response, ResponseCache
+
+
+def generate_responses(
+    args: Any,
+    mtp: MTPSettings,
+    shards: Sequence[Sequence[Sequence[int]]],
+    missing: Sequence[int],
+    sampling: dict[str, Any],
+    cache: ResponseCache,
+    *,
+    prompts_per_shard: int,
+) -> None:
+    """Generate the missing shards with the job's engines and end the engines.
+
+    The engines decode without speculation: the head is not trained yet.
+
+    Args:
+        args: OpenRLHF's arguments.
+        mtp: the job's settings.
+        shards: token ids of the prompts of each shard.
+        missing: numbers of the shards to generate.
+        sampling: arguments of vLLM's `SamplingParams`.
+        cache: where the responses go.
+        prompts_per_shard: so that a prompt's number is unique over shards.
+    """
+    import ray
+    from vllm import SamplingParams
+
+    engines = _engines(args, mtp)
+    parameters = SamplingParams(detokenize=False, **sampling)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("responses", total=sum(len(shards[number]) for number in missing))
+        for number in missing:
+            references = [
+                engines[at % len(engines)].generate.remote(list(ids), _seeded(parameters, number * prompts_per_shard + at))
+                for at, ids in enumerate(shards[number])
+            ]
+            responses: list[Response] = []
+            for at, reference in enumerate(references):
+                request = ray.get(reference)
+                responses += [
+                    Response(number * prompts_per_shard + at, tuple(request.prompt_token_ids), tuple(one.token_ids))
+                    for one in request.outputs
+                ]
+                progress.advance(task)
+            cache.write(number, responses)
+            print(f"responses: shard {number + 1}/{len(shards)} written", file=sys.stderr, flush=True)
+    for engine in engines:
+        ray.kill(engine)
+
+
+def _seeded(parameters: Any, prompt: int) -> Any:
+    """One seed a prompt, so that a shard does not depend on which others were generated before it."""
+    seeded = parameters.clone()
+    seeded.seed = parameters.seed * 1_000_003 + prompt
+    return seeded
+
+
+def _engines(args: Any, mtp: MTPSettings) -> list[Any]:
+    from openrlhf_mtp.cluster.placement import placement_group_within
+    from openrlhf_mtp.rollout.engine import create_engines
+
+    plain = mtp.model_copy(update={"rollout": mtp.rollout.model_copy(update={"speculate": False})})
+    return create_engines(
+        args.vllm.num_engines,
+        args.vllm.tensor_parallel_size,
+        args.actor.model_name_or_path,
+        args.train.seed,
+        args.train.full_determinism_enable,
+        args.vllm.enable_prefix_caching,
+        args.vllm.enforce_eager,
+        args.data.max_len,
+        gpu_memory_utilization=args.vllm.gpu_memory_utilization,
+        mtp=plain,
+        placement_group=placement_group_within(PLACEMENT_TIMEOUT_S),
+    )

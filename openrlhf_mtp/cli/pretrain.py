@@ -1,0 +1,167 @@
+"""`openrlhf-mtp pretrain`: generate the policy's own responses with vLLM, then train the head on them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.analysis.report import write_report
+from openrlhf_mtp.analysis.summary import summarize
+from openrlhf_mtp.cli.failures import user_facing_errors
+from openrlhf_mtp.cli.progress import follow_run
+from openrlhf_mtp.cli.ray_session import ray_session
+from openrlhf_mtp.cli.train import openrlhf_arguments, prepare_run_folder
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.run_folder import RunWriter, read_run
+
+PROMPTS_PER_SHARD = 256
+"""Responses are written in shards of this many prompts; a run that is cut off loses at most one."""
+
+HEAD_FOLDER = "head"
+
+
+def run_pretrain(
+    job: Job, out: Path, *, resume: bool = False, overwrite: bool = False, verbose: bool = False
+) -> int:
+    """The whole stage; returns 0. The trained head is in `out/head`; use it with `mtp.head`.
+
+    Args:
+        job: the same job file as for RL; its `mtp.pretrain` section counts here.
+        out: the run folder; responses in `out/responses` are reused when policy, prompts and sampling are the same.
+        resume: go on with an interrupted stage.
+        overwrite: remove an earlier run in `out` (its responses are kept if they still fit).
+        verbose: show the workers' own output.
+    """
+    mtp = job.mtp
+    if mtp is None:
+        raise JobError(f"{job.path}: got no mtp section, expected one: pretrain trains the head it describes")
+    job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
+    args = openrlhf_arguments(job, out)
+    gpus = max(args.vllm.num_engines * args.vllm.tensor_parallel_size, mtp.pretrain.num_ranks)
+    with user_facing_errors(), ray_session(gpus=gpus, verbose=verbose):
+        tokenizer = _tokenizer(args)
+        _generate(args, mtp, tokenizer, out)
+        _train(args, mtp, tokenizer, out)
+    write_report([out], out)
+    with RunWriter(out, after_step=read_run(out).last_step) as writer:
+        writer.write_summary(summarize(read_run(out)))
+    return 0
+
+
+def _tokenizer(args: Any) -> Any:
+    from openrlhf.utils import get_tokenizer
+
+    return get_tokenizer(args.actor.model_name_or_path, None, "left", None)
+
+
+def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None) -> list[list[int]]:
+    """The job's prompts, as OpenRLHF's data set class and its rollout executor turn them into tokens."""
+    from openrlhf.datasets import PromptDataset
+    from openrlhf.datasets.utils import blending_datasets
+
+    strategy = _OfflineStrategy(args)
+    data = blending_datasets(
+        args.data.prompt_dataset,
+        args.data.prompt_probs,
+        strategy,
+        args.train.seed,
+        max_count=args.data.max_samples,
+        dataset_split=args.data.prompt_split,
+    )
+    count = min(args.data.max_samples, len(data), limit or len(data))
+    prompts = PromptDataset(
+        data.select(range(count)), tokenizer, strategy, input_template=args.data.input_template
+    )
+    return [tokenizer(text=text, add_special_tokens=False)["input_ids"] for text in prompts.prompts]
+
+
+class _OfflineStrategy:
+    """The three members that OpenRLHF's data set code reads of a strategy, outside a distributed job."""
+
+    def __init__(self, args: Any) -> None:
+        self.args = args
+
+    def print(self, *message: object) -> None:
+        """Data set loading is not worth a line here."""
+
+    def is_rank_0(self) -> bool:
+        """No second progress bar beside ours."""
+        return False
+
+
+def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
+    from openrlhf_mtp.cli.generation import generate_responses
+    from openrlhf_mtp.training.responses import ResponseCache, policy_fingerprint, prompts_fingerprint
+
+    settings = mtp.pretrain
+    prompts = tokenized_prompts(args, tokenizer, settings.max_prompts)
+    sampling = {
+        "temperature": settings.temperature or args.rollout.temperature,
+        "top_p": args.rollout.top_p,
+        "max_tokens": settings.max_new_tokens or args.rollout.max_new_tokens or args.data.max_len,
+        "n": settings.samples_per_prompt,
+        "seed": args.train.seed,
+    }
+    cache = ResponseCache(
+        out / "responses",
+        {
+            "policy": policy_fingerprint(args.actor.model_name_or_path),
+            "prompts": prompts_fingerprint(prompts),
+            "sampling": sampling,
+        },
+    )
+    shards = [prompts[at : at + PROMPTS_PER_SHARD] for at in range(0, len(prompts), PROMPTS_PER_SHARD)]
+    missing = cache.missing(len(shards))
+    if missing:
+        generate_responses(args, mtp, shards, missing, sampling, cache, prompts_per_shard=PROMPTS_PER_SHARD)
+
+
+def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
+    import ray
+    from openrlhf.trainer.ray.launcher import RayActorGroup
+
+    from openrlhf_mtp.training.batches import steps_per_epoch
+    from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
+    from openrlhf_mtp.training.responses import read_responses, split_by_prompt
+
+    settings = mtp.pretrain
+    train_set, _ = split_by_prompt(list(read_responses(out / "responses")), settings.holdout_fraction)
+    steps = settings.epochs * steps_per_epoch(len(train_set), settings.batch_size)
+    steps = min(steps, settings.max_steps or steps)
+    workers = RayActorGroup(1, settings.num_ranks, ray.remote(num_gpus=1)(HeadPretrainWorker))
+    policy = args.actor.model_name_or_path
+    call = partial(_on_all, workers, ray)
+    call(
+        "setup",
+        strategy=pretrain_strategy(args, mtp),
+        policy=policy,
+        head=mtp.head or str(Path(policy) / "mtp"),
+        responses=str(out / "responses"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with follow_run(out, title="head", total=steps):
+        call("train", last_step=steps)
+    call("export")
+
+
+def _on_all(workers: Any, ray: Any, method: str, **kwargs: Any) -> list[Any]:
+    results: list[Any] = ray.get(workers.async_run_method(method, **kwargs))
+    return results
+
+
+def pretrain_strategy(args: Any, mtp: MTPSettings) -> Any:
+    """OpenRLHF's DeepSpeed strategy with the batch sizes of the pre-RL stage."""
+    from openrlhf.utils.deepspeed import DeepspeedStrategy
+
+    return DeepspeedStrategy(
+        seed=args.train.seed,
+        full_determinism=args.train.full_determinism_enable,
+        max_norm=mtp.pretrain.optim.max_norm,
+        micro_train_batch_size=mtp.pretrain.micro_batch_size,
+        train_batch_size=mtp.pretrain.batch_size,
+        zero_stage=min(2, args.ds.zero_stage),
+        args=args,
+    )

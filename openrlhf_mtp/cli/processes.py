@@ -1,0 +1,62 @@
+"""The processes below this one: how much memory they take together, and that none outlives the command."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+
+def tree_memory_bytes() -> int:
+    """Memory of this process and all below it; shared pages are counted once (proportional set size)."""
+    me = psutil.Process()
+    total = 0
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.Error, AttributeError):
+            continue  # ended meanwhile, or a system without PSS
+    return total
+
+
+class PeakMemory:
+    """The highest memory of the process tree that was seen so far, in bytes."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def sample(self) -> None:
+        """Measure now."""
+        self.bytes = max(self.bytes, tree_memory_bytes())
+
+
+@contextmanager
+def peak_memory(interval_s: float = 2.0) -> Iterator[PeakMemory]:
+    """Sample the process tree in the background while the context lasts."""
+    peak, done = PeakMemory(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(interval_s):
+            peak.sample()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        peak.sample()
+        done.set()
+        thread.join()
+
+
+def end_descendants(grace_s: float) -> list[int]:
+    """Wait for all processes below this one to end, then end those that did not; returns their ids."""
+    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=grace_s)
+    for process in alive:
+        process.terminate()
+    _, stubborn = psutil.wait_procs(alive, timeout=5.0)
+    for process in stubborn:
+        process.kill()
+    return [process.pid for process in alive]

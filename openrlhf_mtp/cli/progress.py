@@ -1,0 +1,107 @@
+"""A line of progress for a run that happens in other processes: it follows the rows of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from openrlhf_mtp.metrics import STEP
+from openrlhf_mtp.run_folder import METRICS, Row, read_rows
+
+SHOWN: tuple[tuple[str, str, str], ...] = (
+    ("policy/reward", "reward", ".2f"),
+    ("eval/accuracy", "held-out", ".2f"),
+    ("spec/mean_acceptance_length", "accept", ".2f"),
+    ("mtp/loss", "loss", ".3f"),
+    ("mtp/expected_length", "expect", ".2f"),
+    ("perf/rollout_tok_s", "tok/s", ".0f"),
+    ("time/step_s", "s/step", ".1f"),
+)
+"""Metric, short name, format: what fits into a narrow terminal, in order of importance."""
+
+
+def describe(row: Row) -> str:
+    """The shown metrics of a row, those that it has."""
+    return "  ".join(f"{short} {row[name]:{form}}" for name, short, form in SHOWN if name in row)
+
+
+class _PlainLines:
+    """One line a step, for logs and pipes."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._title, self._total, self._start, self._first = title, total, time.time(), None
+
+    def show(self, row: Row) -> None:
+        step = int(row[STEP])
+        self._first = step if self._first is None else self._first
+        done, left = step - self._first, ""
+        if self._total and done:
+            left = f"  left {(time.time() - self._start) / done * (self._total - step):.0f} s"
+        total = f"/{self._total}" if self._total else ""
+        print(f"{self._title} {step}{total}  {describe(row)}{left}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Iterator[None]:
+    """Show each new row of the run folder until the context ends, on standard error.
+
+    Args:
+        run_folder: where `metrics.jsonl` grows.
+        title: put before each line.
+        total: number of the last step, for the bar and the time left; None when it is not known.
+    """
+    done = threading.Event()
+    seen = len(read_rows(run_folder / METRICS)[0])
+
+    def new_rows() -> list[Row]:
+        nonlocal seen
+        rows = read_rows(run_folder / METRICS)[0]
+        fresh, seen = rows[seen:], max(seen, len(rows))
+        return fresh
+
+    console = Console(stderr=True)
+    watch = _watch_bar if console.is_terminal else _watch_lines
+    thread = threading.Thread(target=watch, args=(done, new_rows, console, title, total), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _watch_lines(done: threading.Event, new_rows: object, console: Console, title: str, total: int | None) -> None:
+    assert callable(new_rows)
+    lines = _PlainLines(title, total)
+    while True:
+        ended = done.wait(0.5)
+        for row in new_rows():
+            lines.show(row)
+        if ended:
+            return
+
+
+def _watch_bar(done: threading.Event, new_rows: object, console: Console, title: str, total: int | None) -> None:
+    assert callable(new_rows)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"{title}: starting", total=total)
+        while True:
+            ended = done.wait(0.5)
+            for row in new_rows():
+                progress.update(task, completed=int(row[STEP]), description=f"{title}  {describe(row)}")
+            if ended:
+                return

@@ -1,0 +1,103 @@
+"""`openrlhf-mtp train`: one RL run. Here training and rollout meet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.analysis.report import write_report
+from openrlhf_mtp.analysis.summary import summarize
+from openrlhf_mtp.cli.failures import user_facing_errors
+from openrlhf_mtp.cli.processes import peak_memory
+from openrlhf_mtp.cli.progress import follow_run
+from openrlhf_mtp.cli.ray_session import ray_session
+from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.plan import gpus_by_role
+from openrlhf_mtp.run_folder import RunWriter, claim, read_run
+
+PLACEMENT_TIMEOUT_S = 50.0
+"""A group of GPUs that is not there within this time is an error, not something to wait for."""
+
+
+def prepare_run_folder(job: Job, out: Path, *, resume: bool, overwrite: bool) -> Job:
+    """Claim the run folder, write what will run, and point OpenRLHF's outputs into it unless the job says otherwise."""
+    claim(out, resume=resume, overwrite=overwrite)
+    defaults = {
+        "ckpt.path": out / "checkpoints",
+        "ckpt.output_dir": out / "final",
+    }
+    missing = {name: str(path.absolute()) for name, path in defaults.items() if job.flags.get(name) is None}
+    job = job.with_flags(**{name.replace(".", "__"): value for name, value in missing.items()})
+    if resume:
+        job = job.with_flags(ckpt__load_enable=True)
+    (out / "run.yaml").write_text(job.dump_yaml(), encoding="utf-8")
+    with RunWriter(out, after_step=read_run(out).last_step) as writer:
+        writer.write_command(sys.argv)
+    return job
+
+
+def openrlhf_arguments(job: Job, out: Path) -> argparse.Namespace:
+    """The job as OpenRLHF's parsed and validated arguments, with our settings beside them."""
+    from openrlhf_mtp.rollout.monitor import EngineMonitor
+    from openrlhf_mtp.training.context import RunContext
+    from openrlhf_mtp.upstream.openrlhf_flags import parse
+
+    args: Any = parse(job.to_argv())
+    args.mtp = job.mtp
+    args.run = RunContext(
+        run_folder=str(out.absolute()), monitor_factory=partial(EngineMonitor, settings=job.mtp)
+    )
+    return args
+
+
+def run_train(
+    job: Job, out: Path, *, resume: bool = False, overwrite: bool = False, verbose: bool = False
+) -> int:
+    """Train; returns 0. Raises the first error of any process, after every process has ended.
+
+    Args:
+        job: what to train.
+        out: the run folder.
+        resume: go on from the last checkpoint of an earlier run in `out`.
+        overwrite: remove an earlier run in `out`.
+        verbose: show the workers' own output.
+    """
+    job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
+    args = openrlhf_arguments(job, out)
+    roles = gpus_by_role(job)
+    with user_facing_errors(), peak_memory() as peak, ray_session(gpus=sum(roles.values()), verbose=verbose):
+        from openrlhf_mtp.cluster.placement import require_gpus
+
+        require_gpus(
+            sum(roles.values()), what=", ".join(f"{role} {gpus}" for role, gpus in roles.items() if gpus)
+        )
+        with follow_run(out, title="RL"):
+            bound_train(args)(args)
+    summary = summarize(read_run(out)) | {"perf/peak_memory_gib": peak.bytes / 2**30}
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_report([out], out)
+    return 0
+
+
+def bound_train(args: Any) -> Any:
+    """OpenRLHF's `train(args)` with our classes in place of its own."""
+    import ray
+
+    from openrlhf_mtp.cluster.placement import placement_group_within
+    from openrlhf_mtp.rollout.engine import create_engines
+    from openrlhf_mtp.training.controller import AsyncController, SyncController
+    from openrlhf_mtp.training.policy_actor import PolicyActor
+    from openrlhf_mtp.upstream.bindings import bind_entry_point
+
+    placement_group = placement_group_within(PLACEMENT_TIMEOUT_S)
+    return bind_entry_point(
+        policy_actor=ray.remote(num_gpus=1)(PolicyActor),
+        trainer=ray.remote(SyncController),
+        async_trainer=ray.remote(AsyncController),
+        create_engines=partial(create_engines, mtp=args.mtp, placement_group=placement_group),
+        placement_group=placement_group,
+    )

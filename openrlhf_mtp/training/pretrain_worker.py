@@ -1,0 +1,147 @@
+"""The pre-RL stage on one data-parallel rank: the trunk frozen, the head trained on the policy's own responses.
+
+One stage before RL is enough (Bebop, arXiv 2606.12370); during RL the regime decides whether it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from openrlhf.trainer.ray.launcher import BaseModelActor
+
+from openrlhf_mtp.config.mtp import MTPSettings, PretrainSettings
+from openrlhf_mtp.heads.checkpoint import load_head, save_head
+from openrlhf_mtp.metrics import MTP_ALPHA, MTP_LOSS, STEP, depth_metric
+from openrlhf_mtp.run_folder import RunWriter
+from openrlhf_mtp.training.actor import MTPActor
+from openrlhf_mtp.training.batches import collate, step_indices
+from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.head_engine import build_head_engine
+from openrlhf_mtp.training.head_trainer import HeadBatch, HeadTrainer, Schedule
+from openrlhf_mtp.training.responses import Response, read_responses, split_by_prompt
+
+HEAD_CHECKPOINT = "checkpoints"
+HEAD_FOLDER = "head"
+
+
+class HeadPretrainWorker(BaseModelActor):
+    """One rank. Methods are called in order: `setup`, `train`, `evaluate`, `export`."""
+
+    def setup(self, strategy: Any, policy: str, head: str, responses: str, pad_token_id: int) -> int:
+        """Load policy, head and responses, resume if there is a checkpoint; returns the steps already done."""
+        self._setup_distributed(strategy)
+        args = strategy.args
+        self.mtp: MTPSettings = args.mtp
+        self.settings: PretrainSettings = self.mtp.pretrain
+        self.out = Path(args.run.run_folder)
+        self.pad_token_id = pad_token_id
+        self.actor = MTPActor(
+            policy, attn_implementation=args.ds.attn_implementation, param_dtype=args.ds.param_dtype
+        )
+        self.device = torch.device(torch.cuda.current_device())
+        self.actor.requires_grad_(False).to(self.device).eval()
+        self.trainer = self._head_trainer(head)
+        everything = list(read_responses(Path(responses)))
+        self.train_set, self.held_out = split_by_prompt(everything, self.settings.holdout_fraction)
+        return self._resume()
+
+    def _head_trainer(self, folder: str) -> HeadTrainer:
+        trunk = self.actor.trunk()
+        dtype = trunk.output_head.weight.dtype
+        head = load_head(folder, trunk.config, dtype=dtype, device=self.device)
+        return HeadTrainer(
+            engine=build_head_engine(head, self.strategy, self.settings.optim),
+            head=head,
+            trunk=trunk,
+            depths=self.mtp.depths,
+            schedule=Schedule(self.settings.objective, self.settings.kl_warmup_steps),
+            temperature=self.settings.temperature or self.strategy.args.rollout.temperature,
+        )
+
+    def _resume(self) -> int:
+        folder = self.out / HEAD_CHECKPOINT
+        if not (folder / "latest").exists():
+            return 0
+        _, state = self.strategy.load_ckpt(self.trainer.engine, str(folder))
+        self.trainer.load_state(state)
+        return self.trainer.steps
+
+    def train(self, last_step: int) -> None:
+        """Optimiser steps up to and including number `last_step`, counted from 1."""
+        writer = RunWriter(self.out, after_step=self.trainer.steps or None) if dist.get_rank() == 0 else None
+        while self.trainer.steps < last_step:
+            start = time.perf_counter()
+            tokens = self._optimizer_step(self.trainer.steps)
+            row = self.trainer.drain()
+            row["time/step_s"] = time.perf_counter() - start
+            row["perf/train_tok_s"] = tokens / row["time/step_s"]
+            step = self.trainer.steps
+            require_finite(row, step=step, where="pre-RL stage")
+            if step % self.settings.eval_steps == 0 or step == last_step:
+                row.update(self.evaluate())
+            if writer is not None:
+                writer.append({STEP: step, **row})
+            if step % self.settings.save_steps == 0 or step == last_step:
+                self._save()
+
+    def _optimizer_step(self, step: int) -> int:
+        indices = step_indices(
+            step, len(self.train_set), self.settings.batch_size, seed=self.strategy.args.train.seed
+        )
+        chosen = [self.train_set[index] for index in indices]
+        tokens = sum(len(response.response_ids) for response in chosen)
+        ranks, rank = dist.get_world_size(), dist.get_rank()
+        size = self.settings.micro_batch_size
+        micro_batches = [chosen[at : at + size] for at in range(0, len(chosen), size)][rank::ranks]
+        # DeepSpeed divides by the number of micro-batches and averages over ranks; undo both
+        normalizer = tokens / len(micro_batches) / ranks
+        for responses in micro_batches:
+            self.trainer.accumulate(self._head_batch(responses), normalizer)
+            self.trainer.step()
+        return tokens
+
+    def _head_batch(self, responses: list[Response]) -> HeadBatch:
+        batch = collate(responses, self.pad_token_id)
+        sequences = batch.sequences.to(self.device)
+        attention_mask = batch.attention_mask.to(self.device)
+        with torch.no_grad():
+            hidden = self.actor.hidden_states(sequences, attention_mask)
+        return HeadBatch(sequences, attention_mask, batch.action_mask.to(self.device), hidden)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Acceptance on the held-out responses, over all ranks."""
+        measured = HeadTrainer(
+            engine=None,
+            head=self.trainer.head,
+            trunk=self.trainer.trunk,
+            depths=self.trainer.depths,
+            schedule=Schedule(self.settings.objective, 0),
+            temperature=self.trainer.temperature,
+        )
+        size = self.settings.micro_batch_size
+        mine = self.held_out[dist.get_rank() :: dist.get_world_size()]
+        for at in range(0, len(mine), size):
+            measured.accumulate(self._head_batch(mine[at : at + size]), 1.0)
+        row = measured.drain()
+        wanted = {MTP_LOSS, "mtp/expected_length"} | {depth_metric(MTP_ALPHA, j) for j in range(1, self.mtp.depths + 1)}
+        return {f"eval/{name}": value for name, value in row.items() if name in wanted}
+
+    def _save(self) -> None:
+        self.strategy.save_ckpt(
+            self.trainer.engine,
+            str(self.out / HEAD_CHECKPOINT),
+            tag=f"step{self.trainer.steps}",
+            max_num=1,
+            client_state=self.trainer.state(),
+        )
+
+    def export(self) -> None:
+        """Write the head's folder, ready for `mtp.head`."""
+        if dist.get_rank() == 0:
+            save_head(os.path.join(self.out, HEAD_FOLDER), self.trainer.head)

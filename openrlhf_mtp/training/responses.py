@@ -1,0 +1,117 @@
+"""Responses of the policy on disk: written shard by shard, reused when nothing changed, resumed when cut off.
+
+A folder holds `fingerprint.json` (what the responses were made with) and `shard-00000.jsonl`, ... Each shard is
+written to a temporary name and renamed, so a shard that exists is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_HASHED_BYTES = 1 << 20
+"""Of a weight file only the first and last MiB are hashed (with its size): enough to tell checkpoints apart."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled response.
+
+    Attributes:
+        prompt: number of the prompt, for splitting by prompt.
+        prompt_ids: token ids of the prompt.
+        response_ids: sampled token ids, end-of-sequence token included when it was sampled.
+    """
+
+    prompt: int
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+
+
+def policy_fingerprint(folder: str) -> str:
+    """A digest of a policy folder's configuration and weights (subfolders, such as a head, do not count)."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()):
+        if path.suffix not in {".json", ".safetensors", ".bin"}:
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_HASHED_BYTES))
+            if size > _HASHED_BYTES:
+                file.seek(-_HASHED_BYTES, os.SEEK_END)
+                digest.update(file.read())
+    return digest.hexdigest()
+
+
+def prompts_fingerprint(prompts: Sequence[Sequence[int]]) -> str:
+    """A digest of tokenized prompts in order."""
+    return hashlib.sha256(json.dumps([list(ids) for ids in prompts]).encode()).hexdigest()
+
+
+class ResponseCache:
+    """The responses of one policy on one list of prompts.
+
+    Args:
+        folder: where shards go; created.
+        made_with: everything that determines the responses. A folder made with something else is emptied.
+    """
+
+    def __init__(self, folder: Path, made_with: dict[str, Any]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        marker = folder / "fingerprint.json"
+        text = json.dumps(made_with, indent=1, sort_keys=True)
+        if not marker.exists() or marker.read_text() != text:
+            for shard in folder.glob("shard-*"):
+                shard.unlink()
+            marker.write_text(text)
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}.jsonl"
+
+    def missing(self, shards: int) -> list[int]:
+        """Numbers of the shards that still have to be generated."""
+        return [number for number in range(shards) if not self._shard(number).exists()]
+
+    def write(self, number: int, responses: Sequence[Response]) -> None:
+        """Write one shard; it exists completely or not at all."""
+        temporary = self._shard(number).with_suffix(".partial")
+        temporary.write_text("".join(json.dumps(asdict(response)) + "\n" for response in responses))
+        temporary.rename(self._shard(number))
+
+    def read(self) -> list[Response]:
+        """All responses, in order of prompts."""
+        return list(read_responses(self.folder))
+
+
+def read_responses(folder: Path) -> Iterator[Response]:
+    """Responses of all shards in a folder."""
+    for shard in sorted(folder.glob("shard-*.jsonl")):
+        for line in shard.read_text().splitlines():
+            row = json.loads(line)
+            yield Response(row["prompt"], tuple(row["prompt_ids"]), tuple(row["response_ids"]))
+
+
+def split_by_prompt(
+    responses: Sequence[Response], holdout_fraction: float
+) -> tuple[list[Response], list[Response]]:
+    """Training and held-out responses; no prompt is in both.
+
+    Every n-th prompt is held out, n = round(1 / holdout_fraction), at least one of each kind.
+
+    Raises:
+        ValueError: fewer than two prompts.
+    """
+    prompts = sorted({response.prompt for response in responses})
+    if len(prompts) < 2:
+        raise ValueError(f"got responses to {len(prompts)} prompts, expected 2 or more: one is held out")
+    stride = min(len(prompts), max(2, round(1 / holdout_fraction)))
+    held_out = set(prompts[stride - 1 :: stride])
+    train = [response for response in responses if response.prompt not in held_out]
+    return train, [response for response in responses if response.prompt in held_out]
