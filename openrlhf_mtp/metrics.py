@@ -1,11 +1,11 @@
 """Every metric of a run, declared once: its name, unit and meaning.
 
-The training loop, the rollout engines, the figures and the documentation all take names from here, so that a name in a
-plot is the name in the log. A row of `metrics.jsonl` is one step's numbers; `validate` refuses a name that is not declared.
+The training loop, the rollout engines, the figures and the documentation take names from here, so that a name in a
+plot is the name in the log. A row of `metrics.jsonl` is one step's numbers; `validate` refuses an undeclared name.
 
 Names with a number in them (`mtp/alpha/depth_2`, `perf/rollout_tok_s/engine_0`) are declared once with a placeholder
-(`mtp/alpha/depth_{j}`) and built with `depth_metric` or `engine_metric`. Depth is counted from 1, engines from 0, as vLLM
-and OpenRLHF number them.
+(`mtp/alpha/depth_{j}`) and built with `depth_metric` or `engine_metric`. Depth is counted from 1, engines from 0, as
+vLLM and OpenRLHF number them.
 
     >>> depth_metric(MTP_ALPHA, 2)
     'mtp/alpha/depth_2'
@@ -37,13 +37,17 @@ _DEPTH = "/depth_{j}"
 _ENGINE = "/engine_{i}"
 
 METRICS: tuple[Metric, ...] = (
-    Metric(STEP, "count", "Number of the step; rollout rounds in RL, optimizer steps in the pre-RL stage; from 1"),
+    Metric(
+        STEP, "count", "Number of the step; rollout rounds in RL, optimizer steps in the pre-RL stage; from 1"
+    ),
     Metric("epoch", "count", "Passes over the prompts so far"),
     # The policy
     Metric("policy/reward", "score", "Mean reward of the step's responses, as the reward function gave it"),
     Metric("policy/reward_std", "score", "Standard deviation of the reward over the step's responses"),
     Metric("policy/return", "score", "Mean return per response after KL shaping"),
-    Metric("policy/entropy", "nat", "Mean entropy of the policy at action tokens, at the rollout's temperature"),
+    Metric(
+        "policy/entropy", "nat", "Mean entropy of the policy at action tokens, at the rollout's temperature"
+    ),
     Metric("policy/kl", "nat", "Mean estimated KL divergence of the policy from the reference model"),
     Metric("policy/ppo_kl", "nat", "Mean estimated KL divergence of the policy from the one that generated"),
     Metric("policy/clip_fraction", "fraction", "Action tokens whose probability ratio was clipped"),
@@ -58,14 +62,22 @@ METRICS: tuple[Metric, ...] = (
     Metric("critic/value", "score", "Mean value the critic gives to action tokens"),
     Metric("critic/grad_norm", "norm", "L2 norm of the critic's gradient before clipping"),
     Metric("critic/lr", "1", "Learning rate of the critic"),
-    Metric("eval/accuracy", "fraction", "Held-out prompts answered rightly, mean over sampled responses (pass@1)"),
+    Metric(
+        "eval/accuracy", "fraction", "Held-out prompts answered rightly, mean over sampled responses (pass@1)"
+    ),
     Metric("eval/pass_at_k", "fraction", "Held-out prompts with at least one right answer among k responses"),
     Metric("eval/response_length", "token", "Mean response length on held-out prompts"),
     # The head, seen by the trainer
     Metric(MTP_LOSS, "loss", "Loss of the MTP head, mean over counted anchors"),
     Metric(MTP_LOSS + _DEPTH, "loss", "Loss of the MTP head at depth j"),
-    Metric(MTP_ALPHA + _DEPTH, "probability", "Overlap sum_v min(p, q) at depth j, at the rollout's temperature"),
-    Metric("mtp/expected_length", "token", "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward the head promises"),
+    Metric(
+        MTP_ALPHA + _DEPTH, "probability", "Overlap sum_v min(p, q) at depth j, at the rollout's temperature"
+    ),
+    Metric(
+        "mtp/expected_length",
+        "token",
+        "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward the head promises",
+    ),
     Metric("mtp/coefficient", "1", "Factor on the MTP loss that reaches the policy; 0 when detached"),
     Metric("mtp/grad_norm", "norm", "L2 norm of the head's gradient before its own clipping"),
     Metric("mtp/lr", "1", "Learning rate of the head"),
@@ -76,7 +88,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("eval/mtp/expected_length", "token", "Expected tokens per target forward on held-out responses"),
     # Speculative decoding, seen by the engines
     Metric(SPEC_ACCEPTANCE_RATE, "fraction", "Drafted tokens the target accepted"),
-    Metric(SPEC_ACCEPTANCE_RATE + _DEPTH, "fraction", "Drafts whose token at depth j was accepted (all before it were)"),
+    Metric(
+        SPEC_ACCEPTANCE_RATE + _DEPTH,
+        "fraction",
+        "Drafts whose token at depth j was accepted (all before it were)",
+    ),
     Metric("spec/mean_acceptance_length", "token", "Tokens per target forward: 1 + accepted / drafts"),
     Metric("spec/drafts", "count", "Drafts verified in the step, all engines"),
     Metric("spec/logprob_gap", "nat", "Mean |engine log-prob - trainer log-prob| over action tokens"),
@@ -113,7 +129,9 @@ def _pattern(metric: Metric) -> re.Pattern[str]:
 
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
-_PARAMETRIC = tuple((_pattern(metric), metric) for metric in METRICS if any(p in metric.name for p in PLACEHOLDERS))
+_PARAMETRIC = tuple(
+    (_pattern(metric), metric) for metric in METRICS if any(p in metric.name for p in PLACEHOLDERS)
+)
 
 
 class UnknownMetric(ValueError):

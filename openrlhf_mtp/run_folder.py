@@ -8,9 +8,10 @@
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
     figures/, report.html   written by `openrlhf_mtp.analysis`
 
-A run may die at any moment: a line is written in one piece and flushed to the disk before the step counts as logged, whole
-files are written beside their name and moved over it, and a reader drops a last line that was cut off. A number that is not
-finite is stored as `null` (JSON has no NaN) and read back as NaN, so a missing metric and a broken one stay apart.
+A run may die at any moment: a line is written in one piece and flushed to the disk before the step counts as logged,
+whole files are written beside their name and moved over it, and a reader drops a last line that was cut off. A number
+that is not finite is stored as `null` (JSON has no NaN) and read back as NaN, so a missing metric and a broken one stay
+apart.
 """
 
 import importlib.metadata
@@ -98,7 +99,9 @@ def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file; give a folder with --out")
     if is_run(out) and not (resume or overwrite):
-        raise RunFolderError(f"{out} already holds a run; continue it with --resume, or start anew with --overwrite")
+        raise RunFolderError(
+            f"{out} already holds a run; continue it with --resume, or start anew with --overwrite"
+        )
     if overwrite:
         _remove_run(out)
     try:
@@ -107,7 +110,9 @@ def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunFolderError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
+        raise RunFolderError(
+            f"cannot write to {out}: {error.strerror}; choose another folder with --out"
+        ) from error
     return out
 
 
@@ -155,7 +160,7 @@ class RunWriter:
         self._events.close()
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Log one step. Raises `UnknownMetric` for a name that is not declared, `ValueError` for a step out of order."""
+        """Log one step. Raises `UnknownMetric` for an undeclared name and `ValueError` for a step out of order."""
         metrics.validate(row)
         step = row.get(metrics.STEP)
         if step is None or step <= self._last_step:
@@ -227,7 +232,9 @@ def read_run(path: Path) -> Run:
     if not path.is_dir():
         raise RunFolderError(f"{path} is not a folder; give the folder a run wrote with --out")
     if not is_run(path):
-        raise RunFolderError(f"{path} holds neither {METRICS} nor {RUN_YAML}; give the folder a run wrote with --out")
+        raise RunFolderError(
+            f"{path} holds neither {METRICS} nor {RUN_YAML}; give the folder a run wrote with --out"
+        )
     rows, warnings = read_rows(path / METRICS)
     config = _parsed(path / RUN_YAML, yaml.safe_load, yaml.YAMLError, warnings)
     summary = _parsed(path / SUMMARY, json.loads, json.JSONDecodeError, warnings)
@@ -251,12 +258,12 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     warnings: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            row = json.loads(line)
-            rows.append({name: math.nan if value is None else float(value) for name, value in row.items()})
-            rows[-1][metrics.STEP]
-        except (json.JSONDecodeError, AttributeError, TypeError, KeyError):
+            row = {name: math.nan if v is None else float(v) for name, v in json.loads(line).items()}
+            row[metrics.STEP] = int(row[metrics.STEP])
+        except (ValueError, AttributeError, TypeError, KeyError, OverflowError):
             warnings.append(f"{path.name} line {number} is not a step and was left out")
-    rows = [row for row in rows if metrics.STEP in row]
+        else:
+            rows.append(row)
     if not rows:
         warnings.append(f"{path.name} holds no step")
     return rows, warnings
@@ -290,7 +297,12 @@ def git_revision() -> str:
 def _encoded(row: Mapping[str, float]) -> str:
     """One line of metrics.jsonl; the step is a whole number and comes first."""
     numbers = {name: value if math.isfinite(value) else None for name, value in row.items()}
-    return json.dumps({metrics.STEP: int(row[metrics.STEP])} | {n: v for n, v in numbers.items() if n != metrics.STEP}) + "\n"
+    return (
+        json.dumps(
+            {metrics.STEP: int(row[metrics.STEP])} | {n: v for n, v in numbers.items() if n != metrics.STEP}
+        )
+        + "\n"
+    )
 
 
 def _write_whole(path: Path, text: str) -> None:
