@@ -72,9 +72,10 @@ def _seeded(parameters: Any, prompt: int) -> Any:
 
 def _engines(args: Any, mtp: MTPSettings) -> list[Any]:
     from openrlhf_mtp.cluster.placement import placement_group_within
-    from openrlhf_mtp.rollout.engine import create_engines
+    from openrlhf_mtp.rollout.engine import engine_factory
 
     plain = mtp.model_copy(update={"rollout": mtp.rollout.model_copy(update={"speculate": False})})
+    create_engines = engine_factory(plain, placement_group=placement_group_within(PLACEMENT_TIMEOUT_S))
     return create_engines(
         args.vllm.num_engines,
         args.vllm.tensor_parallel_size,
@@ -85,6 +86,4 @@ def _engines(args: Any, mtp: MTPSettings) -> list[Any]:
         args.vllm.enforce_eager,
         args.data.max_len,
         gpu_memory_utilization=args.vllm.gpu_memory_utilization,
-        mtp=plain,
-        placement_group=placement_group_within(PLACEMENT_TIMEOUT_S),
     )

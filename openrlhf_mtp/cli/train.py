@@ -16,8 +16,12 @@ from openrlhf_mtp.cli.processes import peak_memory
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.mtp import MTPSettings, RolloutSettings
 from openrlhf_mtp.config.plan import gpus_by_role
 from openrlhf_mtp.run_folder import RunWriter, claim, read_run
+
+WITHOUT_HEAD = MTPSettings(rollout=RolloutSettings(speculate=False))
+"""How engines run in a job without an mtp section: plain decoding, our weight sync."""
 
 PLACEMENT_TIMEOUT_S = 50.0
 """A group of GPUs that is not there within this time is an error, not something to wait for."""
@@ -49,7 +53,7 @@ def openrlhf_arguments(job: Job, out: Path) -> argparse.Namespace:
     args: Any = parse(job.to_argv())
     args.mtp = job.mtp
     args.run = RunContext(
-        run_folder=str(out.absolute()), monitor_factory=partial(EngineMonitor, settings=job.mtp)
+        run_folder=str(out.absolute()), monitor_factory=partial(EngineMonitor, settings=(job.mtp or WITHOUT_HEAD).guard)
     )
     return args
 
@@ -88,7 +92,7 @@ def bound_train(args: Any) -> Any:
     import ray
 
     from openrlhf_mtp.cluster.placement import placement_group_within
-    from openrlhf_mtp.rollout.engine import create_engines
+    from openrlhf_mtp.rollout.engine import engine_factory
     from openrlhf_mtp.training.controller import AsyncController, SyncController
     from openrlhf_mtp.training.policy_actor import PolicyActor
     from openrlhf_mtp.upstream.bindings import bind_entry_point
@@ -98,6 +102,6 @@ def bound_train(args: Any) -> Any:
         policy_actor=ray.remote(num_gpus=1)(PolicyActor),
         trainer=ray.remote(SyncController),
         async_trainer=ray.remote(AsyncController),
-        create_engines=partial(create_engines, mtp=args.mtp, placement_group=placement_group),
+        create_engines=engine_factory(args.mtp or WITHOUT_HEAD, placement_group=placement_group),
         placement_group=placement_group,
     )

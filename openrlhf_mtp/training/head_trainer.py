@@ -127,6 +127,7 @@ class HeadTrainer:
                 segments,
                 objective=self.schedule.at(self.steps),
                 temperature=self.temperature,
+                vocab_size=self.trunk.config.vocab_size,
             )
 
     def step(self) -> None:

@@ -33,38 +33,40 @@ HEAD_FOLDER = "mtp"
 """Folder of the exported head inside a policy checkpoint."""
 
 
+def head_folder(args: Any, mtp: MTPSettings) -> str:
+    """Where the job's head lies."""
+    return mtp.head or os.path.join(args.actor.model_name_or_path, HEAD_FOLDER)
+
+
+def build_head_trainer(strategy: Any, actor: MTPActor, mtp: MTPSettings) -> HeadTrainer:
+    """Load the head and, unless the regime is "frozen", give it an optimiser."""
+    trunk = actor.trunk()
+    dtype = next(actor.model.parameters()).dtype
+    with torch.random.fork_rng():  # the policy's random numbers must be those of a run without a head
+        head = load_head(
+            head_folder(strategy.args, mtp), trunk.config, dtype=dtype, device=torch.cuda.current_device()
+        )
+    return HeadTrainer(
+        engine=None if mtp.regime == "frozen" else build_head_engine(head, strategy, mtp.optim),
+        head=head,
+        trunk=trunk,
+        depths=mtp.depths,
+        schedule=Schedule(mtp.objective, mtp.kl_warmup_steps),
+        temperature=strategy.args.rollout.temperature,
+        trunk_sharded=strategy.args.ds.zero_stage == 3,
+    )
+
+
 class PolicyTrainer(upstream.ActorPPOTrainer):
     """OpenRLHF's PPO trainer; trains the head on the same forward passes and sends both models to the engines."""
 
     def __init__(self, strategy: Any, actor: MTPActor, *args: Any, **kwargs: Any) -> None:
-        self.mtp: MTPSettings = strategy.args.mtp
-        self.head = self._build_head(strategy, actor)
+        self.mtp: MTPSettings | None = strategy.args.mtp
+        self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
         self._sync: Any = None
         super().__init__(strategy, actor, *args, **kwargs)
         self.sync_report: dict[str, float] = {}
-
-    def _build_head(self, strategy: Any, actor: MTPActor) -> HeadTrainer:
-        trunk = actor.trunk()
-        dtype = next(actor.model.parameters()).dtype
-        with torch.random.fork_rng():  # the policy's random numbers must be those of a run without a head
-            head = load_head(
-                self.mtp.head or os.path.join(strategy.args.actor.model_name_or_path, HEAD_FOLDER),
-                trunk.config,
-                dtype=dtype,
-                device=torch.cuda.current_device(),
-            )
-        trained = self.mtp.regime != "frozen"
-        engine = build_head_engine(head, strategy, self.mtp.optim) if trained else None
-        return HeadTrainer(
-            engine=engine,
-            head=head,
-            trunk=trunk,
-            depths=self.mtp.depths,
-            schedule=Schedule(self.mtp.objective, self.mtp.kl_warmup_steps),
-            temperature=strategy.args.rollout.temperature,
-            trunk_sharded=strategy.args.ds.zero_stage == 3,
-        )
 
     def _init_vllm_sync_group(self, backend: str) -> None:
         """Open our own weight transfer in place of OpenRLHF's process group (rank 0 only, called by upstream)."""
@@ -72,20 +74,25 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
     def open_sync(self) -> None:
         """Connect to the engines and compare what both sides hold (every rank calls it)."""
         if self.vllm_engines:
-            self._sync = open_weight_sync(self.strategy, self.actor, self.head.head, self.vllm_engines, self.mtp)
+            head = None if self.head is None else self.head.head
+            self._sync = open_weight_sync(self.strategy, self.actor, head, self.vllm_engines, self.mtp)
 
     def ppo_train(self, kl_ctl: float) -> dict[str, Any]:
         """OpenRLHF's training on the replay buffer, then the head's metrics of the same updates."""
         status: dict[str, Any] = super().ppo_train(kl_ctl)
         self.global_step += 1
         require_finite(status, step=self.global_step, where="training")
-        status.update(self.head.drain())
+        if self.head is not None:
+            status.update(self.head.drain())
         return status
 
     def training_step(
         self, experience: Any, kl_ctl: float, step: int, loss_batch_info: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """One micro-batch: the policy as OpenRLHF does it, and the head on the hidden states of that forward pass."""
+        head = self.head
+        if head is None:
+            return super().training_step(experience, kl_ctl, step, loss_batch_info)  # type: ignore[no-any-return]
         info = loss_batch_info or get_loss_batch_info(
             self.strategy,
             experience.action_mask,
@@ -98,12 +105,12 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         def train_head(hidden: Tensor) -> None:
             batch = HeadBatch(experience.sequences, experience.attention_mask, actions, hidden)
             # like OpenRLHF's policy loss: one mean over the tokens of the whole optimiser step, whatever the split
-            self.head.accumulate(batch, info["batch_num_tokens"] / info["dp_size"])
+            head.accumulate(batch, info["batch_num_tokens"] / info["dp_size"])
 
         with self.actor.observed(train_head):
             status: dict[str, Any] = super().training_step(experience, kl_ctl, step, info)
         if not self.args.train.dynamic_batch_enable or self.replay_buffer.dynamic_optimizer_step[step]:
-            self.head.step()
+            head.step()
         return status
 
     def broadcast_to_vllm(self) -> None:
@@ -129,7 +136,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
     def _load_head_checkpoint(self) -> None:
         head = self.trainer.head
         folder = os.path.join(self.strategy.args.ckpt.path, HEAD_CHECKPOINT)
-        if not self.checkpoint_states or head.engine is None:
+        if not self.checkpoint_states or head is None or head.engine is None:
             return
         _, state = self.strategy.load_ckpt(head.engine, folder)
         if not state:
@@ -143,7 +150,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         """The head first, then the policy: OpenRLHF resumes from the policy's folder, so a cut leaves both whole."""
         head = self.trainer.head
         ckpt = self.strategy.args.ckpt
-        if head.engine is not None and not self.disable_ds_ckpt:
+        if head is not None and head.engine is not None and not self.disable_ds_ckpt:
             self.strategy.save_ckpt(
                 head.engine,
                 os.path.join(ckpt.path, HEAD_CHECKPOINT),
@@ -162,8 +169,9 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         self._export_head(self.strategy.args.ckpt.output_dir)
 
     def _export_head(self, policy_folder: str) -> None:
-        if dist.get_rank() == 0:
-            save_head(os.path.join(policy_folder, HEAD_FOLDER), self.trainer.head.head)
+        head = self.trainer.head
+        if head is not None and dist.get_rank() == 0:
+            save_head(os.path.join(policy_folder, HEAD_FOLDER), head.head)
 
     def get_sync_report(self) -> dict[str, float]:
         """Metrics of the last weight sync (rank 0's are the ones that count)."""

@@ -1,4 +1,4 @@
-"""Sums of the head's per-anchor statistics over micro-batches and ranks, and the metrics made of them."""
+"""Sums of the head's statistics over micro-batches and ranks, and the metrics made of them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from openrlhf_mtp.metrics import MTP_ALPHA, MTP_LOSS, depth_metric
 
 
 class Tally:
-    """Running sums, in float64, so that metrics do not depend on how a batch was split."""
+    """Running sums in float64, so that metrics do not depend on how a batch was split."""
 
     def __init__(self, depths: int) -> None:
         self.depths = depths
-        self._sums = torch.zeros(4 + 3 * depths, dtype=torch.float64)
+        self._sums = torch.zeros(6 + 3 * depths, dtype=torch.float64)
 
     def add(self, output: MTPLossOutput) -> None:
         """Add one micro-batch."""
-        scalars = torch.stack(
-            [output.loss_sum.detach(), output.loss_count, output.entropy_sum, output.entropy_count]
+        scalars = (
+            output.loss_sum,
+            output.loss_count,
+            output.entropy_sum,
+            output.entropy_count,
+            output.length_sum,
+            output.horizon_count,
         )
-        parts = [scalars, output.depth_loss_sum, output.alpha_sum, output.depth_count]
+        parts = [torch.stack(scalars), output.depth_loss_sum, output.alpha_sum, output.depth_count]
         self._sums += torch.cat([part.detach().double().cpu() for part in parts])
 
     def all_reduce(self) -> None:
@@ -32,28 +37,16 @@ class Tally:
         self._sums = sums.cpu()
 
     def metrics(self) -> dict[str, float]:
-        """The head's metrics; empty when no anchor was counted (all responses shorter than the horizon)."""
-        loss, count, entropy, entropy_count = self._sums[:4].tolist()
-        depth_loss, alpha, depth_count = (part.tolist() for part in self._sums[4:].view(3, self.depths))
-        if not count or not all(depth_count):
-            return {"mtp/anchors": count}
-        means = [a / n for a, n in zip(alpha, depth_count, strict=True)]
-        row = {
-            MTP_LOSS: loss / count,
-            "mtp/anchors": count,
-            "mtp/expected_length": expected_length(means),
-            "mtp/entropy": entropy / entropy_count,
-        }
+        """The head's metrics; only the count when no response was longer than the horizon of k + 1 tokens."""
+        loss, loss_count, entropy, entropy_count, length, horizon = self._sums[:6].tolist()
+        depth_loss, alpha, depth_count = (part.tolist() for part in self._sums[6:].view(3, self.depths))
+        row = {"mtp/anchors": entropy_count}
+        if not horizon:
+            return row
+        row[MTP_LOSS] = loss / loss_count
+        row["mtp/expected_length"] = length / horizon
+        row["mtp/entropy"] = entropy / entropy_count
         for j in range(1, self.depths + 1):
             row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / depth_count[j - 1]
-            row[depth_metric(MTP_ALPHA, j)] = means[j - 1]
+            row[depth_metric(MTP_ALPHA, j)] = alpha[j - 1] / depth_count[j - 1]
         return row
-
-
-def expected_length(alphas: list[float]) -> float:
-    """1 + sum_j prod_{i<=j} alpha_i: tokens per target forward at these mean overlaps (Bebop, section 3)."""
-    length, product = 1.0, 1.0
-    for alpha in alphas:
-        product *= alpha
-        length += product
-    return length
