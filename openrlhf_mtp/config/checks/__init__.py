@@ -1,0 +1,53 @@
+"""Checks that refuse a job before anything is started.
+
+Each check is a function from a `Situation` to conflicts; CHECKS lists them in the order they are reported.
+To add one, write the function in the file of its subject and append it here.
+"""
+
+from collections.abc import Callable, Iterable
+
+from openrlhf_mtp.config.checks import batches, files, head, host, model, placement, sampling
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.errors import JobErrors
+from openrlhf_mtp.config.situation import Situation
+
+__all__ = ["CHECKS", "Conflict", "Situation", "check", "error", "require_no_errors", "warning"]
+
+CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
+    files.prompt_data,
+    files.evaluation_data,
+    files.reward,
+    files.run_folder,
+    model.policy,
+    model.unsupported_modes,
+    model.context_length,
+    head.head_files,
+    head.head_training,
+    batches.optimizer_batches,
+    batches.lengths,
+    placement.engines,
+    placement.colocation,
+    placement.gpus,
+    sampling.distribution,
+    sampling.drafts,
+    sampling.asynchronous,
+    host.without_cuda,
+    host.transport,
+)
+
+
+def check(situation: Situation) -> list[Conflict]:
+    """Run every check; errors first, otherwise in the order of CHECKS."""
+    found = [conflict for one in CHECKS for conflict in one(situation)]
+    return sorted(found, key=lambda conflict: conflict.level != "error")
+
+
+def require_no_errors(conflicts: Iterable[Conflict], title: str) -> None:
+    """Stop when a conflict is an error.
+
+    Raises:
+        JobErrors: all of them.
+    """
+    errors = [str(conflict) for conflict in conflicts if conflict.level == "error"]
+    if errors:
+        raise JobErrors(title, errors)

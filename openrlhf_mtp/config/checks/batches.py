@@ -1,0 +1,44 @@
+"""Batch sizes and lengths that would train on nothing, drop samples or leave no room for the prompt."""
+
+from collections.abc import Iterator
+
+from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.situation import Situation
+
+
+def optimizer_batches(s: Situation) -> Iterator[Conflict]:
+    """One rollout batch must be a whole number of optimizer steps, and each a whole number of micro batches."""
+    batch, samples = s.number("train.batch_size"), s.samples_per_step
+    made = (
+        f"rollout.batch_size * rollout.n_samples_per_prompt = {s.number('rollout.batch_size')} * "
+        f"{s.number('rollout.n_samples_per_prompt')} = {samples}"
+    )
+    if batch > samples:
+        fix = f"lower it to {samples} or sample more"
+        yield error("train.batch_size", batch, f"at most {made}, or no optimizer step is ever complete", fix)
+    elif samples % batch:
+        fix = "choose a divisor"
+        yield error(
+            "train.batch_size", batch, f"a divisor of {made}, or gradients leak into the next rollout", fix
+        )
+    shared = s.number("ds.ring_attn_size") * s.number("ds.tensor_parallel_size")
+    per_forward = s.number("train.micro_batch_size") * max(1, s.ranks("actor") // shared)
+    if not s.on("train.dynamic_batch_enable") and batch % per_forward:
+        yield error(
+            "train.batch_size",
+            batch,
+            f"a multiple of train.micro_batch_size * data-parallel ranks = {per_forward} (DeepSpeed requires it)",
+            "change one of the two",
+        )
+
+
+def lengths(s: Situation) -> Iterator[Conflict]:
+    """OpenRLHF cuts the prompt to data.max_len - rollout.max_new_tokens, possibly to nothing."""
+    new = s.job.value("rollout.max_new_tokens")
+    if isinstance(new, int) and new >= s.number("data.max_len"):
+        yield error(
+            "rollout.max_new_tokens",
+            new,
+            f"less than data.max_len = {s.number('data.max_len')}, or no token is left for the prompt",
+            "lower it or raise data.max_len",
+        )

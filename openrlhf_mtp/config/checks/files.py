@@ -1,0 +1,128 @@
+"""Data, reward functions and the run folder."""
+
+import ast
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.situation import Situation
+
+RUN_FILES = ("run.yaml", "metrics.jsonl")
+
+
+def prompt_data(s: Situation) -> Iterator[Conflict]:
+    """A job needs prompts, and the columns it names must be in the file."""
+    name = s.text("data.prompt_dataset")
+    if not name:
+        yield error(
+            "data.prompt_dataset",
+            "nothing",
+            "a data set of prompts",
+            "give a .jsonl file, a folder or a Hub name",
+        )
+        return
+    yield from _data_files(s, "data.prompt_dataset", name)
+
+
+def evaluation_data(s: Situation) -> Iterator[Conflict]:
+    """The same for the evaluation data."""
+    name = s.text("eval.dataset")
+    if name:
+        yield from _data_files(s, "eval.dataset", name)
+
+
+def reward(s: Situation) -> Iterator[Conflict]:
+    """OpenRLHF loads the reward function inside every engine, where a missing file is a hang or a log line."""
+    url, agent = s.text("reward.remote_url"), s.text("train.agent_func_path")
+    if not url and not agent and not s.text("reward.model_name_or_path"):
+        yield error(
+            "reward.remote_url",
+            "no reward at all",
+            "a reward function (.py), a server, an agent or a reward model",
+            "set reward.remote_url, train.agent_func_path or reward.model_name_or_path",
+        )
+    if url and url.split(",")[0].endswith(".py"):
+        yield from _script(s, "reward.remote_url", Path(url.split(",")[0]), "reward_func")
+    if agent:
+        yield from _script(s, "train.agent_func_path", Path(agent), "AgentExecutor")
+
+
+def run_folder(s: Situation) -> Iterator[Conflict]:
+    """An earlier run is never overwritten by accident, and a full disk of permissions is found before the work."""
+    if s.out is None or not s.look_at_files:
+        return
+    if s.out.exists() and not s.out.is_dir():
+        yield error("--out", s.out, "a folder, and this is a file", "give another --out")
+    elif not s.may_reuse_out and any((s.out / name).exists() for name in RUN_FILES):
+        yield error(
+            "--out",
+            s.out,
+            "a folder without a run",
+            "continue it with --resume or replace it with --overwrite",
+        )
+    else:
+        existing = next(folder for folder in (s.out, *s.out.absolute().parents) if folder.exists())
+        if not os.access(existing, os.W_OK | os.X_OK):
+            yield error(
+                "--out", s.out, f"a folder this user may write to ({existing} is not)", "give another --out"
+            )
+
+
+def _data_files(s: Situation, setting: str, names: str) -> Iterator[Conflict]:
+    for name in (part.strip().partition("@")[0] for part in names.split(",")):
+        if not s.look_at_files or not is_local(name):
+            continue
+        file = Path(name)
+        if not file.exists():
+            yield error(
+                setting, file, "an existing file or folder", f"check the path (looked from {Path.cwd()})"
+            )
+        elif file.suffix == ".jsonl":
+            yield from _columns(s, setting, file)
+
+
+def _columns(s: Situation, setting: str, file: Path) -> Iterator[Conflict]:
+    with file.open(encoding="utf-8") as lines:
+        first = next((line for line in lines if line.strip()), "")
+    try:
+        row = json.loads(first)
+    except json.JSONDecodeError:
+        row = None
+    if not isinstance(row, dict):
+        yield error(setting, file, "one JSON object a line, and the first is not", "write it as JSON lines")
+        return
+    for key in ("data.input_key", "data.label_key"):
+        column = s.text(key)
+        if column is not None and column not in row:
+            yield error(key, column, f"one of the columns of {file}: {', '.join(row)}", f"change {key}")
+
+
+def _script(s: Situation, setting: str, file: Path, symbol: str) -> Iterator[Conflict]:
+    if not s.look_at_files:
+        return
+    if not file.is_file():
+        yield error(setting, file, "an existing Python file", f"check the path (looked from {Path.cwd()})")
+        return
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as broken:
+        yield error(setting, file, f"valid Python (line {broken.lineno}: {broken.msg})", "correct the file")
+        return
+    if symbol not in _defined(tree):
+        yield error(setting, file, f"a file that defines {symbol}", f"define {symbol} at the top level")
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Names that a module binds at its top level by definition, import or assignment."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return names

@@ -1,0 +1,51 @@
+"""What this machine cannot run, or what two settings cannot do together on it."""
+
+from collections.abc import Iterator
+
+from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.situation import Situation
+
+CUDA_SWITCHES = {
+    "ds.packing_samples": "packing needs flash-attention, which is built for CUDA only",
+    "train.dynamic_batch_enable": "OpenRLHF packs samples for it, which needs flash-attention",
+    "ds.adam_offload": "there is no GPU to offload from",
+    "ds.load_in_4bit": "4-bit kernels need CUDA",
+    "ds.use_liger_kernel": "Liger kernels need CUDA",
+    "ds.deepcompile": "DeepCompile needs CUDA",
+    "ds.enable_sleep": "there is no GPU memory to give back",
+    "vllm.enable_sleep": "there is no GPU memory to give back",
+}
+
+
+def without_cuda(s: Situation) -> Iterator[Conflict]:
+    """Settings that need a CUDA GPU, on a host that has none."""
+    if s.host.has_cuda:
+        return
+    for setting, why in CUDA_SWITCHES.items():
+        if s.on(setting):
+            yield error(setting, "true", f"false on a host without CUDA: {why}", "set false")
+    attention = s.text("ds.attn_implementation") or ""
+    if "flash" in attention:
+        yield error("ds.attn_implementation", attention, "sdpa or eager on a host without CUDA", "set sdpa")
+    if s.number("ds.zero_stage") >= 3 and s.ranks("actor") > 1:
+        yield error(
+            "ds.zero_stage",
+            f"{s.number('ds.zero_stage')} on {s.ranks('actor')} ranks",
+            "2 or less on several ranks without CUDA: ZeRO-3 over gloo ended in NaN in 2 of 5 prototype runs",
+            "set ds.zero_stage 2, or one rank",
+        )
+
+
+def transport(s: Situation) -> Iterator[Conflict]:
+    """NCCL needs a GPU of its own on both sides."""
+    if s.mtp is None or s.mtp.sync.backend != "nccl":
+        return
+    if not s.host.has_cuda:
+        yield error("mtp.sync.backend", "nccl", "auto or gloo on a host without CUDA", "set auto")
+    elif s.colocates_engines:
+        yield error(
+            "mtp.sync.backend",
+            "nccl",
+            "auto or gloo with train.colocate_all: NCCL refuses two processes on one GPU",
+            "set auto",
+        )

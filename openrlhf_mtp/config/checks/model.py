@@ -1,0 +1,83 @@
+"""The policy model: present, of a family that can carry a head, in a mode the head supports."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.model_files import MODEL_TYPES
+from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.situation import Situation
+
+
+def policy(s: Situation) -> Iterator[Conflict]:
+    """The model exists; with a head, its family is supported. A Hub model that is not cached is not judged."""
+    setting = "actor.model_name_or_path"
+    name = s.text(setting)
+    if not name:
+        yield error(setting, "nothing", "the policy's folder or Hub name", "set it")
+        return
+    if s.look_at_files and is_local(name) and not (Path(name) / "config.json").is_file():
+        fix = "run openrlhf-mtp equip MODEL --out there first, or check the path"
+        yield error(setting, name, "a model folder with a config.json", fix)
+    config = s.model_config
+    if s.mtp is None or config is None:
+        return
+    family = config.get("model_type")
+    if "vision_config" in config:
+        yield error(
+            setting, f"a vision model ({family})", "a text-only model", "use one, or drop the mtp section"
+        )
+    elif family not in MODEL_TYPES:
+        yield error(
+            setting,
+            f"the model family {family}",
+            f"one that a head supports: {', '.join(MODEL_TYPES)}",
+            "use one of these, or drop the mtp section",
+        )
+
+
+def unsupported_modes(s: Situation) -> Iterator[Conflict]:
+    """Modes of OpenRLHF in which a head is not supported yet."""
+    if s.mtp is None:
+        return
+    drop = "or drop the mtp section"
+    if s.number("ds.lora.rank") > 0:
+        yield error(
+            "ds.lora.rank",
+            s.number("ds.lora.rank"),
+            "0: LoRA is not supported with a head yet (the engines would need merged weights every step)",
+            f"train all parameters, {drop}",
+        )
+    if s.on("ds.load_in_4bit"):
+        yield error(
+            "ds.load_in_4bit",
+            "true",
+            "false: 4-bit weights cannot be sent to the engines",
+            f"set false, {drop}",
+        )
+    if s.number("data.max_images_per_prompt") > 0:
+        yield error(
+            "data.max_images_per_prompt",
+            s.number("data.max_images_per_prompt"),
+            "0: vision models are not supported with a head",
+            f"use text prompts, {drop}",
+        )
+    for setting, why in (
+        ("vllm.tensor_parallel_size", "the sync round addresses one worker an engine"),
+        ("ds.tensor_parallel_size", "the head reads whole hidden states"),
+        ("ds.ring_attn_size", "the head's shift over depths is not split over sequence ranks yet"),
+    ):
+        if s.number(setting) > 1:
+            yield error(setting, s.number(setting), f"1 with a head: {why}", f"set 1, {drop}")
+
+
+def context_length(s: Situation) -> Iterator[Conflict]:
+    """vLLM refuses a context that the model was not made for, but only after minutes of start-up."""
+    limit = s.shape.max_positions if s.shape else None
+    if limit is not None and s.number("data.max_len") > limit:
+        yield error(
+            "data.max_len",
+            s.number("data.max_len"),
+            f"at most the model's max_position_embeddings, {limit}",
+            f"lower it to {limit}",
+        )

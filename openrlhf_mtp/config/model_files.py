@@ -1,0 +1,118 @@
+"""Models and heads on this machine, as far as their `config.json` tells: family, sizes, parameters."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.errors import JobError
+
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model families that a head can be attached to, by `model_type` of their config."""
+
+_WITH_QKV_BIAS = ("qwen2",)
+_WITH_QK_NORM = ("qwen3",)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a decoder-only model that its `config.json` gives."""
+
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    tied: bool
+    max_positions: int | None
+    attention_bias: bool
+
+    def layer_parameters(self) -> int:
+        """Parameters of one decoder layer, norms included."""
+        attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
+        if self.model_type in _WITH_QKV_BIAS or self.attention_bias:
+            attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
+        if self.attention_bias:
+            attention += self.hidden_size
+        if self.model_type in _WITH_QK_NORM:
+            attention += 2 * self.head_dim
+        return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+
+    def policy_parameters(self) -> int:
+        """Parameters of the whole policy: embedding, layers, final norm and, when not tied, the output head."""
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+        return embeddings + self.num_layers * self.layer_parameters() + self.hidden_size
+
+    def head_parameters(self, num_layers: int) -> int:
+        """Parameters of an MTP head: per block one decoder layer, a projection 2H -> H and three norms."""
+        block = self.layer_parameters() + 2 * self.hidden_size**2 + 3 * self.hidden_size
+        return num_layers * block
+
+
+def read_model_config(name: str) -> dict[str, Any] | None:
+    """A model's `config.json`: from its folder, or from the Hugging Face cache of this machine; else None.
+
+    Raises:
+        JobError: the file is there and is not JSON.
+    """
+    folder = Path(name)
+    file = folder / "config.json" if folder.is_dir() else _cached_config(name)
+    return read_json(file) if file is not None and file.is_file() else None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        JobError: not a JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise JobError(
+            f"{file} is not JSON ({error}); write it again, for example with openrlhf-mtp equip"
+        ) from error
+    if not isinstance(content, dict):
+        raise JobError(f"{file}: got a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def model_shape(config: Mapping[str, Any]) -> ModelShape:
+    """Sizes from a supported family's config.
+
+    Raises:
+        JobError: a size is missing.
+    """
+    try:
+        heads = int(config["num_attention_heads"])
+        hidden = int(config["hidden_size"])
+        return ModelShape(
+            model_type=str(config["model_type"]),
+            hidden_size=hidden,
+            intermediate_size=int(config["intermediate_size"]),
+            num_layers=int(config["num_hidden_layers"]),
+            num_heads=heads,
+            num_kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            vocab_size=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            max_positions=config.get("max_position_embeddings"),
+            attention_bias=bool(config.get("attention_bias", False)),
+        )
+    except KeyError as missing:
+        raise JobError(
+            f"the model's config.json has no {missing}; is it a causal language model?"
+        ) from missing
+
+
+def _cached_config(name: str) -> Path | None:
+    """The newest snapshot's config in the local Hub cache, without any network."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    snapshots = (cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json")
+    return max(snapshots, key=lambda file: file.stat().st_mtime, default=None)

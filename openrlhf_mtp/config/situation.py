@@ -1,0 +1,120 @@
+"""A job on a host: what checks and plans are computed from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.model_files import MODEL_TYPES, ModelShape, model_shape, read_model_config
+from openrlhf_mtp.config.mtp import MTPSettings
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A job on a host, with typed access to OpenRLHF's flags.
+
+    Attributes:
+        job: the loaded job.
+        host: this machine, or the one the job is meant for.
+        cluster_gpus: GPUs of the whole cluster; None when not known.
+        look_at_files: whether models, heads, data and the run folder are looked for on this machine.
+        out: the run folder, when one was asked for.
+        may_reuse_out: `--resume` or `--overwrite` was given.
+    """
+
+    job: Job
+    host: Host
+    cluster_gpus: int | None = None
+    look_at_files: bool = True
+    out: Path | None = None
+    may_reuse_out: bool = False
+
+    @property
+    def mtp(self) -> MTPSettings | None:
+        """The mtp section, None for plain OpenRLHF."""
+        return self.job.mtp
+
+    def on(self, name: str) -> bool:
+        """A switch."""
+        return bool(self.job.value(name))
+
+    def number(self, name: str) -> int:
+        """A whole number that is set or has a default."""
+        value = self.job.value(name)
+        assert isinstance(value, int), f"{name} is not a whole number: {value!r}"
+        return value
+
+    def real(self, name: str) -> float:
+        """A number that is set or has a default."""
+        value = self.job.value(name)
+        assert isinstance(value, int | float), f"{name} is not a number: {value!r}"
+        return float(value)
+
+    def text(self, name: str) -> str | None:
+        """A text, None when neither set nor defaulted."""
+        value = self.job.value(name)
+        return None if value is None else str(value)
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether a frozen reference model runs."""
+        return self.real("algo.kl.init_coef") > 0
+
+    @property
+    def uses_critic(self) -> bool:
+        """Whether a critic is trained."""
+        return self.text("algo.advantage.estimator") == "gae"
+
+    @property
+    def uses_reward_model(self) -> bool:
+        """Whether a reward model runs on GPUs (instead of a function, an agent or a server)."""
+        return not self.text("reward.remote_url") and not self.text("train.agent_func_path")
+
+    @property
+    def colocates_engines(self) -> bool:
+        """Whether vLLM shares the trainers' GPUs; in async mode it never does."""
+        return self.on("train.colocate_all") and not self.on("train.async_enable")
+
+    def ranks(self, role: str) -> int:
+        """GPUs of `actor`, `ref`, `critic` or `reward`."""
+        return self.number(f"{role}.num_nodes") * self.number(f"{role}.num_gpus_per_node")
+
+    @property
+    def engines(self) -> int:
+        """vLLM engines, 0 when the job gives none."""
+        return 0 if self.job.value("vllm.num_engines") is None else self.number("vllm.num_engines")
+
+    @property
+    def engine_gpus(self) -> int:
+        """GPUs of all vLLM engines."""
+        return self.engines * self.number("vllm.tensor_parallel_size")
+
+    @property
+    def samples_per_step(self) -> int:
+        """Responses of one rollout batch."""
+        return self.number("rollout.batch_size") * self.number("rollout.n_samples_per_prompt")
+
+    @cached_property
+    def model_config(self) -> dict[str, Any] | None:
+        """The policy's `config.json`, None when it is not on this machine."""
+        name = self.text("actor.model_name_or_path")
+        return read_model_config(name) if name and self.look_at_files else None
+
+    @cached_property
+    def shape(self) -> ModelShape | None:
+        """The policy's sizes, None when not at hand or of another family."""
+        config = self.model_config
+        if config is None or config.get("model_type") not in MODEL_TYPES:
+            return None
+        return model_shape(config)
+
+    @property
+    def head_folder(self) -> Path | None:
+        """The head's folder: `mtp.head`, or the folder mtp inside the policy's."""
+        if self.mtp is None:
+            return None
+        if self.mtp.head is not None:
+            return Path(self.mtp.head)
+        return Path(self.text("actor.model_name_or_path") or "") / "mtp"
