@@ -43,6 +43,19 @@ class ModelShape:
             attention += 2 * self.head_dim
         return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
 
+    def layer_tensors(self) -> int:
+        """Tensors of one decoder layer in a checkpoint."""
+        biases = 3 if self.model_type in _WITH_QKV_BIAS else 4 if self.attention_bias else 0
+        return 4 + 3 + 2 + biases + (2 if self.model_type in _WITH_QK_NORM else 0)
+
+    def policy_tensors(self) -> int:
+        """Tensors of the policy in a checkpoint."""
+        return self.num_layers * self.layer_tensors() + (2 if self.tied else 3)
+
+    def head_tensors(self, num_layers: int) -> int:
+        """Tensors of an MTP head in its checkpoint."""
+        return num_layers * (self.layer_tensors() + 4)
+
     def policy_parameters(self) -> int:
         """Parameters of the whole policy: embedding, layers, final norm and, when not tied, the output head."""
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied else 2)

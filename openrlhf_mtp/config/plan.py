@@ -1,0 +1,214 @@
+"""What a job would do, computed from its settings and the model's `config.json`; nothing is started."""
+
+import math
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from openrlhf_mtp.config.checks import check
+from openrlhf_mtp.config.checks.conflict import Conflict
+from openrlhf_mtp.config.model_files import ModelShape
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.roles import roles, total_gpus
+from openrlhf_mtp.config.situation import Situation
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+TRAINED_BYTES = 2
+"""The head trains in 16 bits: weight and gradient take this much each."""
+OPTIMIZER_BYTES = 12
+"""AdamW keeps a float32 copy and two moments of every parameter, split over the actor's ranks (ZeRO-2)."""
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The resolved plan: titled sections of (name, value) rows, and every conflict, errors first."""
+
+    sections: tuple[tuple[str, Rows], ...]
+    conflicts: tuple[Conflict, ...]
+
+    @property
+    def errors(self) -> int:
+        """Conflicts that stop the job."""
+        return sum(conflict.level == "error" for conflict in self.conflicts)
+
+
+def make_plan(s: Situation) -> Plan:
+    """Compute the plan of a job on a host."""
+    sections = [("Job", _job(s)), ("Roles", _roles(s)), ("Steps", _steps(s))]
+    if s.mtp is not None:
+        sections += [
+            ("Head", _head(s, s.mtp)),
+            ("Weight sync", _sync(s, s.mtp)),
+            ("Memory of the head", _memory(s, s.mtp)),
+        ]
+    return Plan(tuple(sections), tuple(check(s)))
+
+
+def render(plan: Plan, width: int) -> str:
+    """Plain text for a terminal of `width` columns."""
+    lines: list[str] = []
+    for title, rows in plan.sections:
+        lines += [title, *_table(rows, width), ""]
+    if not plan.conflicts:
+        return "\n".join([*lines, "No conflicts."])
+    lines.append(f"Conflicts: {plan.errors} error(s), {len(plan.conflicts) - plan.errors} warning(s)")
+    for conflict in plan.conflicts:
+        lines += textwrap.wrap(
+            f"{conflict.level}: {conflict}", width, initial_indent="  ", subsequent_indent="    "
+        )
+    return "\n".join(lines)
+
+
+def _job(s: Situation) -> Rows:
+    where = (
+        f"{s.host.cuda_gpus} CUDA GPUs"
+        if s.host.has_cuda
+        else "no CUDA GPU: all on the CPU, GPUs are logical"
+    )
+    family = s.model_config.get("model_type", "unknown") if s.model_config else "not at hand: skipped"
+    return [
+        ("file", str(s.job.path)),
+        ("host", where),
+        ("policy", s.text("actor.model_name_or_path") or "nothing"),
+        ("family", str(family)),
+        ("algorithm", s.text("algo.advantage.estimator") or ""),
+        ("mode", "async" if s.on("train.async_enable") else "sync"),
+    ]
+
+
+def _roles(s: Situation) -> Rows:
+    rows = []
+    for role in roles(s):
+        place = f"shares the {role.shares}'s" if role.shares else f"{role.gpus} GPU(s)"
+        rows.append((role.name, f"{role.processes} process(es), {place}"))
+    return [*rows, ("in all", f"{total_gpus(s)} GPU(s)")]
+
+
+def _steps(s: Situation) -> Rows:
+    prompts, batch = _prompts(s), s.number("rollout.batch_size")
+    updates = math.ceil(s.samples_per_step / s.number("train.batch_size")) * s.number("train.max_epochs")
+    rows = [
+        (
+            "a rollout",
+            f"{batch} prompts x {s.number('rollout.n_samples_per_prompt')} = {s.samples_per_step} responses",
+        ),
+        ("policy updates", f"{updates} optimizer step(s) a rollout"),
+    ]
+    if prompts is None:
+        return [*rows, ("rollouts", "depends on the data set, which is not at hand: skipped")]
+    rollouts = math.ceil(prompts / batch) * s.number("train.num_episodes")
+    return [
+        *rows,
+        ("rollouts", f"about {rollouts} ({prompts} prompts, {s.number('train.num_episodes')} episode(s))"),
+    ]
+
+
+def _head(s: Situation, mtp: MTPSettings) -> Rows:
+    drafts = (
+        f"{mtp.rollout.draft_sample_method} drafts, {mtp.rollout.rejection_sample_method} verification"
+        if mtp.rollout.speculate
+        else "off: the engines decode token by token"
+    )
+    trained = (
+        "not trained during RL"
+        if mtp.regime == "frozen"
+        else f"trained with {mtp.objective}, policy untouched"
+    )
+    return [
+        ("folder", str(s.head_folder)),
+        ("depths", f"{mtp.depths}, over {mtp.num_layers} block(s)"),
+        ("regime", f"{mtp.regime}: {trained}"),
+        ("speculation", drafts),
+    ]
+
+
+def _sync(s: Situation, mtp: MTPSettings) -> Rows:
+    settings = mtp.sync
+    every = f"every {settings.verify_every} round(s)" if settings.verify_every else "never"
+    rows = [
+        ("transport", settings.backend),
+        ("limit", f"{settings.timeout_s:g} s a round"),
+        ("verified", every),
+    ]
+    if s.shape is None:
+        return [("weights", "policy and head; sizes not at hand: skipped"), *rows]
+    size = DTYPE_BYTES[mtp.rollout.dtype]
+    policy = (s.shape.policy_tensors(), s.shape.policy_parameters() * size)
+    head = (s.shape.head_tensors(mtp.num_layers), s.shape.head_parameters(mtp.num_layers) * size)
+    buckets = sum(math.ceil(nbytes / (settings.bucket_mib << 20)) for _, nbytes in (policy, head))
+    return [
+        ("policy", f"{policy[0]} tensors, {_size(policy[1])}"),
+        ("head", f"{head[0]} tensors, {_size(head[1])}"),
+        ("a round", f"{_size(policy[1] + head[1])} in about {buckets} bucket(s) to {s.engines} engine(s)"),
+        *rows,
+    ]
+
+
+def _memory(s: Situation, mtp: MTPSettings) -> Rows:
+    if s.shape is None:
+        return [("estimate", "the model's config.json is not at hand: skipped")]
+    parameters = s.shape.head_parameters(mtp.num_layers)
+    rows = [("parameters", _count(parameters))]
+    if mtp.regime != "frozen":
+        ranks = max(1, s.ranks("actor"))
+        rows += [
+            ("weights, gradient", f"{_size(2 * TRAINED_BYTES * parameters)} on each trainer rank"),
+            ("optimizer", f"{_size(OPTIMIZER_BYTES * parameters // ranks)} on each of {ranks} rank(s)"),
+        ]
+    if mtp.rollout.speculate:
+        size = DTYPE_BYTES[mtp.rollout.dtype]
+        rows.append(
+            (
+                "engine",
+                f"{_size(size * parameters)} on each, and {_cache(s.shape, mtp, size)} of cache a token",
+            )
+        )
+    return rows
+
+
+def _cache(shape: ModelShape, mtp: MTPSettings, size: int) -> str:
+    return _size(2 * shape.num_kv_heads * shape.head_dim * size * mtp.num_layers)
+
+
+def _prompts(s: Situation) -> int | None:
+    """Prompts of local JSON-lines files, None when any part of the data is elsewhere or of another form."""
+    names = [name.strip() for name in (s.text("data.prompt_dataset") or "").split(",")]
+    files = [
+        Path(name)
+        for name in names
+        if is_local(name) and Path(name).suffix == ".jsonl" and Path(name).is_file()
+    ]
+    if not s.look_at_files or len(files) != len(names):
+        return None
+    most = s.number("data.max_samples")
+    return sum(min(most, sum(1 for line in file.open(encoding="utf-8") if line.strip())) for file in files)
+
+
+def _table(rows: Rows, width: int) -> Iterator[str]:
+    label = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        yield from textwrap.wrap(
+            f"  {name:<{label}}{value}",
+            width,
+            subsequent_indent=" " * (label + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+def _size(nbytes: int) -> str:
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if nbytes >= factor:
+            return f"{nbytes / factor:.2f} {unit}"
+    return f"{nbytes} B"
+
+
+def _count(number: int) -> str:
+    for unit, factor in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= factor:
+            return f"{number / factor:.2f}{unit}"
+    return str(number)
