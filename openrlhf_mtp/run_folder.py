@@ -82,6 +82,11 @@ class Run:
         """Folder name, for legends and tables."""
         return self.path.resolve().name
 
+    @property
+    def last_step(self) -> int | None:
+        """The step logged last; None if there is none."""
+        return int(self.rows[-1][metrics.STEP]) if self.rows else None
+
     def series(self, metric: str) -> tuple[list[float], list[float]]:
         """Steps and values of one metric, over the rows that have it (NaN where it was not finite)."""
         present = [row for row in self.rows if metric in row]
@@ -132,7 +137,8 @@ class RunWriter:
     """Writes a run folder, a row a step. Use as a context manager, or call `close`.
 
     `after_step` continues an earlier run from that step: rows and records of later steps, which the resumed run will
-    write again, are dropped. A step may be logged once, and steps must grow.
+    write again, are dropped. None starts from nothing, so all earlier rows are (`claim` is what protects a finished
+    run). A step may be logged once, and steps must grow.
     """
 
     def __init__(self, out: Path, *, after_step: int | None = None) -> None:
@@ -140,10 +146,7 @@ class RunWriter:
         self._metrics = out / METRICS
         self._last_step = -1
         out.mkdir(parents=True, exist_ok=True)
-        if after_step is None:
-            self._metrics.touch()
-        else:
-            self._rewind(after_step)
+        self._rewind(-1 if after_step is None else after_step)
         (out / TENSORBOARD).mkdir(exist_ok=True)
         self._events = EventFileWriter(str(out / TENSORBOARD))
 
@@ -297,12 +300,7 @@ def git_revision() -> str:
 def _encoded(row: Mapping[str, float]) -> str:
     """One line of metrics.jsonl; the step is a whole number and comes first."""
     numbers = {name: value if math.isfinite(value) else None for name, value in row.items()}
-    return (
-        json.dumps(
-            {metrics.STEP: int(row[metrics.STEP])} | {n: v for n, v in numbers.items() if n != metrics.STEP}
-        )
-        + "\n"
-    )
+    return json.dumps({metrics.STEP: None, **numbers, metrics.STEP: int(row[metrics.STEP])}) + "\n"
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -60,6 +60,25 @@ def test_resuming_drops_the_steps_that_will_be_run_again(tmp_path):
     assert sorted(run.records) == [1, 2]
 
 
+def test_a_run_that_died_before_its_first_checkpoint_starts_from_nothing(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.append({"step": 0, "eval/accuracy": 0.4})
+        writer.append({"step": 1})
+    assert read_run(tmp_path).last_step == 1
+    with RunWriter(tmp_path) as writer:
+        assert writer.last_step == -1
+        writer.append({"step": 0, "eval/accuracy": 0.4})
+    assert read_run(tmp_path).last_step == 0
+
+
+def test_what_is_measured_later_joins_the_last_step(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.append({"step": 1, "policy/reward": 0.5})
+        writer.append({"step": 2, "policy/reward": 0.6})
+        writer.amend({"eval/accuracy": 0.7})
+    assert read_run(tmp_path).rows[1] == {"step": 2, "policy/reward": 0.6, "eval/accuracy": 0.7}
+
+
 def test_a_step_out_of_order_is_refused(tmp_path):
     with RunWriter(tmp_path) as writer:
         writer.append({"step": 2})
