@@ -23,8 +23,8 @@ def sampling_refusals(mtp: MTPSettings) -> list[str]:
     problems = []
     if rollout.rejection_sample_method == "synthetic":
         problems.append(
-            "mtp.rollout.rejection_sample_method: got synthetic, expected standard, because synthetic accepts drafts at "
-            "a fixed rate whatever the policy says, so that rollouts are not samples of the policy"
+            "mtp.rollout.rejection_sample_method: got synthetic, expected standard, because synthetic accepts "
+            "drafts at a fixed rate whatever the policy says, so that rollouts are not samples of the policy"
         )
     if rollout.rejection_sample_method == "block" and rollout.draft_sample_method == "probabilistic":
         problems.append(
@@ -60,8 +60,8 @@ def head_mismatches(policy: dict[str, Any], head: dict[str, Any], mtp: MTPSettin
     """Differences between a policy's and a head's `config.json` that forbid drafting, one line each."""
     if head.get("architectures") != [DRAFT_ARCHITECTURE] or "mtp" not in head:
         return [
-            f"architectures: the head's config has {head.get('architectures')}, expected [{DRAFT_ARCHITECTURE!r}] and an "
-            "mtp section; this folder is not a head written by `openrlhf-mtp equip`"
+            f"architectures: the head's config has {head.get('architectures')}, expected [{DRAFT_ARCHITECTURE!r}] and "
+            "an mtp section; this folder is not a head written by `openrlhf-mtp equip`"
         ]
     section = head["mtp"]
     problems = [

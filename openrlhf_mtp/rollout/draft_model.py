@@ -129,10 +129,11 @@ class EagleMTPDraft(nn.Module):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
-        if vllm_config.parallel_config.pipeline_parallel_size != 1:
+        stages = vllm_config.parallel_config.pipeline_parallel_size
+        if stages != 1:
             raise ValueError(
-                f"pipeline_parallel_size: got {vllm_config.parallel_config.pipeline_parallel_size}, expected 1, because "
-                "the head shares the target's embedding and output head; use tensor_parallel_size instead"
+                f"pipeline_parallel_size: got {stages}, expected 1, because the head shares "
+                "the target's embedding and output head; use tensor_parallel_size instead"
             )
         self.config = _draft_config(vllm_config)
         self.model = DraftChain(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))

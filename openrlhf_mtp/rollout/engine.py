@@ -1,4 +1,4 @@
-"""Rollout engines of a job: OpenRLHF's own `create_vllm_engines` with our actor, our arguments, and limits on waiting."""
+"""Rollout engines of a job: OpenRLHF's own `create_vllm_engines` with our actor and our engine arguments."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def prepare_environment(*, cpu: bool) -> None:
 class _ActorFactory:
     """Stands where `create_vllm_engines` looks for its Ray actor class, and adds our engine arguments."""
 
-    def __init__(self, overrides: dict[str, Any]) -> None:
+    def __init__(self, actor_class: type, overrides: dict[str, Any]) -> None:
+        self.actor_class = actor_class
         self.overrides = overrides
         self.ray_options: dict[str, Any] = {}
 
@@ -100,9 +101,7 @@ class _ActorFactory:
     def remote(self, **arguments: Any) -> Any:
         import ray
 
-        from openrlhf_mtp.rollout.actor import MTPRolloutActor
-
-        actor = ray.remote(MTPRolloutActor).options(**self.ray_options)
+        actor = ray.remote(self.actor_class).options(**self.ray_options)
         return actor.remote(**{**arguments, **self.overrides})
 
 
@@ -120,12 +119,14 @@ def engine_factory(
     def create_engines(
         num_engines: int, tensor_parallel_size: int, pretrain: str, *args: Any, **kwargs: Any
     ) -> list[Any]:
+        overrides = engine_overrides(mtp, pretrain)  # refuses a misfit before anything heavy is imported
         import openrlhf.trainer.ray.vllm_engine as upstream
 
+        # before the binding below, because our actor's base class is found under the name that it replaces
+        from openrlhf_mtp.rollout.actor import MTPRolloutActor
         from openrlhf_mtp.upstream.bindings import bind
 
-        factory = _ActorFactory(engine_overrides(mtp, pretrain))
-        names = {"RolloutRayActor": factory}
+        names: dict[str, Any] = {"RolloutRayActor": _ActorFactory(MTPRolloutActor, overrides)}
         if placement_group is not None:
             names["placement_group"] = placement_group
         bind(upstream, names)

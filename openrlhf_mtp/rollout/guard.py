@@ -65,19 +65,19 @@ class AcceptanceGuard:
         self._bad_steps.append(f"step {step}: {length:.3f}")
         if len(self._bad_steps) >= self.settings.patience:
             raise AcceptanceCollapse(
-                f"mean acceptance length collapsed: {', '.join(self._bad_steps)} tokens per target forward; it started at "
-                f"{self.start:.3f} and may not fall below {floor:.3f} (mtp.guard.min_fraction_of_start = "
+                f"mean acceptance length collapsed: {', '.join(self._bad_steps)} tokens per target forward; it "
+                f"started at {self.start:.3f} and may not fall below {floor:.3f} (mtp.guard.min_fraction_of_start = "
                 f"{self.settings.min_fraction_of_start}, mtp.guard.min_acceptance_length = "
-                f"{self.settings.min_acceptance_length}). The samples are still right, only slow. Usual causes: the head did "
-                "not reach the engines (see sync/*), its learning rate is too high, or the policy moved fast under "
-                "mtp.regime: frozen. Lower the thresholds to go on regardless."
+                f"{self.settings.min_acceptance_length}). The samples are still right, only slow. Usual causes: the "
+                "head did not reach the engines (see sync/*), its learning rate is too high, or the policy moved "
+                "fast under mtp.regime: frozen. Lower the thresholds to go on regardless."
             )
 
     def _check_gap(self, step: int, row: Mapping[str, float]) -> None:
         limit = self.settings.max_logprob_gap
         if limit is not None and row.get(GAP, 0.0) > limit:
             raise AcceptanceCollapse(
-                f"step {step}: engine and trainer disagree by {row[GAP]:.4f} nats per sampled token on average, the limit is "
-                f"mtp.guard.max_logprob_gap = {limit}. Usual causes: the policy did not reach the engines, or "
+                f"step {step}: engine and trainer disagree by {row[GAP]:.4f} nats per sampled token on average, the "
+                f"limit is mtp.guard.max_logprob_gap = {limit}. Usual causes: the policy did not reach the engines, or "
                 "mtp.rollout.dtype is coarser than the trainer's precision."
             )

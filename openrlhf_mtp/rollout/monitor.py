@@ -14,7 +14,9 @@ def fetch_counters(engines: Sequence[Any]) -> list[EngineCounters]:
     """Ask every rollout actor for its counters."""
     import ray
 
-    return [EngineCounters.from_dict(counts) for counts in ray.get([e.rollout_stats.remote() for e in engines])]
+    return [
+        EngineCounters.from_dict(counts) for counts in ray.get([e.rollout_stats.remote() for e in engines])
+    ]
 
 
 class EngineMonitor:

@@ -21,8 +21,10 @@ class DraftRecorder:
 
         def recorded(*args: Any, **kwargs: Any) -> Tensor:
             tokens: Tensor = propose(*args, **kwargs)
-            probabilities = proposer.take_last_draft_probs()
-            self.proposals.append((tokens.cpu().clone(), None if probabilities is None else probabilities.cpu().clone()))
+            drawn_from = proposer.take_last_draft_probs()
+            self.proposals.append(
+                (tokens.cpu().clone(), None if drawn_from is None else drawn_from.cpu().clone())
+            )
             return tokens
 
         proposer.propose = recorded

@@ -27,9 +27,9 @@ def check_reward(response: Mapping[str, Any]) -> None:
         value = response[kind]
         if value is None or not math.isfinite(float(value)):
             raise RewardError(
-                f"{kind} is {value!r}, expected a finite number, for the prompt {response['prompt'][:200]!r} with the label "
-                f"{str(response['label'])[:200]!r}; the reward function must return a dictionary with `rewards` (and "
-                "optionally `scores`) for every query"
+                f"{kind} is {value!r}, expected a finite number, for the prompt {response['prompt'][:200]!r} with the "
+                f"label {str(response['label'])[:200]!r}; the reward function must return a dictionary "
+                "with `rewards` (and optionally `scores`) for every query"
             )
 
 
@@ -66,7 +66,9 @@ class StrictSingleTurnExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]
         except _Escape as escape:
             source = ", ".join(self.reward_endpoints)
             name = type(escape.error).__name__
-            raise RewardError(f"the reward from {source} failed with {name}: {escape.error}") from escape.error
+            raise RewardError(
+                f"the reward from {source} failed with {name}: {escape.error}"
+            ) from escape.error
         if self.reward_endpoints:
             check_reward(response)
         return response

@@ -52,7 +52,9 @@ class EngineCounters:
             busy_seconds=self.busy_seconds - earlier.busy_seconds,
         )
         if delta.generation_tokens < 0 or delta.num_drafts < 0:
-            raise ValueError(f"an engine's counters went backwards, from {earlier} to {self}: was it restarted?")
+            raise ValueError(
+                f"an engine's counters went backwards, from {earlier} to {self}: was it restarted?"
+            )
         return delta
 
 
@@ -131,7 +133,8 @@ def read_counters(*, busy_seconds: float) -> EngineCounters:
         if isinstance(metric, Counter):
             counts[metric.name] = counts.get(metric.name, 0) + metric.value
     per_depth = next(
-        (m.values for m in snapshot if isinstance(m, Vector) and m.name == f"{_SPEC}accepted_tokens_per_pos"), ()
+        (m.values for m in snapshot if isinstance(m, Vector) and m.name == f"{_SPEC}accepted_tokens_per_pos"),
+        (),
     )
     return EngineCounters(
         num_drafts=counts.get(f"{_SPEC}drafts", 0),
