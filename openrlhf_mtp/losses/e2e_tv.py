@@ -7,7 +7,7 @@ Depth d's overlap enters with weight
     dL/d alpha_d = -(1/k) (prod_{i<d} alpha_i) (1 + alpha_{d+1} (1 + alpha_{d+2} (...)))      prefix x suffix
 
 which is never a division by alpha_d, and its logits get that weight times the gradient in `tv`. Depths after an
-unlikely one hardly matter, which is the truth of the engine, and why a cold head needs a KL warm-up. The sum is over the
+unlikely one hardly matter, as in the engine, and a cold head needs a KL warm-up for it. The sum is over the
 fixed horizon: anchors with all k depths inside. The loss by depth is 1 - prod_{i<=j} alpha_i.
 """
 

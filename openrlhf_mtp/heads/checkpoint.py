@@ -1,0 +1,162 @@
+"""The head's folder, `config.json` and `model.safetensors`: saved whole, loaded bit for bit, refused if it misfits.
+
+Tensors are named `model.blocks.{n}.hidden_norm.weight`, `.token_norm.weight`, `.final_norm.weight`, `.proj.weight` and
+`model.blocks.{n}.layer.<the family's own names>`, in the file, in every weight sync and in the engine's draft.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.head import MTPHead
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_PREFIX = "model."
+
+PathLike = str | os.PathLike[str]
+
+
+class HeadMismatch(ValueError):
+    """A head that cannot be used with this policy; the message lists both sides."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Shape and dtype (safetensors' name, for example "BF16") of a tensor in the head's file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def named_tensors(head: MTPHead) -> Iterator[tuple[str, Tensor]]:
+    """The head's parameters under their checkpoint names."""
+    for name, parameter in head.named_parameters():
+        yield _PREFIX + name, parameter
+
+
+def save_head(folder: PathLike, head: MTPHead) -> None:
+    """Write the head's folder. Each file appears whole or not at all, the weights first.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(head)}
+    partial = folder / (WEIGHTS_FILE + ".partial")
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.replace(folder / WEIGHTS_FILE)
+    partial = folder / (CONFIG_FILE + ".partial")
+    partial.write_text(json.dumps(head.config.to_json(), indent=2, sort_keys=True) + "\n")
+    partial.replace(folder / CONFIG_FILE)
+
+
+def read_head_config(folder: PathLike) -> HeadConfig:
+    """The head's configuration.
+
+    Raises:
+        FileNotFoundError: no head there.
+        ValueError: not a head's configuration, or an unsupported family.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no MTP head there; make one with `openrlhf-mtp equip`, or point mtp.head at its folder"
+        )
+    return HeadConfig.from_json(json.loads(path.read_text()), source=str(path))
+
+
+def head_tensor_specs(folder: PathLike) -> dict[str, StoredTensor]:
+    """Names, shapes and dtypes in the head's file, without reading the tensors.
+
+    Raises:
+        HeadMismatch: the file is missing, truncated or not safetensors.
+    """
+    path = Path(folder) / WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return {n: StoredTensor(tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
+    except (SafetensorError, FileNotFoundError) as error:
+        size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
+        raise HeadMismatch(
+            f"{path}: got {size} that cannot be read as safetensors ({error}); the file is missing or was cut off, "
+            "copy it again or equip the model anew"
+        ) from error
+
+
+def load_head(
+    folder: PathLike, trunk_config: Any, *, dtype: torch.dtype, device: torch.device | str | int
+) -> MTPHead:
+    """Load a head for a policy.
+
+    Args:
+        folder: the head's folder.
+        trunk_config: the policy's Hugging Face configuration.
+        dtype: of the parameters; bit for bit what was saved if it is the file's.
+        device: where they go.
+
+    Raises:
+        FileNotFoundError: no head there.
+        HeadMismatch: another family, another width or vocabulary, a truncated file, or tensors that are missing,
+            unknown or of another shape; every difference is listed with both sides.
+    """
+    config = read_head_config(folder)
+    _refuse(folder, _trunk_differences(config, trunk_config))
+    with torch.device("meta"):
+        head = MTPHead(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in named_tensors(head)}
+    stored = {name: spec.shape for name, spec in head_tensor_specs(folder).items()}
+    _refuse(folder, _tensor_differences(stored, expected))
+    tensors = load_file(Path(folder) / WEIGHTS_FILE)
+    state = {name.removeprefix(_PREFIX): tensor.to(device, dtype) for name, tensor in tensors.items()}
+    head.load_state_dict(state, assign=True)
+    return head.requires_grad_(True)
+
+
+def _refuse(folder: PathLike, differences: list[str]) -> None:
+    if differences:
+        lines = "\n".join(f"  - {line}" for line in differences)
+        raise HeadMismatch(
+            f"{folder}: this head does not fit the policy:\n{lines}\n"
+            "Use the head that belongs to this policy, or make one with `openrlhf-mtp equip`."
+        )
+
+
+def _trunk_differences(head: HeadConfig, trunk_config: Any) -> list[str]:
+    """What a head and its trunk must share: the family and the two sizes of the shared embedding."""
+    return [
+        f"{name}: the head has {vars(head.model)[name]}, the policy {vars(trunk_config)[name]}"
+        for name in ("hidden_size", "vocab_size")
+        if vars(head.model)[name] != vars(trunk_config)[name]
+    ] + [
+        f"model_type: the head is for {head.model.model_type}, the policy is {trunk_config.model_type}"
+        for _ in range(head.model.model_type != trunk_config.model_type)
+    ]
+
+
+def _tensor_differences(
+    stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """Every tensor that is missing, unknown or of another shape."""
+    lines = []
+    for name in sorted(stored.keys() | expected.keys()):
+        if name not in stored:
+            lines.append(f"{name}: missing in the file, expected shape {list(expected[name])}")
+        elif name not in expected:
+            lines.append(f"{name}: shape {list(stored[name])} in the file, the head has no such tensor")
+        elif stored[name] != expected[name]:
+            lines.append(f"{name}: shape {list(stored[name])} in the file, expected {list(expected[name])}")
+    return lines
