@@ -2,12 +2,15 @@
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from openrlhf_mtp.config.checks import check
+from openrlhf_mtp.config.checks import by_level, check
 from openrlhf_mtp.config.checks.conflict import Conflict
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.paths import is_local
@@ -36,8 +39,13 @@ class Plan:
         return sum(conflict.level == "error" for conflict in self.conflicts)
 
 
-def make_plan(s: Situation) -> Plan:
-    """Compute the plan of a job on a host."""
+def gpus_by_role(job: Job) -> dict[str, int]:
+    """GPUs that each role of a job takes for itself; 0 for a role that shares another's."""
+    return {role.name: 0 if role.shares else role.gpus for role in roles(Situation(job, Host(cuda_gpus=0)))}
+
+
+def make_plan(s: Situation, more: Iterable[Conflict] = ()) -> Plan:
+    """Compute the plan of a job on a host; `more` are conflicts found elsewhere, such as OpenRLHF's own."""
     sections = [("Job", _job(s)), ("Roles", _roles(s)), ("Steps", _steps(s))]
     if s.mtp is not None:
         sections += [
@@ -45,7 +53,7 @@ def make_plan(s: Situation) -> Plan:
             ("Weight sync", _sync(s, s.mtp)),
             ("Memory of the head", _memory(s, s.mtp)),
         ]
-    return Plan(tuple(sections), tuple(check(s)))
+    return Plan(tuple(sections), tuple(by_level(chain(check(s), more))))
 
 
 def render(plan: Plan, width: int) -> str:
@@ -72,6 +80,7 @@ def _job(s: Situation) -> Rows:
     family = s.model_config.get("model_type", "unknown") if s.model_config else "not at hand: skipped"
     return [
         ("file", str(s.job.path)),
+        ("paths", f"relative ones start at {Path.cwd()}"),
         ("host", where),
         ("policy", s.text("actor.model_name_or_path") or "nothing"),
         ("family", str(family)),

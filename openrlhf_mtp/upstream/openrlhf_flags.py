@@ -84,7 +84,7 @@ def parse_only(argv: list[str]) -> SimpleNamespace:
             flat = _build_parser().parse_args(argv)
     except SystemExit as end:
         reason = complaint.getvalue().strip().rpartition("error: ")[2]
-        raise JobError(f"OpenRLHF's parser refuses the job: {reason}") from end
+        raise JobError(f"OpenRLHF: its parser refuses the job: {reason}") from end
     tree: SimpleNamespace = _hierarchize()(flat)
     return tree
 
@@ -97,11 +97,13 @@ def _validate(args: SimpleNamespace) -> SimpleNamespace:
         try:
             exec(code, scope)
         except AssertionError as refusal:
-            raise JobError(f"OpenRLHF refuses the job: {refusal or ast.unparse(statement)}") from refusal
+            raise JobError(
+                f"OpenRLHF: its validation refuses the job: {refusal or ast.unparse(statement)}"
+            ) from refusal
         except (TypeError, AttributeError, ValueError) as crash:
             source = ast.unparse(statement).splitlines()[0]
             raise JobError(
-                f"OpenRLHF's validation broke on this job ({type(crash).__name__}: {crash}), in: {source}. "
+                f"OpenRLHF: its validation broke on this job ({type(crash).__name__}: {crash}), in: {source}. "
                 "A flag it needs is probably missing."
             ) from crash
     validated: SimpleNamespace = scope["args"]
@@ -192,7 +194,9 @@ def _is_main_test(test: ast.expr) -> bool:
 def _is_stdlib_import(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import):
         return all(alias.name.partition(".")[0] in sys.stdlib_module_names for alias in node.names)
-    return isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in sys.stdlib_module_names
+    return (
+        isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in sys.stdlib_module_names
+    )
 
 
 def _is_hierarchize(statement: ast.stmt) -> bool:

@@ -11,7 +11,7 @@ from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.situation import Situation
 
-__all__ = ["CHECKS", "Conflict", "Situation", "check", "error", "require_no_errors", "warning"]
+__all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "require_no_errors", "warning"]
 
 CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     files.prompt_data,
@@ -38,8 +38,12 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
 
 def check(situation: Situation) -> list[Conflict]:
     """Run every check; errors first, otherwise in the order of CHECKS."""
-    found = [conflict for one in CHECKS for conflict in one(situation)]
-    return sorted(found, key=lambda conflict: conflict.level != "error")
+    return by_level(conflict for one in CHECKS for conflict in one(situation))
+
+
+def by_level(conflicts: Iterable[Conflict]) -> list[Conflict]:
+    """Errors first, otherwise in the given order."""
+    return sorted(conflicts, key=lambda conflict: conflict.level != "error")
 
 
 def require_no_errors(conflicts: Iterable[Conflict], title: str) -> None:

@@ -1,0 +1,72 @@
+"""From a job file on the command line to a job that was checked, ours and OpenRLHF's rules alike."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from openrlhf_mtp.config.checks import Conflict, Situation, check, error, require_no_errors
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.host import detect_host
+from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse_only, parse_with_notes
+
+
+def checked_job(path: Path, overrides: Sequence[str], *, out: Path, resume: bool, overwrite: bool) -> Job:
+    """Load a job and refuse it, with everything that is wrong, before anything is started.
+
+    Warnings go to standard error.
+
+    Raises:
+        JobErrors: every error found.
+    """
+    job = load_job(path, overrides, flag_specs())
+    situation = Situation(job, detect_host(), out=out, may_reuse_out=resume or overwrite)
+    conflicts = [*check(situation), *upstream_conflicts(job)]
+    for conflict in conflicts:
+        if conflict.level == "warning":
+            print(f"warning: {conflict}", file=sys.stderr)
+    require_no_errors(conflicts, f"{path} cannot run:")
+    return job
+
+
+def upstream_conflicts(job: Job) -> Iterator[Conflict]:
+    """What OpenRLHF's own parser and validation say, and every setting of the job they would silently change."""
+    argv = job.to_argv()
+    try:
+        asked = parse_only(argv)
+        used, notes = parse_with_notes(argv)
+    except JobError as refusal:
+        yield Conflict("error", "OpenRLHF", str(refusal).removeprefix("OpenRLHF: "))
+        return
+    for note in notes:
+        yield Conflict("warning", "OpenRLHF", note)
+    for name in job.flags:
+        before, after = _at(asked, name), _at(used, name)
+        if job.flags[name] is not None and not _same(before, after):
+            yield error(
+                name, before, f"{after}: OpenRLHF would silently run with that", "set it so, or leave it out"
+            )
+
+
+def default_out(command: str, path: Path) -> Path:
+    """`runs/<command>-<job>`: the job file's name, or its folder's when it is called job.yaml."""
+    name = path.absolute().parent.name if path.stem == "job" else path.stem
+    return Path("runs") / f"{command}-{name}"
+
+
+def _at(tree: SimpleNamespace, name: str) -> Any:
+    return functools.reduce(lambda node, key: vars(node)[key], name.split("."), tree)
+
+
+def _same(asked: Any, used: Any) -> bool:
+    """Equal, or only brought to another form: a comma list split, an upper bound completed by its lower bound."""
+    if isinstance(asked, str) and isinstance(used, list):
+        return asked.split(",") == used
+    if isinstance(asked, list) and isinstance(used, list):
+        return used[-len(asked) :] == asked
+    return bool(asked == used)

@@ -1,0 +1,218 @@
+"""`openrlhf-mtp`: the command line. Each command is thin; engines are imported only inside the one that runs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openrlhf_mtp.config.errors import JobError
+
+USER_ERROR = 2
+"""Exit code when a job, a folder or a cluster is not as it must be; 1 is an error of the program."""
+
+app = typer.Typer(
+    name="openrlhf-mtp",
+    help="Multi-token-prediction heads for OpenRLHF: equip a model, train its head, draft with it during RL.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure speed.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="the job file")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="key=value", help="settings that replace the job file's")
+]
+Out = Annotated[Path | None, typer.Option(help="run folder; default runs/COMMAND-JOB")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="go on with the run in --out from its last checkpoint")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="show the output of Ray's workers")]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="where everything goes")] = Path("runs/quickstart"),
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Teach a tiny model, give it a head, train the head, run RL with drafts, write the report. No GPU needed.
+
+    \b
+    Example:
+      openrlhf-mtp quickstart --out runs/quickstart
+    """
+    from openrlhf_mtp.cli.quickstart import run_quickstart
+
+    raise typer.Exit(run_quickstart(out, overwrite=overwrite, verbose=verbose))
+
+
+@app.command()
+def equip(
+    model: Annotated[str, typer.Argument(help="folder or Hub name of a causal language model")],
+    out: Annotated[Path, typer.Option(help="folder for the model with its head")],
+    depths: Annotated[int, typer.Option(help="tokens to draft per target forward")] = 3,
+    num_layers: Annotated[int, typer.Option(help="blocks the depths cycle through")] = 1,
+) -> None:
+    """Put a fresh MTP head beside a model. The folder still loads as the plain model with transformers.
+
+    \b
+    Example:
+      openrlhf-mtp equip Qwen/Qwen2.5-0.5B-Instruct \\
+        --out models/qwen2.5-0.5b --depths 3
+    """
+    from openrlhf_mtp.heads.equip import equip as run_equip
+
+    print(run_equip(model, out, depths=depths, num_layers=num_layers))
+
+
+@app.command()
+def pretrain(
+    job: JobFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Before RL: generate the policy's own responses and train the head on them, the policy frozen.
+
+    \b
+    Example:
+      openrlhf-mtp pretrain JOB.yaml --out runs/head \\
+        mtp.pretrain.max_steps=500
+    """
+    from openrlhf_mtp.cli.jobs import checked_job, default_out
+
+    folder = out or default_out("pretrain", job)
+    checked = checked_job(job, overrides or [], out=folder, resume=resume, overwrite=overwrite)
+    from openrlhf_mtp.cli.pretrain import run_pretrain
+
+    raise typer.Exit(run_pretrain(checked, folder, resume=resume, overwrite=overwrite, verbose=verbose))
+
+
+@app.command()
+def train(
+    job: JobFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """RL with speculative rollouts: OpenRLHF's own loop, with the head in the trainer and in the engines.
+
+    \b
+    Example:
+      openrlhf-mtp train JOB.yaml --out runs/first \\
+        actor.adam.lr=1e-6 mtp.depths=3
+    """
+    from openrlhf_mtp.cli.jobs import checked_job, default_out
+
+    folder = out or default_out("train", job)
+    checked = checked_job(job, overrides or [], out=folder, resume=resume, overwrite=overwrite)
+    from openrlhf_mtp.cli.train import run_train
+
+    raise typer.Exit(run_train(checked, folder, resume=resume, overwrite=overwrite, verbose=verbose))
+
+
+@app.command()
+def check(
+    job: JobFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="also check that a run may go into this folder")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="check for a cluster with this many CUDA GPUs", min=0)
+    ] = None,
+    no_files: Annotated[
+        bool, typer.Option("--no-files", help="do not look for models and data here")
+    ] = False,
+) -> None:
+    """Print what a job would do and every conflict in it. Starts nothing.
+
+    \b
+    Example:
+      openrlhf-mtp check JOB.yaml mtp.depths=5
+      openrlhf-mtp check JOB.yaml --gpus 8 --no-files
+    """
+    from openrlhf_mtp.cli.jobs import upstream_conflicts
+    from openrlhf_mtp.config.checks import Situation
+    from openrlhf_mtp.config.host import Host, detect_host
+    from openrlhf_mtp.config.job import load_job
+    from openrlhf_mtp.config.plan import make_plan, render
+    from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+
+    loaded = load_job(job, overrides or [], flag_specs())
+    host = detect_host() if gpus is None else Host(gpus)
+    situation = Situation(loaded, host, cluster_gpus=gpus or None, look_at_files=not no_files, out=out)
+    plan = make_plan(situation, upstream_conflicts(loaded))
+    print(render(plan, min(100, shutil.get_terminal_size((80, 24)).columns)))
+    raise typer.Exit(USER_ERROR if plan.errors else 0)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders; several are compared")],
+    out: Annotated[Path | None, typer.Option(help="where report.html goes; default the first run")] = None,
+) -> None:
+    """Write figures and one self-contained report.html from run folders.
+
+    \b
+    Example:
+      openrlhf-mtp report runs/first runs/second --out runs/both
+    """
+    from openrlhf_mtp.analysis.report import write_report
+
+    print(write_report(runs, out or runs[0]))
+
+
+@bench.command("rollout")
+def bench_rollout_command(
+    model: Annotated[
+        str | None, typer.Argument(help="a model with a head; default a stand-in for the CPU")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="where the table goes")] = Path("runs/bench"),
+) -> None:
+    """Tokens per second with and without drafts, at batch 1, 4 and 16, same engine and prompts.
+
+    \b
+    Example:
+      openrlhf-mtp bench rollout models/qwen2.5-0.5b
+    """
+    from openrlhf_mtp.cli.bench import bench_rollout
+
+    raise typer.Exit(bench_rollout(model, out))
+
+
+def main() -> None:
+    """The console script: a problem the user can solve is one block of text, never a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as problem:
+        if not isinstance(problem, _user_errors()):
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Imported only when something went wrong, because some of their modules are slow to import."""
+    from openrlhf_mtp.cli.failures import RunFailed
+    from openrlhf_mtp.cluster.placement import ClusterTooSmallError
+    from openrlhf_mtp.run_folder import RunFolderError
+    from openrlhf_mtp.upstream.openrlhf_flags import UpstreamChangedError
+
+    return (JobError, RunFailed, ClusterTooSmallError, RunFolderError, UpstreamChangedError)
+
+
+if __name__ == "__main__":
+    main()
