@@ -1,0 +1,109 @@
+"""Exact digests of tensors: equal bits give equal digests, and parts of a tensor add up to the whole.
+
+A digest is the integer sum, modulo 2^64, of every element's bit pattern times a weight that depends on the
+element's row and column in the *full* tensor:
+
+    D(W) = sum_{r,c} A(r) * bits(W[r, c]) * B(c)   (mod 2^64),   A, B odd pseudo-random int64
+
+Sums of integers do not depend on the order of additions, so the digest is exact on any device; tensor-parallel
+shards, the q/k/v parts of a fused layer and single columns add up as long as each knows its offsets; zero padding
+adds nothing. The weights make swapped elements, swapped shards and errors that cancel in a plain sum visible.
+
+Values whose exponent bits are all zero (+0, -0 and subnormals) count as 0: reading a weight back through a matrix
+product turns -0 into +0, and some CPU kernels flush subnormals.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WORD_TILE = 1 << 16  # 8-byte words a checksum handles as one row
+CHUNK_ELEMENTS = 1 << 18  # elements widened to int64 at a time: 2 MiB, stays in cache
+_ROW_SEED, _COLUMN_SEED = 0x5DEECE66D, 0x2545F491
+_BITS = {  # dtype -> (integer view, mask of the exponent bits)
+    torch.float32: (torch.int32, 0x7F800000),
+    torch.bfloat16: (torch.int16, 0x7F80),
+    torch.float16: (torch.int16, 0x7C00),
+}
+
+
+def position_weights(indices: Tensor, seed: int) -> Tensor:
+    """Odd pseudo-random int64 weights of int64 positions (SplitMix64's finaliser), any shape."""
+
+    def shift(x: Tensor, n: int) -> Tensor:  # logical shift: torch's >> keeps the sign
+        return (x >> n) & ((1 << (64 - n)) - 1)
+
+    def signed(x: int) -> int:
+        return x - (1 << 64) if x >= 1 << 63 else x
+
+    z = (indices + seed) * signed(0x9E3779B97F4A7C15)
+    z = (z ^ shift(z, 30)) * signed(0xBF58476D1CE4E5B9)
+    z = (z ^ shift(z, 27)) * signed(0x94D049BB133111EB)
+    return (z ^ shift(z, 31)) | 1
+
+
+def canonical_bits(values: Tensor) -> Tensor:
+    """Bit patterns as int64, with zeros of either sign and subnormals as 0."""
+    if values.dtype not in _BITS:
+        raise ValueError(f"cannot digest {values.dtype}; supported: {', '.join(map(str, _BITS))}")
+    integer, exponent = _BITS[values.dtype]
+    bits = values.contiguous().view(integer)
+    return bits.masked_fill((bits & exponent) == 0, 0).to(torch.int64)
+
+
+def digest(tensor: Tensor, *, row_offset: int = 0, columns: Tensor | None = None) -> int:
+    """Digest of `tensor` seen as [rows, columns] (dim 0, everything else; a vector has one column).
+
+    `row_offset` is where row 0 lies in the full tensor; `columns` [n] int64 are the places of this part's columns
+    in the full tensor (default 0..n-1). Returns an integer in [0, 2^64); add parts with `add`.
+    """
+    rows = tensor.shape[0] if tensor.dim() else 1
+    matrix = tensor.detach().reshape(rows, -1)
+    if matrix.numel() == 0:
+        return 0
+    device = matrix.device
+    if columns is None:
+        columns = torch.arange(matrix.shape[1], device=device)
+    assert columns.shape == (matrix.shape[1],), (columns.shape, matrix.shape)
+    column_weights = position_weights(columns.to(device), _COLUMN_SEED)
+    row_weights = position_weights(torch.arange(rows, device=device) + row_offset, _ROW_SEED)
+    step = max(1, CHUNK_ELEMENTS // matrix.shape[1])
+    total = torch.zeros((), dtype=torch.int64, device=device)
+    for start in range(0, rows, step):
+        bits = canonical_bits(matrix[start : start + step])
+        total += (bits.mul_(column_weights).sum(1) * row_weights[start : start + step]).sum()
+    return int(total) % (1 << 64)
+
+
+def add(*parts: int) -> int:
+    """Digest of a whole from the digests of its disjoint parts.
+
+    >>> add(2**64 - 1, 2)
+    1
+    """
+    return sum(parts) % (1 << 64)
+
+
+def checksum(words: Tensor) -> Tensor:
+    """Checksum (int64 scalar tensor) of raw 8-byte words [n] int64, for a tensor in transit: every bit counts."""
+    assert (words.dtype, words.dim()) == (torch.int64, 1), (words.dtype, words.shape)
+    full = words.numel() // WORD_TILE * WORD_TILE
+    tile = position_weights(torch.arange(min(WORD_TILE, words.numel()), device=words.device), _COLUMN_SEED)
+    rows = words[:full].view(-1, WORD_TILE)
+    row_weights = position_weights(torch.arange(rows.shape[0] + 1, device=words.device), _ROW_SEED)
+    total = ((words[full:] * tile[: words.numel() - full]).sum() * row_weights[-1]).reshape(())
+    for row, weight in zip(rows, row_weights, strict=False):
+        total = total + (row * tile).sum() * weight
+    return total
+
+
+def sampled_columns(width: int, count: int | None, seed: int) -> Tensor | None:
+    """Sorted column numbers [count] to compare in one round, or None for all of them (`count` None or >= width).
+
+    Both sides call this with the same arguments and so pick the same columns.
+    """
+    if count is None or count >= width:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(width, generator=generator)[:count].sort().values

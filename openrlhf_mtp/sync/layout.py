@@ -1,0 +1,196 @@
+"""How a vLLM model holds a checkpoint: which rows of which layer are which checkpoint tensor. Runs in the worker.
+
+vLLM fuses q/k/v and gate/up, shards over tensor-parallel workers, pads the vocabulary and shares tied embeddings.
+The layout is read off the modules vLLM built, so it states what this engine holds, not what a config promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from vllm.model_executor.layers.linear import (
+    ColumnParallelLinear,
+    LinearBase,
+    MergedColumnParallelLinear,
+    QKVParallelLinear,
+    ReplicatedLinear,
+    RowParallelLinear,
+    UnquantizedLinearMethod,
+)
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    UnquantizedEmbeddingMethod,
+    VocabParallelEmbedding,
+)
+
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
+
+FUSED = {  # vLLM's fused layer -> its checkpoint tensors, in the order of the fused rows
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One checkpoint tensor inside one layer of this worker.
+
+    start, stop: rows of the layer's local tensor; row_offset: place of row `start` in the full tensor;
+    copies: how many of the engine's workers hold each element (1 when sharded, all of them when replicated).
+    """
+
+    spec: TensorSpec
+    start: int
+    stop: int
+    row_offset: int
+    copies: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """One tensor of a layer, with the checkpoint tensors in it.
+
+    kind: "linear" is used through a matrix product (columns [column_offset, column_offset + width) of the full
+    tensor), "table" and "vector" are read directly from the parameter `attribute`.
+    """
+
+    path: str
+    module: nn.Module
+    kind: Literal["linear", "table", "vector"]
+    attribute: str
+    parts: tuple[Part, ...]
+    column_offset: int = 0
+    width: int = 1
+
+
+def layout_of(model: nn.Module, workers: int, shared_with: nn.Module | None = None) -> list[Held]:
+    """Everything this worker holds of `model`, in module order.
+
+    `workers`: tensor-parallel size of the engine. Modules that also belong to `shared_with` are left out (a draft
+    shares embedding and output head with its target). A tied output head is listed under the embedding's name.
+
+    Raises ValueError listing every layer whose weights cannot be read back exactly (quantised, mixture of experts).
+    """
+    foreign = set() if shared_with is None else {id(module) for module in shared_with.modules()}
+    held: list[Held] = []
+    problems: list[str] = []
+    for path, module in model.named_modules():
+        if id(module) in foreign:
+            continue
+        try:
+            held.extend(_held(path, module, model, workers))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("the engine holds weights that cannot be synced:\n  " + "\n  ".join(problems))
+    return held
+
+
+def manifest_of(layout: list[Held]) -> Manifest:
+    """The checkpoint tensors of a layout; one that several layers use (tied embeddings) is listed once."""
+    specs = {part.spec.name: part.spec for held in layout for part in held.parts}
+    return Manifest(tuple(specs.values()))
+
+
+def tied_heads(model: nn.Module) -> Iterator[tuple[ParallelLMHead, str]]:
+    """Output heads that share their parameter with an embedding, with the embedding's path."""
+    tables = {
+        id(module.weight): path
+        for path, module in model.named_modules()
+        if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
+    }
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead) and id(module.weight) in tables:
+            yield module, tables[id(module.weight)]
+
+
+def _held(path: str, module: nn.Module, model: nn.Module, workers: int) -> Iterator[Held]:
+    if isinstance(module, LinearBase):
+        yield from _linear(path, module, workers)
+    elif isinstance(module, VocabParallelEmbedding):
+        yield _vocabulary(path, module, model, workers)
+    else:
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f"{path}.{name}"
+            if parameter.dim() != 1:
+                raise ValueError(
+                    f"{full}: {type(module).__name__} with shape {list(parameter.shape)} is not supported"
+                )
+            spec = TensorSpec(full, tuple(parameter.shape), _dtype(parameter.dtype))
+            yield Held(path, module, "vector", name, (Part(spec, 0, len(parameter), 0, workers),))
+
+
+def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[Held]:
+    if not isinstance(layer.quant_method, UnquantizedLinearMethod):
+        raise ValueError(
+            f"{path}: quantised with {type(layer.quant_method).__name__}; use an unquantised engine"
+        )
+    dtype = _dtype(layer.params_dtype)
+    sharded_input = isinstance(layer, RowParallelLinear) and layer.tp_size > 1
+    width = layer.input_size_per_partition if isinstance(layer, RowParallelLinear) else layer.input_size
+    parts, bias_parts, start = [], [], 0
+    for name, full_rows, rows, shard, copies in _rows(path, layer, workers):
+        weight = TensorSpec(f"{name}.weight", (full_rows, layer.input_size), dtype)
+        parts.append(Part(weight, start, start + rows, shard * rows, 1 if sharded_input else copies))
+        bias = TensorSpec(f"{name}.bias", (full_rows,), dtype)
+        bias_parts.append(Part(bias, start, start + rows, shard * rows, copies))
+        start += rows
+    offset = layer.tp_rank * width if sharded_input else 0
+    yield Held(path, layer, "linear", "weight", tuple(parts), offset, width)
+    if layer.bias is not None:
+        yield Held(path, layer, "vector", "bias", tuple(bias_parts))
+
+
+def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int, int, int, int]]:
+    """(checkpoint name, full rows, local rows, which shard, copies) of each tensor in a layer, in row order."""
+    parent, _, leaf = path.rpartition(".")
+    if isinstance(layer, QKVParallelLinear | MergedColumnParallelLinear):
+        if leaf not in FUSED:
+            raise ValueError(f"{path}: unknown fused layer; known: {', '.join(FUSED)}")
+        names = [f"{parent}.{name}" for name in FUSED[leaf]]
+    else:
+        names = [path]
+    tp, rank, spread = layer.tp_size, layer.tp_rank, workers // layer.tp_size
+    if isinstance(layer, QKVParallelLinear):
+        replicas = layer.num_kv_head_replicas
+        q, k, v = names
+        query = layer.num_heads * layer.head_size
+        key, value = layer.num_kv_heads * layer.head_size, layer.num_kv_heads * layer.v_head_size
+        yield q, query * tp, query, rank, spread
+        yield k, key * tp // replicas, key, rank // replicas, spread * replicas
+        yield v, value * tp // replicas, value, rank // replicas, spread * replicas
+    elif isinstance(layer, MergedColumnParallelLinear):
+        for name, size in zip(names, layer.output_sizes, strict=True):
+            yield name, size, size // tp, rank, spread
+    elif isinstance(layer, ColumnParallelLinear):
+        yield path, layer.output_size, layer.output_size // tp, rank, spread
+    elif isinstance(layer, RowParallelLinear | ReplicatedLinear):
+        yield path, layer.output_size, layer.output_size, 0, workers
+    else:
+        raise ValueError(f"{path}: linear layer of type {type(layer).__name__} is not supported")
+
+
+def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, workers: int) -> Held:
+    if not isinstance(layer.quant_method, UnquantizedEmbeddingMethod):
+        raise ValueError(
+            f"{path}: quantised with {type(layer.quant_method).__name__}; use an unquantised engine"
+        )
+    if layer.num_added_embeddings or getattr(layer, "bias", None) is not None:
+        raise ValueError(f"{path}: added vocabulary and biased output heads are not supported")
+    is_head = isinstance(layer, ParallelLMHead)
+    tied = dict(tied_heads(model)) if is_head else {}
+    spec = TensorSpec(
+        f"{tied.get(layer, path)}.weight",
+        (layer.org_vocab_size, layer.embedding_dim),
+        _dtype(layer.params_dtype),
+    )
+    indices = layer.shard_indices
+    part = Part(spec, 0, indices.num_org_elements, indices.org_vocab_start_index, workers // layer.tp_size)
+    return Held(path, layer, "linear" if is_head else "table", "weight", (part,), 0, layer.embedding_dim)
+
+
+def _dtype(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")

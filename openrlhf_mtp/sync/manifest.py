@@ -1,0 +1,77 @@
+"""The list of weights both sides must agree on before the first byte is sent. Pure: no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor under its checkpoint name, with its full (unsharded) shape and its dtype on the wire."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ITEM_BYTES:
+            raise ValueError(
+                f"{self.name}: dtype {self.dtype} cannot be synced; supported: {', '.join(sorted(ITEM_BYTES))}"
+            )
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All tensors of one model (policy or head), in the order in which they travel."""
+
+    tensors: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        counts = Counter(spec.name for spec in self.tensors)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"these tensors are listed twice: {', '.join(twice)}")
+
+    @property
+    def nbytes(self) -> int:
+        return sum(spec.nbytes for spec in self.tensors)
+
+    def by_name(self) -> dict[str, TensorSpec]:
+        return {spec.name: spec for spec in self.tensors}
+
+    def to_wire(self) -> list[list[Any]]:
+        """Plain lists that any RPC can carry; `from_wire` is the inverse."""
+        return [[spec.name, list(spec.shape), spec.dtype] for spec in self.tensors]
+
+    @classmethod
+    def from_wire(cls, rows: Iterable[Iterable[Any]]) -> Manifest:
+        return cls(tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in rows))
+
+
+def diff(trainer: Manifest, engine: Manifest) -> list[str]:
+    """Every difference, one line each, empty when the two sides agree (order does not count).
+
+    >>> a = Manifest((TensorSpec("w", (2, 3), "float32"),))
+    >>> diff(a, Manifest((TensorSpec("w", (3, 2), "float32"),)))
+    ['w: shape [2, 3] in the trainer, [3, 2] in the engine']
+    """
+    ours, theirs = trainer.by_name(), engine.by_name()
+    lines = [f"{name}: missing in the engine" for name in ours if name not in theirs]
+    lines += [f"{name}: missing in the trainer" for name in theirs if name not in ours]
+    for name in ours.keys() & theirs.keys():
+        a, b = ours[name], theirs[name]
+        if a.shape != b.shape:
+            lines.append(f"{name}: shape {list(a.shape)} in the trainer, {list(b.shape)} in the engine")
+        if a.dtype != b.dtype:
+            lines.append(f"{name}: dtype {a.dtype} in the trainer, {b.dtype} in the engine")
+    return sorted(lines)
