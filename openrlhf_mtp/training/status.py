@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,9 @@ STATUS_NAMES: dict[str, str] = {
 }
 """OpenRLHF 0.11.2's key -> our metric. Keys that are not here stay in TensorBoard under OpenRLHF's own name."""
 
+_PASS_AT = re.compile(r"_pass(\d+)$")
+"""At the end of the name only: a data source may have "_pass" in its own."""
+
 OWN_PREFIXES = ("mtp/", "spec/", "sync/", "time/", "perf/", "policy/")
 
 
@@ -41,7 +45,9 @@ def step_row(status: Mapping[str, Any], *, step_seconds: float) -> dict[str, flo
         status: what OpenRLHF would log, with our own metrics mixed in under their own names.
         step_seconds: wall time of the whole step.
     """
-    row = {ours: float(status[theirs]) for theirs, ours in STATUS_NAMES.items() if status.get(theirs) is not None}
+    row = {
+        ours: float(status[theirs]) for theirs, ours in STATUS_NAMES.items() if status.get(theirs) is not None
+    }
     row.update({name: float(value) for name, value in status.items() if name.startswith(OWN_PREFIXES)})
     row["time/step_s"] = step_seconds
     if "policy/entropy" not in row and "mtp/entropy" in row:
@@ -54,10 +60,11 @@ def step_row(status: Mapping[str, Any], *, step_seconds: float) -> dict[str, flo
 def evaluation_row(logs: Mapping[str, float], *, seconds: float) -> dict[str, float]:
     """The row of one evaluation, averaged over data sources as OpenRLHF names them (`eval_{source}_pass1`)."""
     row = {"time/eval_s": seconds}
-    accuracy = [value for name, value in logs.items() if name.endswith("_pass1")]
+    passes = {name: match[1] for name in logs if (match := _PASS_AT.search(name))}
+    accuracy = [logs[name] for name, samples in passes.items() if samples == "1"]
     if accuracy:
         row["eval/accuracy"] = sum(accuracy) / len(accuracy)
-    pass_at_k = [value for name, value in logs.items() if "_pass" in name and not name.endswith("_pass1")]
+    pass_at_k = [logs[name] for name, samples in passes.items() if samples != "1"]
     if pass_at_k:
         row["eval/pass_at_k"] = sum(pass_at_k) / len(pass_at_k)
     if "eval_response_length_mean" in logs:

@@ -94,10 +94,10 @@ def install(patches: Sequence[Patch]) -> None:
         known = _FINDER.patches.setdefault(patch.target, [])
         if any(other.name == patch.name for other in known):
             continue
-        known.append(patch)
         module = sys.modules.get(patch.target)
         if module is not None:
             _apply(patch, module)
+        known.append(patch)
 
 
 def installed() -> list[Patch]:

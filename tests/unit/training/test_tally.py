@@ -1,0 +1,79 @@
+"""The head's metrics are sums first and quotients last, so that no split of a batch can change them."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openrlhf_mtp import metrics
+from openrlhf_mtp.losses.alignment import Anchors
+from openrlhf_mtp.losses.mtp_loss import AnchorRecords, MTPLossOutput
+from openrlhf_mtp.training.tally import Tally
+
+DEPTHS = 2
+NO_ANCHORS = Anchors(*[torch.empty(0)] * 4)
+NO_RECORDS = AnchorRecords(*[torch.empty(0)] * 2)
+
+
+def output(loss, loss_count, depth_loss, depth_count, alpha, entropy, length, horizon) -> MTPLossOutput:
+    numbers = [
+        torch.tensor(v) for v in (loss, loss_count, depth_loss, depth_count, alpha, entropy, length, horizon)
+    ]
+    return MTPLossOutput(*numbers, anchors=NO_ANCHORS, records=NO_RECORDS)
+
+
+FIRST = output(2.0, 4.0, [1.0, 3.0], [8.0, 4.0], [6.0, 1.0], 10.0, 7.0, 4.0)
+SECOND = output(1.0, 2.0, [2.0, 0.0], [2.0, 2.0], [1.0, 2.0], 5.0, 5.0, 2.0)
+
+
+def tallied(*outputs: MTPLossOutput) -> dict[str, float]:
+    tally = Tally(DEPTHS)
+    for each in outputs:
+        tally.add(each)
+    return tally.metrics()
+
+
+def test_each_metric_is_its_own_sum_over_its_own_count():
+    row = tallied(FIRST, SECOND)
+    assert row == {
+        "mtp/anchors": 10.0,
+        "mtp/loss": 3.0 / 6.0,
+        "mtp/loss/depth_1": 3.0 / 10.0,
+        "mtp/loss/depth_2": 3.0 / 6.0,
+        "mtp/alpha/depth_1": 7.0 / 10.0,
+        "mtp/alpha/depth_2": 3.0 / 6.0,
+        "mtp/entropy": 15.0 / 10.0,
+        "mtp/expected_length": 12.0 / 6.0,
+    }
+    metrics.validate(row)
+
+
+def test_means_of_means_would_give_another_number():
+    means = [tallied(each)["mtp/alpha/depth_1"] for each in (FIRST, SECOND)]
+    assert tallied(FIRST, SECOND)["mtp/alpha/depth_1"] != pytest.approx(sum(means) / 2)
+
+
+def test_a_step_without_a_long_enough_response_reports_only_that():
+    short = output(0.0, 0.0, [1.0, 0.0], [3.0, 0.0], [1.0, 0.0], 2.0, 0.0, 0.0)
+    assert tallied(short) == {"mtp/anchors": 3.0}
+    assert tallied() == {"mtp/anchors": 0.0}
+
+
+@given(st.lists(st.floats(0, 100, width=32), min_size=2, max_size=30), st.data())
+def test_the_split_into_micro_batches_does_not_show(losses, data):
+    """Float32 sums of one big batch and float64 sums of its parts agree to float32's rounding."""
+    cut = data.draw(st.integers(1, len(losses) - 1))
+
+    def batch(values: list[float]) -> MTPLossOutput:
+        count, total = float(len(values)), float(sum(values))
+        return output(total, count, [total, total], [count, count], [total, 0.0], total, total, count)
+
+    whole, parts = tallied(batch(losses)), tallied(batch(losses[:cut]), batch(losses[cut:]))
+    assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def test_many_small_addends_are_not_lost():
+    """In float32 a sum of 2^24 no longer grows by 1; a long step has more anchors than that."""
+    big = output(2.0**24, 2.0**24, [0.0, 0.0], [2.0**24, 1.0], [0.0, 0.0], 0.0, 0.0, 1.0)
+    one = output(1.0, 0.0, [0.0, 0.0], [1.0, 0.0], [0.0, 0.0], 0.0, 0.0, 0.0)
+    assert tallied(big, one, one, one)["mtp/anchors"] == 2.0**24 + 3

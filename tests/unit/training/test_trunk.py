@@ -1,0 +1,45 @@
+"""The trunk's two matrices reach the head without a way back for gradients."""
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from openrlhf_mtp.training.trunk import Trunk
+
+
+@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+def model(request) -> Qwen2ForCausalLM:
+    config = Qwen2Config(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=request.param,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+class Wrapped(torch.nn.Module):
+    """A DeepSpeed engine keeps the model in `module`."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def test_both_matrices_are_found_bare_and_inside_an_engine(model):
+    for wrapped in (model, Wrapped(model)):
+        trunk = Trunk.of(wrapped)
+        assert trunk.embedding is model.model.embed_tokens
+        assert trunk.output_head is model.lm_head
+        assert trunk.config is model.config
+
+
+def test_the_weights_are_detached_views_of_the_policys_own(model):
+    with Trunk.of(model).weights(sharded=False) as (embedding, output_head):
+        assert embedding.data_ptr() == model.model.embed_tokens.weight.data_ptr(), "a copy would go stale"
+        assert output_head.data_ptr() == model.lm_head.weight.data_ptr()
+        assert not embedding.requires_grad
+        assert not output_head.requires_grad

@@ -1,0 +1,30 @@
+"""The patches and the environment that every worker gets."""
+
+import importlib
+
+import pytest
+
+from openrlhf_mtp.upstream import processes
+from openrlhf_mtp.upstream.processes import ray_runtime_env
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in processes._WORKER_ENV:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_every_worker_runs_the_function_that_installs_the_patches():
+    module, _, function = ray_runtime_env()["worker_process_setup_hook"].rpartition(".")
+    assert getattr(importlib.import_module(module), function) is processes.prepare_process
+
+
+def test_a_setting_of_the_user_wins_over_ours(monkeypatch):
+    assert ray_runtime_env()["env_vars"]["VLLM_LOGGING_LEVEL"] == "WARNING"
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    assert ray_runtime_env()["env_vars"]["VLLM_LOGGING_LEVEL"] == "DEBUG"
+
+
+def test_the_user_can_drop_a_setting_by_emptying_it(monkeypatch):
+    monkeypatch.setenv("NCCL_DEBUG", "")
+    assert "NCCL_DEBUG" not in ray_runtime_env()["env_vars"]
