@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.analysis.report import write_report
-from openrlhf_mtp.analysis.summary import summarize
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.processes import peak_memory
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
+from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.mtp import MTPSettings, RolloutSettings
-from openrlhf_mtp.config.plan import gpus_by_role
+from openrlhf_mtp.config.roles import roles, total_gpus
+from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.run_folder import RunWriter, claim, read_run
 
 WITHOUT_HEAD = MTPSettings(rollout=RolloutSettings(speculate=False))
@@ -72,15 +72,17 @@ def run_train(
     """
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     args = openrlhf_arguments(job, out)
-    roles = gpus_by_role(job)
-    with user_facing_errors(), peak_memory() as peak, ray_session(gpus=sum(roles.values()), verbose=verbose):
+    situation = Situation(job, detect_host())
+    gpus = total_gpus(situation)
+    with user_facing_errors(), peak_memory() as peak, ray_session(gpus=gpus, verbose=verbose):
         from openrlhf_mtp.cluster.placement import require_gpus
 
-        require_gpus(
-            sum(roles.values()), what=", ".join(f"{role} {gpus}" for role, gpus in roles.items() if gpus)
-        )
+        require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(situation) if not r.shares))
         with follow_run(out, title="RL"):
             bound_train(args)(args)
+    from openrlhf_mtp.analysis.report import write_report
+    from openrlhf_mtp.analysis.summary import summarize
+
     summary = summarize(read_run(out)) | {"perf/peak_memory_gib": peak.bytes / 2**30}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     write_report([out], out)

@@ -19,6 +19,7 @@ from torch import Tensor
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_engine import build_head_engine
@@ -64,7 +65,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self.mtp: MTPSettings | None = strategy.args.mtp
         self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
-        self._sync: Any = None
+        self._sync: WeightSync | None = None
         super().__init__(strategy, actor, *args, **kwargs)
         self.sync_report: dict[str, float] = {}
 
@@ -118,7 +119,15 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         if self.args.vllm.enable_prefix_caching and dist.get_rank() == 0:
             upstream.ray.get([engine.reset_prefix_cache.remote() for engine in self.vllm_engines])
         torch.cuda.empty_cache()
-        self.sync_report = self._sync.round()
+        assert self._sync is not None, "open_sync() comes before the first broadcast"
+        report = self._sync.round()
+        if report is not None:
+            self.sync_report = {
+                "sync/bytes": report.bytes,
+                "sync/buckets": report.buckets,
+                "sync/rpc_calls": report.rpc_calls,
+                "sync/verify_s": report.verify_s,
+            }
         torch_dist_barrier_and_cuda_sync()
 
 
