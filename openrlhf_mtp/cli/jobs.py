@@ -41,7 +41,7 @@ def upstream_conflicts(job: Job) -> Iterator[Conflict]:
         asked = parse_only(argv)
         used, notes = parse_with_notes(argv)
     except JobError as refusal:
-        yield Conflict("error", "OpenRLHF", str(refusal).removeprefix("OpenRLHF: "))
+        yield Conflict("error", "OpenRLHF", str(refusal).removeprefix("OpenRLHF "))
         return
     for note in notes:
         yield Conflict("warning", "OpenRLHF", note)

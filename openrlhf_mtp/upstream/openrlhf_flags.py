@@ -84,7 +84,7 @@ def parse_only(argv: list[str]) -> SimpleNamespace:
             flat = _build_parser().parse_args(argv)
     except SystemExit as end:
         reason = complaint.getvalue().strip().rpartition("error: ")[2]
-        raise JobError(f"OpenRLHF: its parser refuses the job: {reason}") from end
+        raise JobError(f"OpenRLHF refuses the job: {reason}") from end
     tree: SimpleNamespace = _hierarchize()(flat)
     return tree
 
@@ -98,12 +98,12 @@ def _validate(args: SimpleNamespace) -> SimpleNamespace:
             exec(code, scope)
         except AssertionError as refusal:
             raise JobError(
-                f"OpenRLHF: its validation refuses the job: {refusal or ast.unparse(statement)}"
+                f"OpenRLHF refuses the job: {refusal or ast.unparse(statement)}"
             ) from refusal
         except (TypeError, AttributeError, ValueError) as crash:
             source = ast.unparse(statement).splitlines()[0]
             raise JobError(
-                f"OpenRLHF: its validation broke on this job ({type(crash).__name__}: {crash}), in: {source}. "
+                f"OpenRLHF broke on this job ({type(crash).__name__}: {crash}), in: {source}. "
                 "A flag it needs is probably missing."
             ) from crash
     validated: SimpleNamespace = scope["args"]

@@ -1,0 +1,35 @@
+# Everything starts here; each target sets up what it needs and is safe to run again.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format bench lock clean
+
+RUN := . scripts/env.sh && PATH="$$PWD/.venv/bin:$$PATH"
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## create .venv with everything (2 minutes, 4 GB; at once when nothing changed)
+	@bash scripts/setup.sh
+
+quickstart: setup  ## the main job on this machine: a tiny model, its head, RL with drafts, the report
+	@$(RUN) openrlhf-mtp quickstart --overwrite
+
+test: setup  ## lint, types, import rules and every tier of tests
+	@$(RUN) bash scripts/test.sh
+
+lint: setup  ## ruff, mypy on the pure rooms, import-linter
+	@$(RUN) bash scripts/lint.sh
+
+format: setup  ## format the code
+	@$(RUN) ruff format . && ruff check --fix .
+
+bench: setup  ## tokens per second with and without drafts
+	@$(RUN) openrlhf-mtp bench rollout
+
+lock: setup  ## rewrite requirements/*.txt from the .in files and .venv
+	@$(RUN) python scripts/lock.py
+
+clean:  ## remove caches and build outputs, keep .venv and runs
+	rm -rf .cache build dist ./*.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,65 @@
+"""`python -m openrlhf_mtp.cli.doctor`: import everything a run needs, and print the versions. Ends set-up."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+
+ENGINES = (
+    ("torch", "torch"),
+    ("transformers", "transformers"),
+    ("ray", "ray"),
+    ("deepspeed", "deepspeed"),
+    ("vllm", "vllm"),
+    ("openrlhf", "openrlhf.cli.train_ppo_ray"),
+)
+"""Package, and the module whose import shows that the package works here."""
+
+PLUGIN_GROUP = "vllm.general_plugins"
+PLUGIN = "openrlhf_mtp"
+
+
+def versions() -> dict[str, str]:
+    """Import every engine and return the versions.
+
+    Raises:
+        ImportError: one of them does not import on this host.
+    """
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()
+    found = {"python": sys.version.split()[0], "openrlhf-mtp": importlib.metadata.version("openrlhf-mtp")}
+    for package, module in ENGINES:
+        importlib.import_module(module)
+        name = importlib.metadata.packages_distributions()[package][0]
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def plugin_problem() -> str | None:
+    """Why vLLM would not run our plugin, None when it would: vLLM itself only logs a plugin that fails."""
+    points = [point for point in importlib.metadata.entry_points(group=PLUGIN_GROUP) if point.name == PLUGIN]
+    if not points:
+        return f"no entry point {PLUGIN} in {PLUGIN_GROUP}; install the package: pip install -e . --no-deps"
+    points[0].load()()
+    from vllm import ModelRegistry
+
+    from openrlhf_mtp.rollout.plugin import DRAFT_ARCHITECTURE
+
+    if DRAFT_ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        return f"the plugin ran and vLLM does not know {DRAFT_ARCHITECTURE}"
+    return None
+
+
+def main() -> int:
+    """Print one line a package; 0 when everything imports and the plugin is live."""
+    for name, version in versions().items():
+        print(f"{name:<14}{version}")
+    problem = plugin_problem()
+    print(f"{'vLLM plugin':<14}{problem or 'live'}")
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Write requirements/cpu.txt and requirements/test.txt from the `.in` files and the installed environment.
+
+    .venv/bin/python scripts/lock.py
+
+Follows the installed packages' own metadata from the direct requirements, so that the lock holds what is
+needed and nothing else. Fails when a requirement is not installed, or at another version than asked.
+"""
+
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+FOLDER = Path(__file__).parent.parent / "requirements"
+# torch is installed first; the rest of these have no build that works without CUDA.
+LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "flash-attn"}
+
+
+def normal(name: str) -> str:
+    """A package name as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def direct(file: Path) -> list[Requirement]:
+    """The requirements of a `.in` file."""
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def closure(roots: list[Requirement]) -> dict[str, importlib.metadata.Distribution]:
+    """Every installed distribution that the roots need, by normal name."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    todo = list(roots)
+    while todo:
+        requirement = todo.pop()
+        key = (normal(requirement.name), frozenset(requirement.extras))
+        if key[0] in LEFT_OUT or key in seen:
+            continue
+        seen.add(key)
+        distribution = importlib.metadata.distribution(requirement.name)
+        if requirement in roots and not requirement.specifier.contains(distribution.version):
+            sys.exit(
+                f"{requirement} is asked for and {distribution.version} is installed: install it, then lock"
+            )
+        found[key[0]] = distribution
+        for text in distribution.requires or []:
+            needed = Requirement(text)
+            extras = ["", *requirement.extras]
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(needed)
+    return found
+
+
+def write(name: str, distributions: dict[str, importlib.metadata.Distribution]) -> None:
+    """Write one lock file."""
+    lines = [f"{key}=={distribution.version}" for key, distribution in sorted(distributions.items())]
+    header = f"# Written by scripts/lock.py from {name}.in; reasons are there.\n"
+    (FOLDER / f"{name}.txt").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
+    print(f"requirements/{name}.txt: {len(lines)} packages")
+
+
+def main() -> None:
+    """Write both files; the test lock holds only what the first one does not."""
+    cpu = closure(direct(FOLDER / "cpu.in"))
+    test = closure(direct(FOLDER / "test.in"))
+    write("cpu", cpu)
+    write("test", {key: one for key, one in test.items() if key not in cpu})
+
+
+if __name__ == "__main__":
+    main()
