@@ -1,0 +1,195 @@
+"""The batch loss: chunks, splits, what is detached, and what must not matter."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.alignment import find_anchors
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
+from openrlhf_mtp.losses.types import ObjectiveInput
+from tests.unit.losses.batches import DEPTHS, VOCAB, WIDTH, random_batch
+
+SUMS = [field.name for field in fields(MTPLossOutput) if field.name not in ("anchors", "records")]
+TEMPERATURE = 0.7
+
+
+def sums(output: MTPLossOutput) -> torch.Tensor:
+    return torch.cat([vars(output)[name].detach().flatten() for name in SUMS])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_batch_loss_is_the_objective_on_plainly_gathered_logits(name):
+    batch = random_batch()
+    anchors = find_anchors(batch.input_ids, batch.action_mask, batch.segment_ids, DEPTHS)
+    states = torch.stack([z.flatten(0, 1)[anchors.index] for z in batch.states], 1)
+    targets = batch.hidden.flatten(0, 1)[anchors.target_index]
+    weight = batch.output_weight
+    inputs = ObjectiveInput(
+        states @ weight.T / TEMPERATURE, targets @ weight.T / TEMPERATURE, anchors.tokens, anchors.mask
+    )
+    plain = OBJECTIVES[name](inputs)
+    output = batch.loss(name, temperature=TEMPERATURE)
+    torch.testing.assert_close(output.loss_sum, plain.loss_sum)
+    torch.testing.assert_close(output.alpha_sum, (inputs.alpha * anchors.mask).sum(0))
+    assert output.depth_count.tolist() == anchors.mask.sum(0).tolist()
+    torch.testing.assert_close(
+        batch.states_gradient(name), list(torch.autograd.grad(plain.loss_sum, batch.states))
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_gradient_through_the_chunks_equals_finite_differences(name):
+    batch = random_batch(rows=1, length=9)
+
+    def loss(*states):
+        return replace(batch, states=list(states)).loss(name, chunk_anchors=1).loss_sum
+
+    assert gradcheck(loss, tuple(batch.states), eps=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
+def test_the_chunk_size_does_not_matter(name, chunk):
+    batch = random_batch()
+    whole, chunked = batch.loss(name), batch.loss(name, chunk_anchors=chunk)
+    torch.testing.assert_close(sums(whole), sums(chunked))
+    (expected,) = torch.autograd.grad(whole.loss_sum, batch.states[1])
+    (got,) = torch.autograd.grad(chunked.loss_sum, batch.states[1])
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_the_split_into_micro_batches_does_not_matter(name, parts):
+    batch = random_batch(rows=6)
+    whole = batch.loss(name)
+    micro = [batch.rows(slice(n * 6 // parts, (n + 1) * 6 // parts)) for n in range(parts)]
+    outputs = [part.loss(name) for part in micro]
+    torch.testing.assert_close(torch.stack([sums(o) for o in outputs]).sum(0), sums(whole))
+    total = torch.stack([o.loss_sum for o in outputs]).sum()
+    torch.testing.assert_close(
+        torch.autograd.grad(total, batch.states), torch.autograd.grad(whole.loss_sum, batch.states)
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_nothing_of_the_trunk_gets_a_gradient(name):
+    batch = random_batch()
+    batch.hidden.requires_grad_()
+    batch.output_weight.requires_grad_()
+    batch.loss(name).loss_sum.backward()
+    assert batch.hidden.grad is None
+    assert batch.output_weight.grad is None
+    assert all(z.grad is not None and z.grad.any() for z in batch.states)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000), garbage=st.integers(0, 10_000))
+def test_garbage_outside_the_responses_changes_nothing(name, seed, garbage):
+    batch = random_batch(seed)
+    generator = torch.Generator().manual_seed(garbage)
+    response = batch.action_mask
+    # a state is read at anchors (one before each response token), a target from response tokens but the last
+    after = torch.nn.functional.pad(response[:, 1:], (0, 1))
+    spoiled = replace(
+        batch,
+        states=[torch.where(after[..., None], z, torch.nan).detach().requires_grad_() for z in batch.states],
+        hidden=torch.where((response & after)[..., None], batch.hidden, torch.nan),
+        input_ids=torch.where(
+            response, batch.input_ids, torch.randint(VOCAB, response.shape, generator=generator)
+        ),
+    )
+    torch.testing.assert_close(sums(spoiled.loss(name)), sums(batch.loss(name)), rtol=0, atol=0)
+    for got, expected in zip(spoiled.states_gradient(name), batch.states_gradient(name), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_packed_segments_equal_separate_rows(name):
+    batch = random_batch(rows=2)
+    packed = replace(
+        batch,
+        states=[z.reshape(1, -1, WIDTH) for z in batch.states],
+        hidden=batch.hidden.reshape(1, -1, WIDTH),
+        input_ids=batch.input_ids.reshape(1, -1),
+        action_mask=batch.action_mask.reshape(1, -1),
+        segment_ids=(batch.segment_ids * torch.tensor([[1], [2]])).reshape(1, -1),
+    )
+    torch.testing.assert_close(sums(packed.loss(name)), sums(batch.loss(name)))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_padded_vocabulary_rows_are_cut_off(name):
+    batch = random_batch()
+    padded = replace(batch, output_weight=torch.cat([batch.output_weight, 5 * torch.ones(5, WIDTH).double()]))
+    torch.testing.assert_close(sums(padded.loss(name, vocab_size=VOCAB)), sums(batch.loss(name)))
+    assert not torch.allclose(sums(padded.loss(name)), sums(batch.loss(name)))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_temperature_divides_both_sides_once(name):
+    batch = random_batch()
+    scaled = replace(batch, output_weight=batch.output_weight / 0.5)
+    torch.testing.assert_close(
+        sums(batch.loss(name, temperature=0.5)), sums(scaled.loss(name, temperature=1.0))
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_batch_without_anchors_is_zero_and_still_reaches_the_head(name):
+    # every rank must run the same backward, also one whose micro-batch holds only one-token responses
+    batch = random_batch()
+    empty = replace(batch, action_mask=torch.zeros_like(batch.action_mask))
+    output = empty.loss(name)
+    assert not sums(output).any()
+    assert all(g is not None and not g.any() for g in torch.autograd.grad(output.loss_sum, batch.states))
+
+
+def test_measuring_without_gradients_gives_the_same_sums():
+    batch = random_batch()
+    with torch.no_grad():
+        quiet = batch.loss("e2e_tv")
+    torch.testing.assert_close(sums(quiet), sums(batch.loss("e2e_tv")))
+    assert not quiet.loss_sum.requires_grad
+
+
+def test_bfloat16_states_are_scored_in_float32():
+    batch = random_batch()
+    low = replace(
+        batch,
+        states=[z.detach().bfloat16().requires_grad_() for z in batch.states],
+        hidden=batch.hidden.bfloat16(),
+        output_weight=batch.output_weight.bfloat16(),
+    )
+    output = low.loss("kl")
+    assert output.loss_sum.dtype == torch.float32
+    assert low.states_gradient("kl")[0].dtype == torch.bfloat16
+    # bf16 has 8 bits: logits of size ~10 are off by ~0.03, and so is a mean KL of ~8 nats at most
+    assert output.loss_sum.item() == pytest.approx(batch.loss("kl").loss_sum.item(), rel=0.02)
+
+
+def test_records_hold_every_anchors_entropy_and_overlap():
+    batch = random_batch()
+    output = batch.loss("kl", chunk_anchors=4)
+    mask = output.anchors.mask
+    torch.testing.assert_close((output.records.alpha * mask).sum(0), output.alpha_sum)
+    torch.testing.assert_close(output.records.entropy[:, 0].sum(), output.entropy_sum)
+
+
+def test_an_unknown_objective_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="got 'mse', expected one of ce, kl, tv, e2e_tv"):
+        random_batch().loss("mse")
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_without_a_distribution_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature: got"):
+        random_batch().loss("tv", temperature=temperature)
