@@ -67,20 +67,19 @@ class Records:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as read back; empty fields where the file is missing. `warnings` says what could not be read."""
+    """A run folder as read back; empty fields where the file is missing. `warnings` says what could not be read.
+
+    `name` is what legends and tables call the run: its folder's name unless the reader chose another.
+    """
 
     path: Path
+    name: str
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     rows: list[Row] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     records: dict[int, Records] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Folder name, for legends and tables."""
-        return self.path.resolve().name
 
     @property
     def last_step(self) -> int | None:
@@ -244,6 +243,7 @@ def read_run(path: Path) -> Run:
     command = path / COMMAND
     return Run(
         path=path,
+        name=path.resolve().name,
         config=config,
         command=command.read_text(encoding="utf-8") if command.exists() else "",
         rows=rows,

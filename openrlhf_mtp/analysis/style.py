@@ -1,0 +1,97 @@
+"""The look of every figure: colours, sizes and the small pieces that all of them share."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+RUN_COLOURS = ("#2a6fbb", "#d1691d", "#2d8a57", "#8d5bb0", "#b8405e", "#6b6b6b")
+DEPTH_COLOURS = ("#12507b", "#3f8fc4", "#8cc0e0", "#5a9d8f", "#8ab86a", "#c2b34d", "#c98a3c", "#b85c4a")
+PART_COLOURS = {
+    "rollout": "#2a6fbb",
+    "experience": "#8cc0e0",
+    "training": "#d1691d",
+    "sync": "#2d8a57",
+    "other": "#b9b9b9",
+}
+INK, GRID, BROKEN = "#333333", "#e4e4e4", "#c0392b"
+FEW_POINTS = 60
+PANEL_WIDTH, PANEL_HEIGHT, DPI = 4.4, 3.0, 140
+
+
+def panels(count: int) -> tuple[Figure, list[Axes]]:
+    """An empty figure of `count` panels, at most three in a row."""
+    columns = 2 if count == 4 else min(count, 3)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(PANEL_WIDTH * columns, PANEL_HEIGHT * rows), dpi=DPI, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.set_axis_off()
+    axes = axes[:count]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color("#999999")
+        one.tick_params(colors=INK, labelsize=8)
+        one.grid(True, color=GRID, linewidth=0.7)
+        one.set_axisbelow(True)
+    return figure, axes
+
+
+def label(axes: Axes, title: str, y: str, x: str = "step") -> None:
+    """Title and axis names; whole numbers on a step axis."""
+    axes.set_title(title, fontsize=9.5, color=INK, loc="left")
+    axes.set_xlabel(x, fontsize=8.5, color=INK)
+    axes.set_ylabel(y, fontsize=8.5, color=INK)
+    if x == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+
+def line(
+    axes: Axes, steps: Sequence[float], values: Sequence[float], colour: str, name: str, dash: str = "-"
+) -> None:
+    """One series. Steps whose value is not finite leave a gap and a cross at the bottom of the panel."""
+    marker = "o" if len(steps) <= FEW_POINTS else ""
+    shown = [value if math.isfinite(value) else math.nan for value in values]
+    axes.plot(steps, shown, dash, color=colour, marker=marker, markersize=2.8, linewidth=1.5, label=name)
+    broken = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
+    if broken:
+        bottom = axes.get_xaxis_transform()
+        axes.plot(
+            broken,
+            [0.02] * len(broken),
+            "x",
+            color=BROKEN,
+            transform=bottom,
+            label="not finite",
+            clip_on=False,
+        )
+
+
+def legend(axes: Axes) -> None:
+    """A legend below the panel where it can hide no data, if there is more than one name to tell apart."""
+    handles, names = axes.get_legend_handles_labels()
+    unique = dict(zip(names, handles, strict=True))
+    if len(unique) > 1:
+        longest = max(map(len, unique))
+        axes.legend(
+            list(unique.values()),
+            list(unique),
+            fontsize=7.5,
+            frameon=False,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            ncols=2 if longest > 14 else 4 if longest > 10 else 5,
+            handlelength=2.6,
+        )
+
+
+def unit_interval(axes: Axes) -> None:
+    """A fixed axis from 0 to 1, so that two reports can be compared by eye."""
+    axes.set_ylim(-0.03, 1.03)
+
+
+def from_zero(axes: Axes, largest: float) -> None:
+    """An axis that starts at 0, so that noise does not fill the panel."""
+    axes.set_ylim(0, largest * 1.12 if largest > 0 else 1)
