@@ -1,0 +1,69 @@
+"""Head and loss together on a real trunk: acceptance rises, and the trunk does not notice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import embedding
+from transformers import AutoModelForCausalLM
+
+from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.equip import init_head
+from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.alignment import next_tokens
+from openrlhf_mtp.losses.mtp_loss import mtp_loss
+from tests.unit.heads.tiny import DEPTHS, VOCAB, trunk_config
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    torch.manual_seed(0)
+    # a wide initialisation, so that the policy's distributions are far from uniform
+    return AutoModelForCausalLM.from_config(
+        trunk_config("qwen2", initializer_range=0.2, tie_word_embeddings=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def tokens(trunk):
+    """The policy's own samples [64, 12]: with other tokens cross-entropy would have another target than the policy."""
+    torch.manual_seed(0)
+    drawn = torch.randint(VOCAB, (64, 1))
+    for _ in range(11):
+        drawn = torch.cat([drawn, trunk(drawn).logits[:, -1].softmax(-1).multinomial(1)], 1)
+    return drawn
+
+
+def chain_loss(trunk, head, tokens, objective):
+    """The loss as a trainer wires it, with the trunk's graph attached wherever that is possible."""
+    mask = torch.ones_like(tokens)
+    table = trunk.get_input_embeddings().weight
+    hidden = trunk.model(tokens).last_hidden_state
+    ahead = next_tokens(tokens, DEPTHS)
+    states = head(
+        hidden.detach(),
+        [embedding(ahead[..., j], table.detach()) for j in range(DEPTHS)],
+        torch.arange(tokens.shape[1]).expand_as(tokens),
+        mask,
+        DEPTHS,
+    )
+    return mtp_loss(states, hidden, table, tokens, mask, mask, objective=objective, temperature=1.0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_training_the_head_raises_acceptance_and_leaves_the_trunk_without_gradient(trunk, tokens, objective):
+    head = init_head(
+        HeadConfig.from_trunk(trunk.config, depths=DEPTHS),
+        trunk.model.layers[-1].state_dict(),
+        trunk.model.norm.weight.detach(),
+    )
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
+    alphas = []
+    for _ in range(25):
+        output = chain_loss(trunk, head, tokens, objective)
+        optimizer.zero_grad()
+        (output.loss_sum / output.loss_count).backward()
+        optimizer.step()
+        alphas.append((output.alpha_sum / output.depth_count).tolist())
+    assert all(last > first + 0.05 for first, last in zip(alphas[0], alphas[-1], strict=True)), alphas
+    assert [name for name, p in trunk.named_parameters() if p.grad is not None] == []
