@@ -1,0 +1,74 @@
+"""The chain on a CUDA device: equal to the reference and to the CPU, in float32 and bfloat16, and lean in memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from openrlhf_mtp.heads.attention import chain_attention, chain_attention_reference
+from tests.unit.heads.tiny import FAMILIES, random_head, random_inputs
+
+# relative error of a whole tensor: summation order in float32 (24 bits), rounded operands in bfloat16 (8 bits)
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+GROUPS, WIDTH = 4, 64
+
+
+def chain(depths, dtype, *, batch=2, kv_heads=2, length=300):
+    """Query, keys, values and segments of a chain, with padding and packed samples."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(heads):
+        draw = torch.randn(batch, heads, length, WIDTH, generator=generator)
+        return draw.to("cuda", dtype).requires_grad_()
+
+    keys_values = [normal(kv_heads) for _ in range(2 * depths)]
+    segments = torch.arange(length, device="cuda").expand(batch, -1) // 90
+    return normal(kv_heads * GROUPS), keys_values[:depths], keys_values[depths:], segments, WIDTH**-0.5
+
+
+def output_and_gradients(function, query, keys, values, segments, scale):
+    output = function(query, keys, values, segments, scale)
+    return [output.detach(), *torch.autograd.grad(output.float().square().sum(), [query, *keys, *values])]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("depths", [1, 3])
+def test_chain_attention_equals_the_reference(depths, dtype):
+    query, keys, values, *rest = inputs = chain(depths, dtype)
+    query, keys, values = (
+        [tensor.detach().double().requires_grad_() for tensor in tensors]
+        for tensors in ([query], keys, values)
+    )
+    exact = output_and_gradients(chain_attention_reference, *query, keys, values, *rest)
+    for got, expected in zip(output_and_gradients(chain_attention, *inputs), exact, strict=True):
+        error = (got - expected).norm() / expected.norm().clamp(min=1.0)
+        assert error < TOLERANCE[dtype]
+
+
+def test_long_chains_need_no_score_matrix():
+    # 16,384 positions and 8 heads: one [T, T] score matrix would be 8 GiB in float32, [T, 3 T] 24 GiB
+    inputs = chain(3, torch.bfloat16, batch=1, length=16_384)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    output_and_gradients(chain_attention, *inputs)
+    assert torch.cuda.max_memory_allocated() - before < 3 * 2**30
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_head_on_cuda_equals_the_head_on_the_cpu(family, num_layers):
+    here = random_head(family, num_layers=num_layers)(*random_inputs())
+    there = random_head(family, num_layers=num_layers, device="cuda")(*random_inputs(device="cuda"))
+    for got, expected in zip(there, here, strict=True):
+        torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bfloat16_head_follows_the_float32_head(family):
+    exact = random_head(family, device="cuda")(*random_inputs(device="cuda"))
+    low = random_head(family, dtype=torch.bfloat16, device="cuda")(
+        *random_inputs(dtype=torch.bfloat16, device="cuda")
+    )
+    for got, expected in zip(low, exact, strict=True):
+        assert got.dtype == torch.bfloat16
+        assert torch.nn.functional.cosine_similarity(got.float(), expected, dim=-1).min() > 0.99
