@@ -14,8 +14,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 FOLDER = Path(__file__).parent.parent / "requirements"
-# torch is installed first; the rest of these have no build that works without CUDA.
-LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "flash-attn"}
+# No published build of these works without CUDA.
+LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "flash-attn"}
+# Installed by scripts/setup.sh before the lock; what it needs itself is locked.
+INSTALLED_FIRST = {"torch"}
 
 
 def normal(name: str) -> str:
@@ -56,7 +58,11 @@ def closure(roots: list[Requirement]) -> dict[str, importlib.metadata.Distributi
 
 def write(name: str, distributions: dict[str, importlib.metadata.Distribution]) -> None:
     """Write one lock file."""
-    lines = [f"{key}=={distribution.version}" for key, distribution in sorted(distributions.items())]
+    lines = [
+        f"{key}=={distribution.version}"
+        for key, distribution in sorted(distributions.items())
+        if key not in INSTALLED_FIRST
+    ]
     header = f"# Written by scripts/lock.py from {name}.in; reasons are there.\n"
     (FOLDER / f"{name}.txt").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
     print(f"requirements/{name}.txt: {len(lines)} packages")

@@ -64,7 +64,7 @@ PY
   pip_install --no-deps "torch==$TORCH"
 }
 
-pip_install() { "$VENV/bin/pip" install --quiet --progress-bar off "$@"; }
+pip_install() { "$VENV/bin/pip" install -qq --progress-bar off "$@"; }
 
 install_cpu() {
   install_cpu_torch

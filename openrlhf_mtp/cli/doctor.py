@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import sys
 
 ENGINES = (
@@ -54,6 +55,7 @@ def plugin_problem() -> str | None:
 
 def main() -> int:
     """Print one line a package; 0 when everything imports and the plugin is live."""
+    logging.disable(logging.WARNING)  # packages remark on optional parts; what is missing for us raises
     for name, version in versions().items():
         print(f"{name:<14}{version}")
     problem = plugin_problem()
