@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
+from openrlhf_mtp.cluster.placement import Placements
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.training.responses import Response, ResponseCache
 
@@ -40,27 +41,31 @@ def generate_responses(
     import ray
     from vllm import SamplingParams
 
-    engines = _engines(args, mtp)
+    placements = Placements(PLACEMENT_TIMEOUT_S)
+    engines = _engines(args, mtp, placements)
     parameters = SamplingParams(detokenize=False, **sampling)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("responses", total=sum(len(shards[number]) for number in missing))
         for number in missing:
             references = [
-                engines[at % len(engines)].generate.remote(list(ids), _seeded(parameters, number * prompts_per_shard + at))
+                engines[at % len(engines)].generate.remote(
+                    list(ids), _seeded(parameters, number * prompts_per_shard + at)
+                )
                 for at, ids in enumerate(shards[number])
             ]
             responses: list[Response] = []
             for at, reference in enumerate(references):
                 request = ray.get(reference)
                 responses += [
-                    Response(number * prompts_per_shard + at, tuple(request.prompt_token_ids), tuple(one.token_ids))
+                    Response(
+                        number * prompts_per_shard + at, tuple(request.prompt_token_ids), tuple(one.token_ids)
+                    )
                     for one in request.outputs
                 ]
                 progress.advance(task)
             cache.write(number, responses)
             print(f"responses: shard {number + 1}/{len(shards)} written", file=sys.stderr, flush=True)
-    for engine in engines:
-        ray.kill(engine)
+    placements.release()
 
 
 def _seeded(parameters: Any, prompt: int) -> Any:
@@ -70,12 +75,11 @@ def _seeded(parameters: Any, prompt: int) -> Any:
     return seeded
 
 
-def _engines(args: Any, mtp: MTPSettings) -> list[Any]:
-    from openrlhf_mtp.cluster.placement import placement_group_within
+def _engines(args: Any, mtp: MTPSettings, placements: Placements) -> list[Any]:
     from openrlhf_mtp.rollout.engine import engine_factory
 
     plain = mtp.model_copy(update={"rollout": mtp.rollout.model_copy(update={"speculate": False})})
-    create_engines = engine_factory(plain, placement_group=placement_group_within(PLACEMENT_TIMEOUT_S))
+    create_engines = engine_factory(plain, placement_group=placements)
     return create_engines(
         args.vllm.num_engines,
         args.vllm.tensor_parallel_size,

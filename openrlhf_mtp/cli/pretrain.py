@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.analysis.report import write_report
-from openrlhf_mtp.analysis.summary import summarize
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
@@ -45,6 +43,9 @@ def run_pretrain(
         tokenizer = _tokenizer(args)
         _generate(args, mtp, tokenizer, out)
         _train(args, mtp, tokenizer, out)
+    from openrlhf_mtp.analysis.report import write_report
+    from openrlhf_mtp.analysis.summary import summarize
+
     write_report([out], out)
     with RunWriter(out, after_step=read_run(out).last_step) as writer:
         writer.write_summary(summarize(read_run(out)))

@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from openrlhf_mtp.metrics import STEP
 from openrlhf_mtp.run_folder import METRICS, Row, read_rows
@@ -77,7 +84,9 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
         thread.join()
 
 
-def _watch_lines(done: threading.Event, new_rows: object, console: Console, title: str, total: int | None) -> None:
+def _watch_lines(
+    done: threading.Event, new_rows: object, console: Console, title: str, total: int | None
+) -> None:
     assert callable(new_rows)
     lines = _PlainLines(title, total)
     while True:
@@ -88,7 +97,9 @@ def _watch_lines(done: threading.Event, new_rows: object, console: Console, titl
             return
 
 
-def _watch_bar(done: threading.Event, new_rows: object, console: Console, title: str, total: int | None) -> None:
+def _watch_bar(
+    done: threading.Event, new_rows: object, console: Console, title: str, total: int | None
+) -> None:
     assert callable(new_rows)
     columns = (
         TextColumn("{task.description}"),

@@ -53,7 +53,8 @@ def openrlhf_arguments(job: Job, out: Path) -> argparse.Namespace:
     args: Any = parse(job.to_argv())
     args.mtp = job.mtp
     args.run = RunContext(
-        run_folder=str(out.absolute()), monitor_factory=partial(EngineMonitor, settings=(job.mtp or WITHOUT_HEAD).guard)
+        run_folder=str(out.absolute()),
+        monitor_factory=partial(EngineMonitor, settings=(job.mtp or WITHOUT_HEAD).guard),
     )
     return args
 
@@ -93,17 +94,17 @@ def bound_train(args: Any) -> Any:
     """OpenRLHF's `train(args)` with our classes in place of its own."""
     import ray
 
-    from openrlhf_mtp.cluster.placement import placement_group_within
+    from openrlhf_mtp.cluster.placement import Placements
     from openrlhf_mtp.rollout.engine import engine_factory
     from openrlhf_mtp.training.controller import AsyncController, SyncController
     from openrlhf_mtp.training.policy_actor import PolicyActor
     from openrlhf_mtp.upstream.bindings import bind_entry_point
 
-    placement_group = placement_group_within(PLACEMENT_TIMEOUT_S)
+    placements = Placements(PLACEMENT_TIMEOUT_S)
     return bind_entry_point(
         policy_actor=ray.remote(num_gpus=1)(PolicyActor),
         trainer=ray.remote(SyncController),
         async_trainer=ray.remote(AsyncController),
-        create_engines=engine_factory(args.mtp or WITHOUT_HEAD, placement_group=placement_group),
-        placement_group=placement_group,
+        create_engines=engine_factory(args.mtp or WITHOUT_HEAD, placement_group=placements),
+        placement_group=placements,
     )

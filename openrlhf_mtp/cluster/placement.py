@@ -31,26 +31,39 @@ def require_gpus(needed: int, *, what: str) -> None:
         )
 
 
-def placement_group_within(timeout_s: float) -> Any:
-    """A stand-in for `ray.util.placement_group` that waits at most `timeout_s` seconds.
+class Placements:
+    """A stand-in for `ray.util.placement_group` that waits at most `timeout_s` seconds, and can give all back.
 
-    OpenRLHF creates a group and waits for it without a limit; when the GPUs are there but taken, that
-    never ends. The returned function has Ray's signature and returns a group that is ready.
+    OpenRLHF creates a group and waits for it without a limit; when the GPUs are there but taken, that never ends.
+    A call has Ray's signature and returns a group that is ready. OpenRLHF never removes its groups, so a group's
+    GPUs stay taken when its actors have ended, until `release`.
     """
-    import ray
-    from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-    def create(bundles: list[dict[str, float]], strategy: str = "PACK", **kwargs: Any) -> PlacementGroup:
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._groups: list[Any] = []
+
+    def __call__(self, bundles: list[dict[str, float]], strategy: str = "PACK", **kwargs: Any) -> Any:
+        import ray
+        from ray.util.placement_group import placement_group, remove_placement_group
+
         group = placement_group(bundles, strategy=strategy, **kwargs)
-        if not group.wait(timeout_seconds=timeout_s):
+        if not group.wait(timeout_seconds=self.timeout_s):
             remove_placement_group(group)
             needed = sum(bundle.get("GPU", 0.0) for bundle in bundles)
             free = ray.available_resources()
             raise ClusterTooSmallError(
-                f"no place for {needed:g} GPUs ({len(bundles)} bundles, {strategy}) within {timeout_s:g} s: "
+                f"no place for {needed:g} GPUs ({len(bundles)} bundles, {strategy}) within {self.timeout_s:g} s: "
                 f"{free.get('GPU', 0.0):g} of {total_gpus(ray.nodes()):g} GPUs and "
                 f"{free.get('CPU', 0.0):g} CPUs are free"
             )
+        self._groups.append(group)
         return group
 
-    return create
+    def release(self) -> None:
+        """Remove every group that was created here; actors that still run in one are ended by Ray."""
+        from ray.util.placement_group import remove_placement_group
+
+        for group in self._groups:
+            remove_placement_group(group)
+        self._groups.clear()

@@ -55,7 +55,9 @@ class MTPActor(Actor):
         positions = attention_mask.long().cumsum(-1) - 1
         positions.masked_fill_(attention_mask == 0, 1)
         body = unwrapped(self.model).base_model
-        states: Tensor = body(sequences, attention_mask=attention_mask, position_ids=positions).last_hidden_state
+        states: Tensor = body(
+            sequences, attention_mask=attention_mask, position_ids=positions
+        ).last_hidden_state
         return states
 
     def forward(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -77,5 +79,3 @@ def _unpacked(hidden: Tensor, sequences: Tensor, attention_mask: Tensor) -> Tens
     padded = hidden.new_zeros(batch * length, hidden.shape[-1])
     padded[attention_mask.flatten().nonzero().flatten()] = hidden[0]
     return padded.view(batch, length, -1)
-
-

@@ -129,7 +129,9 @@ class HeadPretrainWorker(BaseModelActor):
         for at in range(0, len(mine), size):
             measured.accumulate(self._head_batch(mine[at : at + size]), 1.0)
         row = measured.drain()
-        wanted = {MTP_LOSS, "mtp/expected_length"} | {depth_metric(MTP_ALPHA, j) for j in range(1, self.mtp.depths + 1)}
+        wanted = {MTP_LOSS, "mtp/expected_length"} | {
+            depth_metric(MTP_ALPHA, j) for j in range(1, self.mtp.depths + 1)
+        }
         return {f"eval/{name}": value for name, value in row.items() if name in wanted}
 
     def _save(self) -> None:
