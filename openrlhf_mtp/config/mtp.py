@@ -222,3 +222,13 @@ class MTPSettings(Settings):
                 "block (j - 1) % num_layers and the rest would never run; lower num_layers or raise depths"
             )
         return self
+
+    @model_validator(mode="after")
+    def _guard_can_be_passed(self) -> Self:
+        least = self.guard.min_acceptance_length
+        if least >= self.depths + 1:
+            raise ValueError(
+                f"guard.min_acceptance_length: got {least:g}, expected below depths + 1 = {self.depths + 1}, "
+                "which is what a target forward yields when every draft is accepted; lower it"
+            )
+        return self

@@ -1,0 +1,39 @@
+"""A small set of flags with OpenRLHF's shapes, so that these tests do not depend on the installed version."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from openrlhf_mtp.config.flags import FlagSpec, FlagSpecs
+from openrlhf_mtp.config.job import Job, load_job
+
+SPECS: FlagSpecs = {
+    spec.name: spec
+    for spec in (
+        FlagSpec("actor.adam.lr", "float", default=1e-6),
+        FlagSpec("actor.adam.betas", "float", nargs=2, default=(0.9, 0.95)),
+        FlagSpec("actor.muon.nesterov", "switch", default=True, off_name="actor.muon.no_nesterov"),
+        FlagSpec("actor.model_name_or_path", "str"),
+        FlagSpec("algo.kl.estimator", "str", choices=("k1", "k2", "k3"), default="k1"),
+        FlagSpec("algo.threshold", "float", nargs="+", default=(0.5, 5.0)),
+        FlagSpec("data.input_template", "str"),
+        FlagSpec("data.prompt_dataset", "str"),
+        FlagSpec("train.colocate_all", "switch", default=False),
+        FlagSpec("train.always", "switch", default=True),
+        FlagSpec("train.seed", "int", default=42),
+        FlagSpec("vllm.num_engines", "int"),
+    )
+}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Job]:
+    """Write a job file and load it with overrides."""
+
+    def write_and_load(text: str, *overrides: str) -> Job:
+        file = tmp_path / "job.yaml"
+        file.write_text(text, encoding="utf-8")
+        return load_job(file, overrides, SPECS)
+
+    return write_and_load
