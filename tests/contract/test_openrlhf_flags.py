@@ -1,0 +1,114 @@
+"""What `upstream.openrlhf_flags` relies on in the installed OpenRLHF is still there."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.upstream import openrlhf_flags
+from openrlhf_mtp.upstream.openrlhf_flags import (
+    UpstreamChangedError,
+    flag_specs,
+    parse,
+    parse_only,
+    parse_with_notes,
+)
+
+SMALLEST = ["--reward.remote_url=reward.py", "--actor.num_gpus_per_node=1"]
+
+
+def test_flags_keep_their_kinds():
+    specs = flag_specs()
+    assert len(specs) > 150
+    assert specs["actor.adam.lr"].kind == "float"
+    assert specs["rollout.max_new_tokens"].kind == "int"
+    assert specs["train.colocate_all"].kind == "switch"
+    assert specs["actor.adam.betas"].nargs == 2
+    assert "group_norm" in specs["algo.advantage.estimator"].choices
+    assert specs["actor.muon.nesterov"].off_name == "actor.muon.no_nesterov"
+
+
+def test_the_flags_our_checks_read_exist():
+    """A flag that OpenRLHF renames must fail here, not in the middle of a check."""
+    source = Path(openrlhf_flags.__file__).parents[1] / "config"
+    used = set()
+    for file in [*source.glob("*.py"), *source.glob("checks/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            reads = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args
+            if reads and node.func.attr in {"on", "number", "real", "text", "value"}:
+                argument = node.args[0]
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    used.add(argument.value)
+    assert len(used) > 30
+    assert used <= set(flag_specs())
+
+
+def test_nothing_of_openrlhf_or_torch_is_imported():
+    program = (
+        "import sys; from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse; "
+        f"flag_specs(); parse({SMALLEST}); "
+        "print(*{name.partition('.')[0] for name in sys.modules} & {'torch', 'ray', 'vllm', 'openrlhf'})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_arguments_are_a_tree_and_validated():
+    args = parse([*SMALLEST, "--actor.adam.lr=1e-5"])
+    assert args.actor.adam.lr == 1e-5
+    assert args.reward.remote_url == ["reward.py"], "its validation splits the list"
+    assert args.rollout.vllm_generate_batch_size == args.rollout.batch_size, "its validation fills this in"
+
+
+def test_parsing_alone_keeps_what_was_asked():
+    assert parse_only(SMALLEST).reward.remote_url == "reward.py"
+
+
+def test_its_refusals_reach_the_user_in_its_own_words():
+    with pytest.raises(JobError, match=r"group_norm requires n_samples_per_prompt > 1"):
+        parse([*SMALLEST, "--algo.advantage.estimator=group_norm"])
+
+
+def test_an_unknown_flag_is_an_error_and_not_an_exit():
+    with pytest.raises(JobError, match=r"unrecognized arguments: --no\.such=1"):
+        parse(["--no.such=1"])
+
+
+def test_a_crash_of_its_validation_names_the_statement():
+    with pytest.raises(JobError, match="A flag it needs is probably missing"):
+        parse(["--actor.num_gpus_per_node=1"])
+
+
+def test_what_its_validation_prints_is_returned():
+    _, notes = parse_with_notes([*SMALLEST, "--vllm.enable_sleep"])
+    assert any("enable_sleep" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("def main(): pass", "0 `if __name__"),
+        ("if __name__ == '__main__':\n    parser = 1\n    train(args)", "0 statements `args = parser"),
+        (
+            "if __name__ == '__main__':\n    args = parser.parse_args()\n    run(args)",
+            "the last statement is",
+        ),
+        (
+            "if __name__ == '__main__':\n    args = parser.parse_args()\n    train(args)",
+            "`hierarchize` is not",
+        ),
+    ],
+)
+def test_another_shape_of_the_entry_point_is_refused(monkeypatch, tmp_path, body, what):
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli" / "train_ppo_ray.py").write_text(body, encoding="utf-8")
+    monkeypatch.setattr(openrlhf_flags, "_package_folder", lambda: tmp_path)
+    openrlhf_flags._entry_point.cache_clear()
+    try:
+        with pytest.raises(UpstreamChangedError, match=what):
+            flag_specs()
+    finally:
+        openrlhf_flags._entry_point.cache_clear()
