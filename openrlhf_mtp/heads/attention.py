@@ -59,7 +59,10 @@ def chain_attention(
     Returns:
         [B, N, T, D] in the query's dtype; softmax and sums in float32 (float64 for float64 input).
     """
-    return _ChainAttention.apply(query, segment_ids, scale, len(keys), *keys, *values)
+    attended: Tensor = _ChainAttention.apply(  # type: ignore[no-untyped-call]
+        query, segment_ids, scale, len(keys), *keys, *values
+    )
+    return attended
 
 
 def _statistics(tensor: Tensor) -> torch.dtype:
@@ -126,7 +129,7 @@ class _ChainAttention(torch.autograd.Function):
         return result.flatten(1, 2)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, segment_ids, output, lse, *keys_values = ctx.saved_tensors  # type: ignore[attr-defined]
         scale, depths = ctx.scale, ctx.depths  # type: ignore[attr-defined]
         keys, values = keys_values[:depths], keys_values[depths:]

@@ -27,7 +27,7 @@ class _Overlap(torch.autograd.Function):
         return torch.minimum(p, q).sum(-1)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         q, covered = ctx.saved_tensors  # type: ignore[attr-defined]
         return (covered - q * covered.sum(-1, keepdim=True)) * grad.unsqueeze(-1), None
 
@@ -41,7 +41,8 @@ def overlap(draft_logits: Tensor, target_logits: Tensor) -> Tensor:
     >>> round(overlap(q.log(), p.log()).item(), 4)
     0.6
     """
-    return _Overlap.apply(draft_logits, target_logits)
+    alpha: Tensor = _Overlap.apply(draft_logits, target_logits)  # type: ignore[no-untyped-call]
+    return alpha
 
 
 def expected_accepted(alpha: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return loss_sum, *statistics
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return gradient * grad.to(gradient.dtype), None, None
 
@@ -198,5 +198,6 @@ def mtp_loss(
     )
     chunk_anchors = chunk_anchors or max(1, CHUNK_LOGITS // (depths * weight.shape[0]))
     anchored = torch.stack([z.flatten(0, 1)[anchors.index] for z in states], dim=1)
-    *sums, target_entropy, alpha = _ChunkedLoss.apply(anchored, batch, chunk_anchors)
-    return MTPLossOutput(*sums, anchors=anchors, records=AnchorRecords(target_entropy, alpha))
+    *sums, target_entropy, alpha = _ChunkedLoss.apply(anchored, batch, chunk_anchors)  # type: ignore[no-untyped-call]
+    outputs = [*sums, anchors, AnchorRecords(target_entropy, alpha)]
+    return MTPLossOutput(*outputs)

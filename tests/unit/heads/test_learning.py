@@ -26,9 +26,9 @@ def trunk():
 
 @pytest.fixture(scope="module")
 def tokens(trunk):
-    """The policy's own samples [64, 12]: with other tokens cross-entropy would have another target than the policy."""
+    """The policy's own samples [32, 12]: with other tokens cross-entropy would have another target than the policy."""
     torch.manual_seed(0)
-    drawn = torch.randint(VOCAB, (64, 1))
+    drawn = torch.randint(VOCAB, (32, 1))
     for _ in range(11):
         drawn = torch.cat([drawn, trunk(drawn).logits[:, -1].softmax(-1).multinomial(1)], 1)
     return drawn
@@ -59,7 +59,7 @@ def test_training_the_head_raises_acceptance_and_leaves_the_trunk_without_gradie
     )
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
     alphas = []
-    for _ in range(25):
+    for _ in range(15):
         output = chain_loss(trunk, head, tokens, objective)
         optimizer.zero_grad()
         (output.loss_sum / output.loss_count).backward()
