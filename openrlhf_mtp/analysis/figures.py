@@ -127,10 +127,8 @@ def throughput(runs: Runs) -> Figure | None:
 
 
 def sync(runs: Runs) -> Figure | None:
-    """Seconds of a synchronisation, of which verification, and its size."""
-    figure = _over_steps(
-        runs, ("time/sync_s", "Synchronisation", "s"), ("sync/bytes", "Size of a round", "byte")
-    )
+    """Seconds of a synchronisation, of which verification."""
+    figure = _over_steps(runs, ("time/sync_s", "Synchronisation", "s"))
     if figure is not None:
         for number, run in enumerate(runs):
             name = "verification" if len(runs) == 1 else f"{run.name}, verification"

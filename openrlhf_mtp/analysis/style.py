@@ -45,7 +45,7 @@ def label(axes: Axes, title: str, y: str, x: str = "step") -> None:
     axes.set_xlabel(x, fontsize=8.5, color=INK)
     axes.set_ylabel(y, fontsize=8.5, color=INK)
     if x == "step":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
 def line(
@@ -82,8 +82,8 @@ def legend(axes: Axes) -> None:
             frameon=False,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.2),
-            ncols=2 if longest > 14 else 4 if longest > 10 else 5,
-            handlelength=2.6,
+            ncols=2 if longest > 14 else 3,
+            handlelength=2.4,
         )
 
 
