@@ -15,6 +15,7 @@ TIME_PARTS: tuple[tuple[str, str], ...] = (
 """Parts of a step that do not overlap in synchronous mode, in the order they happen."""
 
 OTHER = "other"
+STEP_TIME = "time/step_s"
 
 
 def summarize(run: Run) -> dict[str, Any]:
@@ -29,11 +30,11 @@ def summarize(run: Run) -> dict[str, Any]:
     """
     names = sorted({name for row in run.rows for name in row} - {metrics.STEP})
     parts = time_parts(run)
-    wall = sum(parts.values())
+    timed = sum(parts.values())
     return {
         "steps": sum(row[metrics.STEP] > 0 for row in run.rows),
-        "wall_s": wall,
-        "time_share": {part: seconds / wall for part, seconds in parts.items()} if wall > 0 else {},
+        "wall_s": math.fsum(seconds for seconds in run.series(STEP_TIME)[1] if math.isfinite(seconds)),
+        "time_share": {part: seconds / timed for part, seconds in parts.items()} if timed > 0 else {},
         "not_finite": {name: step for name in names if (step := first_broken_step(run, name)) is not None},
         "metrics": {name: extent for name in names if (extent := _extent(run, name))},
     }
@@ -42,7 +43,7 @@ def summarize(run: Run) -> dict[str, Any]:
 def time_parts(run: Run) -> dict[str, float]:
     """Seconds of the whole run by part; `other` is what the parts leave of the steps' wall time.
 
-    In asynchronous mode the parts overlap and `other` is 0. Empty if the run measured no time.
+    In asynchronous mode the parts overlap and `other` is 0. Empty if no step was split (the pre-RL stage).
     """
     totals: dict[str, float] = {}
     for row in run.rows:
@@ -52,10 +53,10 @@ def time_parts(run: Run) -> dict[str, float]:
 
 
 def row_parts(row: Row) -> dict[str, float]:
-    """Seconds of one step by part, those that it measured, and `other`."""
+    """Seconds of one step by part, those that it measured, and `other`; empty for a step without parts."""
     parts = {part: row[name] for part, name in TIME_PARTS if math.isfinite(row.get(name, math.nan))}
-    step = row.get("time/step_s", math.nan)
-    if math.isfinite(step):
+    step = row.get(STEP_TIME, math.nan)
+    if parts and math.isfinite(step):
         parts[OTHER] = max(0.0, step - sum(parts.values()))
     return parts
 

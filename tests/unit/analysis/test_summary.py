@@ -45,6 +45,12 @@ def test_a_step_splits_into_its_parts_and_the_rest(run_of):
     )
 
 
+def test_a_stage_whose_steps_have_no_parts_has_a_time_but_no_split(run_of):
+    summary = summarize(run_of({"step": 1, "time/step_s": 2.0}, {"step": 2, "time/step_s": 3.0}))
+    assert summary["wall_s"] == 5.0
+    assert summary["time_share"] == {}
+
+
 def test_overlapping_parts_leave_no_negative_rest(run_of):
     run = run_of({"step": 1, "time/rollout_s": 3.0, "time/train_s": 3.0, "time/step_s": 4.0})
     assert time_parts(run)["other"] == 0.0
