@@ -159,14 +159,14 @@ def check(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders; several are compared")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders; several are compared")],
     out: Annotated[Path | None, typer.Option(help="where report.html goes; default the first run")] = None,
 ) -> None:
     """Write figures and one self-contained report.html from run folders.
 
     \b
     Example:
-      openrlhf-mtp report runs/first runs/second --out runs/both
+      openrlhf-mtp report runs/first runs/second --out both
     """
     from openrlhf_mtp.analysis.report import write_report
 

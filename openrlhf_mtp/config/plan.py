@@ -204,7 +204,6 @@ def _table(rows: Rows, width: int) -> Iterator[str]:
             f"  {name:<{label}}{value}",
             width,
             subsequent_indent=" " * (label + 2),
-            break_long_words=False,
             break_on_hyphens=False,
         )
 

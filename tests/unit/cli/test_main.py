@@ -1,0 +1,121 @@
+"""The command line: help with an example everywhere, errors as one block, nothing heavy before it is needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openrlhf_mtp.cli import main as cli
+
+COMMANDS = ["quickstart", "equip", "pretrain", "train", "check", "report", "bench rollout"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the console script's function; returns exit code, standard output and standard error."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["openrlhf-mtp", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_that_fits_60_columns(command):
+    result = CliRunner().invoke(cli.app, [*command.split(), "--help"], terminal_width=60)
+    assert result.exit_code == 0
+    assert f"Example:\n    openrlhf-mtp {command}" in result.output
+    assert "--out" in result.output
+    assert max(map(len, result.output.splitlines())) <= 60
+
+
+def test_help_lists_every_command():
+    output = CliRunner().invoke(cli.app, ["--help"]).output
+    assert all(command.split()[0] in output for command in COMMANDS)
+
+
+def test_a_mistake_in_a_job_is_one_block_and_no_traceback(run, tmp_path):
+    (tmp_path / "job.yaml").write_text("mtp: {depth: 3}", encoding="utf-8")
+    code, out, err = run("train", str(tmp_path / "job.yaml"), "actor.adam.ir=1")
+    assert (code, out) == (cli.USER_ERROR, "")
+    assert err.startswith("error: ")
+    assert "mtp.depth: unknown key; did you mean mtp.depths?" in err
+    assert "actor.adam.ir: unknown key; did you mean actor.adam.lr?" in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_job_file_is_a_user_error(run, tmp_path):
+    code, _, err = run("check", str(tmp_path / "none.yaml"))
+    assert code == cli.USER_ERROR
+    assert "is not a file" in err
+
+
+def test_training_is_refused_before_anything_starts_with_every_conflict(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.yaml").write_text(
+        "vllm: {num_engines: 1}\nrollout: {top_p: 0.9}\nmtp: {}", encoding="utf-8"
+    )
+    code, _, err = run("train", "job.yaml")
+    assert code == cli.USER_ERROR
+    for setting in ("actor.model_name_or_path", "data.prompt_dataset", "reward.remote_url", "rollout.top_p"):
+        assert f"- {setting}: got " in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_check_prints_the_plan_and_fails_on_a_conflict(run, tmp_path):
+    (tmp_path / "job.yaml").write_text("vllm: {num_engines: 1}\nmtp: {}", encoding="utf-8")
+    code, out, _ = run("check", str(tmp_path / "job.yaml"))
+    assert code == cli.USER_ERROR
+    assert "Roles" in out
+    assert "error: data.prompt_dataset" in out
+
+
+def test_check_of_a_right_job_ends_with_0(run, project_root, monkeypatch):
+    monkeypatch.chdir(project_root)
+    code, out, _ = run("check", "examples/dapo_qwen3-8b_8gpu/job.yaml", "--gpus", "8", "--no-files")
+    assert (code, out.splitlines()[-1]) == (0, "No conflicts.")
+
+
+def test_a_setting_that_openrlhf_would_change_behind_the_users_back_is_refused(run, tmp_path):
+    (tmp_path / "job.yaml").write_text(
+        "vllm: {num_engines: 1, enable_sleep: true}\nreward.remote_url: http://x"
+    )
+    _, out, _ = run("check", str(tmp_path / "job.yaml"), "--gpus", "8")
+    assert "vllm.enable_sleep: got True, expected False: OpenRLHF would" in " ".join(out.split())
+
+
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("a/gsm8k/job.yaml", "train-gsm8k"), ("a/fast.yaml", "train-fast")]
+)
+def test_a_run_folder_is_named_after_its_job(path, expected):
+    from openrlhf_mtp.cli.jobs import default_out
+
+    assert default_out("train", Path(path)) == Path("runs") / expected
+
+
+def test_check_imports_no_engine(project_root):
+    program = (
+        "import sys; sys.argv = ['x', 'check', 'examples/dapo_qwen3-8b_8gpu/job.yaml', '--no-files', '--gpus', '8']\n"
+        "from openrlhf_mtp.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print('ENGINES', *sorted({n.partition('.')[0] for n in sys.modules} & {'torch', 'vllm', 'ray', 'numpy'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project_root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "ENGINES"

@@ -1,0 +1,299 @@
+"""Each mistake is refused before anything starts, with what was got, what was expected and how to fix it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from openrlhf_mtp.config.checks import Situation, check, require_no_errors
+from openrlhf_mtp.config.errors import JobErrors
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+
+TRUNK = {
+    "model_type": "qwen2",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "max_position_embeddings": 256,
+}
+HEAD = {**TRUNK, "mtp": {"format": 1, "depths": 3, "num_layers": 1, "trunk_model_type": "qwen2"}}
+
+JOB = """
+actor: {model_name_or_path: ./policy, num_gpus_per_node: 1}
+ref: {num_gpus_per_node: 1}
+vllm: {num_engines: 1}
+reward: {remote_url: ./reward.py}
+data: {prompt_dataset: ./prompts.jsonl, input_key: input, label_key: label, max_len: 128}
+rollout: {batch_size: 4, n_samples_per_prompt: 4, max_new_tokens: 32}
+train: {batch_size: 16, micro_batch_size: 4}
+ds: {attn_implementation: sdpa}
+algo: {advantage: {estimator: group_norm}}
+mtp: {depths: 3}
+"""
+
+SPECS = flag_specs()
+Problems = Callable[..., list[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the job above is right, as the current directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.yaml").write_text(JOB, encoding="utf-8")
+    (tmp_path / "policy" / "mtp").mkdir(parents=True)
+    (tmp_path / "policy" / "config.json").write_text(json.dumps(TRUNK), encoding="utf-8")
+    (tmp_path / "policy" / "mtp" / "config.json").write_text(json.dumps(HEAD), encoding="utf-8")
+    (tmp_path / "policy" / "mtp" / "model.safetensors").touch()
+    (tmp_path / "prompts.jsonl").write_text('{"input": "1+1", "label": "2"}\n', encoding="utf-8")
+    (tmp_path / "reward.py").write_text("def reward_func(queries, prompts, labels): ...\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def problems(folder: Path) -> Problems:
+    """Check the job with overrides; returns `level: text` of each conflict."""
+
+    def run(*overrides: str, gpus: int = 0, **situation: object) -> list[str]:
+        job = load_job(folder / "job.yaml", overrides, SPECS)
+        return [f"{c.level}: {c}" for c in check(Situation(job, Host(gpus), **situation))]
+
+    return run
+
+
+def test_a_right_job_has_no_conflict(problems):
+    assert problems() == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["vllm.num_engines=null"], "error: vllm.num_engines: got nothing, expected 1 or more"),
+        (["vllm.num_engines=0"], "error: vllm.num_engines: got 0, expected 1 or more"),
+        (
+            ["data.prompt_dataset=no.jsonl"],
+            "error: data.prompt_dataset: got {folder}/no.jsonl, expected an existing file",
+        ),
+        (["data.prompt_dataset=null"], "error: data.prompt_dataset: got nothing"),
+        (["data.label_key=answer"], "error: data.label_key: got answer, expected one of the columns of"),
+        (
+            ["eval.dataset=./no.jsonl"],
+            "error: eval.dataset: got {folder}/no.jsonl, expected an existing file",
+        ),
+        (
+            ["reward.remote_url=no.py"],
+            "error: reward.remote_url: got {folder}/no.py, expected an existing Python file",
+        ),
+        (["reward.remote_url=null"], "error: reward.remote_url: got no reward at all"),
+        (["train.agent_func_path=no.py"], "error: train.agent_func_path: got {folder}/no.py"),
+        (
+            ["actor.model_name_or_path=./none"],
+            "error: actor.model_name_or_path: got {folder}/none, expected a model folder",
+        ),
+        (
+            ["mtp.head=./none"],
+            "error: mtp.head: got {folder}/none, expected a head's folder; config.json, model.safetensors",
+        ),
+        (["mtp.num_layers=2"], "error: mtp.num_layers: got 2, expected the head's own number of blocks, 1"),
+        (["mtp.depths=5"], "warning: mtp.depths: got 5, expected at most 3"),
+        (["train.batch_size=32"], "error: train.batch_size: got 32, expected at most rollout.batch_size"),
+        (
+            ["train.batch_size=12"],
+            "error: train.batch_size: got 12, expected a divisor of rollout.batch_size",
+        ),
+        (
+            ["train.micro_batch_size=5"],
+            "error: train.batch_size: got 16, expected a multiple of train.micro_batch_size",
+        ),
+        (
+            ["rollout.max_new_tokens=128"],
+            "error: rollout.max_new_tokens: got 128, expected less than data.max_len = 128",
+        ),
+        (
+            ["data.max_len=512"],
+            "error: data.max_len: got 512, expected at most the model's max_position_embeddings, 256",
+        ),
+        (["rollout.top_p=0.9"], "error: rollout.top_p: got 0.9, expected 1"),
+        (["rollout.top_p=0.9", "mtp=null"], "warning: rollout.top_p: got 0.9, expected 1"),
+        (["rollout.temperature=0"], "error: rollout.temperature: got 0, expected above 0"),
+        (
+            ["mtp.rollout.rejection_sample_method=synthetic"],
+            "error: mtp.rollout.rejection_sample_method: got synthetic",
+        ),
+        (
+            ["mtp.rollout.draft_sample_method=greedy"],
+            "error: mtp.rollout.draft_sample_method: got greedy, expected prob",
+        ),
+        (
+            ["mtp.rollout.draft_sample_method=greedy", "mtp.objective=ce", "mtp.pretrain.objective=ce"],
+            "warning: mtp.rollout.draft_sample_method: got greedy",
+        ),
+        (["mtp.rollout.speculate=false"], "warning: mtp.rollout.speculate: got false"),
+        (["mtp.pretrain.temperature=0.7"], "warning: mtp.pretrain.temperature: got 0.7"),
+        (
+            ["mtp.pretrain.kl_warmup_steps=0"],
+            "warning: mtp.pretrain.kl_warmup_steps: got 0, expected some KL steps",
+        ),
+        (["mtp.pretrain.max_steps=10"], "warning: mtp.pretrain.kl_warmup_steps: got 50, expected less than"),
+        (
+            ["train.async_enable=true", "train.partial_rollout_enable=true"],
+            "error: train.partial_rollout_enable: got true, expected false while mtp.sync.verify_every",
+        ),
+        (["ds.lora.rank=8"], "error: ds.lora.rank: got 8, expected 0: LoRA is not supported with a head yet"),
+        (["ds.tensor_parallel_size=2"], "error: ds.tensor_parallel_size: got 2, expected 1 with a head"),
+        (["vllm.tensor_parallel_size=2"], "error: vllm.tensor_parallel_size: got 2, expected 1 with a head"),
+        (["ds.ring_attn_size=2"], "error: ds.ring_attn_size: got 2, expected 1 with a head"),
+        (["data.max_images_per_prompt=1"], "error: data.max_images_per_prompt: got 1, expected 0"),
+        (
+            ["train.colocate_all=true", "vllm.num_engines=2"],
+            "error: vllm.num_engines: got 2 engine GPUs, expected as many",
+        ),
+        (
+            ["train.colocate_all=true", "ref.num_gpus_per_node=2"],
+            "error: ref.num_gpus_per_node: got 2 GPUs of the ref",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_found(problems, folder, overrides, expected):
+    found = problems(*overrides)
+    assert [text for text in found if text.startswith(expected.format(folder=folder))], found
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "ds.packing_samples=true",
+        "train.dynamic_batch_enable=true",
+        "ds.attn_implementation=flash_attention_2",
+        "vllm.enable_sleep=true",
+        "mtp.sync.backend=nccl",
+    ],
+)
+def test_what_needs_cuda_is_refused_without_it_and_allowed_with_it(problems, override):
+    setting = override.partition("=")[0]
+    assert any(text.startswith(f"error: {setting}: ") for text in problems(override))
+    assert not any(text.startswith(f"error: {setting}: ") for text in problems(override, gpus=8))
+
+
+def test_zero_3_on_several_ranks_without_cuda_is_refused_with_the_reason(problems):
+    found = problems("ds.zero_stage=3", "actor.num_gpus_per_node=2")
+    assert any("ZeRO-3 over gloo ended in NaN in 2 of 5 prototype runs" in text for text in found)
+    assert problems("ds.zero_stage=3") == []
+
+
+def test_nccl_is_refused_where_trainer_and_engine_share_a_gpu(problems):
+    found = problems("mtp.sync.backend=nccl", "train.colocate_all=true", gpus=1)
+    assert any("NCCL refuses two processes on one GPU" in text for text in found)
+
+
+def test_more_gpus_than_there_are_name_every_role(problems):
+    overrides = (
+        "actor.num_gpus_per_node=4",
+        "ref.num_gpus_per_node=4",
+        "vllm.num_engines=2",
+        "algo.kl.init_coef=0.1",
+    )
+    found = problems(*overrides, gpus=8)
+    assert any(
+        t.startswith("error: GPUs: got 10 (rollout engines 2, actor 4, reference 4), expected at most the 8")
+        for t in found
+    )
+    assert problems(*overrides, gpus=10) == []
+    assert problems(*overrides, gpus=8, cluster_gpus=16) == [], "the cluster is larger than this machine"
+
+
+def test_logical_gpus_of_a_host_without_cuda_are_made_to_measure(problems):
+    assert problems("actor.num_gpus_per_node=4") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"model_type": "bert"}, "got the model family bert, expected one that a head supports"),
+        ({"vision_config": {}}, "got a vision model (qwen2), expected a text-only model"),
+    ],
+)
+def test_a_model_without_support_is_refused(problems, folder, change, expected):
+    (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, **change}), encoding="utf-8")
+    assert any(expected in text for text in problems())
+
+
+def test_a_head_for_another_model_is_refused_with_both_sizes(problems, folder):
+    (folder / "policy" / "config.json").write_text(
+        json.dumps({**TRUNK, "hidden_size": 128}), encoding="utf-8"
+    )
+    assert any(
+        "expected a head made for this policy; hidden_size 64 against the policy's 128" in t
+        for t in problems()
+    )
+
+
+def test_a_head_of_another_family_is_refused(problems, folder):
+    (folder / "policy" / "config.json").write_text(
+        json.dumps({**TRUNK, "model_type": "llama"}), encoding="utf-8"
+    )
+    assert any("model_type qwen2 against the policy's llama" in text for text in problems())
+
+
+def test_a_folder_that_is_no_head_is_refused(problems, folder):
+    (folder / "policy" / "mtp" / "config.json").write_text(json.dumps(TRUNK), encoding="utf-8")
+    assert any("expected a head made by openrlhf-mtp equip" in text for text in problems())
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def other(): ...", "expected a file that defines reward_func"),
+        ("def reward_func(:", "expected valid Python (line 1"),
+    ],
+)
+def test_a_reward_file_that_cannot_work_is_refused(problems, folder, source, expected):
+    (folder / "reward.py").write_text(source, encoding="utf-8")
+    assert any(expected in text for text in problems())
+
+
+def test_data_that_is_not_json_lines_is_refused(problems, folder):
+    (folder / "prompts.jsonl").write_text("1 + 1 = 2\n", encoding="utf-8")
+    assert any("expected one JSON object a line" in text for text in problems())
+
+
+def test_an_earlier_run_is_not_overwritten_by_accident(problems, folder):
+    out = folder / "out"
+    assert problems(out=out) == []
+    out.mkdir()
+    (out / "metrics.jsonl").touch()
+    assert any(
+        "continue it with --resume or replace it with --overwrite" in text for text in problems(out=out)
+    )
+    assert problems(out=out, may_reuse_out=True) == []
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused(problems, folder, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    assert any(
+        f"a folder this user may write to ({folder} is not)" in text
+        for text in problems(out=folder / "a" / "b")
+    )
+
+
+def test_a_run_folder_that_is_a_file_is_refused(problems, folder):
+    assert any("expected a folder, and this is a file" in text for text in problems(out=folder / "reward.py"))
+
+
+def test_files_are_not_looked_for_when_the_job_is_meant_for_another_machine(problems, folder):
+    (folder / "reward.py").unlink()
+    assert problems("actor.model_name_or_path=/elsewhere/policy", look_at_files=False) == []
+
+
+def test_errors_come_first_and_stop_the_job(problems, folder):
+    found = problems("mtp.depths=5", "rollout.top_p=0.5")
+    assert [text.partition(":")[0] for text in found] == ["error", "warning"]
+    job = load_job(folder / "job.yaml", ["rollout.top_p=0.5"], SPECS)
+    with pytest.raises(JobErrors, match=r"rollout\.top_p"):
+        require_no_errors(check(Situation(job, Host(0))), "cannot run:")

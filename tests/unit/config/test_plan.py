@@ -1,0 +1,107 @@
+"""The plan names what a job will take, from numbers alone."""
+
+from pathlib import Path
+
+import pytest
+
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.model_files import model_shape
+from openrlhf_mtp.config.plan import gpus_by_role, make_plan, render
+from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+
+QWEN2_5_0_5B = {
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+QWEN3_8B = {
+    "model_type": "qwen3",
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+}
+LLAMA_3_1_8B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "tensors"),
+    [(QWEN2_5_0_5B, 494_032_768, 290), (QWEN3_8B, 8_190_735_360, 399), (LLAMA_3_1_8B, 8_030_261_248, 291)],
+    ids=["Qwen2.5-0.5B", "Qwen3-8B", "Llama-3.1-8B"],
+)
+def test_published_models_have_their_published_sizes(config, parameters, tensors):
+    """Numbers from the models' own safetensors indexes."""
+    shape = model_shape(config)
+    assert shape.policy_parameters() == parameters
+    assert shape.policy_tensors() == tensors
+
+
+def test_a_head_is_a_layer_a_projection_and_three_norms_per_block():
+    shape = model_shape(LLAMA_3_1_8B)
+    layer = (8_030_261_248 - 2 * 128256 * 4096 - 4096) // 32
+    assert shape.head_parameters(1) == layer + 2 * 4096 * 4096 + 3 * 4096
+    assert shape.head_parameters(2) == 2 * shape.head_parameters(1)
+
+
+def job(tmp_path: Path, *overrides: str) -> Job:
+    file = tmp_path / "job.yaml"
+    file.write_text("actor: {num_gpus_per_node: 4}\nref: {num_gpus_per_node: 4}\nvllm: {num_engines: 2}\n")
+    return load_job(file, overrides, flag_specs())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["reward.remote_url=http://x"], {"rollout engines": 2, "actor": 4, "reference": 4, "critic": 8}),
+        (
+            ["reward.remote_url=http://x", "algo.kl.init_coef=0", "algo.advantage.estimator=reinforce"],
+            {"rollout engines": 2, "actor": 4},
+        ),
+        (
+            ["reward.remote_url=http://x", "train.colocate_all=true", "algo.advantage.estimator=reinforce"],
+            {"rollout engines": 0, "actor": 4, "reference": 0},
+        ),
+        (
+            ["reward.remote_url=http://x", "train.colocate_all=true", "train.async_enable=true"],
+            {"rollout engines": 2, "actor": 4, "reference": 0, "critic": 0},
+        ),
+        (
+            ["reward.model_name_or_path=m", "algo.kl.init_coef=0", "train.colocate_critic_reward=true"],
+            {"rollout engines": 2, "actor": 4, "critic": 8, "reward model": 0},
+        ),
+    ],
+    ids=["apart", "no reference or critic", "all together", "async engines stay apart", "critic with reward"],
+)
+def test_gpus_are_counted_as_openrlhf_places_the_roles(tmp_path, overrides, expected):
+    assert gpus_by_role(job(tmp_path, *overrides)) == expected
+
+
+def test_the_plan_fits_a_narrow_terminal_and_counts_conflicts(tmp_path):
+    plan = make_plan(Situation(job(tmp_path, "mtp.depths=2"), Host(0)))
+    text = render(plan, 60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert f"Conflicts: {plan.errors} error(s)" in text
+    assert plan.errors > 0
+
+
+def test_a_job_without_a_head_has_no_head_section(tmp_path):
+    titles = [title for title, _ in make_plan(Situation(job(tmp_path), Host(0))).sections]
+    assert titles == ["Job", "Roles", "Steps"]
