@@ -198,7 +198,10 @@ FIGURES: dict[str, FigureSpec] = {
         entropy_acceptance,
     ),
     "time_split": FigureSpec(
-        "Where the time goes", "Seconds of each step by part.", ("time/step_s", "time/rollout_s"), time_split
+        "Where the time goes",
+        "Seconds of each step by part.",
+        tuple(name for _, name in TIME_PARTS),
+        time_split,
     ),
     "throughput": FigureSpec(
         "Throughput",
