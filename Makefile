@@ -13,7 +13,7 @@ setup:  ## create .venv with everything (2 minutes, 4 GB; at once when nothing c
 	@bash scripts/setup.sh
 
 quickstart: setup  ## the main job on this machine: a tiny model, its head, RL with drafts, the report
-	@$(RUN) openrlhf-mtp quickstart --overwrite
+	@$(RUN) openrlhf-mtp quickstart
 
 test: setup  ## lint, types, import rules and every tier of tests
 	@$(RUN) bash scripts/test.sh

@@ -68,9 +68,14 @@ def equip(
       openrlhf-mtp equip Qwen/Qwen2.5-0.5B-Instruct \\
         --out models/qwen2.5-0.5b --depths 3
     """
+    from openrlhf_mtp.cli.hub import model_folder
     from openrlhf_mtp.heads.equip import equip as run_equip
 
-    print(run_equip(model, out, depths=depths, num_layers=num_layers))
+    try:
+        head = run_equip(model_folder(model), out, depths=depths, num_layers=num_layers)
+    except (OSError, ValueError) as problem:
+        raise JobError(str(problem)) from problem
+    print(f"model {out}\nhead  {head}")
 
 
 @app.command()

@@ -90,6 +90,19 @@ def test_a_setting_that_openrlhf_would_change_behind_the_users_back_is_refused(r
     assert "vllm.enable_sleep: got True, expected False: OpenRLHF would" in " ".join(out.split())
 
 
+def test_equipping_a_folder_that_is_no_model_is_a_user_error(run, tmp_path):
+    code, _, err = run("equip", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert code == cli.USER_ERROR
+    assert f"{tmp_path}: no config.json there" in err
+
+
+def test_a_model_that_is_nowhere_names_both_places(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, _, err = run("equip", "no-one/no-model", "--out", str(tmp_path / "out"))
+    assert code == cli.USER_ERROR
+    assert "got no-one/no-model, which is no folder here" in err
+
+
 def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
     def broken() -> None:
         raise ZeroDivisionError
