@@ -6,28 +6,31 @@ from typing import Any
 
 from torch import Tensor
 
+Proposal = tuple[list[int], list[list[float]] | None]
+"""One draft of one request: its k tokens, and their distributions [k, V] unless drafts are greedy."""
+
 
 class DraftRecorder:
-    """Wraps one proposer's `propose` while it lives.
+    """Wraps the proposer of one model runner while it lives.
 
     Attributes:
-        proposals: one entry a call: tokens [B, k] and distributions [B, k, V] (None with greedy drafts), on CPU.
+        proposals: request id -> its proposals in order.
     """
 
-    def __init__(self, proposer: Any) -> None:
-        self.proposals: list[tuple[Tensor, Tensor | None]] = []
-        self._proposer = proposer
-        propose = proposer.propose
+    def __init__(self, runner: Any) -> None:
+        self.proposals: dict[str, list[Proposal]] = {}
+        self._proposer = runner.drafter
+        propose = self._proposer.propose
 
         def recorded(*args: Any, **kwargs: Any) -> Tensor:
             tokens: Tensor = propose(*args, **kwargs)
-            drawn_from = proposer.take_last_draft_probs()
-            self.proposals.append(
-                (tokens.cpu().clone(), None if drawn_from is None else drawn_from.cpu().clone())
-            )
+            drawn_from = self._proposer.take_last_draft_probs()
+            for row, request in enumerate(runner.input_batch.req_ids):
+                distributions = None if drawn_from is None else drawn_from[row].tolist()
+                self.proposals.setdefault(request, []).append((tokens[row].tolist(), distributions))
             return tokens
 
-        proposer.propose = recorded
+        self._proposer.propose = recorded
 
     def remove(self) -> None:
         """Give the proposer its own method back."""

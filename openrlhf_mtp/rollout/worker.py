@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from openrlhf_mtp.rollout import plugin
-from openrlhf_mtp.rollout.recorder import DraftRecorder
+from openrlhf_mtp.rollout.recorder import DraftRecorder, Proposal
 
 
 class MTPWorkerExtension:
@@ -31,16 +31,12 @@ class MTPWorkerExtension:
         return effective_digests(self)
 
     def mtp_record_drafts(self, on: bool) -> None:
-        """Start or stop keeping every proposal's tokens and distributions (tests and diagnosis; uses memory)."""
-        proposer = self.model_runner.drafter  # type: ignore[attr-defined]
+        """Start or stop keeping every proposal (tests and diagnosis; uses memory)."""
         if on:
-            self._mtp_recorder = DraftRecorder(proposer)
+            self._mtp_recorder = DraftRecorder(self.model_runner)  # type: ignore[attr-defined]
         else:
             self._mtp_recorder.remove()
 
-    def mtp_recorded_drafts(self) -> list[tuple[list[list[int]], list[list[list[float]]] | None]]:
-        """Proposals since recording began: tokens [B, k] and, if drafts are sampled, distributions [B, k, V]."""
-        return [
-            (tokens.tolist(), None if probabilities is None else probabilities.tolist())
-            for tokens, probabilities in self._mtp_recorder.proposals
-        ]
+    def mtp_recorded_drafts(self) -> dict[str, list[Proposal]]:
+        """Proposals since recording began, by request."""
+        return self._mtp_recorder.proposals

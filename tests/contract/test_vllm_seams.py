@@ -1,0 +1,168 @@
+"""What we rely on inside vLLM is there, and what we put there works."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+vllm = pytest.importorskip("vllm")
+
+import torch  # noqa: E402  (after vLLM, which sets up its platform first)
+
+from openrlhf_mtp.rollout import plugin  # noqa: E402
+from openrlhf_mtp.upstream import vllm_sampling  # noqa: E402
+
+
+def vllm_on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return current_platform.is_cpu()
+
+
+def test_the_installed_package_declares_the_plugin() -> None:
+    from importlib.metadata import entry_points
+
+    (ours,) = [point for point in entry_points(group="vllm.general_plugins") if point.name == "openrlhf_mtp"]
+    assert ours.load() is plugin.register
+
+
+def test_registering_twice_changes_nothing() -> None:
+    from vllm import ModelRegistry
+    from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+    plugin.register()
+    model = ModelRegistry.models[plugin.DRAFT_ARCHITECTURE]
+    engine = WeightTransferEngineFactory._registry[plugin.WEIGHT_TRANSFER_BACKEND]
+    plugin.register()
+    assert ModelRegistry.models[plugin.DRAFT_ARCHITECTURE] is model
+    assert WeightTransferEngineFactory._registry[plugin.WEIGHT_TRANSFER_BACKEND] is engine
+
+
+def test_a_process_without_the_plugin_is_noticed() -> None:
+    # a fresh process that never registers: what a worker looks like when VLLM_PLUGINS leaves us out
+    script = "from openrlhf_mtp.rollout.plugin import missing; print(missing())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=110
+    )
+    assert "draft architecture EagleMTPDraft" in done.stdout
+    assert "weight-transfer engine 'mtp'" in done.stdout
+    assert "depth of a draft step" in done.stdout
+    if vllm_on_cpu():
+        assert "draft temperatures on CPU" in done.stdout
+
+
+def test_what_is_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugin, "missing", lambda: ["draft architecture EagleMTPDraft"])
+    with pytest.raises(plugin.PluginNotLiveError, match=r"EagleMTPDraft.*VLLM_PLUGINS"):
+        plugin.probe()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (torch.tensor([0.7, 0.0, 1.3]), [0.7, 0.7, 1.0, 1.3, 1.3, 1.3]),
+        (torch.tensor([5, 0, 9], dtype=torch.int32), [5, 5, 1, 9, 9, 9]),
+        (torch.tensor([2, 0, 3], dtype=torch.int64), [2, 2, 1, 3, 3, 3]),
+    ],
+    ids=["float32 temperatures", "int32 top-k", "int64"],
+)
+def test_our_kernel_repeats_a_value_for_each_drafted_token(
+    values: torch.Tensor, expected: list[float]
+) -> None:
+    output = torch.full((6,), -1, dtype=values.dtype)
+    vllm_sampling.ExpandKernel()[(3,)](output, values, torch.tensor([2, 3, 6], dtype=torch.int32), 0, 1)
+    assert output.tolist() == pytest.approx(expected)
+
+
+def test_a_request_without_drafts_takes_no_room() -> None:
+    output = torch.full((2,), -1.0)
+    vllm_sampling.expand(output, torch.tensor([0.5, 0.9, 0.7]), torch.tensor([1, 1, 2]), 0, 1)
+    assert output.tolist() == pytest.approx([0.5, 0.7])
+
+
+def test_a_kernel_that_writes_nothing_is_recognised() -> None:
+    class WritesNothing:
+        def __getitem__(self, grid: object) -> object:
+            return lambda *args, **kwargs: None
+
+    assert not vllm_sampling.is_right(WritesNothing())
+    assert vllm_sampling.is_right(vllm_sampling.ExpandKernel())
+
+
+def test_the_patch_leaves_a_right_kernel_alone() -> None:
+    from types import ModuleType
+
+    kernels = ModuleType("kernels")
+    right = vllm_sampling.ExpandKernel()
+    kernels.expand_kernel = right  # type: ignore[attr-defined]
+    vllm_sampling.PATCH.apply(kernels)
+    assert kernels.expand_kernel is right
+
+
+def test_the_patch_is_live_where_the_kernel_is_wrong() -> None:
+    if not vllm_on_cpu():
+        pytest.skip("only CPU workers use these kernels")
+    import vllm.utils.cpu_triton_utils as kernels
+
+    vllm_sampling.apply()
+    assert vllm_sampling.is_right(kernels.expand_kernel)
+
+
+def test_the_proposer_still_knows_the_depth_and_asks_for_it_by_name() -> None:
+    from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
+
+    plugin.register()
+    build = SpecDecodeBaseProposer.build_per_group_and_layer_attn_metadata
+    assert list(inspect.signature(build).parameters) == ["self", "common_attn_metadata", "draft_index"]
+    assert "draft_index=token_index + 1" in inspect.getsource(SpecDecodeBaseProposer.propose)
+
+
+def test_the_proposer_samples_drafts_only_under_the_settings_we_write() -> None:
+    from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
+
+    source = inspect.getsource(SpecDecodeBaseProposer.__init__)
+    assert 'rejection_sample_method == "standard"' in source
+    assert 'draft_sample_method == "probabilistic"' in source
+
+
+def test_the_engine_still_takes_every_argument_we_pass() -> None:
+    from vllm import AsyncEngineArgs
+
+    from openrlhf_mtp.config.mtp import MTPSettings
+    from openrlhf_mtp.rollout.engine import engine_overrides
+
+    settings = MTPSettings.model_validate(
+        {"rollout": {"speculate": False, "max_num_seqs": 1, "max_num_batched_tokens": 1, "kv_cache_gib": 1.0}}
+    )
+    known = {field.name for field in fields(AsyncEngineArgs)}
+    assert set(engine_overrides(settings, "")) <= known
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "init_weight_transfer_engine",
+        "start_weight_update",
+        "start_draft_weight_update",
+        "update_weights",
+        "finish_weight_update",
+    ],
+)
+def test_the_worker_still_has_the_calls_of_a_weight_update(method: str) -> None:
+    from vllm.v1.worker.gpu_worker import Worker
+
+    assert callable(vars(Worker)[method])
+
+
+def test_every_family_names_a_decoder_layer_that_vllm_has() -> None:
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    from openrlhf_mtp.heads.families import FAMILIES
+
+    for family in FAMILIES.values():
+        layer = resolve_obj_by_qualname(family.vllm_layer.replace(":", "."))
+        assert "prefix" in inspect.signature(layer.__init__).parameters

@@ -1,0 +1,134 @@
+"""The engine drafts with the same distributions that training computes, for every family.
+
+Float32, random policy and head, several prompts in one batch. For each proposal of the engine the training chain
+is run over what the engine knew then (the true tokens, and its own drafts as later inputs), and the two
+distributions are compared at every depth. A wrong mask, position, cache slot, norm or weight shows as a large TV.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.tiny import DEPTHS, FAMILIES, in_engine_process, start_engine, stop_engine, write_checkpoint
+
+# float32 kernels of vLLM and of PyTorch differ by rounding alone: 3e-5 was the largest seen
+TOLERANCE = 1e-4
+PROMPT_LENGTHS = (5, 13, 24, 40)
+NEW_TOKENS = 24
+CASES = {
+    **{name: (changes, 1) for name, changes in FAMILIES.items()},
+    "qwen2_two_blocks": (FAMILIES["qwen2"], 2),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest TV by depth over all proposals, and what verification did with them."""
+
+    tv: list[float]
+    proposals: int
+    accepted: int
+    rejected: int
+
+
+def chain_distributions(policy: Any, head: Any, known: list[int], drafts: list[int]) -> Any:
+    """Training's q^1..q^k [k, V] at the last anchor of `known[:-1]`, with the engine's drafts as deeper inputs."""
+    import torch
+
+    tokens = torch.tensor([known + drafts])
+    length = len(known) - 1
+    positions = torch.arange(length)[None]
+    hidden = policy.model(tokens[:, :length]).last_hidden_state
+    embeddings = [policy.model.embed_tokens(tokens[:, j : j + length]) for j in range(1, DEPTHS + 1)]
+    states = head(hidden, embeddings, positions, torch.ones_like(positions), DEPTHS)
+    return torch.stack([policy.lm_head(z[0, -1]).softmax(-1) for z in states])
+
+
+def replay(
+    prompt: list[int], output: list[int], proposals: list[Any]
+) -> Iterator[tuple[list[int], Any, Any, int]]:
+    """What one request's proposals started from: (known tokens, drafts, distributions, how many were accepted)."""
+    sequence, known = prompt + output, len(prompt) + 1
+    for drafts, probabilities in proposals:
+        if known >= len(sequence):
+            return
+        following = sequence[known : known + DEPTHS]
+        accepted = 0
+        while accepted < len(following) and following[accepted] == drafts[accepted]:
+            accepted += 1
+        yield sequence[:known], drafts, probabilities, accepted
+        known += accepted + 1
+
+
+def measure(folder: Path, num_layers: int) -> Parity:
+    """Generate with one engine and compare every proposal."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    from openrlhf_mtp.heads.checkpoint import load_head
+
+    engine = start_engine(folder, num_layers=num_layers)
+    engine.collective_rpc("mtp_record_drafts", args=(True,))
+    draw = random.Random(0)
+    prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
+    requests = engine.generate(
+        [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
+        SamplingParams(temperature=1.0, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False, logprobs=1),
+        use_tqdm=False,
+    )
+    recorded = engine.collective_rpc("mtp_recorded_drafts")[0]
+    stop_engine(engine)
+
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    head = load_head(folder / "mtp", policy.config, dtype=torch.float32, device="cpu")
+    worst, proposals, accepted, rejected = torch.zeros(DEPTHS), 0, 0, 0
+    for request, prompt in zip(requests, prompts, strict=True):
+        own = [drafts for name, drafts in recorded.items() if name.split("-")[0] == request.request_id]
+        assert len(own) == 1, f"request {request.request_id} among {list(recorded)}"
+        for known, drafts, probabilities, count in replay(prompt, list(request.outputs[0].token_ids), own[0]):
+            with torch.no_grad():
+                expected = chain_distributions(policy, head, known, drafts)
+            tv = 0.5 * (expected - torch.tensor(probabilities)).abs().sum(-1)
+            worst = torch.maximum(worst, tv)
+            proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count
+    return Parity(worst.tolist(), proposals, accepted, rejected)
+
+
+def measure_all(root: str) -> dict[str, Any]:
+    """Every case in one process; a case that fails gives its traceback."""
+    results: dict[str, Any] = {}
+    for name, (changes, num_layers) in CASES.items():
+        try:
+            write_checkpoint(Path(root) / name, changes, num_layers=num_layers)
+            results[name] = asdict(measure(Path(root) / name, num_layers))
+        except Exception:
+            results[name] = traceback.format_exc()
+    return results
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    results: dict[str, Any] = in_engine_process(
+        __file__, "measure_all", str(tmp_path_factory.mktemp("parity"))
+    )
+    return results
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_engine_drafts_what_training_computes(case: str, measured: dict[str, Any]) -> None:
+    assert isinstance(measured[case], dict), measured[case]
+    result = Parity(**measured[case])
+    print(case, result)
+    assert max(result.tv) <= TOLERANCE, result
+    # else only one half of the cache rule was exercised
+    assert result.accepted >= 5, result
+    assert result.rejected >= 5, result
