@@ -175,13 +175,19 @@ class RunWriter:
             os.fsync(file.fileno())
         self._add_events(numbers)
 
-    def amend(self, extra: Mapping[str, float]) -> None:
-        """Add metrics to the last step's row, for what is measured after the step was logged (an evaluation)."""
+    def amend(self, extra: Mapping[str, float], *, step: int) -> None:
+        """Add metrics to a step's row, for what is measured after the step was logged (an evaluation).
+
+        Raises `ValueError` if that step was not logged.
+        """
         metrics.validate(extra)
         rows, _ = read_rows(self._metrics)
-        rows[-1].update({name: float(value) for name, value in extra.items()})
+        row = next((row for row in rows if row[metrics.STEP] == step), None)
+        if row is None:
+            raise ValueError(f"step {step} has no row to add {', '.join(extra)} to; the last one is {self.last_step}")
+        row.update({name: float(value) for name, value in extra.items()})
         _write_whole(self._metrics, "".join(_encoded(row) for row in rows))
-        self._add_events({**extra, metrics.STEP: rows[-1][metrics.STEP]})
+        self._add_events({**extra, metrics.STEP: step})
 
     @property
     def last_step(self) -> int:

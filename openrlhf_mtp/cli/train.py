@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,7 @@ def run_train(
         from openrlhf_mtp.cluster.placement import require_gpus
 
         require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(situation) if not r.shares))
-        with follow_run(out, title="RL"):
+        with follow_run(out, title="RL"), openrlhf_output(out, verbose=verbose):
             bound_train(args)(args)
     from openrlhf_mtp.analysis.report import write_report
     from openrlhf_mtp.analysis.summary import summarize
@@ -88,6 +90,16 @@ def run_train(
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     write_report([out], out)
     return 0
+
+
+@contextmanager
+def openrlhf_output(out: Path, *, verbose: bool) -> Iterator[None]:
+    """What OpenRLHF prints in this process (its arguments, data sets, models) goes to `driver.log`, not to the user."""
+    if verbose:
+        yield
+        return
+    with (out / "driver.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+        yield
 
 
 def bound_train(args: Any) -> Any:

@@ -115,9 +115,9 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
         """OpenRLHF's evaluation; its result also goes into the run folder."""
         start = time.time()
         logs: dict[str, Any] = super().evaluate(global_step, **generate_kwargs)
-        row = evaluation_row(logs, seconds=time.time() - start)
+        row = {**evaluation_row(logs), "time/eval_s": time.time() - start}
         if self.writer.last_step == global_step:
-            self.writer.amend(row)
+            self.writer.amend(row, step=global_step)
         else:
             self.writer.append({metrics.STEP: global_step, **row})
         self._evaluated_at = global_step
@@ -134,6 +134,13 @@ class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.Train
         self.start_measuring(global_step)
         super().fit(global_step)
         self.writer.close()
+
+    def save_best_checkpoint(
+        self, eval_metrics: dict[str, float], global_step: int, client_states: Any = None
+    ) -> None:
+        """Called with every evaluation of the generating side, which runs while training goes on."""
+        self.writer.amend(evaluation_row(eval_metrics), step=global_step)
+        super().save_best_checkpoint(eval_metrics, global_step, client_states)
 
 
 class AsyncController(plain_class(upstream_async.PPOTrainerAsync)):  # type: ignore[misc]

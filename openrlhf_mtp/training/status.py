@@ -25,6 +25,7 @@ STATUS_NAMES: dict[str, str] = {
     "critic_loss": "critic/loss",
     "values": "critic/value",
     "critic_lr": "critic/lr",
+    "critic_grad_norm": "critic/grad_norm",
     "timing/generation": "time/rollout_s",
     "timing/make_experience": "time/experience_s",
     "timing/ppo_train": "time/train_s",
@@ -57,9 +58,9 @@ def step_row(status: Mapping[str, Any], *, step_seconds: float) -> dict[str, flo
     return row
 
 
-def evaluation_row(logs: Mapping[str, float], *, seconds: float) -> dict[str, float]:
-    """The row of one evaluation, averaged over data sources as OpenRLHF names them (`eval_{source}_pass1`)."""
-    row = {"time/eval_s": seconds}
+def evaluation_row(logs: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of one evaluation, averaged over data sources as OpenRLHF names them (`eval_{source}_pass1`)."""
+    row: dict[str, float] = {}
     passes = {name: match[1] for name in logs if (match := _PASS_AT.search(name))}
     accuracy = [logs[name] for name, samples in passes.items() if samples == "1"]
     if accuracy:

@@ -75,7 +75,7 @@ def test_what_is_measured_later_joins_the_last_step(tmp_path):
     with RunWriter(tmp_path) as writer:
         writer.append({"step": 1, "policy/reward": 0.5})
         writer.append({"step": 2, "policy/reward": 0.6})
-        writer.amend({"eval/accuracy": 0.7})
+        writer.amend({"eval/accuracy": 0.7}, step=writer.last_step)
     assert read_run(tmp_path).rows[1] == {"step": 2, "policy/reward": 0.6, "eval/accuracy": 0.7}
 
 
