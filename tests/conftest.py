@@ -8,6 +8,7 @@
 | gpu | gpu | 600 s, skipped without a CUDA GPU |
 """
 
+import os
 import shutil
 import subprocess
 from functools import cache
@@ -15,6 +16,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Tensors here are tiny: threads would only spin, and slow the engines that run beside them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

@@ -97,9 +97,7 @@ def _validate(args: SimpleNamespace) -> SimpleNamespace:
         try:
             exec(code, scope)
         except AssertionError as refusal:
-            raise JobError(
-                f"OpenRLHF refuses the job: {refusal or ast.unparse(statement)}"
-            ) from refusal
+            raise JobError(f"OpenRLHF refuses the job: {refusal or ast.unparse(statement)}") from refusal
         except (TypeError, AttributeError, ValueError) as crash:
             source = ast.unparse(statement).splitlines()[0]
             raise JobError(
