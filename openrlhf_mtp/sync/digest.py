@@ -58,10 +58,10 @@ def digest(tensor: Tensor, *, row_offset: int = 0, columns: Tensor | None = None
     `row_offset` is where row 0 lies in the full tensor; `columns` [n] int64 are the places of this part's columns
     in the full tensor (default 0..n-1). Returns an integer in [0, 2^64); add parts with `add`.
     """
+    if tensor.numel() == 0:
+        return 0
     rows = tensor.shape[0] if tensor.dim() else 1
     matrix = tensor.detach().reshape(rows, -1)
-    if matrix.numel() == 0:
-        return 0
     device = matrix.device
     if columns is None:
         columns = torch.arange(matrix.shape[1], device=device)

@@ -27,7 +27,8 @@ from openrlhf_mtp.sync.buckets import damaged, plan, unpack
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
 from openrlhf_mtp.sync.layout import tied_heads
 from openrlhf_mtp.sync.manifest import Manifest
-from openrlhf_mtp.sync.transport import Backend, Broadcaster, Deadline
+from openrlhf_mtp.sync.transport import Backend, Broadcaster
+from openrlhf_mtp.sync.waiting import Deadline
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
-from openrlhf_mtp.sync.transport import Deadline
+from openrlhf_mtp.sync.waiting import Deadline
 
 
 class Engine(Protocol):

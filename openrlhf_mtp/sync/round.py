@@ -14,8 +14,9 @@ from openrlhf_mtp.sync.digest import digest, sampled_columns
 from openrlhf_mtp.sync.engines import Calls, Engine
 from openrlhf_mtp.sync.errors import StaleWeights
 from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.sync.transport import Broadcaster, Deadline
+from openrlhf_mtp.sync.transport import Broadcaster
 from openrlhf_mtp.sync.verify import stale
+from openrlhf_mtp.sync.waiting import Deadline
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class Round:
                 self._send(part, deadline, calls)
             sent = time.monotonic()
             reports = calls.results(deadline)
-        except BaseException:
-            self._broadcaster.close()
+        except BaseException as error:
+            self._broadcaster.fail(str(error))
             raise
         engine_s = time.monotonic() - sent
         self._compare(reports)

@@ -23,7 +23,8 @@ from openrlhf_mtp.sync.errors import ManifestMismatch
 from openrlhf_mtp.sync.manifest import Manifest, diff
 from openrlhf_mtp.sync.round import Probe, Round, SyncReport
 from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.sync.transport import TRAINER_RANK, Broadcaster, Deadline, serve_store
+from openrlhf_mtp.sync.transport import TRAINER_RANK, Broadcaster, serve_store
+from openrlhf_mtp.sync.waiting import Deadline
 
 SAMPLED_COLUMNS = (
     128  # read back of each matrix after the first round, which reads all: a stale copy differs in any

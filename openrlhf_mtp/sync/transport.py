@@ -7,10 +7,9 @@ trainer is gone. The default process group of torch.distributed is never touched
 
 from __future__ import annotations
 
-import threading
+import ctypes
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -19,66 +18,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
+from openrlhf_mtp.sync.waiting import Background, Deadline, no_watch, poll
 
 Backend = Literal["nccl", "gloo"]
-POLL_S = (0.0005, 0.02)  # first and longest pause between two looks at a running operation
 DIAGNOSIS_S = 1.0  # how long a dying round may ask the store who is missing
+ALARM_S = 1.0  # how often a waiting rank looks whether another one has given up
 TRAINER_RANK = 0
-
-
-class Deadline:
-    """A point in time; `remaining()` never goes below zero."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        return max(0.0, self._end - time.monotonic())
-
-    def passed(self) -> bool:
-        return self.remaining() == 0.0
-
-
-def no_watch() -> None:
-    """Nothing else to look at while waiting."""
-
-
-def poll(done: Callable[[], bool], deadline: Deadline, watch: Callable[[], None] = no_watch) -> bool:
-    """Look until `done()` (True) or the deadline (False). `watch` may raise to end the wait at once."""
-    pause, longest = POLL_S
-    while not done():
-        watch()
-        if deadline.passed():
-            return False
-        time.sleep(min(pause, deadline.remaining()))
-        pause = min(2 * pause, longest)
-    return True
-
-
-class Background:
-    """One call in a daemon thread, for library calls that know no deadline (connecting, asking the store)."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._value: Any = None
-        self._error: BaseException | None = None
-
-        def body() -> None:
-            try:
-                self._value = call()
-            except BaseException as error:  # handed to the waiting thread by result()
-                self._error = error
-
-        self._thread = threading.Thread(target=body, daemon=True, name="mtp-sync")
-        self._thread.start()
-
-    def done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def result(self) -> Any:
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 def serve_store(host: str, timeout_s: float) -> dist.TCPStore:
@@ -86,6 +31,36 @@ def serve_store(host: str, timeout_s: float) -> dist.TCPStore:
     return dist.TCPStore(
         host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s)
     )
+
+
+class Alarm:
+    """Looks now and then, without ever waiting, whether another rank has given up; then raises SyncError."""
+
+    _KEY = "failed"
+
+    def __init__(self, store: dist.Store) -> None:
+        self._store = store
+        self._asked: Background | None = None
+        self._next = time.monotonic() + ALARM_S
+
+    def ring(self, reason: str) -> None:
+        """Tell the others, without waiting long for a store that may be gone."""
+        call = Background(lambda: self._store.set(self._KEY, reason))
+        poll(call.done, Deadline(DIAGNOSIS_S))
+
+    def listen(self) -> None:
+        """Called in every turn of a wait."""
+        if self._asked is None:
+            if time.monotonic() >= self._next:
+                self._asked = Background(self.reason)
+        elif self._asked.done():
+            asked, self._asked, self._next = self._asked, None, time.monotonic() + ALARM_S
+            if asked.result() is not None:
+                raise SyncError(f"another rank gave up: {asked.result()}")
+
+    def reason(self) -> str | None:
+        """Why another rank gave up, or None. Blocks if the store does not answer."""
+        return self._store.get(self._KEY).decode() if self._store.check([self._KEY]) else None
 
 
 class Broadcaster:
@@ -115,9 +90,11 @@ class Broadcaster:
         self.device = device if backend == "nccl" and device is not None else torch.device("cpu")
         self._place, self._step = "joining the group", 0
         self._group: Any = None
+        self._running = False
         deadline = Deadline(timeout_s)
         self._store = store if store is not None else self._connect_store(host, port, deadline)
-        self._arrive()
+        self._alarm = Alarm(self._store)
+        self._arrive(deadline)
         self._wait_for_all(deadline, watch)
         self._group = self._connect_group(deadline, watch)
 
@@ -136,39 +113,51 @@ class Broadcaster:
             raise SyncError(f"{self._who()}: the sync group is closed; it does not survive a failed round")
         self._place, self._step = place, self._step + 1
         try:
-            self._arrive()
-            options = dist.BroadcastOptions()
-            options.rootRank = TRAINER_RANK
-            options.asyncOp = True
+            self._transfer(buffer, deadline, watch)
+        except BaseException as error:
+            self._alarm.ring(str(error))
+            self.close()
+            raise
+
+    def _transfer(self, buffer: Tensor, deadline: Deadline, watch: Callable[[], None]) -> None:
+        def look_around() -> None:
+            watch()
+            self._alarm.listen()
+
+        options = dist.BroadcastOptions()
+        options.rootRank = TRAINER_RANK
+        options.asyncOp = True
+        try:
+            self._arrive(deadline)
+            self._running = True
             work = self._group.broadcast([buffer], options)
-            if not poll(work.is_completed, deadline, watch):
+            if not poll(work.is_completed, deadline, look_around):
                 raise self._timeout(deadline, self._missing())
             work.wait()
             if self.backend == "nccl":
                 torch.cuda.current_stream(self.device).synchronize()
         except SyncError:
-            self.close()
             raise
         except RuntimeError as error:
-            missing = self._missing()
-            self.close()
-            raise SyncError(f"{self._who()}: {place}: a peer is gone ({missing}): {error}") from error
-        except BaseException:
-            self.close()
-            raise
+            raise SyncError(
+                f"{self._who()}: {self._place}: a peer is gone ({self._missing()}): {error}"
+            ) from error
+        self._running = False
+
+    def fail(self, reason: str) -> None:
+        """End the round for every rank that still waits in it, and leave the group."""
+        self._alarm.ring(f"{self._who()}: {reason}")
+        self.close()
 
     def close(self) -> None:
-        """Leave the group. Destroying a group waits for its running operations, so that happens in the background."""
-        abandoned = [self._group]
-        self._group = None
-
-        def destroy() -> None:
-            with suppress(RuntimeError):
-                if abandoned[0] is not None:
-                    abandoned[0].abort()
-            abandoned.clear()
-
-        Background(destroy)
+        """Leave the group. With an operation still running the group is kept until the process ends, because
+        destroying it would wait for that operation; NCCL can abort it."""
+        group, self._group = self._group, None
+        if group is None or not self._running:
+            return
+        if self.backend == "nccl":
+            Background(group.abort)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
     def _connect_store(self, host: str, port: int, deadline: Deadline) -> dist.Store:
         def connect() -> dist.TCPStore:
@@ -216,8 +205,12 @@ class Broadcaster:
     def _key(self, rank: int) -> str:
         return f"progress/{rank}"
 
-    def _arrive(self) -> None:
-        self._store.set(self._key(self.rank), f"{self._step}|{self.role}|{self._place}")
+    def _arrive(self, deadline: Deadline) -> None:
+        note = f"{self._step}|{self.role}|{self._place}"
+        call = Background(lambda: self._store.set(self._key(self.rank), note))
+        if not poll(call.done, deadline):
+            raise self._timeout(deadline, self._missing())
+        call.result()
 
     def _wait_for_all(self, deadline: Deadline, watch: Callable[[], None]) -> None:
         keys = [self._key(rank) for rank in range(self.world_size)]
@@ -236,7 +229,8 @@ class Broadcaster:
         """Which ranks are behind this one, as text; asks the store for at most DIAGNOSIS_S."""
 
         def ask() -> list[str]:
-            behind = []
+            reason = self._alarm.reason()
+            behind = [] if reason is None else [f"another rank gave up: {reason}"]
             for rank in range(self.world_size):
                 if not self._store.check([self._key(rank)]):
                     behind.append(f"rank {rank} never joined")

@@ -1,0 +1,100 @@
+"""A rollout engine without vLLM: real transport, buckets and digests, weights in a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openrlhf_mtp.sync.buckets import damaged, plan, unpack
+from openrlhf_mtp.sync.errors import CorruptTransfer
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
+from openrlhf_mtp.sync.round import Probe
+from openrlhf_mtp.sync.source import WeightSource
+from openrlhf_mtp.sync.transport import Broadcaster
+from openrlhf_mtp.sync.waiting import Deadline
+
+
+def source(tensors: dict[str, Tensor]) -> WeightSource:
+    """A source over a dictionary, read anew each round."""
+    specs = (
+        TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()
+    )
+    return WeightSource(Manifest(tuple(specs)), lambda: iter(tensors.items()))
+
+
+def random_tensors(prefix: str, count: int, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {f"{prefix}.{i}.weight": torch.randn(8, 4, generator=generator) for i in range(count)}
+
+
+class FakeEngine:
+    """One engine with one worker. `before_round` may raise or wait; `keeps_old` names weights it fails to renew."""
+
+    def __init__(self, policy: WeightSource, head: WeightSource | None) -> None:
+        self.manifests = {"policy": policy.manifest} | ({} if head is None else {"head": head.manifest})
+        self.weights: dict[str, Tensor] = {}
+        self.calls: list[str] = []
+        self.keeps_old: set[str] = set()
+        self.before_round: Callable[[], None] = lambda: None
+        self.joins = True
+        self._pool = ThreadPoolExecutor(1)
+        self._broadcaster: Broadcaster | None = None
+
+    def sync_manifest(self) -> Future[dict[str, Any]]:
+        self.calls.append("sync_manifest")
+        head = self.manifests.get("head")
+        return self._pool.submit(
+            lambda: {
+                "policy": self.manifests["policy"].to_wire(),
+                "head": None if head is None else head.to_wire(),
+                "workers": 1,
+                "device": "cpu",
+            }
+        )
+
+    def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
+        self.calls.append("sync_init")
+        return self._pool.submit(self._join, init_info)
+
+    def sync_round(self, plan: dict[str, Any]) -> Future[list[dict[str, Any]]]:
+        self.calls.append("sync_round")
+        return self._pool.submit(self._round, plan)
+
+    def _join(self, info: dict[str, Any]) -> None:
+        if self.joins:
+            self._broadcaster = Broadcaster(
+                info["backend"],
+                info["host"],
+                info["port"],
+                info["rank_offset"],
+                info["world_size"],
+                info["timeout_s"],
+                f"engine {info['engine']} worker 0",
+            )
+
+    def _round(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        self.before_round()
+        assert self._broadcaster is not None
+        digests = {}
+        for part, update in request.items():
+            buckets = plan(Manifest.from_wire(update["tensors"]).tensors, update["bucket_bytes"])
+            for number, bucket in enumerate(buckets, start=1):
+                place = f"{update['place']} bucket {number}/{len(buckets)}"
+                buffer = torch.empty(bucket.size, dtype=torch.uint8)
+                self._broadcaster.broadcast(buffer, place, Deadline(self._broadcaster.timeout_s))
+                if bad := damaged(bucket, buffer):
+                    raise CorruptTransfer(f"damaged in transit: {', '.join(bad)}")
+                for name, tensor in unpack(bucket, buffer):
+                    if name not in self.keeps_old:
+                        self.weights[name] = tensor
+            if update["probe"] is not None:
+                probe = Probe(**update["probe"])
+                digests[part] = [
+                    [name, name, 1, probe.digest(self.weights[name])]
+                    for name in self.manifests[part].by_name()
+                ]
+        return [{"rank": 0, "seconds": {"receive": 0.0, "load": 0.0, "verify": 0.0}, "digests": digests}]

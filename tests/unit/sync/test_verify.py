@@ -1,0 +1,42 @@
+from openrlhf_mtp.sync.verify import stale
+
+
+def test_equal_digests_are_fine_whole_sharded_and_replicated_in_groups():
+    whole = [["norm", "norm.weight", 4, 7]]
+    workers = [
+        [*whole, ["q", "qkv.weight", 1, digest], ["k", "qkv.weight", 2, k]]
+        for digest, k in ((1, 10), (2, 10), (3, 20), (4, 20))
+    ]
+    assert stale({"norm": 7, "q": 10, "k": 30}, workers) == []
+
+
+def test_sums_wrap_as_digests_do():
+    workers = [[["q", "qkv.weight", 1, 2**64 - 1]], [["q", "qkv.weight", 1, 5]]]
+    assert stale({"q": 4}, workers) == []
+
+
+def test_a_stale_tensor_is_named_with_its_layer_and_worker():
+    workers = [[["norm", "norm.weight", 2, 7]], [["norm", "norm.weight", 2, 8]]]
+    assert stale({"norm": 7}, workers) == ["norm (layer norm.weight, worker 1)"]
+
+
+def test_replicas_whose_errors_cancel_in_the_sum_are_still_named():
+    workers = [[["norm", "norm.weight", 2, 6]], [["norm", "norm.weight", 2, 8]]]
+    assert stale({"norm": 7}, workers) == ["norm (layer norm.weight, worker 0, 1)"]
+
+
+def test_a_stale_shard_is_named():
+    workers = [[["q", "qkv.weight", 1, 1]], [["q", "qkv.weight", 1, 1]]]
+    assert stale({"q": 3}, workers) == ["q (layer qkv.weight, sharded over 2 workers)"]
+
+
+def test_a_tied_output_head_is_compared_as_its_own_layer():
+    rows = [["embed", "embed_tokens.weight", 1, 5], ["embed", "lm_head.weight", 1, 4]]
+    assert stale({"embed": 5}, [rows]) == ["embed (layer lm_head.weight, worker 0)"]
+
+
+def test_tensors_that_only_one_side_knows_are_named():
+    assert stale({"a": 1}, [[["b", "b.weight", 1, 1]]]) == [
+        "a: not read back by the engine",
+        "b (layer b.weight): not sent by the trainer",
+    ]
