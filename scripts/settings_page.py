@@ -1,0 +1,57 @@
+"""Print docs/settings.md: every setting of the `mtp:` section with its default, unit and meaning.
+
+.venv/bin/python scripts/settings_page.py > docs/settings.md
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from openrlhf_mtp.config.knob import Settings
+from openrlhf_mtp.config.mtp import MTPSettings
+
+HEADER = """# Settings
+
+The `mtp:` section of a job file. Everything else in a job file is one of OpenRLHF's own flags: `openrlhf-mtp check`
+knows them all and offers the nearest name for a wrong one. Written by `scripts/settings_page.py`; a test keeps it
+in step with the code.
+"""
+
+
+def allowed(annotation: Any) -> str:
+    """What a field takes, in a few words."""
+    choices = get_args(annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return ", ".join(choices)
+    names = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "null"}
+    if annotation in names:
+        return names[annotation]
+    return " or ".join(dict.fromkeys(allowed(choice) for choice in choices)) if choices else "section"
+
+
+def sections(model: type[Settings], prefix: str) -> Iterator[str]:
+    """One table for a section, then those of its own sections."""
+    instance = model()
+    yield f"## `{prefix}`\n\n{(model.__doc__ or '').strip().splitlines()[0]}\n"
+    yield "| setting | default | takes | unit | meaning |\n|---|---|---|---|---|"
+    inner: list[tuple[str, type[Settings]]] = []
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+            inner.append((f"{prefix}.{name}", info.annotation))
+            continue
+        text = json.dumps(instance.model_dump(mode="json")[name]).strip('"')
+        extra = info.json_schema_extra
+        assert isinstance(extra, dict)
+        yield f"| `{name}` | {text} | {allowed(info.annotation)} | {extra['unit']} | {info.description} |"
+    yield ""
+    for name, section in inner:
+        yield from sections(section, name)
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEADER, *sections(MTPSettings, "mtp")]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
