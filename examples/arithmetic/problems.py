@@ -8,9 +8,9 @@
 Each line is the sum of the last columns so far. Most of a response is copying, as in real reasoning, and a head can
 draft it; two digits of a line are new.
 
-The lessons are copied from a careless teacher: `worked(..., slip=0.25)` gets one column in four wrong (off by one, or
-the carry forgotten or invented) and goes on from there. A model taught by it knows how to add but slips as often as
-its teacher did: a fair solver, not a good one, with something left for RL to repair.
+The lessons are copied from a careless teacher: `worked(..., forget=0.75)` forgets three carries in four and goes on
+from there. A model taught by it knows how to add but forgets as often as its teacher did: a fair solver, not a good
+one, with something left for RL to repair.
 """
 
 import random
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 DIGITS = 3
 HELD_OUT_EVERY = 17
-SLIPS = (-1, 1, -10, 10)
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,13 @@ def problems(seed: int, *, held_out: bool) -> Iterator[Problem]:
             yield problem
 
 
-def worked(problem: Problem, slip: float, rng: random.Random) -> str:
-    """The response; each column is wrong with probability `slip`, and the lines after it follow from the error."""
+def worked(problem: Problem, forget: float, rng: random.Random) -> str:
+    """The response; a carry is forgotten with probability `forget`, and the lines after it follow from the error."""
     field, carry, lines = ["."] * (DIGITS + 1), 0, []
     for column in range(DIGITS):
-        total = problem.left // 10**column % 10 + problem.right // 10**column % 10 + carry
-        if rng.random() < slip:
-            total = rng.choice([total + off for off in SLIPS if 0 <= total + off < 20])
+        total = problem.left // 10**column % 10 + problem.right // 10**column % 10
+        if carry and rng.random() >= forget:
+            total += 1
         carry, digit = divmod(total, 10)
         field[DIGITS - column - 1 : DIGITS - column + 1] = str(carry), str(digit)
         lines.append(problem.head + "".join(field))

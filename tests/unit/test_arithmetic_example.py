@@ -17,6 +17,7 @@ import byte_tokenizer  # noqa: E402
 from make_data import make_data  # noqa: E402
 from problems import Problem, problems, worked  # noqa: E402
 from reward import answer_of, reward_func  # noqa: E402
+from teach import FORGET  # noqa: E402
 
 numbers = st.builds(Problem, st.integers(0, 999), st.integers(0, 999))
 
@@ -34,19 +35,22 @@ def test_a_careful_teacher_is_always_right(problem):
     )
 
 
-@given(numbers, st.integers())
-def test_a_slip_changes_digits_but_never_the_form(problem, seed):
-    careful, careless = (worked(problem, slip, random.Random(seed)) for slip in (0.0, 1.0))
+@given(numbers)
+def test_a_forgotten_carry_changes_digits_but_never_the_form(problem):
+    careful, careless = (worked(problem, forget, random.Random(0)) for forget in (0.0, 1.0))
     assert [c if c in "+=.\n" else "d" for c in careful] == [c if c in "+=.\n" else "d" for c in careless]
-    assert careless != careful
 
 
-def test_the_careless_teacher_is_right_as_often_as_its_slips_allow():
+def test_a_forgotten_carry_is_still_written_but_not_added():
+    assert worked(Problem(347, 285), 1.0, random.Random(0)) == "347+285=..12\n347+285=.122\n347+285=0522"
+
+
+def test_the_careless_teacher_is_a_fair_solver_but_not_a_good_one():
     rng = random.Random(0)
     sample = list(islice(problems(0, held_out=False), 4000))
-    right = sum(answer_of(worked(p, 0.25, rng), "") == p.answer for p in sample) / len(sample)
-    # 0.75^3 = 0.422, plus rare slips that cancel; three standard errors are 0.023
-    assert right == pytest.approx(0.422, abs=0.03)
+    right = sum(answer_of(worked(p, FORGET, rng), "") == p.answer for p in sample) / len(sample)
+    # 0.431 over 20,000 problems; three standard errors of 4,000 are 0.024
+    assert right == pytest.approx(0.431, abs=0.024)
 
 
 def test_no_problem_is_on_both_sides_of_the_split():
