@@ -1,0 +1,123 @@
+"""Each CPU-host patch is live after its module is imported, and its probe notices when it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+
+from openrlhf_mtp.upstream import cpu_host
+from openrlhf_mtp.upstream.patching import Patch
+from tests.processes import in_fresh_process
+
+BY_TARGET = {patch.target: patch for patch in cpu_host.PATCHES}
+FLASH_ATTN_TARGET = "openrlhf.models.ring_attn_utils"
+NEED_FLASH_ATTN = [target for target in BY_TARGET if target not in ("torch", FLASH_ATTN_TARGET)]
+
+
+def state_of(patch: Patch) -> str:
+    """The probe's answer after an import of the target, or what the import or the probe raised."""
+    try:
+        return str(patch.probe(importlib.import_module(patch.target)))
+    except Exception as error:
+        return type(error).__name__
+
+
+def states(applied: list[str], asked: list[str]) -> dict[str, Any]:
+    """In a process with the patches of `applied`: the state of the targets `asked`."""
+    from openrlhf_mtp.upstream.patching import install
+
+    install([patch for patch in cpu_host.PATCHES if patch.target in applied])
+    return {target: state_of(BY_TARGET[target]) for target in asked}
+
+
+def test_every_patch_is_live_in_a_prepared_process():
+    targets = list(BY_TARGET)
+    assert in_fresh_process(states, targets, targets) == dict.fromkeys(targets, "True")
+
+
+def test_probes_notice_a_patch_of_openrlhf_that_is_not_applied():
+    found = in_fresh_process(states, ["torch", FLASH_ATTN_TARGET], NEED_FLASH_ATTN)
+    assert set(found) == {
+        "openrlhf.utils.deepspeed.deepspeed",
+        "openrlhf.trainer.ppo_utils.replay_buffer",
+    }
+    assert "True" not in found.values(), found
+
+
+def test_the_probe_notices_a_torch_that_still_asks_for_a_device():
+    assert in_fresh_process(states, [], ["torch"]) != {"torch": "True"}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed, nothing is stubbed"
+)
+def test_openrlhf_cannot_be_imported_without_the_stub():
+    """When this fails, OpenRLHF has made flash-attn optional and the stub can go."""
+    assert in_fresh_process(states, ["torch"], [FLASH_ATTN_TARGET]) == {
+        FLASH_ATTN_TARGET: "ModuleNotFoundError"
+    }
+
+
+def cuda_calls() -> list[Any]:
+    """What OpenRLHF's hard-coded calls return in a prepared process."""
+    import torch
+
+    return [
+        torch.cuda.current_device(),
+        torch.cuda.synchronize(),
+        torch.cuda.set_device(0),
+        torch.cuda.current_stream(),
+        torch.cuda.is_available(),
+        str(torch.zeros(1, device=torch.cuda.current_device()).device),
+    ]
+
+
+def prepared_cuda_calls() -> list[Any]:
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()
+    return cuda_calls()
+
+
+def test_hard_coded_cuda_calls_are_harmless():
+    assert in_fresh_process(prepared_cuda_calls) == ["cpu", None, None, None, False, "cpu"]
+
+
+def adam_and_average() -> dict[str, Any]:
+    """The strategy's Adam settings, and a moving average that asks for "cuda" as OpenRLHF's trainer does."""
+    from types import SimpleNamespace
+
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()
+    import torch
+    from openrlhf.utils.deepspeed import DeepspeedStrategy
+
+    args = SimpleNamespace(ds=SimpleNamespace(param_dtype="bf16"), train=SimpleNamespace())
+    strategy = DeepspeedStrategy(args=args)
+    strategy.accumulated_gradient = 1
+    given = {"type": "AdamW", "params": {"lr": 0.5}}
+    config = strategy.get_ds_train_config(optim_dict=given, max_norm=2.0)
+    model, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    torch.nn.init.constant_(average.weight, 0.0)
+    strategy.moving_average(model, average, 0.75, "cuda")
+    return {
+        "adam": config["optimizer"]["params"],
+        "clipping": config["gradient_clipping"],
+        "given": given,
+        "average": average.weight.item(),
+        "without optimizer": "optimizer" in strategy.get_ds_train_config(),
+    }
+
+
+def test_the_strategy_trains_with_torchs_adam_and_averages_on_the_cpu():
+    assert in_fresh_process(adam_and_average) == {
+        "adam": {"lr": 0.5, "torch_adam": True},
+        "clipping": 2.0,
+        "given": {"type": "AdamW", "params": {"lr": 0.5}},
+        "average": 0.25,
+        "without optimizer": False,
+    }
