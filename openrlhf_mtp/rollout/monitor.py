@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from openrlhf_mtp.config.mtp import GuardSettings
@@ -39,8 +40,15 @@ class EngineMonitor:
         self._fetch = fetch
         self._last = fetch(engines)
 
-    def measure(self, step: int, rollout_seconds: float) -> dict[str, float]:
+    def measure(
+        self, step: int, rollout_seconds: float, trainer: Mapping[str, float] = MappingProxyType({})
+    ) -> dict[str, float]:
         """Metrics since the last call; `rollout_seconds` = 0 discards what was counted (an evaluation).
+
+        Args:
+            step: the step they belong to, for messages.
+            rollout_seconds: wall time of the step's generation.
+            trainer: metrics the trainer has measured already; the guard watches `spec/logprob_gap` among them.
 
         Raises:
             AcceptanceCollapse: see `rollout.guard`.
@@ -51,5 +59,5 @@ class EngineMonitor:
         if rollout_seconds == 0:
             return {}
         row = rollout_metrics(deltas, wall_seconds=rollout_seconds)
-        self.guard.update(step, row)
+        self.guard.update(step, {**trainer, **row})
         return row

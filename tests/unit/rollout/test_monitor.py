@@ -37,3 +37,9 @@ def test_a_collapse_ends_the_run() -> None:
     watched.measure(1, 1.0)
     with pytest.raises(AcceptanceCollapse):
         watched.measure(2, 1.0)
+
+
+def test_the_trainers_log_prob_gap_is_under_guard_too() -> None:
+    watched = monitor([after(0, 0), after(10, 10)], GuardSettings(max_logprob_gap=0.02))
+    with pytest.raises(AcceptanceCollapse, match=r"0\.0300 nats"):
+        watched.measure(1, 1.0, {"spec/logprob_gap": 0.03})
