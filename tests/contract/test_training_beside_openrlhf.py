@@ -1,0 +1,124 @@
+"""Small computations that live in modules which import OpenRLHF or DeepSpeed, run in a process of their own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from tests.processes import in_fresh_process
+
+
+def unpacked_states() -> list[Any]:
+    """Two sequences of 2 and 3 tokens, left- and right-padded to 4; packed they are one row of 5 states."""
+    import torch
+
+    from openrlhf_mtp.training.actor import _unpacked
+
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
+    sequences = torch.zeros(2, 4, dtype=torch.long)
+    packed = torch.arange(1.0, 6.0).view(1, 5, 1)
+    padded = torch.arange(8.0).view(2, 4, 1)
+    return [
+        _unpacked(packed, sequences, mask).squeeze(-1).tolist(),
+        _unpacked(padded, sequences, mask) is padded,
+    ]
+
+
+def gaps() -> list[dict[str, float]]:
+    """A gap counts at action tokens only; without engine log-probs there is none."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from openrlhf_mtp.training.controller import logprob_gap
+
+    def experience(engine: Any, trainer: Any, mask: Any) -> Any:
+        return SimpleNamespace(
+            rollout_log_probs=None if engine is None else torch.tensor(engine),
+            action_log_probs=torch.tensor(trainer),
+            action_mask=torch.tensor(mask),
+        )
+
+    first = experience([[-1.0, -2.0, 9.0]], [[-1.5, -2.0, 0.0]], [[1, 1, 0]])
+    second = experience([[-4.0]], [[-3.0]], [[True]])
+    return [logprob_gap([first, second]), logprob_gap([experience(None, [[0.0]], [[1]])])]
+
+
+def learning_rates() -> list[float]:
+    """The first six steps of a warm-up over three."""
+    import torch
+
+    from openrlhf_mtp.training.head_engine import warmup_then_constant
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=8.0)
+    scheduler = warmup_then_constant(optimizer, warmup_steps=3)
+    rates = []
+    for _ in range(6):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def engine_configurations() -> dict[int, dict[str, Any]]:
+    """The head's DeepSpeed configuration for a policy at each ZeRO stage."""
+    from types import SimpleNamespace
+
+    from openrlhf.utils.deepspeed import DeepspeedStrategy
+
+    from openrlhf_mtp.config.mtp import HeadOptim
+    from openrlhf_mtp.training.head_engine import head_ds_config
+
+    args = SimpleNamespace(ds=SimpleNamespace(param_dtype="bf16"), train=SimpleNamespace())
+    optim = HeadOptim(lr=0.5, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.25, max_norm=3.0)
+    return {
+        stage: head_ds_config(DeepspeedStrategy(zero_stage=stage, args=args), optim) for stage in (0, 1, 2, 3)
+    }
+
+
+def compute() -> dict[str, Any]:
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()
+    return {f.__name__: f() for f in (unpacked_states, gaps, learning_rates, engine_configurations)}
+
+
+@pytest.fixture(scope="module")
+def computed() -> dict[str, Any]:
+    return in_fresh_process(compute)
+
+
+def test_packed_hidden_states_return_to_their_rows(computed):
+    assert computed["unpacked_states"] == [[[0.0, 0.0, 1.0, 2.0], [3.0, 4.0, 5.0, 0.0]], True]
+
+
+def test_the_logprob_gap_is_over_action_tokens_of_all_experiences(computed):
+    both, none = computed["gaps"]
+    assert both == {"spec/logprob_gap": pytest.approx(0.5), "spec/logprob_gap_max": pytest.approx(1.0)}
+    assert none == {}
+
+
+def test_the_learning_rate_warms_up_from_its_first_step_and_stays(computed):
+    assert computed["learning_rates"] == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_heads_engine_has_its_own_optimizer_and_clipping(computed, stage):
+    config = computed["engine_configurations"][stage]
+    adam = config["optimizer"]["params"]
+    assert {**adam, "betas": tuple(adam["betas"])}.items() >= {
+        "lr": 0.5,
+        "betas": (0.8, 0.9),
+        "eps": 1e-6,
+        "weight_decay": 0.25,
+    }.items()
+    assert math.isclose(config["gradient_clipping"], 3.0)
+
+
+def test_the_head_is_never_sharded_even_when_the_policy_is(computed):
+    stages = {
+        at: config["zero_optimization"]["stage"] for at, config in computed["engine_configurations"].items()
+    }
+    assert stages == {0: 0, 1: 1, 2: 2, 3: 2}
