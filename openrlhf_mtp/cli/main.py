@@ -181,9 +181,14 @@ def report(
 @bench.command("rollout")
 def bench_rollout_command(
     model: Annotated[
-        str | None, typer.Argument(help="a model with a head; default a stand-in for the CPU")
+        str | None, typer.Argument(help="folder of a policy; default the quickstart's result")
     ] = None,
-    out: Annotated[Path, typer.Option(help="where the table goes")] = Path("runs/bench"),
+    out: Annotated[Path, typer.Option(help="where the result goes")] = Path("runs/bench"),
+    head: Annotated[
+        Path | None, typer.Option(help="the head's folder; default mtp inside the policy's")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines with an `input` each")] = None,
+    repeats: Annotated[int, typer.Option(help="timed repetitions of each batch", min=1)] = 3,
 ) -> None:
     """Tokens per second with and without drafts, at batch 1, 4 and 16, same engine and prompts.
 
@@ -193,7 +198,7 @@ def bench_rollout_command(
     """
     from openrlhf_mtp.cli.bench import bench_rollout
 
-    raise typer.Exit(bench_rollout(model, out))
+    raise typer.Exit(bench_rollout(model, out, head=head, prompts=prompts, repeats=repeats))
 
 
 def main() -> None:
