@@ -30,7 +30,8 @@ def absolute_path(name: str, value: FlagValue) -> FlagValue:
 def is_local(name: str) -> bool:
     """Whether a model, data set or script name means a file or folder of this machine."""
     path = Path(name.partition("@")[0])
-    explicit = path.is_absolute() or name.startswith(("./", "../", "~"))
+    # a Hub name has one slash at most
+    explicit = path.is_absolute() or name.startswith(("./", "../", "~")) or len(path.parts) > 2
     return "://" not in name and (explicit or path.suffix in DATA_SUFFIXES or path.exists())
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.paths import is_local
 
 
 def test_nested_sections_become_the_dotted_flags_of_openrlhf(load):
@@ -144,3 +145,20 @@ def test_setting_flags_by_code_is_checked_like_the_file(load):
     assert job.with_flags(vllm__num_engines=2).value("vllm.num_engines") == 2
     with pytest.raises(JobErrors, match="unknown key"):
         job.with_flags(vllm__engines=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("Qwen/Qwen3-8B", False),
+        ("gpt2", False),
+        ("http://server/score", False),
+        ("runs/quickstart/equipped", True),
+        ("./models", True),
+        ("/models/x", True),
+        ("data.jsonl", True),
+        ("data.jsonl@split", True),
+    ],
+)
+def test_a_hub_name_and_a_path_are_told_apart(name, local):
+    assert is_local(name) is local
