@@ -56,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TIME_LIMIT_S[tier]))
         if tier == "gpu" and cuda_gpus() == 0:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU; nvidia-smi lists none on this host"))
+    order = list(TIME_LIMIT_S)
+    items.sort(key=lambda item: order.index(item.path.relative_to(TESTS).parts[0]))  # the quick ones first
 
 
 @pytest.fixture(scope="session")
