@@ -137,11 +137,10 @@ def make_workload(subject: Subject, *, max_new_tokens: int, repeats: int) -> Wor
         lines = subject.prompts.read_text().splitlines()[:PROMPTS]
         texts = [json.loads(line)["input"] for line in lines]
     elif tokenizer.chat_template is not None:
+        chats = [[{"role": "user", "content": text}] for text in texts]
         texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
-            for text in texts
+            str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+            for chat in chats
         ]
     ends = read_json(subject.policy / "config.json").get("eos_token_id")
     if (subject.policy / "generation_config.json").is_file():

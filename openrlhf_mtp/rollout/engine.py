@@ -101,7 +101,7 @@ class _ActorFactory:
     def remote(self, **arguments: Any) -> Any:
         import ray
 
-        actor = ray.remote(self.actor_class).options(**self.ray_options)
+        actor: Any = ray.remote(self.actor_class).options(**self.ray_options)
         return actor.remote(**{**arguments, **self.overrides})
 
 

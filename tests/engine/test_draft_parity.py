@@ -67,7 +67,7 @@ def replay(
         known += accepted + 1
 
 
-def measure(folder: Path, num_layers: int) -> Parity:
+def measure(folder: Path, num_layers: int, **engine_changes: Any) -> Parity:
     """Generate with one engine and compare every proposal."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -76,7 +76,7 @@ def measure(folder: Path, num_layers: int) -> Parity:
 
     from openrlhf_mtp.heads.checkpoint import load_head
 
-    engine = start_engine(folder, num_layers=num_layers)
+    engine = start_engine(folder, num_layers=num_layers, **engine_changes)
     engine.collective_rpc("mtp_record_drafts", args=(True,))
     draw = random.Random(0)
     prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
