@@ -39,7 +39,7 @@ def run_pretrain(
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     args = openrlhf_arguments(job, out)
     gpus = max(args.vllm.num_engines * args.vllm.tensor_parallel_size, mtp.pretrain.num_ranks)
-    with user_facing_errors(), ray_session(gpus=gpus, verbose=verbose):
+    with ray_session(gpus=gpus, verbose=verbose), user_facing_errors():
         tokenizer = _tokenizer(args)
         _generate(args, mtp, tokenizer, out)
         _train(args, mtp, tokenizer, out)

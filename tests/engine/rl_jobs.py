@@ -1,0 +1,153 @@
+"""A tiny policy, its head, prompts and a reward that leaves a trace, and the command line run on them as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+REWARD = '''
+import os
+
+def reward_func(queries, prompts, labels, **_):
+    import torch
+
+    with open(os.path.join(os.path.dirname(__file__), "reward_calls"), "a") as trace:
+        trace.write("x" * len(queries))
+    digits = [sum(c.isdigit() for c in q[len(p):]) / max(1, len(q) - len(p)) for q, p in zip(queries, prompts)]
+    rewards = torch.tensor(digits)
+    return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
+'''
+
+RAISING_REWARD = '''
+def reward_func(queries, prompts, labels, **_):
+    raise KeyError("gold answer of " + prompts[0].strip())
+'''
+
+JOB: dict[str, Any] = {
+    "actor": {"model_name_or_path": "policy", "num_nodes": 1, "num_gpus_per_node": 1, "adam": {"lr": 3e-4}},
+    "data": {"prompt_dataset": "train.jsonl", "input_key": "input", "label_key": "label", "max_len": 96},
+    "eval": {"dataset": "eval.jsonl", "n_samples_per_prompt": 2, "temperature": 1.0},
+    "reward": {"remote_url": "reward.py"},
+    "rollout": {"batch_size": 8, "n_samples_per_prompt": 4, "micro_batch_size": 16, "max_new_tokens": 24},
+    "train": {"batch_size": 16, "micro_batch_size": 8},
+    "algo": {"advantage": {"estimator": "group_norm"}, "kl": {"init_coef": 0.0}},
+    "ds": {"zero_stage": 2, "attn_implementation": "sdpa"},
+    "vllm": {"num_engines": 1, "enforce_eager": True, "gpu_memory_utilization": 0.1},
+    "mtp": {
+        "depths": 3,
+        "rollout": {"kv_cache_gib": 0.25},
+        "sync": {"timeout_s": 60},
+        "pretrain": {
+            "batch_size": 16,
+            "micro_batch_size": 8,
+            "epochs": 3,
+            "kl_warmup_steps": 2,
+            "samples_per_prompt": 2,
+            "eval_steps": 3,
+            "save_steps": 3,
+            "holdout_fraction": 0.1,
+        },
+    },
+}
+PROMPTS, HELD_OUT = 24, 8
+COMMAND = [sys.executable, "-m", "openrlhf_mtp.cli.main"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended: its exit code, what it printed, and the processes it left behind."""
+
+    code: int
+    output: str
+    leftovers: list[str]
+
+
+def write_assets(folder: Path) -> None:
+    """Policy (random, Qwen2-shaped), head, prompts, rewards and the job file, all in `folder`."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "arithmetic"))
+    import byte_tokenizer
+
+    from openrlhf_mtp.heads.equip import equip
+
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer.build()
+    config = Qwen2Config(
+        vocab_size=320,
+        hidden_size=128,  # vLLM's CPU attention wants heads of 32 or wider
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.05,
+    )
+    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / "plain")
+    tokenizer.save_pretrained(folder / "plain")
+    equip(folder / "plain", folder / "policy", depths=3)
+    for name, count in (("train.jsonl", PROMPTS), ("eval.jsonl", HELD_OUT)):
+        rows = [{"input": f"{number}+{count}=", "label": str(number + count)} for number in range(count)]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "reward.py").write_text(REWARD)
+    (folder / "raising.py").write_text(RAISING_REWARD)
+    (folder / "job.yaml").write_text(yaml.safe_dump(JOB))
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start `openrlhf-mtp` in `folder` in a session of its own, so that its processes can be told from others."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        [*COMMAND, *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *words: str, timeout_s: float = 240) -> Finished:
+    """Run the command to its end and look for what it left behind."""
+    process = start(folder, *words)
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    finally:
+        process.kill()
+    return Finished(process.returncode, output, processes_of_session(process.pid))
+
+
+def processes_of_session(session: int, wait_s: float = 10.0) -> list[str]:
+    """Command lines of processes that still run in a session, after giving them a moment to end."""
+    end = time.monotonic() + wait_s
+    while True:
+        found = []
+        for process in psutil.process_iter(["pid", "cmdline", "status"]):
+            try:
+                if os.getsid(process.pid) == session and process.info["status"] != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.info["cmdline"] or [])[:120])
+            except (psutil.Error, ProcessLookupError):
+                continue
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.5)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

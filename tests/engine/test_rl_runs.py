@@ -1,0 +1,133 @@
+"""Whole runs through the command line on CPU: Ray, DeepSpeed and vLLM are the real ones.
+
+Exit code 0 proves little on this stack, so each run must show finite numbers, rewards that were computed, engines and
+trainer that agree on log-probs, accepted drafts, and no process left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.engine import rl_jobs
+from tests.engine.rl_jobs import Finished
+
+STEPS = rl_jobs.PROMPTS // rl_jobs.JOB["rollout"]["batch_size"]
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("rl")
+    rl_jobs.write_assets(folder)
+    return folder
+
+
+def assert_sound(done: Finished, out: Path, *, steps: int = STEPS) -> list[dict[str, float]]:
+    """What every finished RL run must show."""
+    assert done.code == 0, done.output[-3000:]
+    assert done.leftovers == []
+    rows = [row for row in rl_jobs.rows(out) if row["step"] > 0]
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
+    for row in rows:
+        broken = [name for name, value in row.items() if value is None or not math.isfinite(value)]
+        assert not broken, f"step {row['step']}: {broken}"
+        assert 0 < row["policy/reward"] < 1, "digits among random bytes: some, not all"
+        assert row["policy/grad_norm"] > 0
+        assert row["spec/logprob_gap"] < 0.02
+        assert row["spec/mean_acceptance_length"] > 1.5
+        assert row["spec/drafts"] > 0
+        assert row["sync/bytes"] > 100_000
+        assert row["sync/verify_s"] > 0
+        # what the trainer promises is what the engine accepts, within the noise of some 200 drafts
+        assert abs(row["mtp/alpha/depth_1"] - row["spec/acceptance_rate/depth_1"]) < 0.15
+    return rows
+
+
+def tensors(folder: Path) -> dict[str, object]:
+    return dict(load_file(folder / "model.safetensors"))
+
+
+def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
+    pretrained = rl_jobs.run(assets, "pretrain", "job.yaml", "--out", "pre")
+    assert pretrained.code == 0, pretrained.output[-3000:]
+    assert pretrained.leftovers == []
+    head_rows = rl_jobs.rows(assets / "pre")
+    assert len(head_rows) == 6, "three passes over 42 responses in batches of 16"
+    assert head_rows[-1]["eval/mtp/expected_length"] > 1
+
+    calls = assets / "reward_calls"
+    calls.unlink(missing_ok=True)
+    done = rl_jobs.run(assets, "train", "job.yaml", "--out", "rl", "mtp.head=pre/head", "ckpt.save_steps=2")
+    rows = assert_sound(done, assets / "rl")
+    samples = rl_jobs.PROMPTS * 4 + 2 * rl_jobs.HELD_OUT * 2  # training, and an evaluation before and after it
+    assert len(calls.read_text()) == samples
+    assert all(row["mtp/grad_norm"] > 0 and row["time/mtp_s"] > 0 for row in rows)
+    assert {row["sync/rpc_calls"] for row in rows} == {1}
+
+    before, after = tensors(assets / "pre" / "head"), tensors(assets / "rl" / "final" / "mtp")
+    assert before.keys() == after.keys()
+    assert any((before[name] != after[name]).any() for name in before), "the head was trained during RL"
+    for name in ("run.yaml", "command.txt", "summary.json", "report.html", "figures/reward.png"):
+        assert (assets / "rl" / name).stat().st_size > 0, name
+    summary = json.loads((assets / "rl" / "summary.json").read_text())
+    assert summary["not_finite"] == {}
+
+
+def test_ppo_with_critic_kl_penalty_two_ranks_and_two_epochs(assets: Path) -> None:
+    done = rl_jobs.run(
+        assets,
+        *("train", "job.yaml", "--out", "ppo", "algo.advantage.estimator=gae", "train.max_epochs=2"),
+        *("critic.model_name_or_path=plain", "critic.num_nodes=1", "critic.num_gpus_per_node=1"),
+        *("actor.num_gpus_per_node=2", "ref.num_nodes=1", "ref.num_gpus_per_node=2"),
+        *("train.colocate_actor_ref=true", "algo.kl.init_coef=0.01", "mtp.objective=tv", "eval.dataset=null"),
+    )
+    rows = assert_sound(done, assets / "ppo")
+    assert all(math.isfinite(row["critic/loss"]) for row in rows)
+    assert rows[-1]["policy/kl"] != 0
+
+
+def test_asynchronous_mode_with_two_engines_and_kl_loss(assets: Path) -> None:
+    done = rl_jobs.run(
+        assets,
+        *("train", "job.yaml", "--out", "async", "train.async_enable=true", "vllm.num_engines=2"),
+        *("algo.kl.init_coef=0.001", "algo.kl.use_loss=true", "algo.kl.estimator=k3"),
+        *("ref.num_nodes=1", "ref.num_gpus_per_node=1", "mtp.objective=ce", "eval.steps=2"),
+    )
+    rows = assert_sound(done, assets / "async")
+    assert {row["sync/rpc_calls"] for row in rows} == {2}
+    assert "eval/accuracy" in rows[1], "the generating side's evaluation is logged with its step"
+
+
+def test_a_killed_run_resumes_where_it_was_and_a_frozen_head_stays_as_it_is(assets: Path) -> None:
+    words = ("train", "job.yaml", "--out", "cut", "ckpt.save_steps=1", "mtp.regime=frozen", "eval.dataset=null")
+    process = rl_jobs.start(assets, *words)
+    saved = assets / "cut" / "checkpoints" / "_actor" / "latest"
+    end = time.monotonic() + 240
+    while not (saved.exists() and saved.read_text() == "global_step2"):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0][-3000:]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert rl_jobs.processes_of_session(process.pid, wait_s=20) == [], "a killed driver takes its cluster along"
+
+    kept = [row for row in rl_jobs.rows(assets / "cut") if row["step"] <= 2]
+    done = rl_jobs.run(assets, *words, "--resume")
+    rows = assert_sound(done, assets / "cut")
+    assert rows[:2] == kept, "steps before the checkpoint are not trained again"
+    assert rows[2]["policy/lr"] < rows[1]["policy/lr"] < rows[0]["policy/lr"], "the schedule goes on"
+    head, exported = tensors(assets / "policy" / "mtp"), tensors(assets / "cut" / "final" / "mtp")
+    assert all((head[name] == exported[name]).all() for name in head)
+
+
+def test_a_reward_function_that_raises_stops_the_run_and_is_shown(assets: Path) -> None:
+    done = rl_jobs.run(assets, "train", "job.yaml", "--out", "bad", "reward.remote_url=raising.py")
+    assert done.code == 2 or done.code == 1, done.output[-2000:]
+    assert "gold answer of" in done.output
+    assert done.leftovers == []
