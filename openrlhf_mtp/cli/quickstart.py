@@ -24,10 +24,12 @@ from openrlhf_mtp.cli.jobs import checked_job
 from openrlhf_mtp.cli.processes import peak_memory
 from openrlhf_mtp.cli.quickstart_table import goals, render
 from openrlhf_mtp.cli.stages import Stage, run_stages
-from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.run_folder import REPORT, RunFolderError, read_run
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "arithmetic"
+JOB = EXAMPLE / "job.yaml"
 SUMMARY = "quickstart.json"
 
 
@@ -43,10 +45,9 @@ class Quickstart:
     def stages(self) -> list[Stage]:
         """In order, each with the files that decide its result."""
         lessons = [EXAMPLE / name for name in ("problems.py", "byte_tokenizer.py", "reward.py", "teach.py")]
-        job = [EXAMPLE / "job.yaml"]
         return [
             Stage("teach", "a tiny transformer learns to add, from scratch", lessons, self.teach),
-            Stage("equip", "give it an MTP head", job, self.equip),
+            Stage("equip", "give it an MTP head", [JOB], self.equip),
             Stage(
                 "pretrain",
                 "train the head on the policy's own responses",
@@ -67,7 +68,7 @@ class Quickstart:
         from openrlhf_mtp.heads.equip import equip
 
         shutil.rmtree(self.equipped, ignore_errors=True)
-        mtp = self.job(self.trained).mtp
+        mtp = load_job(JOB, [], flag_specs()).mtp
         assert mtp is not None, "the example's job has an mtp section"
         equip(self.policy, self.equipped, depths=mtp.depths, num_layers=mtp.num_layers)
 
@@ -92,9 +93,7 @@ class Quickstart:
             f"eval.dataset={self.data / 'eval.jsonl'}",
             f"reward.remote_url={EXAMPLE / 'reward.py'}",
         )
-        return checked_job(
-            EXAMPLE / "job.yaml", [*here, *overrides], out=run_folder, resume=False, overwrite=True
-        )
+        return checked_job(JOB, [*here, *overrides], out=run_folder, resume=False, overwrite=True)
 
 
 def run_quickstart(out: Path, *, overwrite: bool = False, verbose: bool = False) -> int:
@@ -108,7 +107,7 @@ def run_quickstart(out: Path, *, overwrite: bool = False, verbose: bool = False)
     Raises:
         RunFolderError: the example is not there (the package was installed without its sources).
     """
-    if not (EXAMPLE / "job.yaml").is_file():
+    if not JOB.is_file():
         raise RunFolderError(f"{EXAMPLE} is missing; the quickstart runs from a clone of the repository")
     console = Console(stderr=True)
     marks = out / ".stages"
