@@ -64,7 +64,8 @@ PY
   pip_install --no-deps "torch==$TORCH"
 }
 
-pip_install() { "$VENV/bin/pip" install -qq --progress-bar off "$@"; }
+# Modules are compiled at first import: compiling all of them here would take longer than the rest.
+pip_install() { "$VENV/bin/pip" install -qq --progress-bar off --no-compile "$@"; }
 
 install_cpu() {
   install_cpu_torch
