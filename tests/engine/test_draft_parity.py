@@ -22,10 +22,12 @@ from tests.engine.tiny import DEPTHS, FAMILIES, in_engine_process, start_engine,
 TOLERANCE = 1e-4
 PROMPT_LENGTHS = (5, 13, 24, 40)
 NEW_TOKENS = 24
-CASES = {
-    **{name: (changes, 1) for name, changes in FAMILIES.items()},
-    "qwen2_two_blocks": (FAMILIES["qwen2"], 2),
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    **{name: (changes, {}) for name, changes in FAMILIES.items()},
+    "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_layers": 2}),
+    "qwen2_two_workers": (FAMILIES["qwen2"], {"tensor_parallel_size": 2}),
 }
+"""Case -> (what the policy's configuration changes, what the engine's arguments change)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def replay(
         known += accepted + 1
 
 
-def measure(folder: Path, num_layers: int, **engine_changes: Any) -> Parity:
+def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
     """Generate with one engine and compare every proposal."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -76,7 +78,7 @@ def measure(folder: Path, num_layers: int, **engine_changes: Any) -> Parity:
 
     from openrlhf_mtp.heads.checkpoint import load_head
 
-    engine = start_engine(folder, num_layers=num_layers, **engine_changes)
+    engine = start_engine(folder, **engine_changes)
     engine.collective_rpc("mtp_record_drafts", args=(True,))
     draw = random.Random(0)
     prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
@@ -106,10 +108,11 @@ def measure(folder: Path, num_layers: int, **engine_changes: Any) -> Parity:
 def measure_all(root: str) -> dict[str, Any]:
     """Every case in one process; a case that fails gives its traceback."""
     results: dict[str, Any] = {}
-    for name, (changes, num_layers) in CASES.items():
+    for name, (changes, engine_changes) in CASES.items():
+        folder = Path(root) / name
         try:
-            write_checkpoint(Path(root) / name, changes, num_layers=num_layers)
-            results[name] = asdict(measure(Path(root) / name, num_layers))
+            write_checkpoint(folder, changes, num_layers=engine_changes.get("num_layers", 1))
+            results[name] = asdict(measure(folder, engine_changes))
         except Exception:
             results[name] = traceback.format_exc()
     return results
