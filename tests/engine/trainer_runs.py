@@ -1,0 +1,224 @@
+"""OpenRLHF's policy worker with our classes, on tiny models, without Ray and without rollout engines.
+
+The real `PolicyActor` is built in a process of its own (one a rank, gloo between them) by OpenRLHF's own methods:
+DeepSpeed, loss, replay buffer and optimizer are the ones of a job. Only the rollouts are made up: random tokens, with
+log-probs of the policy as it is then, so that a run is a function of its settings and its seed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.training.responses import Response, ResponseCache
+from tests.engine.tiny import write_checkpoint
+
+PROMPTS, SAMPLES_PER_PROMPT = 4, 4
+TRAIN_BATCH = 8
+"""Two optimizer steps a rollout batch."""
+
+LEARNING_RATE = 1e-3
+POLICY_MAX_NORM = 0.05
+"""Below every gradient norm of these runs, so that the policy's clipping is active in each step."""
+
+VOCABULARY = 256
+
+
+# the job --------------------------------------------------------------------------------------------------
+
+
+def write_policy(folder: Path, *, tied: bool = False) -> Path:
+    """A tiny random policy with a random head and a tokenizer, as `openrlhf-mtp equip` would leave it."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    write_checkpoint(folder, {"model_type": "qwen2", "tie_word_embeddings": tied})
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>").save_pretrained(
+        folder
+    )
+    return folder
+
+
+def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any) -> Any:
+    """The job's parsed and validated arguments; `flags` are OpenRLHF's, with `__` for a dot."""
+    from openrlhf_mtp.config.mtp import MTPSettings
+    from openrlhf_mtp.upstream.openrlhf_flags import parse
+
+    chosen = {
+        "actor.model_name_or_path": folder,
+        "actor.num_gpus_per_node": int(os.environ["WORLD_SIZE"]),
+        "actor.adam.lr": LEARNING_RATE,
+        "actor.max_norm": POLICY_MAX_NORM,
+        "actor.lr_scheduler": "constant",
+        "algo.advantage.estimator": "group_norm",
+        "algo.kl.init_coef": 0,
+        "ckpt.path": out / "checkpoints",
+        "ckpt.output_dir": out / "final",
+        "data.prompt_dataset": "none",
+        "ds.attn_implementation": "sdpa",
+        "ds.zero_stage": 2,
+        "reward.remote_url": "none",
+        "rollout.batch_size": PROMPTS,
+        "rollout.n_samples_per_prompt": SAMPLES_PER_PROMPT,
+        "train.batch_size": TRAIN_BATCH,
+        "train.micro_batch_size": 2,
+        "vllm.num_engines": 1,
+        "vllm.sync_backend": "gloo",
+    } | {name.replace("__", "."): value for name, value in flags.items()}
+    argv = ["--train.full_determinism_enable"]
+    for name, value in chosen.items():
+        argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    args: Any = parse(argv)
+    args.mtp = None if mtp is None else MTPSettings.model_validate(mtp)
+    return args
+
+
+def prepare() -> None:
+    """What every process of a job does first."""
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()
+    import torch
+
+    # The deterministic mode fills new memory with NaN: for DeepSpeed's reduction buffers 1 GB a backward pass.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def build_actor(args: Any) -> Any:
+    """The policy worker of this rank, as OpenRLHF's launcher builds it."""
+    prepare()
+    from openrlhf.utils import get_strategy
+
+    from openrlhf_mtp.training.policy_actor import PolicyActor
+
+    ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    actor = PolicyActor(ranks, rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
+    os.environ["LOCAL_RANK"] = str(rank)
+    actor.init_model_from_pretrained(get_strategy(args), args.actor.model_name_or_path, max_steps=1000)
+    return actor
+
+
+def build_pretrain_worker(folder: Path, out: Path, responses: Path, pretrain: dict[str, Any]) -> Any:
+    """The pre-RL stage's worker of this rank, resumed from `out` if there is something to resume."""
+    prepare()
+    from openrlhf_mtp.cli.pretrain import pretrain_strategy
+    from openrlhf_mtp.training.context import RunContext
+    from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
+
+    ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    settings = {"kl_warmup_steps": 1, "num_ranks": ranks, **pretrain}
+    args = arguments(folder, out, {"pretrain": settings})
+    args.run = RunContext(run_folder=str(out), monitor_factory=_no_engines)
+    worker = HeadPretrainWorker(ranks, rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
+    os.environ["LOCAL_RANK"] = str(rank)
+    worker.setup(pretrain_strategy(args, args.mtp), str(folder), str(folder / "mtp"), str(responses), 0)
+    return worker
+
+
+def _no_engines(engines: list[Any]) -> Any:
+    raise AssertionError("this stage measures no engines")
+
+
+def write_responses(folder: Path) -> Path:
+    """Responses of uneven lengths to 48 prompts, so that equal weights for micro-batches would show."""
+    draw = random.Random(0)
+
+    def tokens(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, VOCABULARY) for _ in range(draw.randrange(low, high)))
+
+    responses = [Response(prompt, tokens(3, 8), tokens(2, 30)) for prompt in range(48)]
+    ResponseCache(folder, {}).write(0, responses)
+    return folder
+
+
+# made-up rollouts -----------------------------------------------------------------------------------------
+
+
+def rollout(actor: Any, seed: int) -> Iterator[Any]:
+    """One rollout batch as experiences of one sequence each: the whole batch, whatever the number of ranks."""
+    import torch
+    from openrlhf.trainer.ppo_utils.experience import Experience
+
+    draw = torch.Generator().manual_seed(seed)
+    settings = actor.strategy.args.rollout
+    for _ in range(settings.batch_size * settings.n_samples_per_prompt):
+        prompt, response = (
+            int(torch.randint(low, high, (), generator=draw)) for low, high in ((3, 8), (2, 24))
+        )
+        tokens = torch.randint(3, VOCABULARY, (1, prompt + response), generator=draw)
+        action_mask = torch.zeros(1, prompt + response - 1, dtype=torch.bool)
+        action_mask[:, prompt - 1 :] = True
+        attention_mask = torch.ones_like(tokens)
+        advantage = torch.randn(1, 1, generator=draw)
+        log_probs = actor.forward(tokens, action_mask, attention_mask)
+        yield Experience(
+            sequences=tokens,
+            attention_mask=attention_mask,
+            action_mask=action_mask,
+            action_log_probs=log_probs,
+            rollout_log_probs=log_probs.clone(),
+            advantages=advantage * action_mask,
+            rewards=advantage[0],
+            response_length=torch.tensor([float(response)]),
+            total_length=torch.tensor([float(prompt + response)]),
+            truncated=torch.tensor([0.0]),
+            info={"reward": advantage[0]},
+        )
+
+
+def train(actor: Any, seeds: Sequence[int], *, own_order: bool = False) -> list[dict[str, float]]:
+    """One rollout batch and its updates for each seed; OpenRLHF's status with the head's metrics, for each.
+
+    OpenRLHF shuffles a rollout batch with the process's random state, which no checkpoint holds; `own_order` makes
+    each batch's order a function of its seed.
+    """
+    import torch
+
+    statuses = []
+    for seed in seeds:
+        ranks, rank = actor._world_size, actor._rank
+        for number, experience in enumerate(list(rollout(actor, seed))):
+            if number % ranks == rank:
+                actor.append(experience)
+        if own_order:
+            torch.manual_seed(seed)
+        statuses.append(actor.fit(0.0))
+    return statuses
+
+
+# what a run ends with -------------------------------------------------------------------------------------
+
+
+def policy_parameters(actor: Any) -> dict[str, Any]:
+    """The policy's parameters in the precision that trains, and DeepSpeed's float32 masters of them."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    found = {}
+    for name, parameter in actor.actor.model.module.named_parameters():
+        found[name] = parameter.detach().clone()
+        found[f"float32 {name}"] = safe_get_full_fp32_param(parameter).clone()
+    return found
+
+
+def head_masters(trainer: Any) -> dict[str, Any]:
+    """The float32 masters of a `HeadTrainer`'s head, or its parameters where nothing trains it."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    read = safe_get_full_fp32_param if trainer.engine is not None else (lambda parameter: parameter.detach())
+    return {name: read(parameter).clone() for name, parameter in trainer.head.named_parameters()}
+
+
+def largest_difference(first: dict[str, Any], second: dict[str, Any]) -> float:
+    """max |a - b| over all tensors of two equally named sets."""
+    assert first.keys() == second.keys()
+    return max((first[name].float() - second[name].float()).abs().max().item() for name in first)
+
+
+def distance(first: dict[str, Any], second: dict[str, Any]) -> float:
+    """L2 norm of the difference over all tensors of two equally named sets."""
+    assert first.keys() == second.keys()
+    return float(sum((first[name] - second[name]).double().square().sum() for name in first) ** 0.5)
