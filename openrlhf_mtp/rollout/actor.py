@@ -8,12 +8,11 @@ from typing import Any
 
 import openrlhf.trainer.ray.vllm_engine as upstream
 import torch
-from openrlhf.utils.agent import SingleTurnAgentExecutor
 
 from openrlhf_mtp.rollout.engine import prepare_environment
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, require_finite_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
-from openrlhf_mtp.upstream.bindings import plain_class
+from openrlhf_mtp.upstream.bindings import bind, plain_class
 
 _UPDATES = (("policy", "start_weight_update"), ("head", "start_draft_weight_update"))
 
@@ -27,10 +26,9 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
 
     async def __init__(self, *args: Any, **kwargs: Any) -> None:
         prepare_environment(cpu=not torch.cuda.is_available())
+        bind(upstream, {"SingleTurnAgentExecutor": StrictSingleTurnExecutor})
         await super().__init__(*args, **kwargs)
         await self.llm.collective_rpc("mtp_probe")
-        if isinstance(self.executor, SingleTurnAgentExecutor):
-            self.executor = StrictSingleTurnExecutor(self.executor.reward_endpoints or None)
         self._in_flight = 0
         self._busy_since = 0.0
         self._busy_seconds = 0.0
