@@ -133,7 +133,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps the trained policy")
-    parser.add_argument("--policy-steps", type=int, default=1200)
+    parser.add_argument("--policy-steps", type=int, default=1000)
     arguments = parser.parse_args()
     model = train_policy(arguments.out / "policy", arguments.policy_steps).eval()
     width = model.config.hidden_size
