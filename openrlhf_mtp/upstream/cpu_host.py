@@ -136,6 +136,23 @@ def _strategy_is_cpu(module: ModuleType) -> bool:
     return has_cuda() or module.DeepspeedStrategy.moving_average.__name__ == "moving_average_on_cpu"
 
 
+# DeepSpeed's shared-memory all-reduce ---------------------------------------------------------------------
+
+
+def _skip_shm_op(module: ModuleType) -> None:
+    if has_cuda():
+        return
+
+    def no_shm_op() -> None:
+        """gloo does the all-reduces; nothing is compiled."""
+
+    module.__dict__["build_shm_op"] = no_shm_op
+
+
+def _shm_op_is_skipped(module: ModuleType) -> bool:
+    return has_cuda() or module.build_shm_op() is None
+
+
 # replay buffer --------------------------------------------------------------------------------------------
 
 
@@ -188,6 +205,15 @@ PATCHES: tuple[Patch, ...] = (
         versions=f"{_OPENRLHF}, deepspeed 0.19.6",
         apply=_use_cpu_strategy,
         probe=_strategy_is_cpu,
+    ),
+    Patch(
+        name="DeepSpeed's shared-memory op",
+        target="deepspeed.comm.torch",
+        reason="it is compiled at the first start (20 s), only inference uses it, and a start that is killed while "
+        "compiling leaves a lock for which every later run waits for ever",
+        versions="deepspeed 0.19.6",
+        apply=_skip_shm_op,
+        probe=_shm_op_is_skipped,
     ),
     Patch(
         name="replay buffer on CPU",
