@@ -11,7 +11,7 @@ from typing import Any
 
 from openrlhf_mtp.cli.processes import end_descendants
 from openrlhf_mtp.upstream.cpu_host import has_cuda
-from openrlhf_mtp.upstream.processes import prepare_process, ray_runtime_env
+from openrlhf_mtp.upstream.processes import prepare_process, quiet_driver, ray_runtime_env
 
 _MAX_TEMP_PATH = 40
 """Ray puts a Unix socket about 65 characters below its folder, and such a path may have 107."""
@@ -20,7 +20,7 @@ _LOGICAL_CPUS = 16
 """Ray counts CPUs only to place actors; a small machine must not run out of the count."""
 
 
-def _temporary_folder(cache: Path) -> str:
+def temporary_folder(cache: Path) -> str:
     folder = cache.resolve() / "ray"
     if len(str(folder)) <= _MAX_TEMP_PATH:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +40,7 @@ def ray_session(*, gpus: int, verbose: bool = False, cache: Path = Path(".cache"
         verbose: show the workers' output.
         cache: where a local cluster keeps its logs.
     """
+    quiet_driver()
     prepare_process()
     import ray
 
@@ -54,7 +55,7 @@ def ray_session(*, gpus: int, verbose: bool = False, cache: Path = Path(".cache"
             num_gpus=None if has_cuda() else gpus,
             include_dashboard=False,
             object_store_memory=None if has_cuda() else 256 << 20,
-            _temp_dir=_temporary_folder(cache),
+            _temp_dir=temporary_folder(cache),
             logging_level="WARNING",
             **common,
         )

@@ -7,13 +7,14 @@ vLLM's engine processes are not Ray workers; they load `openrlhf_mtp.rollout.plu
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from openrlhf_mtp.upstream import cpu_host
 from openrlhf_mtp.upstream.patching import install
 
-# Ray sets CUDA_VISIBLE_DEVICES="" for workers without a GPU unless this is 0; on a host that has logical GPUs
-# only, hiding them is harmless and the setting keeps Ray's warning away.
+# With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will
+# be its default; unset, it prints a paragraph about that at every start.
 _WORKER_ENV = {
     "TOKENIZERS_PARALLELISM": "true",
     "NCCL_DEBUG": "WARN",
@@ -25,7 +26,16 @@ _WORKER_ENV = {
 
 def prepare_process() -> None:
     """Register the host patches; each is applied when its target is imported. Safe to repeat."""
+    # OpenRLHF requires the pynvml package, at whose sight torch prints this in every process
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     install(cpu_host.PATCHES)
+
+
+def quiet_driver() -> None:
+    """Environment of the driver itself, before Ray starts in it."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def ray_runtime_env() -> dict[str, Any]:
