@@ -12,7 +12,9 @@ import typer
 from openrlhf_mtp.config.errors import JobError
 
 USER_ERROR = 2
-"""Exit code when a job, a folder or a cluster is not as it must be; 1 is an error of the program."""
+"""Exit code when a job, a folder or a cluster is not as it must be; nothing was started."""
+RUN_FAILED = 1
+"""Exit code when a run was started and ended with an error, and of an error in this program."""
 
 app = typer.Typer(
     name="openrlhf-mtp",
@@ -202,26 +204,33 @@ def bench_rollout_command(
 
 
 def main() -> None:
-    """The console script: a problem the user can solve is one block of text, never a traceback."""
+    """The console script: a known problem is one block of text, never a traceback."""
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as problem:
-        if not isinstance(problem, _user_errors()):
+        code = _exit_code(problem)
+        if code is None:
             raise
         print(f"error: {problem}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        sys.exit(code)
 
 
-def _user_errors() -> tuple[type[Exception], ...]:
-    """Imported only when something went wrong, because some of their modules are slow to import."""
+def _exit_code(problem: Exception) -> int | None:
+    """The exit code of a known problem, None for one that needs its traceback.
+
+    The modules are imported only now, because some of them are slow to import.
+    """
     from openrlhf_mtp.cli.failures import RunFailed
     from openrlhf_mtp.cluster.placement import ClusterTooSmallError
     from openrlhf_mtp.run_folder import RunFolderError
     from openrlhf_mtp.upstream.openrlhf_flags import UpstreamChangedError
 
-    return (JobError, RunFailed, ClusterTooSmallError, RunFolderError, UpstreamChangedError)
+    if isinstance(problem, RunFailed):
+        return RUN_FAILED
+    known = (JobError, ClusterTooSmallError, RunFolderError, UpstreamChangedError)
+    return USER_ERROR if isinstance(problem, known) else None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from openrlhf_mtp.cli import main as cli
+from openrlhf_mtp.cli.failures import RunFailed
 
 COMMANDS = ["quickstart", "equip", "pretrain", "train", "check", "report", "bench rollout"]
 
@@ -101,6 +102,17 @@ def test_a_model_that_is_nowhere_names_both_places(run, tmp_path, monkeypatch):
     code, _, err = run("equip", "no-one/no-model", "--out", str(tmp_path / "out"))
     assert code == cli.USER_ERROR
     assert "got no-one/no-model, which is no folder here" in err
+
+
+def test_a_run_that_failed_is_one_block_with_another_exit_code(monkeypatch, capsys):
+    def failing() -> None:
+        raise RunFailed("RewardError: the reward function raised")
+
+    monkeypatch.setattr(cli, "app", failing)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == cli.RUN_FAILED != cli.USER_ERROR
+    assert capsys.readouterr().err == "error: RewardError: the reward function raised\n"
 
 
 def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
