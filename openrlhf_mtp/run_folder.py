@@ -3,7 +3,7 @@
     run.yaml            the resolved job; `openrlhf-mtp train run.yaml` runs it again
     command.txt         argv, package versions, git revision
     metrics.jsonl       one line a step, names from `openrlhf_mtp.metrics`
-    records/*.npz       per-anchor entropy and overlap of some steps (see `RunWriter.write_records`)
+    records/*.npz       per-anchor entropy and overlap of some steps (see `write_records`)
     summary.json        what the run came to
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
     figures/, report.html   written by `openrlhf_mtp.analysis`
@@ -184,7 +184,9 @@ class RunWriter:
         rows, _ = read_rows(self._metrics)
         row = next((row for row in rows if row[metrics.STEP] == step), None)
         if row is None:
-            raise ValueError(f"step {step} has no row to add {', '.join(extra)} to; the last one is {self.last_step}")
+            raise ValueError(
+                f"step {step} has no row to add {', '.join(extra)} to; the last one is {self.last_step}"
+            )
         row.update({name: float(value) for name, value in extra.items()})
         _write_whole(self._metrics, "".join(_encoded(row) for row in rows))
         self._add_events({**extra, metrics.STEP: step})
@@ -212,16 +214,6 @@ class RunWriter:
         """Write what the run came to, as `summary.json`."""
         _write_whole(self.out / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
 
-    def write_records(self, step: int, entropy: NDArray[Any], alpha: NDArray[Any]) -> None:
-        """Keep per-anchor `entropy[N]` and `alpha[N, k]` of one step, for the figure of entropy against acceptance."""
-        if entropy.ndim != 1 or alpha.ndim != 2 or len(entropy) != len(alpha):
-            raise ValueError(f"expected entropy [N] and alpha [N, k], got {entropy.shape} and {alpha.shape}")
-        folder = self.out / RECORDS
-        folder.mkdir(exist_ok=True)
-        partial = folder / f".step_{step:06d}.npz"
-        np.savez_compressed(partial, entropy=entropy.astype(np.float32), alpha=alpha.astype(np.float32))
-        partial.replace(folder / f"step_{step:06d}.npz")
-
     def _rewind(self, after_step: int) -> None:
         rows, _ = read_rows(self._metrics)
         kept = [row for row in rows if row[metrics.STEP] <= after_step]
@@ -230,6 +222,17 @@ class RunWriter:
         for path in (self.out / RECORDS).glob("step_*.npz"):
             if _step_of(path) > after_step:
                 path.unlink()
+
+
+def write_records(out: Path, step: int, entropy: NDArray[Any], alpha: NDArray[Any]) -> None:
+    """Keep per-anchor `entropy[N]` and `alpha[N, k]` of one step, for the figure of entropy against acceptance."""
+    if entropy.ndim != 1 or alpha.ndim != 2 or len(entropy) != len(alpha):
+        raise ValueError(f"expected entropy [N] and alpha [N, k], got {entropy.shape} and {alpha.shape}")
+    folder = out / RECORDS
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".step_{step:06d}.npz"
+    np.savez_compressed(partial, entropy=entropy.astype(np.float32), alpha=alpha.astype(np.float32))
+    partial.replace(folder / f"step_{step:06d}.npz")
 
 
 def read_run(path: Path) -> Run:

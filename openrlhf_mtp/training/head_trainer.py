@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from openrlhf_mtp import metrics
@@ -84,6 +85,7 @@ class HeadTrainer:
         self.trunk_sharded = trunk_sharded
         self.steps = 0
         self._tally = Tally(depths)
+        self._last: MTPLossOutput | None = None
         self._seconds = 0.0
 
     def accumulate(self, batch: HeadBatch, normalizer: float | Tensor) -> None:
@@ -102,7 +104,18 @@ class HeadTrainer:
             output = self.loss(batch)
             self.engine.backward(output.loss_sum / normalizer)
         self._tally.add(output)
+        self._last = output
         self._seconds += time.perf_counter() - start
+
+    def records(self, limit: int = 4096) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Entropy [N] (nats) and overlap [N, k] of the last micro-batch's first anchors on this rank, NaN where a
+        depth does not count; None before the first micro-batch."""
+        if self._last is None:
+            return None
+        mask = self._last.anchors.mask[:limit]
+        alpha = self._last.records.alpha[:limit].float().masked_fill(~mask, torch.nan)
+        entropy = self._last.records.entropy[:limit, 0].float()
+        return entropy.cpu().numpy(), alpha.cpu().numpy()
 
     def loss(self, batch: HeadBatch) -> MTPLossOutput:
         """The summed loss of a micro-batch with the current objective."""

@@ -7,6 +7,7 @@ own methods and add to them; the policy's loss, backward and update are OpenRLHF
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import openrlhf.trainer.ray.ppo_actor as upstream
@@ -19,6 +20,7 @@ from torch import Tensor
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.run_folder import write_records
 from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.finite import require_finite
@@ -32,6 +34,9 @@ HEAD_CHECKPOINT = "_mtp_head"
 
 HEAD_FOLDER = "mtp"
 """Folder of the exported head inside a policy checkpoint."""
+
+RECORD_EVERY = 10
+"""RL steps between two per-anchor records (about 50 kB each)."""
 
 
 def head_folder(args: Any, mtp: MTPSettings) -> str:
@@ -85,7 +90,14 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         require_finite(status, step=self.global_step, where="training")
         if self.head is not None:
             status.update(self.head.drain())
+            self._keep_records(self.head)
         return status
+
+    def _keep_records(self, head: HeadTrainer) -> None:
+        """Every few steps, anchor by anchor: the policy's entropy and the head's overlap."""
+        records = head.records()
+        if records is not None and dist.get_rank() == 0 and self.global_step % RECORD_EVERY == 1:
+            write_records(Path(self.args.run.run_folder), self.global_step, *records)
 
     def training_step(
         self, experience: Any, kl_ctl: float, step: int, loss_batch_info: dict[str, Any] | None = None
@@ -143,19 +155,23 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         self.trainer.open_sync()
 
     def _load_head_checkpoint(self) -> None:
+        """The head of the policy's checkpoint: a run that was cut while saving may have a newer one as well."""
         head = self.trainer.head
-        folder = os.path.join(self.strategy.args.ckpt.path, HEAD_CHECKPOINT)
         if not self.checkpoint_states or head is None or head.engine is None:
             return
-        _, state = self.strategy.load_ckpt(head.engine, folder)
-        if not state:
+        ckpt = Path(self.strategy.args.ckpt.path)
+        tag = (ckpt / "_actor" / "latest").read_text().strip()
+        if not (ckpt / HEAD_CHECKPOINT / tag).is_dir():
             raise FileNotFoundError(
-                f"the policy resumes at step {self.trainer.global_step} but {folder} holds no head; "
-                "restore that folder, or start a new run from the exported checkpoint"
+                f"the policy resumes from {ckpt / '_actor' / tag} but {ckpt / HEAD_CHECKPOINT} holds no head of that "
+                "name; restore that folder, or start a new run from the exported checkpoint"
             )
+        _, state = self.strategy.load_ckpt(head.engine, str(ckpt / HEAD_CHECKPOINT), tag=tag)
         head.load_state(state)
 
-    def save_checkpoint(self, tag: str, *args: Any, **kwargs: Any) -> None:
+    def save_checkpoint(
+        self, tag: str, client_states: Any = None, metric_value: Any = None, metric_key: Any = None
+    ) -> None:
         """The head first, then the policy: OpenRLHF resumes from the policy's folder, so a cut leaves both whole."""
         head = self.trainer.head
         ckpt = self.strategy.args.ckpt
@@ -164,11 +180,13 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
                 head.engine,
                 os.path.join(ckpt.path, HEAD_CHECKPOINT),
                 tag,
-                ckpt.max_num,
+                ckpt.max_num + 1,  # the one before must outlive a cut between this save and the policy's
                 ckpt.max_mem,
                 head.state(),
+                metric_value=metric_value,
+                metric_key=metric_key,
             )
-        super().save_checkpoint(tag, *args, **kwargs)
+        super().save_checkpoint(tag, client_states, metric_value, metric_key)
         if self.save_hf_ckpt:
             self._export_head(os.path.join(ckpt.path, f"{tag}_hf"))
 

@@ -29,7 +29,9 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_sound(done: Finished, out: Path, *, steps: int = STEPS) -> list[dict[str, float]]:
+def assert_sound(
+    done: Finished, out: Path, *, steps: int = STEPS, max_gap: float = 0.02
+) -> list[dict[str, float]]:
     """What every finished RL run must show."""
     assert done.code == 0, done.output[-3000:]
     assert done.leftovers == []
@@ -40,7 +42,7 @@ def assert_sound(done: Finished, out: Path, *, steps: int = STEPS) -> list[dict[
         assert not broken, f"step {row['step']}: {broken}"
         assert 0 < row["policy/reward"] < 1, "digits among random bytes: some, not all"
         assert row["policy/grad_norm"] > 0
-        assert row["spec/logprob_gap"] < 0.02
+        assert row["spec/logprob_gap"] < max_gap
         assert row["spec/mean_acceptance_length"] > 1.5
         assert row["spec/drafts"] > 0
         assert row["sync/bytes"] > 100_000
@@ -66,7 +68,9 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     calls.unlink(missing_ok=True)
     done = rl_jobs.run(assets, "train", "job.yaml", "--out", "rl", "mtp.head=pre/head", "ckpt.save_steps=2")
     rows = assert_sound(done, assets / "rl")
-    samples = rl_jobs.PROMPTS * 4 + 2 * rl_jobs.HELD_OUT * 2  # training, and an evaluation before and after it
+    samples = (
+        rl_jobs.PROMPTS * 4 + 2 * rl_jobs.HELD_OUT * 2
+    )  # training, and an evaluation before and after it
     assert len(calls.read_text()) == samples
     assert all(row["mtp/grad_norm"] > 0 and row["time/mtp_s"] > 0 for row in rows)
     assert {row["sync/rpc_calls"] for row in rows} == {1}
@@ -74,6 +78,9 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     before, after = tensors(assets / "pre" / "head"), tensors(assets / "rl" / "final" / "mtp")
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before), "the head was trained during RL"
+    assert list((assets / "rl" / "records").glob("step_*.npz")), (
+        "entropy against acceptance, anchor by anchor"
+    )
     for name in ("run.yaml", "command.txt", "summary.json", "report.html", "figures/reward.png"):
         assert (assets / "rl" / name).stat().st_size > 0, name
     summary = json.loads((assets / "rl" / "summary.json").read_text())
@@ -100,13 +107,22 @@ def test_asynchronous_mode_with_two_engines_and_kl_loss(assets: Path) -> None:
         *("algo.kl.init_coef=0.001", "algo.kl.use_loss=true", "algo.kl.estimator=k3"),
         *("ref.num_nodes=1", "ref.num_gpus_per_node=1", "mtp.objective=ce", "eval.steps=2"),
     )
-    rows = assert_sound(done, assets / "async")
+    # the samples of a step come from the policy of the step before, so the gap is the update's size
+    rows = assert_sound(done, assets / "async", max_gap=0.3)
     assert {row["sync/rpc_calls"] for row in rows} == {2}
     assert "eval/accuracy" in rows[1], "the generating side's evaluation is logged with its step"
 
 
 def test_a_killed_run_resumes_where_it_was_and_a_frozen_head_stays_as_it_is(assets: Path) -> None:
-    words = ("train", "job.yaml", "--out", "cut", "ckpt.save_steps=1", "mtp.regime=frozen", "eval.dataset=null")
+    words = (
+        "train",
+        "job.yaml",
+        "--out",
+        "cut",
+        "ckpt.save_steps=1",
+        "mtp.regime=frozen",
+        "eval.dataset=null",
+    )
     process = rl_jobs.start(assets, *words)
     saved = assets / "cut" / "checkpoints" / "_actor" / "latest"
     end = time.monotonic() + 240
@@ -115,7 +131,9 @@ def test_a_killed_run_resumes_where_it_was_and_a_frozen_head_stays_as_it_is(asse
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert rl_jobs.processes_of_session(process.pid, wait_s=20) == [], "a killed driver takes its cluster along"
+    assert rl_jobs.processes_of_session(process.pid, wait_s=20) == [], (
+        "a killed driver takes its cluster along"
+    )
 
     kept = [row for row in rl_jobs.rows(assets / "cut") if row["step"] <= 2]
     done = rl_jobs.run(assets, *words, "--resume")

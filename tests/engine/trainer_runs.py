@@ -46,6 +46,7 @@ def write_policy(folder: Path, *, tied: bool = False) -> Path:
 def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any) -> Any:
     """The job's parsed and validated arguments; `flags` are OpenRLHF's, with `__` for a dot."""
     from openrlhf_mtp.config.mtp import MTPSettings
+    from openrlhf_mtp.training.context import RunContext
     from openrlhf_mtp.upstream.openrlhf_flags import parse
 
     chosen = {
@@ -74,6 +75,7 @@ def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any)
         argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     args: Any = parse(argv)
     args.mtp = None if mtp is None else MTPSettings.model_validate(mtp)
+    args.run = RunContext(run_folder=str(out), monitor_factory=_no_engines)
     return args
 
 
@@ -106,13 +108,11 @@ def build_pretrain_worker(folder: Path, out: Path, responses: Path, pretrain: di
     """The pre-RL stage's worker of this rank, resumed from `out` if there is something to resume."""
     prepare()
     from openrlhf_mtp.cli.pretrain import pretrain_strategy
-    from openrlhf_mtp.training.context import RunContext
     from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
 
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     settings = {"kl_warmup_steps": 1, "num_ranks": ranks, **pretrain}
     args = arguments(folder, out, {"pretrain": settings})
-    args.run = RunContext(run_folder=str(out), monitor_factory=_no_engines)
     worker = HeadPretrainWorker(ranks, rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
     os.environ["LOCAL_RANK"] = str(rank)
     worker.setup(pretrain_strategy(args, args.mtp), str(folder), str(folder / "mtp"), str(responses), 0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.metrics import UnknownMetric
-from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter, claim, read_run
+from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter, claim, read_run, write_records
 
 
 def test_a_row_comes_back_as_it_was_logged(tmp_path):
@@ -52,7 +52,7 @@ def test_resuming_drops_the_steps_that_will_be_run_again(tmp_path):
     with RunWriter(tmp_path) as writer:
         for step in (1, 2, 3):
             writer.append({"step": step, "policy/reward": step / 10})
-            writer.write_records(step, np.zeros(4), np.zeros((4, 3)))
+            write_records(writer.out, step, np.zeros(4), np.zeros((4, 3)))
     with RunWriter(tmp_path, after_step=2) as writer:
         writer.append({"step": 3, "policy/reward": 0.9})
     run = read_run(tmp_path)
@@ -105,9 +105,9 @@ def test_tensorboard_shows_what_was_logged(tmp_path):
 
 def test_records_need_matching_shapes(tmp_path):
     with RunWriter(tmp_path) as writer:
-        writer.write_records(3, np.arange(5.0), np.full((5, 2), np.nan))
+        write_records(writer.out, 3, np.arange(5.0), np.full((5, 2), np.nan))
         with pytest.raises(ValueError, match="expected entropy"):
-            writer.write_records(4, np.arange(5.0), np.zeros((4, 2)))
+            write_records(writer.out, 4, np.arange(5.0), np.zeros((4, 2)))
     records = read_run(tmp_path).records
     assert records[3].entropy.tolist() == [0, 1, 2, 3, 4]
     assert np.isnan(records[3].alpha).all()
