@@ -6,6 +6,7 @@ vLLM's engine processes are not Ray workers; they load `openrlhf_mtp.rollout.plu
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from typing import Any
@@ -28,13 +29,15 @@ def prepare_process() -> None:
     """Register the host patches; each is applied when its target is imported. Safe to repeat."""
     # OpenRLHF requires the pynvml package, at whose sight torch prints this in every process
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
+    # imported by OpenRLHF for 4-bit loading; warns about a missing optional kernel package
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     install(cpu_host.PATCHES)
 
 
 def quiet_driver() -> None:
     """Environment of the driver itself, before Ray starts in it."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 

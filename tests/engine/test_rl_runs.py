@@ -127,7 +127,8 @@ def test_a_killed_run_resumes_where_it_was_and_a_frozen_head_stays_as_it_is(asse
     saved = assets / "cut" / "checkpoints" / "_actor" / "latest"
     end = time.monotonic() + 240
     while not (saved.exists() and saved.read_text() == "global_step2"):
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0][-3000:]
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < end, "the second checkpoint never came"
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
