@@ -1,4 +1,4 @@
-"""Errors that cross Ray arrive wrapped; the user sees the one that a worker raised, and where the workers' output is."""
+"""Errors that cross Ray arrive wrapped; the user sees the one a worker raised, and where the workers' output is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def error_lines(logs: Path) -> list[str]:
     for path in sorted(logs.glob("worker-*.*")):
         for line in path.read_text(errors="replace").splitlines():
             if _ERROR_LINE.search(line) and not any(noise in line for noise in _NOISE):
-                text = re.sub(r"^\(\w+ pid=\d+\)\s*|^(?:ERROR|INFO|WARNING) [\d: -]+\[[^\]]*\]\s*", "", line).strip()
+                text = re.sub(
+                    r"^\(\w+ pid=\d+\)\s*|^(?:ERROR|INFO|WARNING) [\d: -]+\[[^\]]*\]\s*", "", line
+                ).strip()
                 if text not in found:
                     found.append(text)
     return found[:_SHOWN]

@@ -1,4 +1,4 @@
-"""A tiny policy, its head, prompts and a reward that leaves a trace, and the command line run on them as a user would."""
+"""A tiny policy, its head, prompts and a reward that leaves a trace; the command line run on them as a user would."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-REWARD = '''
+REWARD = """
 import os
 
 def reward_func(queries, prompts, labels, **_):
@@ -25,12 +25,12 @@ def reward_func(queries, prompts, labels, **_):
     digits = [sum(c.isdigit() for c in q[len(p):]) / max(1, len(q) - len(p)) for q, p in zip(queries, prompts)]
     rewards = torch.tensor(digits)
     return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
-'''
+"""
 
-RAISING_REWARD = '''
+RAISING_REWARD = """
 def reward_func(queries, prompts, labels, **_):
     raise KeyError("gold answer of " + prompts[0].strip())
-'''
+"""
 
 JOB: dict[str, Any] = {
     "actor": {"model_name_or_path": "policy", "num_nodes": 1, "num_gpus_per_node": 1, "adam": {"lr": 3e-4}},
