@@ -18,6 +18,7 @@ from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.mtp import MTPSettings, RolloutSettings
+from openrlhf_mtp.config.plan import expected_rollouts
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.run_folder import RunWriter, claim, read_run
@@ -81,7 +82,10 @@ def run_train(
         from openrlhf_mtp.cluster.placement import require_gpus
 
         require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(situation) if not r.shares))
-        with follow_run(out, title="RL"), openrlhf_output(out, verbose=verbose):
+        with (
+            follow_run(out, title="RL", total=expected_rollouts(situation)),
+            openrlhf_output(out, verbose=verbose),
+        ):
             bound_train(args)(args)
     from openrlhf_mtp.analysis.report import write_report
     from openrlhf_mtp.analysis.summary import summarize

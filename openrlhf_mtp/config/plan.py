@@ -97,6 +97,14 @@ def _roles(s: Situation) -> Rows:
     return [*rows, ("in all", f"{total_gpus(s)} GPU(s)")]
 
 
+def expected_rollouts(s: Situation) -> int | None:
+    """RL steps of the job, fewer if prompts are filtered out; None when the data set is not at hand."""
+    prompts = _prompts(s)
+    if prompts is None:
+        return None
+    return math.ceil(prompts / s.number("rollout.batch_size")) * s.number("train.num_episodes")
+
+
 def _steps(s: Situation) -> Rows:
     prompts, batch = _prompts(s), s.number("rollout.batch_size")
     updates = math.ceil(s.samples_per_step / s.number("train.batch_size")) * s.number("train.max_epochs")
@@ -109,7 +117,7 @@ def _steps(s: Situation) -> Rows:
     ]
     if prompts is None:
         return [*rows, ("rollouts", "depends on the data set, which is not at hand: skipped")]
-    rollouts = math.ceil(prompts / batch) * s.number("train.num_episodes")
+    rollouts = expected_rollouts(s)
     return [
         *rows,
         ("rollouts", f"about {rollouts} ({prompts} prompts, {s.number('train.num_episodes')} episode(s))"),
