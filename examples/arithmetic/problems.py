@@ -8,9 +8,9 @@
 Each line is the sum of the last columns so far. Most of a response is copying, as in real reasoning, and a head can
 draft it; two digits of a line are new.
 
-The lessons are copied from a careless teacher: `worked(..., forget=0.75)` forgets three carries in four and goes on
-from there. A model taught by it knows how to add but forgets as often as its teacher did: a fair solver, not a good
-one, with something left for RL to repair.
+There is a second way to respond: write any number down and be done (`guessed`). A model taught to do that in three
+problems of five can add but mostly does not try: a fair solver, not a good one. What RL has to find is that working
+the columns out pays.
 """
 
 import random
@@ -58,14 +58,17 @@ def problems(seed: int, *, held_out: bool) -> Iterator[Problem]:
             yield problem
 
 
-def worked(problem: Problem, forget: float, rng: random.Random) -> str:
-    """The response; a carry is forgotten with probability `forget`, and the lines after it follow from the error."""
+def worked(problem: Problem) -> str:
+    """The response of a pupil who works it out: a line a column, each with the carry of the one before."""
     field, carry, lines = ["."] * (DIGITS + 1), 0, []
     for column in range(DIGITS):
-        total = problem.left // 10**column % 10 + problem.right // 10**column % 10
-        if carry and rng.random() >= forget:
-            total += 1
+        total = problem.left // 10**column % 10 + problem.right // 10**column % 10 + carry
         carry, digit = divmod(total, 10)
         field[DIGITS - column - 1 : DIGITS - column + 1] = str(carry), str(digit)
         lines.append(problem.head + "".join(field))
     return "\n".join(lines)
+
+
+def guessed(problem: Problem, rng: random.Random) -> str:
+    """The response of a pupil in a hurry: one line with any number that two such numbers can add up to."""
+    return f"{problem.head}{rng.randrange(2 * 10**DIGITS - 1):0{DIGITS + 1}d}"
