@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from tests.processes import in_fresh_process
 
 BY_TARGET = {patch.target: patch for patch in cpu_host.PATCHES}
 FLASH_ATTN_TARGET = "openrlhf.models.ring_attn_utils"
-NEED_FLASH_ATTN = [target for target in BY_TARGET if target not in ("torch", FLASH_ATTN_TARGET)]
+SHM_OP_TARGET = "deepspeed.comm.torch"
+STRATEGY_AND_BUFFER = [t for t in BY_TARGET if t not in ("torch", FLASH_ATTN_TARGET, SHM_OP_TARGET)]
 
 
 def state_of(patch: Patch) -> str:
@@ -32,36 +34,8 @@ def states(applied: list[str], asked: list[str]) -> dict[str, Any]:
     return {target: state_of(BY_TARGET[target]) for target in asked}
 
 
-def test_every_patch_is_live_in_a_prepared_process():
-    targets = list(BY_TARGET)
-    assert in_fresh_process(states, targets, targets) == dict.fromkeys(targets, "True")
-
-
-def test_probes_notice_a_patch_of_openrlhf_that_is_not_applied():
-    found = in_fresh_process(states, ["torch", FLASH_ATTN_TARGET], NEED_FLASH_ATTN)
-    assert set(found) == {
-        "openrlhf.utils.deepspeed.deepspeed",
-        "openrlhf.trainer.ppo_utils.replay_buffer",
-    }
-    assert "True" not in found.values(), found
-
-
-def test_the_probe_notices_a_torch_that_still_asks_for_a_device():
-    assert in_fresh_process(states, [], ["torch"]) != {"torch": "True"}
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed, nothing is stubbed"
-)
-def test_openrlhf_cannot_be_imported_without_the_stub():
-    """When this fails, OpenRLHF has made flash-attn optional and the stub can go."""
-    assert in_fresh_process(states, ["torch"], [FLASH_ATTN_TARGET]) == {
-        FLASH_ATTN_TARGET: "ModuleNotFoundError"
-    }
-
-
 def cuda_calls() -> list[Any]:
-    """What OpenRLHF's hard-coded calls return in a prepared process."""
+    """What OpenRLHF's hard-coded calls return."""
     import torch
 
     return [
@@ -74,24 +48,8 @@ def cuda_calls() -> list[Any]:
     ]
 
 
-def prepared_cuda_calls() -> list[Any]:
-    from openrlhf_mtp.upstream.processes import prepare_process
-
-    prepare_process()
-    return cuda_calls()
-
-
-def test_hard_coded_cuda_calls_are_harmless():
-    assert in_fresh_process(prepared_cuda_calls) == ["cpu", None, None, None, False, "cpu"]
-
-
 def adam_and_average() -> dict[str, Any]:
     """The strategy's Adam settings, and a moving average that asks for "cuda" as OpenRLHF's trainer does."""
-    from types import SimpleNamespace
-
-    from openrlhf_mtp.upstream.processes import prepare_process
-
-    prepare_process()
     import torch
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
@@ -113,11 +71,74 @@ def adam_and_average() -> dict[str, Any]:
     }
 
 
-def test_the_strategy_trains_with_torchs_adam_and_averages_on_the_cpu():
-    assert in_fresh_process(adam_and_average) == {
+def look_at_prepared_process() -> dict[str, Any]:
+    """A process as the driver and every worker prepare it."""
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()
+    return {
+        "states": {target: state_of(patch) for target, patch in BY_TARGET.items()},
+        "cuda calls": cuda_calls(),
+        "strategy": adam_and_average(),
+    }
+
+
+def look_at_unprepared_process() -> dict[str, Any]:
+    """A process without any patch; the operator's own function is not called, because it would compile."""
+    import torch
+
+    return {
+        "torch": state_of(BY_TARGET["torch"]),
+        SHM_OP_TARGET: BY_TARGET[SHM_OP_TARGET].probe(SimpleNamespace(build_shm_op=lambda: torch)),
+        FLASH_ATTN_TARGET: state_of(BY_TARGET[FLASH_ATTN_TARGET]),
+    }
+
+
+@pytest.fixture(scope="module")
+def prepared() -> dict[str, Any]:
+    return in_fresh_process(look_at_prepared_process)
+
+
+@pytest.fixture(scope="module")
+def unprepared() -> dict[str, Any]:
+    return in_fresh_process(look_at_unprepared_process)
+
+
+def test_every_patch_is_live_in_a_prepared_process(prepared):
+    assert prepared["states"] == dict.fromkeys(BY_TARGET, "True")
+
+
+def test_hard_coded_cuda_calls_are_harmless(prepared):
+    assert prepared["cuda calls"] == ["cpu", None, None, None, False, "cpu"]
+
+
+def test_the_strategy_trains_with_torchs_adam_and_averages_on_the_cpu(prepared):
+    assert prepared["strategy"] == {
         "adam": {"lr": 0.5, "torch_adam": True},
         "clipping": 2.0,
         "given": {"type": "AdamW", "params": {"lr": 0.5}},
         "average": 0.25,
         "without optimizer": False,
     }
+
+
+def test_probes_notice_a_patch_of_openrlhf_that_is_not_applied():
+    found = in_fresh_process(states, ["torch", FLASH_ATTN_TARGET, SHM_OP_TARGET], STRATEGY_AND_BUFFER)
+    assert set(found) == {
+        "openrlhf.utils.deepspeed.deepspeed",
+        "openrlhf.trainer.ppo_utils.replay_buffer",
+    }
+    assert "True" not in found.values(), found
+
+
+def test_the_probes_notice_a_torch_that_asks_for_a_device_and_an_operator_that_compiles(unprepared):
+    assert unprepared["torch"] != "True"
+    assert unprepared[SHM_OP_TARGET] is False
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed, nothing is stubbed"
+)
+def test_openrlhf_cannot_be_imported_without_the_stub(unprepared):
+    """When this fails, OpenRLHF has made flash-attn optional and the stub can go."""
+    assert unprepared[FLASH_ATTN_TARGET] == "ModuleNotFoundError"
