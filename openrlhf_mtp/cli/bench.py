@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.rollout.bench import Comparison, Workload, compare
+from openrlhf_mtp.rollout.bench import Comparison, Speed, Workload, compare, prepare_process
 
 QUICKSTART = Path("runs/quickstart")
 RESULT = "bench_rollout.json"
@@ -80,6 +81,7 @@ def bench_rollout(
 
     subject = Subject.find(model, head, prompts)
     on_cpu = not torch.cuda.is_available()
+    prepare_process(on_cpu=on_cpu)
     workload = make_workload(subject, max_new_tokens=64 if on_cpu else 256, repeats=repeats)
     mtp = settings_for(subject, on_cpu=on_cpu)
     parameters = count_parameters(subject.policy)
@@ -88,13 +90,20 @@ def bench_rollout(
         mtp = mtp.model_copy(update={"head": None})
         policy, parameters = stand_in(subject, out / "stand_in")
     note = describe(subject, policy, parameters, torch.get_num_threads() if on_cpu else None)
-    comparisons = compare(policy, mtp, workload)
+    comparisons = compare(policy, mtp, workload, show_speed)
     out.mkdir(parents=True, exist_ok=True)
     record = to_json(comparisons, note)
     (out / RESULT).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     Console().print(render(comparisons, note))
     print(f"result: {out / RESULT}")
     return 0
+
+
+def show_speed(speed: Speed) -> None:
+    """A line for each batch that is done, plain text so that it reads the same without a terminal."""
+    setting = "drafted" if speed.acceptance else "plain"
+    rates = ", ".join(f"{rate:.1f}" for rate in speed.tok_s)
+    print(f"{setting}, batch {speed.batch}: {rates} tok/s", file=sys.stderr, flush=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, require_finit
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.upstream.bindings import bind, plain_class
 
-_UPDATES = (("policy", "start_weight_update"), ("head", "start_draft_weight_update"))
-
 
 class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[misc]
     """Runs inside Ray, one per engine; `rollout.engine` makes them.
@@ -86,11 +84,6 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
             plan: `policy` and, when the engine drafts, `head`: what each update receives; without a key that
                 part is left as it is.
         """
-        for part, start in _UPDATES:
-            if part in plan:
-                await self.llm.collective_rpc(start)
-                await self.llm.collective_rpc("update_weights", kwargs={"update_info": plan[part]})
-                await self.llm.collective_rpc("finish_weight_update")
+        reports: list[Any] = await self.llm.collective_rpc("mtp_sync_round", args=(plan,))
         await self.llm.reset_prefix_cache()
-        digests: list[Any] = await self.llm.collective_rpc("mtp_effective_digests")
-        return digests
+        return reports

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -73,31 +73,45 @@ class Comparison:
         return max(self.drafted.tok_s) / min(self.plain.tok_s)
 
 
-def measure(model_dir: Path, mtp: MTPSettings, workload: Workload) -> list[Speed]:
+Report = Callable[[Speed], None]
+"""Called after each batch, so that a long measurement shows where it is."""
+
+
+def measure(model_dir: Path, mtp: MTPSettings, workload: Workload, report: Report) -> list[Speed]:
     """Start one engine in this process, generate everything, and end it.
 
     Args:
         model_dir: policy with its head (`mtp.head`, or the folder `mtp` inside).
         mtp: how to draft; `mtp.rollout.speculate` chooses the setting.
         workload: what to generate, at temperature 1.
+        report: see `Report`.
     """
     engine = _start(model_dir, mtp, workload)
+    speeds = []
     try:
-        return [_measure_batch(engine, batch, workload) for batch in workload.batches]
+        for batch in workload.batches:
+            speeds.append(_measure_batch(engine, batch, workload))
+            report(speeds[-1])
     finally:
         _stop(engine)
+    return speeds
+
+
+def prepare_process(*, on_cpu: bool) -> None:
+    """Set vLLM's environment; call it before anything imports vLLM."""
+    import os
+
+    # one process, so that both settings run under the same conditions
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # without a tokenizer vLLM warns at length; errors are raised anyway
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    prepare_environment(cpu=on_cpu)
 
 
 def _start(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Any:
-    import os
-
     import torch
 
     on_cpu = not torch.cuda.is_available()
-    prepare_environment(cpu=on_cpu)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
-        "0"  # one process, so that both settings run under the same conditions
-    )
     from vllm import LLM
 
     engine = LLM(
@@ -152,8 +166,9 @@ def _generate(engine: Any, batch: int, workload: Workload) -> int:
     return tokens
 
 
-def compare(model_dir: Path, mtp: MTPSettings, workload: Workload) -> list[Comparison]:
+def compare(model_dir: Path, mtp: MTPSettings, workload: Workload, report: Report) -> list[Comparison]:
     """Both settings in turn, in this process: token by token first, then drafted with the head."""
     plain = mtp.model_copy(update={"rollout": mtp.rollout.model_copy(update={"speculate": False})})
-    speeds = zip(measure(model_dir, plain, workload), measure(model_dir, mtp, workload), strict=True)
-    return [Comparison(without.batch, without, drafted) for without, drafted in speeds]
+    without = measure(model_dir, plain, workload, report)
+    drafted = measure(model_dir, mtp, workload, report)
+    return [Comparison(slow.batch, slow, fast) for slow, fast in zip(without, drafted, strict=True)]

@@ -24,11 +24,11 @@ class MTPWorkerExtension:
 
         return engine_manifest(self)
 
-    def mtp_effective_digests(self) -> Any:
-        """Digests of the weights this worker really computes with; see `sync.effective`."""
-        from openrlhf_mtp.sync.effective import effective_digests
+    def mtp_sync_round(self, plan: dict[str, Any]) -> Any:
+        """Receive policy and head, then report what this worker really computes with; see `sync.engine`."""
+        from openrlhf_mtp.sync.engine import receive_round
 
-        return effective_digests(self)
+        return receive_round(self, plan)
 
     def mtp_record_drafts(self, on: bool) -> None:
         """Start or stop keeping every proposal (tests and diagnosis; uses memory)."""
