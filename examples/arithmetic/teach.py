@@ -50,8 +50,8 @@ class Teacher:
 
 
 TEACHERS = (
-    Teacher("careful", worked=1.0, first_exam=140, lowest=0.9, highest=1.0),
-    Teacher("hasty", worked=0.4, first_exam=60, lowest=0.34, highest=0.46),
+    Teacher("careful", worked=1.0, first_exam=140, lowest=0.95, highest=1.0),
+    Teacher("hasty", worked=0.4, first_exam=60, lowest=0.34, highest=0.44),
 )
 
 
