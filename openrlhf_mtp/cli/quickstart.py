@@ -12,6 +12,7 @@ Everything goes into one folder. Run again, it goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 EXAMPLE = Path(__file__).parents[2] / "examples" / "arithmetic"
 JOB = EXAMPLE / "job.yaml"
 SUMMARY = "quickstart.json"
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "DS_ACCELERATOR": "cpu"}
+"""Keeps transformers' bar for one file, and a search for accelerators, out of the lesson's output."""
 
 
 class Quickstart:
@@ -61,7 +64,15 @@ class Quickstart:
         """The example's scripts, as a user would run them."""
         shutil.rmtree(self.policy, ignore_errors=True)
         for script, folder in (("make_data.py", self.data), ("teach.py", self.policy)):
-            subprocess.run([sys.executable, str(EXAMPLE / script), "--out", str(folder)], check=True)
+            command = [
+                sys.executable,
+                "-W",
+                "ignore::FutureWarning",
+                str(EXAMPLE / script),
+                "--out",
+                str(folder),
+            ]
+            subprocess.run(command, check=True, env={**os.environ, **QUIET})
 
     def equip(self) -> None:
         """A fresh head beside a copy of the policy."""
