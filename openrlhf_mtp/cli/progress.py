@@ -43,11 +43,14 @@ class _PlainLines:
     """One line a step, for logs and pipes."""
 
     def __init__(self, title: str, total: int | None) -> None:
-        self._title, self._total, self._start, self._first = title, total, time.time(), None
+        self._title, self._total = title, total
+        self._first: int | None = None
+        self._start = 0.0
 
     def show(self, row: Row) -> None:
         step = int(row[STEP])
-        self._first = step if self._first is None else self._first
+        if self._first is None:  # the start-up before the first row says nothing about the rate
+            self._first, self._start = step, time.time()
         done, left = step - self._first, ""
         if self._total and done:
             left = f"  left {(time.time() - self._start) / done * (self._total - step):.0f} s"
