@@ -24,6 +24,7 @@ from vllm.model_executor.model_loader.mtp_validation import disable_mtp_complete
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from openrlhf_mtp.sync.buckets import damaged, plan, unpack
+from openrlhf_mtp.sync.effective import effective_digests
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
 from openrlhf_mtp.sync.layout import tied_heads
 from openrlhf_mtp.sync.manifest import Manifest
@@ -66,6 +67,21 @@ class MTPUpdateInfo(WeightTransferUpdateInfo):
     bucket_bytes: int
     place: str
     probe: dict[str, Any] | None
+
+
+def receive_round(worker: Any, plan: dict[str, Any]) -> dict[str, Any]:
+    """A worker's whole round, and its report (`sync.effective.effective_digests`).
+
+    One call, so that no step of generation can run in between: a model that is being reloaded has no weights.
+
+    plan: `MTPUpdateInfo` fields under "policy" and, if a head is sent, "head".
+    """
+    for part, start in (("policy", worker.start_weight_update), ("head", worker.start_draft_weight_update)):
+        if part in plan:
+            start()
+            worker.update_weights(plan[part])
+            worker.finish_weight_update()
+    return effective_digests(worker)
 
 
 class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):

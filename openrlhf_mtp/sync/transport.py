@@ -66,8 +66,8 @@ class Alarm:
 class Broadcaster:
     """One rank of the group trainer (rank 0, the only sender) + all engine workers.
 
-    `roles[r]` is a readable name for rank r ("engine 1 worker 0"), used in errors. Building one blocks until all
-    ranks are there. A failure closes the group for good: the run has to end.
+    `role` is a readable name for this rank ("engine 1 worker 0"), used in every rank's errors. Building one blocks
+    until all ranks are there. A failure closes the group for good: the run has to end.
     """
 
     def __init__(
