@@ -235,24 +235,20 @@ def to_json(comparisons: list[Comparison], note: dict[str, Any]) -> dict[str, An
 
 
 def render(comparisons: list[Comparison], note: dict[str, Any]) -> Table:
-    """The table on the terminal."""
-    size = f"{note['parameters'] / 1e6:.0f}M parameters, {note['device']}, vLLM {note['vllm']}, temperature 1"
-    caption = (
-        "tok/s: median of the repeats; ratio: of the medians, in brackets between the extremes of all repeats"
+    """The table on the terminal, 80 columns wide."""
+    title = (
+        f"{note['policy']}\n{note['parameters'] / 1e6:.0f}M parameters, {note['device']}, vLLM {note['vllm']}, "
+        "temperature 1"
     )
-    title = f"{note['policy']}: {size}"
     if note["stand_in"] is not None:
         title += f"\n{note['stand_in']}"
+    caption = (
+        "tok/s: median of the repeats. Ratio: of the medians; range: between the extremes of all repeats.\n"
+        "Length: tokens per target forward. By depth: drafts accepted up to there."
+    )
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for column in (
-        "batch",
-        "plain tok/s",
-        "drafted tok/s",
-        "ratio",
-        "acceptance length",
-        "acceptance by depth",
-    ):
-        table.add_column(column, justify="right")
+    for column in ("batch", "plain tok/s", "drafted tok/s", "ratio", "range", "length", "by depth"):
+        table.add_column(column, justify="right", no_wrap=column in ("range", "by depth"))
     for row in comparisons:
         acceptance = row.drafted.acceptance
         by_depth = [f"{value:.2f}" for name, value in acceptance.items() if "/depth_" in name]
@@ -260,7 +256,8 @@ def render(comparisons: list[Comparison], note: dict[str, Any]) -> Table:
             str(row.batch),
             f"{median(row.plain.tok_s):.1f}",
             f"{median(row.drafted.tok_s):.1f}",
-            f"{row.ratio:.2f}x ({row.ratio_low:.2f}-{row.ratio_high:.2f})",
+            f"{row.ratio:.2f}x",
+            f"{row.ratio_low:.2f}-{row.ratio_high:.2f}",
             f"{acceptance['spec/mean_acceptance_length']:.2f}",
             " ".join(by_depth),
         )

@@ -121,6 +121,7 @@ def _start(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Any:
         enforce_eager=on_cpu,  # compiling for the CPU takes minutes
         max_model_len=workload.longest + mtp.depths + 1,
         enable_prefix_caching=False,
+        use_tqdm_on_load=False,
         seed=0,
     )
     engine.collective_rpc("mtp_probe")

@@ -27,12 +27,12 @@ NOTE: dict[str, Any] = {
 
 
 def test_the_table_says_what_was_measured_and_that_it_is_a_stand_in() -> None:
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(bench.render(ROWS, NOTE))
     text = console.export_text()
     assert "270M parameters, CPU, 2 threads, vLLM 0.29.0, temperature 1" in text
     assert "a stand-in" in text
-    assert "2.50x (1.20-3.60)" in text
+    assert "2.50x │ 1.20-3.60" in text
     assert "0.80 0.50" in text
 
 
