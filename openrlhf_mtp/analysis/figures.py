@@ -20,7 +20,7 @@ from openrlhf_mtp.analysis.summary import OTHER, TIME_PARTS, row_parts
 from openrlhf_mtp.run_folder import Run
 
 Runs = Sequence[Run]
-BINS = 12
+BINS, FEWEST_TOKENS = 12, 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def reward(runs: Runs) -> Figure | None:
 
 
 def acceptance(runs: Runs) -> Figure | None:
-    """Accepted share per depth (engine: solid, trainer's promise: dashed) and tokens per target forward."""
+    """Accepted share per depth, and tokens per target forward (dashed: what the trainer's overlaps promise)."""
     depths = max((_depths(run, metrics.SPEC_ACCEPTANCE_RATE) for run in runs), default=0)
     if depths == 0:
         return None
@@ -52,18 +52,22 @@ def acceptance(runs: Runs) -> Figure | None:
     for number, run in enumerate(runs):
         for j in range(1, depths + 1):
             panel = axes[0] if single else axes[j - 1]
-            colour = style.DEPTH_COLOURS[(j - 1) % len(style.DEPTH_COLOURS)] if single else _colour(number)
+            colour = _depth_colour(j) if single else _colour(number)
             name = f"depth {j}" if single else run.name
             _draw(panel, run, metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, j), colour, name)
-            steps, promised = _promised(run, j)
-            if steps:
-                panel.plot(steps, promised, "--", color=colour, linewidth=1.0, alpha=0.8)
             style.label(panel, "Accepted drafts by depth" if single else f"Accepted at depth {j}", "fraction")
             style.unit_interval(panel)
-        _draw(axes[-1], run, "spec/mean_acceptance_length", _colour(number), run.name)
+        _draw(axes[-1], run, "spec/mean_acceptance_length", _colour(number), "engine" if single else run.name)
+        _draw(
+            axes[-1],
+            run,
+            "mtp/expected_length",
+            _colour(number),
+            "promised" if single else f"{run.name}, promised",
+            "--",
+        )
     style.label(axes[-1], "Mean acceptance length", "tokens per target forward")
-    axes[-1].axhline(depths + 1, color="#999999", linewidth=0.8, linestyle=":")
-    axes[-1].set_ylim(0.95, depths + 1.1)
+    style.lengths(axes[-1], depths)
     for panel in axes:
         style.legend(panel)
     return figure
@@ -144,23 +148,22 @@ def head(runs: Runs) -> Figure | None:
         return None
     figure, axes = style.panels(3)
     depths = max(_depths(run, metrics.MTP_ALPHA) for run in shown)
+    single = len(shown) == 1
     for number, run in enumerate(shown):
         for panel, name in ((axes[0], metrics.MTP_LOSS), (axes[2], "mtp/expected_length")):
             _draw(panel, run, name, _colour(number), run.name)
             _draw(panel, run, f"eval/{name}", _colour(number), "held-out", "--")
-        for j in range(1, depths + 1) if len(shown) == 1 else (1, depths):
+        for j in range(1, depths + 1) if single else sorted({1, depths}):
             name = metrics.depth_metric(metrics.MTP_ALPHA, j)
-            colour = (
-                style.DEPTH_COLOURS[(j - 1) % len(style.DEPTH_COLOURS)]
-                if len(shown) == 1
-                else _colour(number)
-            )
-            _draw(axes[1], run, name, colour, f"depth {j}" if len(shown) == 1 else f"{run.name}, depth {j}")
+            colour = _depth_colour(j) if single else _colour(number)
+            _draw(axes[1], run, name, colour, f"depth {j}" if single else f"{run.name}, depth {j}")
             _draw(axes[1], run, f"eval/{name}", colour, "held-out", "--")
     style.label(axes[0], "Loss of the head", "loss")
+    _scale(axes[0], [value for run in shown for value in run.series(metrics.MTP_LOSS)[1]], "loss")
     style.label(axes[1], "Overlap with the policy", "probability")
     style.label(axes[2], "Expected length", "tokens per target forward")
     style.unit_interval(axes[1])
+    style.lengths(axes[2], depths)
     for panel in axes:
         style.legend(panel)
     return figure
@@ -186,7 +189,8 @@ FIGURES: dict[str, FigureSpec] = {
     "acceptance": FigureSpec(
         "Acceptance",
         "Share of drafts whose token at each depth was accepted, and tokens per target forward. Dashed: what the "
-        "trainer's overlaps promise; engine below promise means a stale or wrong draft. Dotted: the most possible.",
+        "trainer's overlaps promise; an engine well below it drafts with stale or wrong weights. Dotted: the most "
+        "possible.",
         (metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, 1),),
         acceptance,
     ),
@@ -266,21 +270,16 @@ def _colour(number: int) -> str:
     return style.RUN_COLOURS[number % len(style.RUN_COLOURS)]
 
 
+def _depth_colour(j: int) -> str:
+    return style.DEPTH_COLOURS[(j - 1) % len(style.DEPTH_COLOURS)]
+
+
 def _depths(run: Run, base: str) -> int:
     """How many depths a run logged under `base`."""
     depth = 0
     while run.series(metrics.depth_metric(base, depth + 1))[0]:
         depth += 1
     return depth
-
-
-def _promised(run: Run, depth: int) -> tuple[list[float], list[float]]:
-    """Steps and the product of the trainer's overlaps up to `depth`, which the engine's accepted share should meet."""
-    names = [metrics.depth_metric(metrics.MTP_ALPHA, j) for j in range(1, depth + 1)]
-    rows = [row for row in run.rows if all(name in row for name in names)]
-    return [row[metrics.STEP] for row in rows], [
-        float(np.prod([row[name] for name in names])) for row in rows
-    ]
 
 
 def _entropy_points(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -304,10 +303,11 @@ def _per_token(axes: Axes, runs: Runs) -> None:
             entropy, alpha = records.entropy[counted], records.alpha[counted, 0]
             if not len(entropy):
                 continue
-            edges = np.unique(np.quantile(entropy, np.linspace(0, 1, BINS + 1)))
-            group = np.clip(np.digitize(entropy, edges[1:-1]), 0, max(len(edges) - 2, 0))
-            filled = np.unique(group)
-            means = [(entropy[group == g].mean(), alpha[group == g].mean()) for g in filled]
+            group = np.minimum(BINS - 1, BINS * entropy / max(entropy.max(), 1e-9)).astype(int)
+            filled = [g for g in range(BINS) if (group == g).sum() >= FEWEST_TOKENS]
+            means = np.array(
+                [(entropy[group == g].mean(), alpha[group == g].mean()) for g in filled]
+            ).reshape(-1, 2)
             name = f"step {step}" if len(runs) == 1 else f"{run.name}, step {step}"
             axes.plot(
                 *zip(*means, strict=True), dash, color=_colour(number), marker="o", markersize=3, label=name

@@ -92,6 +92,12 @@ def unit_interval(axes: Axes) -> None:
     axes.set_ylim(-0.03, 1.03)
 
 
+def lengths(axes: Axes, depths: int) -> None:
+    """An axis from no gain to the most that `depths` drafts can give, which a dotted line marks."""
+    axes.axhline(depths + 1, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set_ylim(0.95, depths + 1.1)
+
+
 def from_zero(axes: Axes, largest: float) -> None:
     """An axis that starts at 0, so that noise does not fill the panel."""
     axes.set_ylim(0, largest * 1.12 if largest > 0 else 1)
