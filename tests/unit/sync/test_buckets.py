@@ -86,6 +86,7 @@ def test_values_are_cast_to_the_dtype_on_the_wire():
         ([("w", torch.zeros(3))], r"expected w \[2\], got w \[3\]"),
         ([], r"expected w \[2\], got nothing"),
         ([("w", torch.tensor([1.0, torch.nan]))], "w holds NaN or infinite values"),
+        ([("w", torch.tensor([-torch.inf, 1.0]))], "w holds NaN or infinite values"),
         ([("w", torch.tensor([1e38, 1.0]) * 100)], "w holds NaN or infinite values"),
     ],
 )

@@ -163,9 +163,9 @@ def test_an_engine_that_stalls_ends_the_round_within_the_timeout_and_is_named(st
 
 def test_an_engine_that_never_joins_is_named(start: Start):
     job = start(engines=2, is_open=False, timeout_s=1.0)
-    job.engines[1].joins = False
+    job.engines[1].joins = False  # the other engine may notice first; its error names the same rank
     begin = time.monotonic()
-    with pytest.raises(SyncTimeout, match=r"joining the group: .*rank 2 never joined"):
+    with pytest.raises(SyncError, match=r"joining the group: .*rank 2 never joined"):
         job.sync.open()
     assert time.monotonic() - begin < 1.0 + SLACK_S
 
