@@ -30,13 +30,13 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
     gap = summary["metrics"].get("spec/logprob_gap")
     return [
         Goal(
-            "accuracy on held-out problems",
+            "held-out accuracy",
             f"{accuracy['first']:.2f} → {accuracy['last']:.2f}" if accuracy else "not measured",
             f"≤ {ACCURACY_START} → ≥ {ACCURACY_END}",
             bool(accuracy) and accuracy["first"] <= ACCURACY_START and accuracy["last"] >= ACCURACY_END,
         ),
         Goal(
-            "mean acceptance length, first → last",
+            "acceptance length",
             f"{length['first']:.2f} → {length['last']:.2f}, mean {length['mean']:.2f}"
             if length
             else "not measured",
@@ -44,7 +44,7 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
             bool(length) and length["mean"] >= LENGTH,
         ),
         Goal(
-            "mean acceptance length, lowest",
+            "  lowest step",
             f"{length['min']:.2f}, {length['min'] / length['first']:.0%} of the start"
             if length
             else "not measured",
@@ -52,9 +52,9 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
             bool(length) and length["min"] >= LENGTH_KEPT * length["first"],
         ),
         Goal(
-            "log-prob gap, engine and trainer",
-            f"{gap['max']:.4f}" if gap else "not measured",
-            f"≤ {LOGPROB_GAP} in every step",
+            "log-prob gap",
+            f"≤ {gap['max']:.4f} nat" if gap else "not measured",
+            f"≤ {LOGPROB_GAP} nat",
             bool(gap) and gap["max"] <= LOGPROB_GAP,
         ),
     ]
@@ -70,9 +70,9 @@ def render(
     for goal in reached:
         table.add_row(goal.name, goal.measured, goal.promised, "yes" if goal.met else "MISSED")
     shares = ", ".join(f"{part} {share:.0%}" for part, share in summary["time_share"].items())
-    table.add_row("time of an RL step", shares)
+    table.add_row("share of RL time", shares)
     table.add_row("wall time", _stage_times(seconds))
-    table.add_row("peak memory of all processes", f"{peak_bytes / 2**30:.1f} GiB")
+    table.add_row("peak memory", f"{peak_bytes / 2**30:.1f} GiB")
     return table
 
 
