@@ -46,7 +46,7 @@ class LocalEngine:
 class Job:
     """Trainer copies of policy and head, one engine, and an open sync between them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int = 1) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -56,7 +56,8 @@ class Job:
 
         self.policy = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.head = load_head(folder / "mtp", self.policy.config, dtype=torch.float32, device="cpu")
-        self.llm = start_engine(folder)
+        several = {"tensor_parallel_size": workers, "distributed_executor_backend": "mp"}
+        self.llm = start_engine(folder, **(several if workers > 1 else {}))
         self.engine = LocalEngine(self.llm)
         self.settings = SyncSettings(bucket_mib=1, timeout_s=30)
         self.head_source = _source(lambda: named_tensors(self.head))
@@ -120,9 +121,9 @@ def _source(parameters: Callable[[], Any]) -> Any:
     return WeightSource(Manifest(specs), parameters)
 
 
-def sync_twice(folder: str) -> dict[str, Any]:
+def sync_twice(folder: str, workers: int) -> dict[str, Any]:
     """Two rounds after two updates; what was measured before and after, and what it took."""
-    job = Job(Path(folder))
+    job = Job(Path(folder), workers)
     job.sync.open()
     gaps, reports = [job.gap()], []
     for _ in range(2):
@@ -143,16 +144,22 @@ def sync_twice(folder: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"),
-    [("qwen2", {}), ("qwen2_tied", SIX_LAYERS), ("qwen3", {}), ("llama", {}), ("mistral", {})],
-    ids=["qwen2", "qwen2 tied, 6 layers", "qwen3", "llama", "mistral"],
+    ("family", "changes", "workers"),
+    [
+        pytest.param("qwen2", {}, 1, id="qwen2"),
+        pytest.param("qwen2_tied", SIX_LAYERS, 1, id="qwen2, tied, 6 layers"),
+        pytest.param("qwen2_tied", {}, 2, id="qwen2, tied, 2 workers"),
+        pytest.param("qwen3", {}, 1, id="qwen3"),
+        pytest.param("llama", {}, 1, id="llama"),
+        pytest.param("mistral", {}, 1, id="mistral"),
+    ],
 )
 def test_after_a_round_the_engine_computes_what_the_trainer_does(
-    family: str, changes: dict[str, Any], tmp_path: Path
+    family: str, changes: dict[str, Any], workers: int, tmp_path: Path
 ):
     """Verification passes, and the prompt's log-probs, stale before, agree; the number of calls is constant."""
     write_checkpoint(tmp_path, {**FAMILIES[family], **changes})
-    found = in_engine_process(__file__, "sync_twice", str(tmp_path))
+    found = in_engine_process(__file__, "sync_twice", str(tmp_path), workers)
     start, stale, synced, stale_again, synced_again = found["gaps"]
     assert max(start, synced, synced_again) < TOLERANCE
     assert min(stale, stale_again) > 0.1
