@@ -26,7 +26,7 @@ from openrlhf_mtp.cli.processes import peak_memory
 from openrlhf_mtp.cli.quickstart_table import goals, render
 from openrlhf_mtp.cli.stages import Stage, run_stages
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.run_folder import REPORT, RunFolderError, read_run
+from openrlhf_mtp.run_folder import REPORT, RunFolderError, claim, read_run
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "arithmetic"
@@ -122,26 +122,37 @@ def run_quickstart(out: Path, *, overwrite: bool = False, verbose: bool = False)
         verbose: show the output of Ray's workers.
 
     Raises:
-        RunFolderError: the example is not there (the package was installed without its sources).
+        RunFolderError: the example is not there (the package was installed without its sources), or `out` cannot
+            be written to.
     """
     if not JOB.is_file():
         raise RunFolderError(f"{EXAMPLE} is missing; the quickstart runs from a clone of the repository")
     console = Console(stderr=True)
     marks = out / ".stages"
+    claim(out, resume=True)
     if overwrite:
         shutil.rmtree(marks, ignore_errors=True)
+        (out / SUMMARY).unlink(missing_ok=True)
     quickstart = Quickstart(out, verbose=verbose)
     with peak_memory() as peak:
         seconds = run_stages(quickstart.stages(), marks, console)
+    peak_gib = max(peak.bytes / 2**30, _peak_of_earlier_stages(out / SUMMARY))
     summary = summarize(read_run(quickstart.trained))
     reached = goals(summary)
     record = {
         "seconds": seconds,
-        "peak_memory_gib": peak.bytes / 2**30,
+        "peak_memory_gib": peak_gib,
         "goals": {goal.name: goal.met for goal in reached},
         "rl": summary,
     }
     (out / SUMMARY).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    Console().print(render(reached, summary, seconds, peak.bytes))
+    Console().print(render(reached, summary, seconds, peak_gib))
     print(f"report: {quickstart.trained / REPORT}\nhead's report: {quickstart.pretrained / REPORT}")
     return 0 if all(goal.met for goal in reached) else 1
+
+
+def _peak_of_earlier_stages(record: Path) -> float:
+    """GiB that an earlier call measured, whose stages this one may have skipped; 0 without one."""
+    return (
+        float(json.loads(record.read_text(encoding="utf-8"))["peak_memory_gib"]) if record.exists() else 0.0
+    )

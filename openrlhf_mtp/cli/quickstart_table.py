@@ -61,7 +61,7 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
 
 
 def render(
-    reached: Sequence[Goal], summary: Mapping[str, Any], seconds: Mapping[str, float], peak_bytes: int
+    reached: Sequence[Goal], summary: Mapping[str, Any], seconds: Mapping[str, float], peak_gib: float
 ) -> Table:
     """The closing table."""
     table = Table(title="quickstart", title_justify="left", show_edge=False, pad_edge=False)
@@ -72,7 +72,7 @@ def render(
     shares = ", ".join(f"{part} {share:.0%}" for part, share in summary["time_share"].items())
     table.add_row("share of RL time", shares)
     table.add_row("wall time", _stage_times(seconds))
-    table.add_row("peak memory", f"{peak_bytes / 2**30:.1f} GiB")
+    table.add_row("peak memory", f"{peak_gib:.1f} GiB")
     return table
 
 

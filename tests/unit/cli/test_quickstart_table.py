@@ -51,7 +51,7 @@ def test_what_was_not_measured_was_not_kept():
 def test_the_table_shows_shares_times_and_memory():
     summary = {"metrics": KEPT, "time_share": {"rollout": 0.5, "sync": 0.1}}
     screen = io.StringIO()
-    table = render(goals(summary), summary, {"teach": 60.0, "train": 120.0}, 5 * 2**30)
+    table = render(goals(summary), summary, {"teach": 60.0, "train": 120.0}, 5.0)
     Console(file=screen, width=120).print(table)
     for shown in ("0.40 → 0.90", "rollout 50%, sync 10%", "180 s (teach 60, train 120)", "5.0 GiB"):
         assert shown in screen.getvalue()
