@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from openrlhf_mtp.config.mtp import GuardSettings
@@ -40,24 +39,25 @@ class EngineMonitor:
         self._fetch = fetch
         self._last = fetch(engines)
 
-    def measure(
-        self, step: int, rollout_seconds: float, trainer: Mapping[str, float] = MappingProxyType({})
-    ) -> dict[str, float]:
-        """Metrics since the last call; `rollout_seconds` = 0 discards what was counted (an evaluation).
+    def measure(self, rollout_seconds: float) -> dict[str, float]:
+        """Metrics since the last call.
 
         Args:
-            step: the step they belong to, for messages.
-            rollout_seconds: wall time of the step's generation.
-            trainer: metrics the trainer has measured already; the guard watches `spec/logprob_gap` among them.
-
-        Raises:
-            AcceptanceCollapse: see `rollout.guard`.
+            rollout_seconds: wall time of the step's generation; 0 discards what was counted (an evaluation).
         """
         now = self._fetch(self.engines)
         deltas = [later.since(earlier) for later, earlier in zip(now, self._last, strict=True)]
         self._last = now
-        if rollout_seconds == 0:
-            return {}
-        row = rollout_metrics(deltas, wall_seconds=rollout_seconds)
-        self.guard.update(step, {**trainer, **row})
-        return row
+        return rollout_metrics(deltas, wall_seconds=rollout_seconds) if rollout_seconds > 0 else {}
+
+    def check(self, step: int, row: Mapping[str, float]) -> None:
+        """Stop the run if this step's row says so; call it once the row is written, which is the evidence.
+
+        Args:
+            step: for the message.
+            row: the step's metrics, the engines' and the trainer's (`spec/logprob_gap` has a limit, too).
+
+        Raises:
+            AcceptanceCollapse: see `rollout.guard`.
+        """
+        self.guard.update(step, row)

@@ -10,15 +10,16 @@ from typing import Any, Protocol
 class RolloutMonitor(Protocol):
     """What the controller asks of the rollout side; training and rollout do not import each other."""
 
-    def measure(
-        self, step: int, rollout_seconds: float, trainer: Mapping[str, float] = ...
-    ) -> dict[str, float]:
+    def measure(self, rollout_seconds: float) -> dict[str, float]:
         """Metrics of the engines since the last call.
 
         Args:
-            step: the step they belong to, for messages.
             rollout_seconds: wall time of the generation; 0 discards what was counted (an evaluation).
-            trainer: metrics of the step so far; a limit on `spec/logprob_gap` is enforced on them.
+        """
+        ...
+
+    def check(self, step: int, row: Mapping[str, float]) -> None:
+        """Look at a step's metrics.
 
         Raises:
             RuntimeError: acceptance has collapsed, or the log-prob gap is above the job's limit.

@@ -59,10 +59,11 @@ class MeasuredTraining:
         status.update(ray.get(self.actor_model_group.async_run_method(method_name="get_sync_report"))[0])  # type: ignore[attr-defined]
         rollout_seconds = status["timing/generation"]
         row = step_row(status, step_seconds=time.time() - self._step_started)
-        row.update(self.monitor.measure(global_step, rollout_seconds, row))
+        row.update(self.monitor.measure(rollout_seconds))
         self._step_started = time.time()
         self.writer.append({metrics.STEP: global_step, **row})
         require_finite(row, step=global_step, where="metrics")
+        self.monitor.check(global_step, row)
         super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]
 
 
@@ -121,7 +122,7 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
         else:
             self.writer.append({metrics.STEP: global_step, **row})
         self._evaluated_at = global_step
-        self.monitor.measure(global_step, 0.0)  # the evaluation's drafts do not count for the next step
+        self.monitor.measure(0.0)  # the evaluation's drafts do not count for the next step
         self._step_started = time.time()
         return logs
 

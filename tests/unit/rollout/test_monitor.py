@@ -17,29 +17,31 @@ def monitor(readings: list[EngineCounters], settings: GuardSettings | None = Non
 
 def test_each_call_reports_what_happened_since_the_last() -> None:
     watched = monitor([after(0, 0), after(10, 5), after(30, 20)])
-    assert watched.measure(1, 1.0)["spec/mean_acceptance_length"] == pytest.approx(1.5)
-    assert watched.measure(2, 1.0)["spec/mean_acceptance_length"] == pytest.approx(1.75)
+    assert watched.measure(1.0)["spec/mean_acceptance_length"] == pytest.approx(1.5)
+    assert watched.measure(1.0)["spec/mean_acceptance_length"] == pytest.approx(1.75)
 
 
 def test_an_evaluation_is_left_out_of_the_next_step() -> None:
     watched = monitor([after(0, 0), after(100, 0), after(110, 10)])
-    assert watched.measure(1, 0.0) == {}
-    assert watched.measure(1, 1.0)["spec/mean_acceptance_length"] == pytest.approx(2.0)
+    assert watched.measure(0.0) == {}
+    assert watched.measure(1.0)["spec/mean_acceptance_length"] == pytest.approx(2.0)
 
 
 def test_what_ran_before_the_monitor_is_not_counted() -> None:
     watched = monitor([after(50, 0), after(60, 10)])
-    assert watched.measure(1, 1.0)["spec/drafts"] == 10.0
+    assert watched.measure(1.0)["spec/drafts"] == 10.0
 
 
 def test_a_collapse_ends_the_run() -> None:
     watched = monitor([after(0, 0), after(10, 10), after(20, 10)], GuardSettings(patience=1))
-    watched.measure(1, 1.0)
+    watched.check(1, watched.measure(1.0))
+    row = watched.measure(1.0)
     with pytest.raises(AcceptanceCollapse):
-        watched.measure(2, 1.0)
+        watched.check(2, row)
 
 
 def test_the_trainers_log_prob_gap_is_under_guard_too() -> None:
     watched = monitor([after(0, 0), after(10, 10)], GuardSettings(max_logprob_gap=0.02))
+    row = {**watched.measure(1.0), "spec/logprob_gap": 0.03}
     with pytest.raises(AcceptanceCollapse, match=r"0\.0300 nats"):
-        watched.measure(1, 1.0, {"spec/logprob_gap": 0.03})
+        watched.check(1, row)
