@@ -40,10 +40,12 @@ def generate_responses(
     """
     import ray
     from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
     placements = Placements(PLACEMENT_TIMEOUT_S)
     engines = _engines(args, mtp, placements)
-    parameters = SamplingParams(detokenize=False, **sampling)
+    # with n > 1, any other kind of output leaves out the samples that ended before the last one
+    parameters = SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("responses", total=sum(len(shards[number]) for number in missing))
         for number in missing:
@@ -56,6 +58,7 @@ def generate_responses(
             responses: list[Response] = []
             for at, reference in enumerate(references):
                 request = ray.get(reference)
+                assert len(request.outputs) == parameters.n, "a sample of the prompt is missing"
                 responses += [
                     Response(
                         number * prompts_per_shard + at, tuple(request.prompt_token_ids), tuple(one.token_ids)

@@ -61,7 +61,9 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     assert pretrained.code == 0, pretrained.output[-3000:]
     assert pretrained.leftovers == []
     head_rows = rl_jobs.rows(assets / "pre")
-    assert len(head_rows) == 6, "three passes over 42 responses in batches of 16"
+    shard = (assets / "pre" / "responses" / "shard-00000.jsonl").read_text().splitlines()
+    assert len(shard) == 2 * rl_jobs.PROMPTS, "every sample of every prompt, not only the last to end"
+    assert len(head_rows) == 6, "three passes over 44 responses in batches of 16"
     assert head_rows[-1]["eval/mtp/expected_length"] > 1
 
     calls = assets / "reward_calls"
