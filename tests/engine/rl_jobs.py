@@ -132,7 +132,7 @@ def run(folder: Path, *words: str, timeout_s: float = 240) -> Finished:
     return Finished(process.returncode, output, processes_of_session(process.pid))
 
 
-def processes_of_session(session: int, wait_s: float = 10.0) -> list[str]:
+def processes_of_session(session: int, wait_s: float = 30.0) -> list[str]:
     """Command lines of processes that still run in a session, after giving them a moment to end."""
     end = time.monotonic() + wait_s
     while True:
