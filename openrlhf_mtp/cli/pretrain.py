@@ -112,6 +112,7 @@ def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
             "policy": policy_fingerprint(args.actor.model_name_or_path),
             "prompts": prompts_fingerprint(prompts),
             "sampling": sampling,
+            "prompts_per_shard": PROMPTS_PER_SHARD,
         },
     )
     shards = [prompts[at : at + PROMPTS_PER_SHARD] for at in range(0, len(prompts), PROMPTS_PER_SHARD)]

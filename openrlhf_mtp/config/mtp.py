@@ -151,7 +151,7 @@ class PretrainSettings(Settings):
         unit="fraction",
         help="share of the prompts kept for evaluation and never trained on",
         gt=0,
-        lt=1,
+        le=0.5,
     )
     max_new_tokens: int | None = knob(
         None, unit="tokens", help="longest generated response; unset takes rollout.max_new_tokens", ge=1

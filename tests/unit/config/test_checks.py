@@ -181,12 +181,6 @@ def test_what_needs_cuda_is_refused_without_it_and_allowed_with_it(problems, ove
     assert not any(text.startswith(f"error: {setting}: ") for text in problems(override, gpus=8))
 
 
-def test_zero_3_on_several_ranks_without_cuda_is_refused_with_the_reason(problems):
-    found = problems("ds.zero_stage=3", "actor.num_gpus_per_node=2")
-    assert any("ZeRO-3 over gloo ended in NaN in 2 of 5 prototype runs" in text for text in found)
-    assert problems("ds.zero_stage=3") == []
-
-
 def test_nccl_is_refused_where_trainer_and_engine_share_a_gpu(problems):
     found = problems("mtp.sync.backend=nccl", "train.colocate_all=true", gpus=1)
     assert any("NCCL refuses two processes on one GPU" in text for text in found)
