@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -205,6 +206,8 @@ def bench_rollout_command(
 
 def main() -> None:
     """The console script: a known problem is one block of text, never a traceback."""
+    # OpenRLHF requires the pynvml package, at whose sight torch prints this
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     try:
         app()
     except KeyboardInterrupt:
