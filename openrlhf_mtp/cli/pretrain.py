@@ -18,8 +18,6 @@ from openrlhf_mtp.run_folder import RunWriter, read_run
 PROMPTS_PER_SHARD = 256
 """Responses are written in shards of this many prompts; a run that is cut off loses at most one."""
 
-HEAD_FOLDER = "head"
-
 
 def run_pretrain(
     job: Job, out: Path, *, resume: bool = False, overwrite: bool = False, verbose: bool = False
