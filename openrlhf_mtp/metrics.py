@@ -30,7 +30,15 @@ class Metric:
 STEP = "step"
 MTP_LOSS = "mtp/loss"
 MTP_ALPHA = "mtp/alpha"
+MTP_ALPHA_GREEDY = "mtp/alpha_greedy"
+MTP_REACH = "mtp/reach"
+MTP_EXPECTED_LENGTH = "mtp/expected_length"
+MTP_COEFFICIENT = "mtp/coefficient"
+OCC_ALIGNMENT = "occ/alignment"
+OCC_MAGNITUDE = "occ/magnitude"
 SPEC_ACCEPTANCE_RATE = "spec/acceptance_rate"
+SPEC_LENGTH = "spec/mean_acceptance_length"
+SPEC_ALPHA_GAP = "spec/alpha_gap"
 ROLLOUT_TOK_S = "perf/rollout_tok_s"
 
 _DEPTH = "/depth_{j}"
@@ -74,17 +82,56 @@ METRICS: tuple[Metric, ...] = (
         MTP_ALPHA + _DEPTH, "probability", "Overlap sum_v min(p, q) at depth j, at the rollout's temperature"
     ),
     Metric(
-        "mtp/expected_length",
+        MTP_ALPHA_GREEDY + _DEPTH,
+        "probability",
+        "p(argmax q) at depth j: what a greedy draft of the same head would be accepted with",
+    ),
+    Metric(
+        MTP_REACH + _DEPTH,
+        "probability",
+        "Promised share of drafts accepted through depth j, comparable with spec/acceptance_rate/depth_j",
+    ),
+    Metric(
+        MTP_EXPECTED_LENGTH,
         "token",
         "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward the head promises",
     ),
-    Metric("mtp/coefficient", "1", "Factor on the MTP loss that reaches the policy; 0 when detached"),
+    Metric(
+        MTP_COEFFICIENT,
+        "1",
+        "Factor on the MTP loss that reaches the policy, mean over depths; 0 when detached",
+    ),
+    Metric(
+        MTP_COEFFICIENT + _DEPTH,
+        "1",
+        "Factor at depth j; below 0 it turns against the policy gradient of the head",
+    ),
+    Metric(
+        "mtp/joint_loss", "loss", "MTP loss that reaches the policy, before its coefficient; joint regimes"
+    ),
+    Metric(
+        "mtp/advantage_weight_max", "1", "Largest weight a token of the head's loss got from its advantage"
+    ),
+    Metric(
+        "mtp/advantage_fallback",
+        "fraction",
+        "Updates whose advantages gave no token a weight, so that all weighed the same",
+    ),
+    Metric(
+        OCC_ALIGNMENT + _DEPTH,
+        "nat^2",
+        "Mean of delta_RL * delta_MTP over action tokens; its sign is the coefficient's",
+    ),
+    Metric(OCC_MAGNITUDE + _DEPTH, "nat^2", "Mean of delta_MTP^2 over action tokens"),
     Metric("mtp/grad_norm", "norm", "L2 norm of the head's gradient before its own clipping"),
     Metric("mtp/lr", "1", "Learning rate of the head"),
     Metric("mtp/anchors", "count", "Anchors the loss counted over all ranks"),
     Metric("mtp/entropy", "nat", "Mean entropy of the policy at counted anchors"),
     Metric("eval/mtp/loss", "loss", "Loss of the MTP head on held-out responses"),
     Metric("eval/mtp/alpha" + _DEPTH, "probability", "Overlap at depth j on held-out responses"),
+    Metric(
+        "eval/" + MTP_ALPHA_GREEDY + _DEPTH, "probability", "p(argmax q) at depth j on held-out responses"
+    ),
     Metric("eval/mtp/expected_length", "token", "Expected tokens per target forward on held-out responses"),
     # Speculative decoding, seen by the engines
     Metric(SPEC_ACCEPTANCE_RATE, "fraction", "Drafted tokens the target accepted"),
@@ -93,7 +140,12 @@ METRICS: tuple[Metric, ...] = (
         "fraction",
         "Drafts whose token at depth j was accepted (all before it were)",
     ),
-    Metric("spec/mean_acceptance_length", "token", "Tokens per target forward: 1 + accepted / drafts"),
+    Metric(SPEC_LENGTH, "token", "Tokens per target forward: 1 + accepted / drafts"),
+    Metric(
+        SPEC_ALPHA_GAP,
+        "fraction",
+        "Accepted share of drafted tokens that the trainer's overlaps promise, minus the engines' own",
+    ),
     Metric("spec/drafts", "count", "Drafts verified in the step, all engines"),
     Metric("spec/logprob_gap", "nat", "Mean |engine log-prob - trainer log-prob| over action tokens"),
     Metric("spec/logprob_gap_max", "nat", "Largest |engine log-prob - trainer log-prob| of the step"),
