@@ -3,7 +3,7 @@
     run.yaml            the resolved job; `openrlhf-mtp train run.yaml` runs it again
     command.txt         argv, package versions, git revision
     metrics.jsonl       one line a step, names from `openrlhf_mtp.metrics`
-    records/*.npz       per-anchor entropy and overlap of some steps (see `write_records`)
+    records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.records`)
     summary.json        what the run came to
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
     figures/, report.html   written by `openrlhf_mtp.analysis`
@@ -25,21 +25,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from openrlhf_mtp import metrics
 from openrlhf_mtp.provenance import git_revision, installed_versions
+from openrlhf_mtp.records import RECORDS, Records, drop_records, read_records
 
 RUN_YAML = "run.yaml"
 COMMAND = "command.txt"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
-RECORDS = "records"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"
 REPORT = "report.html"
@@ -52,21 +50,11 @@ class RunFolderError(ValueError):
 
 
 @dataclass(frozen=True)
-class Records:
-    """Per-anchor values of one step: the policy's `entropy[N]` (nat) and the head's overlap `alpha[N, k]`.
-
-    `alpha[:, j - 1]` is depth j; NaN where the anchor does not count at that depth.
-    """
-
-    entropy: NDArray[np.float32]
-    alpha: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Run:
     """A run folder as read back; empty fields where the file is missing. `warnings` says what could not be read.
 
-    `name` is what legends and tables call the run: its folder's name unless the reader chose another.
+    `name` is what legends and tables call the run: its folder's name unless the reader chose another. `records` and
+    `held_out` are the recorded anchors by step, of the rollout and of held-out prompts.
     """
 
     path: Path
@@ -76,6 +64,7 @@ class Run:
     rows: list[Row] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     records: dict[int, Records] = field(default_factory=dict)
+    held_out: dict[int, Records] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -216,20 +205,7 @@ class RunWriter:
         kept = [row for row in rows if row[metrics.STEP] <= after_step]
         _write_whole(self._metrics, "".join(_encoded(row) for row in kept))
         self._last_step = int(kept[-1][metrics.STEP]) if kept else -1
-        for path in (self.out / RECORDS).glob("step_*.npz"):
-            if _step_of(path) > after_step:
-                path.unlink()
-
-
-def write_records(out: Path, step: int, entropy: NDArray[Any], alpha: NDArray[Any]) -> None:
-    """Keep per-anchor `entropy[N]` and `alpha[N, k]` of one step, for the figure of entropy against acceptance."""
-    if entropy.ndim != 1 or alpha.ndim != 2 or len(entropy) != len(alpha):
-        raise ValueError(f"expected entropy [N] and alpha [N, k], got {entropy.shape} and {alpha.shape}")
-    folder = out / RECORDS
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".step_{step:06d}.npz"
-    np.savez_compressed(partial, entropy=entropy.astype(np.float32), alpha=alpha.astype(np.float32))
-    partial.replace(folder / f"step_{step:06d}.npz")
+        drop_records(self.out, after_step=after_step)
 
 
 def read_run(path: Path) -> Run:
@@ -254,7 +230,8 @@ def read_run(path: Path) -> Run:
         command=command.read_text(encoding="utf-8") if command.exists() else "",
         rows=rows,
         summary=summary,
-        records=_read_records(path / RECORDS, warnings),
+        records=read_records(path, "rollout", warnings.append),
+        held_out=read_records(path, "heldout", warnings.append),
         warnings=warnings,
     )
 
@@ -304,18 +281,3 @@ def _parsed(path: Path, parse: Any, broken: type[Exception], warnings: list[str]
         return content
     warnings.append(f"{path.name} could not be read and was left out")
     return {}
-
-
-def _read_records(folder: Path, warnings: list[str]) -> dict[int, Records]:
-    found = {}
-    for path in sorted(folder.glob("step_*.npz")):
-        try:
-            with np.load(path) as stored:
-                found[_step_of(path)] = Records(entropy=stored["entropy"], alpha=stored["alpha"])
-        except (OSError, ValueError, KeyError, EOFError):
-            warnings.append(f"{RECORDS}/{path.name} could not be read and was left out")
-    return found
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step_"))

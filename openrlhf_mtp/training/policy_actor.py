@@ -20,7 +20,7 @@ from torch import Tensor
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.alignment import action_positions
-from openrlhf_mtp.run_folder import write_records
+from openrlhf_mtp.records import write_records
 from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.finite import require_finite

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.metrics import UnknownMetric
-from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter, claim, read_run, write_records
+from openrlhf_mtp.records import write_records
+from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter, claim, read_run
 
 
 def test_a_row_comes_back_as_it_was_logged(tmp_path):
@@ -52,12 +53,13 @@ def test_resuming_drops_the_steps_that_will_be_run_again(tmp_path):
     with RunWriter(tmp_path) as writer:
         for step in (1, 2, 3):
             writer.append({"step": step, "policy/reward": step / 10})
-            write_records(writer.out, step, np.zeros(4), np.zeros((4, 3)))
+            for split in ("rollout", "heldout"):
+                write_records(writer.out, step, *np.zeros((3, 4, 2)), split=split)
     with RunWriter(tmp_path, after_step=2) as writer:
         writer.append({"step": 3, "policy/reward": 0.9})
     run = read_run(tmp_path)
     assert run.series("policy/reward") == ([1, 2, 3], [0.1, 0.2, 0.9])
-    assert sorted(run.records) == [1, 2]
+    assert (sorted(run.records), sorted(run.held_out)) == ([1, 2], [1, 2])
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_from_nothing(tmp_path):
@@ -101,16 +103,6 @@ def test_tensorboard_shows_what_was_logged(tmp_path):
         writer.append({"step": 7, "policy/reward": 0.5})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("policy/reward")
     assert [(event.step, event.value) for event in events] == [(7, 0.5)]
-
-
-def test_records_need_matching_shapes(tmp_path):
-    with RunWriter(tmp_path) as writer:
-        write_records(writer.out, 3, np.arange(5.0), np.full((5, 2), np.nan))
-        with pytest.raises(ValueError, match="expected entropy"):
-            write_records(writer.out, 4, np.arange(5.0), np.zeros((4, 2)))
-    records = read_run(tmp_path).records
-    assert records[3].entropy.tolist() == [0, 1, 2, 3, 4]
-    assert np.isnan(records[3].alpha).all()
 
 
 def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
