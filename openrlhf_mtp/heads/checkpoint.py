@@ -41,9 +41,9 @@ class StoredTensor:
 
 
 def named_tensors(head: MTPHead) -> Iterator[tuple[str, Tensor]]:
-    """The head's parameters under their checkpoint names."""
-    for name, parameter in head.named_parameters():
-        yield _PREFIX + name, parameter
+    """The head's parameters, and what else its state consists of (a router's bias), under their checkpoint names."""
+    for name, tensor in head.state_dict(keep_vars=True).items():
+        yield _PREFIX + name, tensor
 
 
 def save_head(folder: PathLike, head: MTPHead) -> None:
@@ -97,6 +97,26 @@ def head_tensor_specs(folder: PathLike) -> dict[str, StoredTensor]:
         ) from error
 
 
+def read_head(folder: PathLike, trunk_config: Any) -> tuple[HeadConfig, dict[str, Tensor]]:
+    """A head's configuration and its tensors as they are in the file, after every check.
+
+    Args:
+        folder: the head's folder.
+        trunk_config: the policy's Hugging Face configuration.
+
+    Raises:
+        FileNotFoundError: no head there.
+        HeadMismatch: another family, another width or vocabulary, a truncated file, or tensors that are missing,
+            unknown or of another shape; every difference is listed with both sides.
+    """
+    config = read_head_config(folder)
+    _refuse(folder, _trunk_differences(config, trunk_config))
+    expected = expected_shapes(config)
+    stored = {name: spec.shape for name, spec in head_tensor_specs(folder).items()}
+    _refuse(folder, tensor_differences(stored, expected))
+    return config, load_file(Path(folder) / WEIGHTS_FILE)
+
+
 def load_head(
     folder: PathLike, trunk_config: Any, *, dtype: torch.dtype, device: torch.device | str | int
 ) -> MTPHead:
@@ -110,20 +130,28 @@ def load_head(
 
     Raises:
         FileNotFoundError: no head there.
-        HeadMismatch: another family, another width or vocabulary, a truncated file, or tensors that are missing,
-            unknown or of another shape; every difference is listed with both sides.
+        HeadMismatch: as `read_head`.
     """
-    config = read_head_config(folder)
-    _refuse(folder, _trunk_differences(config, trunk_config))
+    config, tensors = read_head(folder, trunk_config)
+    head = assembled(config, tensors)
+    return head.to(device, dtype).requires_grad_(True)
+
+
+def assembled(config: HeadConfig, tensors: Mapping[str, Tensor]) -> MTPHead:
+    """The head of exactly these tensors (checkpoint names), which it shares."""
     with torch.device("meta"):
         head = MTPHead(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in named_tensors(head)}
-    stored = {name: spec.shape for name, spec in head_tensor_specs(folder).items()}
-    _refuse(folder, _tensor_differences(stored, expected))
-    tensors = load_file(Path(folder) / WEIGHTS_FILE)
-    state = {name.removeprefix(_PREFIX): tensor.to(device, dtype) for name, tensor in tensors.items()}
-    head.load_state_dict(state, assign=True)
-    return head.requires_grad_(True)
+    head.load_state_dict(
+        {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}, assign=True
+    )
+    return head
+
+
+def expected_shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of such a head, by checkpoint name."""
+    with torch.device("meta"):
+        head = MTPHead(config)
+    return {name: tuple(tensor.shape) for name, tensor in named_tensors(head)}
 
 
 def _refuse(folder: PathLike, differences: list[str]) -> None:
@@ -142,12 +170,12 @@ def _trunk_differences(head: HeadConfig, trunk_config: Any) -> list[str]:
         for name in ("hidden_size", "vocab_size")
         if vars(head.model)[name] != vars(trunk_config)[name]
     ] + [
-        f"model_type: the head is for {head.model.model_type}, the policy is {trunk_config.model_type}"
-        for _ in range(head.model.model_type != trunk_config.model_type)
+        f"model_type: the head is for {head.trunk_model_type}, the policy is {trunk_config.model_type}"
+        for _ in range(head.trunk_model_type != trunk_config.model_type)
     ]
 
 
-def _tensor_differences(
+def tensor_differences(
     stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
     """Every tensor that is missing, unknown or of another shape."""

@@ -5,6 +5,8 @@ reads, plus an `mtp` object of ours:
 
     {"model_type": "qwen2", "architectures": ["EagleMTPDraft"], "num_hidden_layers": 1, "hidden_size": 896, ...,
      "mtp": {"format": 1, "depths": 3, "num_layers": 1, "trunk_model_type": "qwen2"}}
+
+A head that was taken over from a checkpoint's own also has `"layout": "mimo"`, a name of `layouts.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrlhf_mtp.heads.families import Family, family_of
+from openrlhf_mtp.heads.layouts import LAYOUTS, Layout, Wiring
 
 ARCHITECTURE = "EagleMTPDraft"
 """The draft class that our vLLM plugin registers; vLLM insists on the prefix "Eagle"."""
@@ -30,12 +33,16 @@ class HeadConfig:
     Attributes:
         depths: k, the depths it was made for; fewer or more can be drafted with the same parameters.
         num_layers: blocks; depth j uses block (j - 1) % num_layers.
-        model: the trunk family's configuration of one block's decoder layer (transformers' config object).
+        model: configuration of one block's decoder layer (transformers' config object).
+        trunk_model_type: the trunk's family; that of `model` unless the trunk has experts and the block has none.
+        layout: name of the native layout the head came from, or None for one of our own.
     """
 
     depths: int
     num_layers: int
     model: Any
+    trunk_model_type: str
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         if self.depths < 1:
@@ -46,20 +53,39 @@ class HeadConfig:
                 "(j - 1) % num_layers and the rest would never run"
             )
 
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise ValueError(
+                f"layout: got {self.layout!r}, expected one of {', '.join(LAYOUTS)}; this head was written by another "
+                "version of this package"
+            )
+
     @property
     def family(self) -> Family:
         """The trunk's family."""
-        return family_of(self.model.model_type)
+        return family_of(self.trunk_model_type)
+
+    @property
+    def native(self) -> Layout | None:
+        """The native layout, None for a head of our own."""
+        return None if self.layout is None else LAYOUTS[self.layout]
+
+    @property
+    def wiring(self) -> Wiring:
+        """Where the chain's maths differs from that of a head of our own."""
+        return Wiring() if self.native is None else self.native.wiring
 
     @classmethod
-    def from_trunk(cls, trunk_config: Any, *, depths: int, num_layers: int = 1) -> HeadConfig:
+    def from_trunk(
+        cls, trunk_config: Any, *, depths: int, num_layers: int = 1, layout: str | None = None
+    ) -> HeadConfig:
         """The head for a trunk: the same layer shape, full attention, `num_layers` layers.
 
         Raises:
             ValueError: an unsupported family, or impossible depths or blocks.
         """
-        family_of(trunk_config.model_type)
-        return cls(depths, num_layers, _layer_config(trunk_config.to_dict(), num_layers))
+        family = family_of(trunk_config.model_type)
+        model = _layer_config(trunk_config.to_dict(), num_layers, family)
+        return cls(depths, num_layers, model, trunk_config.model_type, layout)
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -67,8 +93,10 @@ class HeadConfig:
             "format": FORMAT,
             "depths": self.depths,
             "num_layers": self.num_layers,
-            "trunk_model_type": self.model.model_type,
+            "trunk_model_type": self.trunk_model_type,
         }
+        if self.layout is not None:
+            mtp["layout"] = self.layout
         content = {k: v for k, v in self.model.to_dict().items() if k not in _NOT_OF_THE_HEAD}
         return {**content, "architectures": [ARCHITECTURE], "mtp": mtp}
 
@@ -89,21 +117,26 @@ class HeadConfig:
             raise ValueError(
                 f"{source}: got head format {mtp['format']}, expected {FORMAT}; equip the model again"
             )
-        family_of(mtp["trunk_model_type"])
-        return cls(mtp["depths"], mtp["num_layers"], _layer_config(content, mtp["num_layers"]))
+        trunk = mtp["trunk_model_type"]
+        model = _layer_config(content, mtp["num_layers"], family_of(trunk))
+        return cls(mtp["depths"], mtp["num_layers"], model, trunk, mtp.get("layout"))
 
 
-def _layer_config(fields: dict[str, Any], num_layers: int) -> Any:
-    """A configuration object of the same family with `num_layers` layers of full attention."""
+def _layer_config(fields: dict[str, Any], num_layers: int, family: Family) -> Any:
+    """A configuration object of the block's family with `num_layers` layers of full attention."""
     from transformers import AutoConfig
 
     fields = {k: v for k, v in fields.items() if k not in (*_NOT_OF_THE_HEAD, "mtp", "architectures")}
+    if family.block_type is not None:
+        known = AutoConfig.for_model(family.block_type).to_dict()
+        fields = {k: v for k, v in fields.items() if k in known} | {"model_type": family.block_type}
     changes: dict[str, Any] = {
         "num_hidden_layers": num_layers,
         "layer_types": ["full_attention"] * num_layers,
         "sliding_window": None,
         "use_sliding_window": False,
         "max_window_layers": num_layers,
+        "first_k_dense_replace": 0,  # the block of a trunk with experts has experts
         "use_cache": True,
     }
     fields.update({k: v for k, v in changes.items() if k in fields})

@@ -138,7 +138,7 @@ def test_a_future_format_is_refused(folder):
 def test_an_unsupported_family_is_refused_with_the_supported_ones():
     config = trunk_config("qwen2")
     config.model_type = "mamba"
-    with pytest.raises(ValueError, match="got 'mamba', expected one of qwen2, qwen3, llama, mistral"):
+    with pytest.raises(ValueError, match="got 'mamba', expected one of qwen2, qwen3, qwen3_moe, llama, mistral"):
         HeadConfig.from_trunk(config, depths=3)
 
 

@@ -1,0 +1,157 @@
+"""Native layouts: how model families keep an MTP head inside their own checkpoint, and where its maths differs from ours.
+
+Read off vLLM 0.29's model classes, which serve these checkpoints by `method: mtp`:
+
+| layout | tensors of block n | fc reads | depth 1 reads | depth j + 1 reads | token at position 0 |
+|---|---|---|---|---|---|
+| ours | `mtp/model.safetensors` | [hidden; token] | h after the trunk's final norm | z after the block's final norm | as others |
+| `mimo` | `model.mtp_layers.{n}.*` | [hidden; token] | h before that norm | z after | hidden (zeros) |
+| `qwen3_5`, `qwen3_next` | `mtp.*`, `mtp.layers.0.*` | [token; hidden] | h after | z after | as others |
+| `glm4_moe` | `model.layers.{L + n}.*` | [token; hidden] | h after | z before | hidden (zeros) |
+
+L is the number of the trunk's layers. Only names and facts here; `native.py` moves tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Where a chain's maths may differ. The defaults are those of a head made by `equip`.
+
+    Attributes:
+        reads_unnormed: depth 1 reads the trunk's states before its final norm.
+        chains_unnormed: a deeper depth reads its predecessor before the block's final norm; logits are always taken
+            after it.
+        hides_first_token: the embedding is zero where the RoPE position is 0.
+    """
+
+    reads_unnormed: bool = False
+    chains_unnormed: bool = False
+    hides_first_token: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one family's checkpoints hold their head. `{n}` stands for the block, `{l}` for the layer L + n.
+
+    Attributes:
+        name: as in `mtp.layout` of a head's config.json.
+        model_types: trunks that carry it, by the model type of their (text) configuration.
+        hidden_norm, token_norm, final_norm, proj: the module that is ours of that name.
+        layer: the decoder layer, whose tensors have the family's own names below it.
+        count_field: the configuration's field with the number of blocks.
+        architecture: what vLLM must find in `architectures` to serve the head; None if the model type is enough.
+        token_first: the projection reads [token; hidden]; ours reads [hidden; token], so its halves are swapped.
+        wiring: where the maths differs.
+        max_blocks: what vLLM serves.
+        copies: tensors of the trunk that the checkpoint holds once more for each block, copy -> original.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    hidden_norm: str
+    token_norm: str
+    final_norm: str
+    proj: str
+    layer: str
+    count_field: str
+    architecture: str | None = None
+    token_first: bool = True
+    wiring: Wiring = Wiring()
+    max_blocks: int = 1
+    copies: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def modules(self, block: int, trunk_layers: int) -> dict[str, str]:
+        """Our module's name -> the checkpoint's, for one block."""
+        names = {
+            "hidden_norm": self.hidden_norm,
+            "token_norm": self.token_norm,
+            "final_norm": self.final_norm,
+            "proj": self.proj,
+            "layer": self.layer,
+        }
+        return {ours: theirs.format(n=block, l=trunk_layers + block) for ours, theirs in names.items()}
+
+    def copied(self, block: int, trunk_layers: int) -> dict[str, str]:
+        """Copies of the trunk's tensors in one block, copy -> original."""
+        return {
+            copy.format(n=block, l=trunk_layers + block): original for copy, original in self.copies.items()
+        }
+
+    def owns(self, tensor: str, trunk_layers: int, blocks: int) -> bool:
+        """Whether a checkpoint's tensor belongs to the head."""
+        return any(
+            tensor.startswith(f"{module}.")
+            for block in range(blocks)
+            for module in self.modules(block, trunk_layers).values()
+        )
+
+
+def _qwen(name: str, model_type: str, count_field: str) -> Layout:
+    """Qwen3.5 and Qwen3-Next differ in the decoder layer alone. Several layers would share one projection."""
+    return Layout(
+        name=name,
+        model_types=(model_type,),
+        hidden_norm="mtp.pre_fc_norm_hidden",
+        token_norm="mtp.pre_fc_norm_embedding",
+        final_norm="mtp.norm",
+        proj="mtp.fc",
+        layer="mtp.layers.{n}",
+        count_field=count_field,
+    )
+
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout(
+            name="mimo",
+            # equip writes the model type qwen2, whose trunk is the same, so that no remote code is needed
+            model_types=("mimo", "qwen2"),
+            hidden_norm="model.mtp_layers.{n}.hidden_layernorm",
+            token_norm="model.mtp_layers.{n}.token_layernorm",
+            final_norm="model.mtp_layers.{n}.final_layernorm",
+            proj="model.mtp_layers.{n}.input_proj",
+            layer="model.mtp_layers.{n}",
+            count_field="num_nextn_predict_layers",
+            architecture="MiMoForCausalLM",
+            token_first=False,
+            wiring=Wiring(reads_unnormed=True, hides_first_token=True),
+        ),
+        _qwen("qwen3_5", "qwen3_5_text", "mtp_num_hidden_layers"),
+        _qwen("qwen3_next", "qwen3_next", "num_nextn_predict_layers"),
+        Layout(
+            name="glm4_moe",
+            model_types=("glm4_moe",),
+            hidden_norm="model.layers.{l}.hnorm",
+            token_norm="model.layers.{l}.enorm",
+            final_norm="model.layers.{l}.shared_head.norm",
+            proj="model.layers.{l}.eh_proj",
+            layer="model.layers.{l}",
+            count_field="num_nextn_predict_layers",
+            wiring=Wiring(chains_unnormed=True, hides_first_token=True),
+            copies=MappingProxyType(
+                {
+                    "model.layers.{l}.embed_tokens.weight": "model.embed_tokens.weight",
+                    "model.layers.{l}.shared_head.head.weight": "lm_head.weight",
+                }
+            ),
+        ),
+    )
+}
+"""Name -> layout."""
+
+REFUSED: dict[str, str] = {
+    "deepseek_v3": "its block attends with multi-head latent attention, which the chain's attention does not compute: it "
+    "would need keys of another width than values, the compressed projections, and interleaved rotary positions",
+    "deepseek_v32": "its block attends with sparse latent attention over an indexer's choice of keys",
+    "qwen3_5_moe_text": "no test has served its block of experts yet: it would need a row in heads/layouts.py and the "
+    "names under which its checkpoints keep experts",
+    "mimo_v2_flash": "vLLM runs other attention (sinks, sliding window) in its blocks than the chain's",
+}
+"""Model type -> why its native head cannot be trained."""
