@@ -34,26 +34,28 @@ class Walk:
     reached: Tensor
 
 
-def walk(accept: Tensor, mask: Tensor, response: Tensor) -> Walk:
+def walk(accept: Tensor, mask: Tensor, index: Tensor) -> Walk:
     """Follow the engine through responses of which every anchor is given.
 
     Args:
         accept: r_ij = min(1, q(x) / p(x)), the chance that depth j was accepted, given the text [N, k].
         mask: where the depth counts [N, k] (`losses.alignment`). A draft near the end of a response, of which some
             depths are outside, is walked through and not counted: nobody knows what the engine drafted there.
-        response: a number for each response; its anchors are neighbours, in the order of the text [N].
+        index: position of each anchor in the flattened batch, ascending [N]. Where it jumps, a new response begins: no
+            two responses touch, because the first sampled token of the second is no anchor's to predict.
 
     Two responses of two anchors, one depth that is accepted half the time: the second anchor is visited when the first
     one's draft is rejected.
 
-    >>> walk(torch.tensor([[0.5]] * 4), torch.ones(4, 1, dtype=torch.bool), torch.tensor([0, 0, 1, 1])).drafts.item()
+    >>> walk(torch.tensor([[0.5]] * 4), torch.ones(4, 1, dtype=torch.bool), torch.tensor([0, 1, 8, 9])).drafts.item()
     3.0
     """
     through = accept.double().masked_fill(~mask, 0.0).cumprod(-1)
     edges = torch.nn.functional.pad(through, (1, 1), value=0.0)
     edges[:, 0] = 1.0
     ended = edges[:, :-1] - edges[:, 1:]  # [N, k + 1]: exactly a = 0 ... k drafts accepted
-    _, row, length = response.unique_consecutive(return_inverse=True, return_counts=True)
+    jumps = index.diff(prepend=index[:1]) != 1
+    _, row, length = jumps.cumsum(0).unique_consecutive(return_inverse=True, return_counts=True)
     place = torch.arange(len(row), device=row.device) - (length.cumsum(0) - length)[row]
     depths, longest = accept.shape[1], int(length.max()) if len(length) else 0
     moves = ended.new_zeros(longest, len(length), depths + 1)

@@ -35,7 +35,7 @@ def rejection_sampling(p, q, length, generator):
 
 
 def anchors_of(texts, p, q):
-    """What the trainer knows of the same texts: accept [N, k], overlap [N, k], mask [N, k], response [N]."""
+    """What the trainer knows of the same texts: accept [N, k], overlap [N, k], mask [N, k], position [N]."""
     responses, length = texts.shape
     index = torch.arange(length - 2)
     accept, overlap, mask = torch.zeros(3, responses, length - 2, DEPTHS).unbind()
@@ -46,7 +46,7 @@ def anchors_of(texts, p, q):
         overlap[:, inside, j - 1] = torch.minimum(p, q[j - 1]).sum(-1)[before]
         mask[:, inside, j - 1] = 1.0
     flat = [values.flatten(0, 1) for values in (accept, overlap, mask.bool())]
-    return *flat, torch.arange(responses).repeat_interleave(length - 2)
+    return *flat, (torch.arange(responses)[:, None] * length + index).flatten()
 
 
 def test_the_walk_counts_what_rejection_sampling_does_where_the_plain_mean_does_not():
@@ -57,8 +57,8 @@ def test_the_walk_counts_what_rejection_sampling_does_where_the_plain_mean_does_
     runs = [rejection_sampling(p, q, 40, generator) for _ in range(300)]
     accepted = torch.tensor([count for _, counts in runs for count in counts])
     engine = torch.stack([(accepted >= j).double().mean() for j in range(1, DEPTHS + 1)])
-    accept, overlap, mask, response = anchors_of(torch.tensor([text for text, _ in runs]), p, q)
-    promised = walk(accept, mask, response)
+    accept, overlap, mask, index = anchors_of(torch.tensor([text for text, _ in runs]), p, q)
+    promised = walk(accept, mask, index)
     # some 3,600 drafts: a standard error below 0.009 at every depth
     torch.testing.assert_close(promised.reached / promised.drafts, engine, atol=0.03, rtol=0.0)
     assert promised.drafts.item() == pytest.approx(len(accepted), rel=0.03)
@@ -68,19 +68,19 @@ def test_the_walk_counts_what_rejection_sampling_does_where_the_plain_mean_does_
 
 def test_certain_drafts_are_visited_every_k_plus_one_anchors():
     mask = torch.ones(9, DEPTHS, dtype=torch.bool)
-    counted = walk(torch.ones(9, DEPTHS), mask, torch.zeros(9))
+    counted = walk(torch.ones(9, DEPTHS), mask, torch.arange(9))
     assert counted.drafts.item() == 3  # anchors 0, 4, 8
     assert counted.reached.tolist() == [3, 3, 3]
 
 
 def test_rejected_drafts_are_visited_at_every_anchor():
-    counted = walk(torch.zeros(9, DEPTHS), torch.ones(9, DEPTHS, dtype=torch.bool), torch.zeros(9))
+    counted = walk(torch.zeros(9, DEPTHS), torch.ones(9, DEPTHS, dtype=torch.bool), torch.arange(9))
     assert (counted.drafts.item(), counted.reached.tolist()) == (9, [0, 0, 0])
 
 
 def test_a_draft_that_leaves_the_response_is_not_counted():
     mask = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
-    counted = walk(torch.zeros(3, DEPTHS), mask, torch.zeros(3))
+    counted = walk(torch.zeros(3, DEPTHS), mask, torch.arange(3))
     assert counted.drafts.item() == 1
 
 
@@ -88,13 +88,13 @@ def test_responses_may_be_split_over_micro_batches():
     generator = torch.Generator().manual_seed(1)
     accept = torch.rand(20, DEPTHS, generator=generator)
     mask = torch.ones(20, DEPTHS, dtype=torch.bool)
-    response = torch.tensor([3] * 5 + [7] * 12 + [1] * 3)
-    together = walk(accept, mask, response)
-    apart = [walk(accept[part], mask[part], response[part]) for part in (slice(0, 5), slice(5, 20))]
+    index = torch.cat([torch.arange(start, start + n) for start, n in ((0, 5), (9, 12), (40, 3))])
+    together = walk(accept, mask, index)
+    apart = [walk(accept[part], mask[part], index[part]) for part in (slice(0, 5), slice(5, 20))]
     torch.testing.assert_close(sum(one.drafts for one in apart), together.drafts)
     torch.testing.assert_close(sum(one.reached for one in apart), together.reached)
 
 
 def test_no_anchor_is_an_empty_count():
-    counted = walk(torch.empty(0, DEPTHS), torch.empty(0, DEPTHS, dtype=torch.bool), torch.empty(0))
+    counted = walk(torch.empty(0, DEPTHS), torch.empty(0, DEPTHS, dtype=torch.bool), torch.empty(0).long())
     assert (counted.drafts.item(), counted.reached.tolist()) == (0, [0, 0, 0])
