@@ -13,14 +13,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.equip import init_head
 from openrlhf_mtp.heads.head import MTPHead
-from openrlhf_mtp.losses.alignment import next_tokens
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, mtp_loss
+from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
+from openrlhf_mtp.losses.targets import from_hidden
+from openrlhf_mtp.training.chain import HeadBatch, run_chain
 
 DEPTHS = 3
 CHARACTERS = "0123456789+=;c\n"
@@ -94,13 +95,12 @@ def head_loss(
     with torch.no_grad():
         hidden = model.model(tokens, attention_mask=attention).last_hidden_state
         table = model.get_input_embeddings().weight
-        ahead = next_tokens(tokens, DEPTHS)
-        embeddings = [embedding(ahead[..., j], table) for j in range(DEPTHS)]
-    positions = torch.arange(tokens.shape[1]).expand_as(tokens)
-    states = head(hidden, embeddings, positions, attention, DEPTHS)
-    return mtp_loss(
-        states, hidden, model.lm_head.weight, tokens, actions, attention, objective=objective, temperature=1.0
-    )
+    output_weight = model.lm_head.weight
+    problems = HeadBatch(tokens, attention, actions, hidden)
+    anchors = problems.anchors(DEPTHS)
+    states = run_chain(head, problems, hidden, table, anchors, DEPTHS)
+    targets, output_head = from_hidden(hidden, output_weight, 1.0), OutputHead.of(output_weight, 1.0)
+    return mtp_loss(states, anchors, targets, output_head, OBJECTIVES[objective])
 
 
 def first_steps(model: Qwen2ForCausalLM, head: MTPHead, kl_steps: int) -> list[float]:
@@ -113,9 +113,9 @@ def first_steps(model: Qwen2ForCausalLM, head: MTPHead, kl_steps: int) -> list[f
         objective = "kl" if step < kl_steps else "e2e_tv"
         output = head_loss(model, head, objective, generator)
         if step in SHOWN:
-            lengths.append((output.length_sum / output.horizon_count).item())
+            lengths.append((output.sums.length_sum / output.sums.horizon_count).item())
         optimizer.zero_grad()
-        (output.loss_sum / output.loss_count).backward()
+        (output.loss_sum / output.sums.loss_count).backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
         warmup.step()

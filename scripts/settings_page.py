@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from openrlhf_mtp.config.knob import Settings
 from openrlhf_mtp.config.mtp import MTPSettings
@@ -20,6 +20,8 @@ in step with the code.
 
 def allowed(annotation: Any) -> str:
     """What a field takes, in a few words."""
+    if get_origin(annotation) is dict:
+        return "a mapping of these names to numbers"
     choices = get_args(annotation)
     if choices and all(isinstance(choice, str) for choice in choices):
         return ", ".join(choices)

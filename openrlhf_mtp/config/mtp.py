@@ -10,8 +10,9 @@ from pydantic import model_validator
 
 from openrlhf_mtp.config.knob import Settings, knob
 
-Objective = Literal["ce", "kl", "tv", "e2e_tv"]
-Regime = Literal["frozen", "detach"]
+Objective = Literal["ce", "kl", "reverse_kl", "tv", "e2e_tv", "nla", "lk_hybrid"]
+Regime = Literal["frozen", "detach", "joint_ce", "joint_policy"]
+Weighting = Literal["none", "positive", "sigmoid", "exponential"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -126,10 +127,84 @@ class GuardSettings(Settings):
     )
 
 
-class PretrainSettings(Settings):
+class ObjectiveSettings(Settings):
+    """What the head minimises, and how it gets there from a cold start."""
+
+    objective: Objective | dict[Objective, float] = knob(
+        "e2e_tv", unit="", help="loss of the head; a mapping of names to weights is their weighted sum"
+    )
+    kl_warmup_steps: int = knob(
+        0, unit="head steps", help="KL objective for the first n steps, for a head that is cold", ge=0
+    )
+    kl_until_alpha: float | None = knob(
+        None,
+        unit="probability",
+        help="end the KL warm-up earlier, as soon as the overlap measured in a step (mean over depths) reaches this",
+        gt=0,
+        lt=1,
+    )
+    blend_steps: int = knob(
+        0,
+        unit="head steps",
+        help="after the warm-up, pass from KL to the objective linearly over n steps",
+        ge=0,
+    )
+    depth_decay: float = knob(
+        1.0,
+        unit="fraction",
+        help="weight of each depth as a share of the one before, for objectives that count depths separately; "
+        "1 is uniform, 0.6 is FastMTP's; e2e_tv weighs depths by itself",
+        gt=0,
+        le=1,
+    )
+    anchor_fraction: float = knob(
+        1.0,
+        unit="fraction",
+        help="train on this random share of the positions; the gradient stays unbiased and costs accordingly less",
+        gt=0,
+        le=1,
+    )
+
+    @model_validator(mode="after")
+    def _objective_is_weighted(self) -> Self:
+        if isinstance(self.objective, dict) and (not self.objective or min(self.objective.values()) <= 0):
+            raise ValueError(
+                f"objective: got {self.objective}, expected at least one name with a positive weight; for example "
+                "{kl: 0.3, e2e_tv: 0.7}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_has_steps(self) -> Self:
+        if self.kl_until_alpha is not None and self.kl_warmup_steps == 0:
+            raise ValueError(
+                f"kl_until_alpha: got {self.kl_until_alpha:g} with kl_warmup_steps 0, so there is no warm-up to end; "
+                "set kl_warmup_steps to the longest warm-up you allow"
+            )
+        return self
+
+    @property
+    def objective_text(self) -> str:
+        """The objective in words, for plans and messages."""
+        parts = self.objectives
+        return " + ".join(name if len(parts) == 1 else f"{weight:g} {name}" for name, weight in parts.items())
+
+    @property
+    def wants_sampled_drafts(self) -> bool:
+        """Whether the head is trained for the overlap of two distributions, which a greedy draft throws away."""
+        return bool({"tv", "e2e_tv", "nla", "lk_hybrid"} & set(self.objectives))
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """Objective -> weight, also when one name was given."""
+        if isinstance(self.objective, str):
+            return {self.objective: 1.0}
+        return {str(name): weight for name, weight in self.objective.items()}
+
+
+class PretrainSettings(ObjectiveSettings):
     """The stage before RL: train the head on the policy's own responses with the trunk frozen."""
 
-    objective: Objective = knob("e2e_tv", unit="", help="loss of the pre-RL stage")
     kl_warmup_steps: int = knob(
         50,
         unit="head steps",
@@ -180,7 +255,57 @@ class PretrainSettings(Settings):
         return self
 
 
-class MTPSettings(Settings):
+class CoefficientSettings(Settings):
+    """How much of the MTP loss reaches the policy, in the joint regimes."""
+
+    kind: Literal["fixed", "occ"] = knob(
+        "fixed",
+        unit="",
+        help="fixed: a constant; occ: tracked so that the policy's objective gains most from it",
+    )
+    value: float = knob(0.1, unit="1", help="the constant of kind fixed", ge=0)
+    scale: float = knob(1.0, unit="1", help="OCC's lambda_plus, the factor on the tracked coefficient", gt=0)
+    occ_variant: Literal["paper", "released_code"] = knob(
+        "paper",
+        unit="",
+        help="paper: masked ratio of sums over the optimizer step's tokens, over all ranks; released_code: the public "
+        "code's mean of per-token ratios, for comparison",
+    )
+    smoothing: float = knob(
+        0.0,
+        unit="fraction",
+        help="share of the previous optimizer step's coefficient in this one's; 0 is off",
+        ge=0,
+        lt=1,
+    )
+    bounds: tuple[float, float] | None = knob(
+        None, unit="1", help="least and greatest coefficient; unset is unbounded, negative values are allowed"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(
+                f"bounds: got {list(self.bounds)}, expected the lower one first; for example [-1.0, 1.0]"
+            )
+        return self
+
+
+class AdvantageSettings(Settings):
+    """How much a sample weighs in the head's loss, by its advantage (our design for MTP-RL's second stage)."""
+
+    weighting: Weighting = knob(
+        "none",
+        unit="",
+        help="none: all alike; positive: samples with positive advantage only; sigmoid, exponential: more weight the "
+        "higher the advantage",
+    )
+    temperature: float = knob(
+        1.0, unit="advantage", help="scale of sigmoid and exponential; smaller is sharper", gt=0
+    )
+
+
+class MTPSettings(ObjectiveSettings):
     """The whole `mtp:` section."""
 
     head: str | None = knob(
@@ -199,14 +324,17 @@ class MTPSettings(Settings):
     regime: Regime = knob(
         "detach",
         unit="",
-        help="frozen: the head is not trained during RL; detach: trained each step without touching the policy",
+        help="frozen: the head is not trained during RL; detach: trained each step without touching the policy; "
+        "joint_ce, joint_policy: as detach, and the head's cross-entropy or its clipped policy-gradient loss also "
+        "reaches the policy, times mtp.coefficient",
     )
-    objective: Objective = knob("e2e_tv", unit="", help="loss of the head during RL")
-    kl_warmup_steps: int = knob(
-        0,
-        unit="head steps",
-        help="KL objective for the first n steps of RL, for a head that was not pretrained",
-        ge=0,
+    coefficient: CoefficientSettings = knob(
+        CoefficientSettings(),
+        unit="",
+        help="factor on the MTP loss that reaches the policy, in the joint regimes",
+    )
+    advantage: AdvantageSettings = knob(
+        AdvantageSettings(), unit="", help="weight of each sample in the head's loss by its advantage"
     )
     optim: HeadOptim = knob(HeadOptim(), unit="", help="the head's optimiser during RL")
     rollout: RolloutSettings = knob(RolloutSettings(), unit="", help="drafting inside vLLM")
@@ -222,6 +350,11 @@ class MTPSettings(Settings):
                 "block (j - 1) % num_layers and the rest would never run; lower num_layers or raise depths"
             )
         return self
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether a loss on the head's log-probs reaches the policy."""
+        return self.regime in ("joint_ce", "joint_policy")
 
     @model_validator(mode="after")
     def _guard_can_be_passed(self) -> Self:

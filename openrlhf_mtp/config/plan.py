@@ -130,17 +130,31 @@ def _head(s: Situation, mtp: MTPSettings) -> Rows:
         if mtp.rollout.speculate
         else "off: the engines decode token by token"
     )
-    trained = (
-        "not trained during RL"
-        if mtp.regime == "frozen"
-        else f"trained with {mtp.objective}, policy untouched"
-    )
-    return [
+    rows = [
         ("folder", str(s.head_folder)),
         ("depths", f"{mtp.depths}, over {mtp.num_layers} block(s)"),
-        ("regime", f"{mtp.regime}: {trained}"),
+        ("regime", f"{mtp.regime}: {_regime(mtp)}"),
         ("speculation", drafts),
     ]
+    if mtp.regime != "frozen" and mtp.anchor_fraction < 1.0:
+        rows.append(("positions", f"{mtp.anchor_fraction:g} of them, chosen at random in each head step"))
+    if mtp.regime != "frozen" and mtp.advantage.weighting != "none":
+        rows.append(("samples", f"weighted by their advantage, {mtp.advantage.weighting}"))
+    return rows
+
+
+def _regime(mtp: MTPSettings) -> str:
+    """What is trained on what, in words."""
+    if mtp.regime == "frozen":
+        return "not trained during RL"
+    trained = f"trained with {mtp.objective_text}"
+    if not mtp.is_joint:
+        return f"{trained}, policy untouched"
+    loss = "cross-entropy" if mtp.regime == "joint_ce" else "policy loss"
+    factor = f"{mtp.coefficient.value:g}"
+    if mtp.coefficient.kind == "occ":
+        factor = f"OCC ({mtp.coefficient.occ_variant})"
+    return f"{trained}; its {loss} reaches the policy times {factor}"
 
 
 def _sync(s: Situation, mtp: MTPSettings) -> Rows:

@@ -7,7 +7,7 @@ Depth d's overlap enters with weight
     dL/d alpha_d = -(1/k) (prod_{i<d} alpha_i) (1 + alpha_{d+1} (1 + alpha_{d+2} (...)))      prefix x suffix
 
 which is never a division by alpha_d, and its logits get that weight times the gradient in `tv`. Depths after an
-unlikely one hardly matter, as in the engine, and a cold head needs a KL warm-up for it. The sum is over the
+unlikely one hardly matter, as in the engine, so it fails on a cold head, which needs a KL warm-up. The sum is over the
 fixed horizon: anchors with all k depths inside. The loss by depth is 1 - prod_{i<=j} alpha_i.
 """
 
@@ -19,11 +19,11 @@ from openrlhf_mtp.losses.types import ObjectiveInput, ObjectiveOutput
 
 def e2e_tv(inputs: ObjectiveInput) -> ObjectiveOutput:
     """Mean over anchors of the fixed horizon of 1 - E / k."""
-    horizon = inputs.mask[:, -1]
+    weight = inputs.anchor_weight * inputs.mask[:, -1]
     losses = 1.0 - expected_accepted(inputs.alpha) / inputs.alpha.shape[-1]
     missed = (1.0 - reach(inputs.alpha.detach())).masked_fill(~inputs.mask, 0.0)
     return ObjectiveOutput(
-        loss_sum=losses.masked_fill(~horizon, 0.0).sum(),
-        loss_count=horizon.sum().to(losses.dtype),
+        loss_sum=(losses * weight).sum(),
+        loss_count=weight.sum(),
         depth_loss_sum=missed.sum(0),
     )

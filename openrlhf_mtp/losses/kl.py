@@ -1,10 +1,11 @@
 """Forward Kullback-Leibler divergence from the policy to the draft.
 
-    L = KL(p || q^j) = sum_v p_v (log p_v - log q_v)
+    L = KL(p || q^j) = sum_v p_v (log p_v - log q_v)     gradient with respect to the logits: q_v - p_v
 
-The same optimum as cross-entropy without the noise of the sampled token, and a gradient (q_v - p_v) that does not
-vanish for a cold head at any depth: this is the warm-up before the TV objectives (Bebop, arXiv 2606.12370, section 4).
-Counts every depth inside the mask.
+The same optimum as cross-entropy without the noise of the sampled token, and a gradient that does not vanish for a
+cold head at any depth: this is the warm-up before the TV objectives (Bebop, arXiv 2606.12370, section 4). It fails
+softly: a head that cannot match p spreads over all of it, where acceptance would rather give up a tail. Counts every
+depth inside the mask.
 """
 
 from __future__ import annotations
@@ -14,7 +15,4 @@ from openrlhf_mtp.losses.types import ObjectiveInput, ObjectiveOutput, mean_over
 
 def kl(inputs: ObjectiveInput) -> ObjectiveOutput:
     """Mean over counted (anchor, depth) pairs of KL(p || q), in nats."""
-    log_q = inputs.draft_logits.log_softmax(-1)
-    log_p = inputs.target_logits.log_softmax(-1)
-    losses = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return mean_over_depths(losses, inputs.mask)
+    return mean_over_depths(inputs.kl, inputs)

@@ -1,44 +1,34 @@
 """The loss of a batch: logits chunk by chunk, sums over anchors, gradients for the head and for nothing else.
 
 Logits of all anchors ([N, k, V]; 20 GB for 10,000 anchors of a 152k vocabulary at k = 3) never exist at once. The
-loss is a sum over anchors, so each chunk's gradient with respect to the head's hidden states is final when its
-logits are at hand: it is computed right there and only [N, k, H] is kept for the backward pass.
+loss is a sum over anchors and an anchor's loss needs its own depths only, so a chunk of anchors with all its depths
+is complete: project, reduce each row to a few scalars (`rows`), let the objective differentiate those, write the
+gradient over the logits, project it back. Nothing is projected twice, and only [N, k, H] is kept for backward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
 
-from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.acceptance import entropy, expected_accepted
-from openrlhf_mtp.losses.alignment import Anchors, find_anchors
+from openrlhf_mtp.losses.acceptance import expected_accepted
+from openrlhf_mtp.losses.alignment import Anchors
+from openrlhf_mtp.losses.rows import WHOLE, RowGradients, RowScalars, Shard, row_gradient_, row_statistics
+from openrlhf_mtp.losses.targets import Targets
 from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 
-CHUNK_LOGITS = 2**26
-"""Draft logits of one chunk, over all depths: 256 MiB in float32; about six times that is live at the peak."""
+CHUNK_LOGITS = 2**25
+"""Draft logits of one chunk, over all depths: 128 MiB in float32; about three times that is live at the peak."""
 
 
-@dataclass(frozen=True)
-class AnchorRecords:
-    """Per-anchor figures, for plots; detached. Only entries inside the anchors' mask mean anything.
-
-    Attributes:
-        entropy: entropy of the policy's distribution that depth j is compared with, in nats [N, k].
-        alpha: overlap at depth j [N, k].
-    """
-
-    entropy: Tensor
-    alpha: Tensor
-
-
-@dataclass(frozen=True)
-class MTPLossOutput:
+class Sums(NamedTuple):
     """Sums over the counted anchors of a micro-batch; only `loss_sum` carries a gradient.
 
     Attributes:
@@ -47,11 +37,10 @@ class MTPLossOutput:
         depth_loss_sum: loss by depth [k], over `depth_count` anchors each.
         depth_count: anchors counted at each depth [k]; the same for every objective.
         alpha_sum: overlap sum_v min(p_v, q_v) by depth [k], over `depth_count` anchors each.
-        entropy_sum: entropy of the policy at depth 1's targets, in nats (scalar), over `entropy_count` anchors.
+        greedy_sum: p(argmax q) by depth [k], what a greedy draft would be accepted with, over `depth_count` anchors.
+        entropy_sum: entropy of the policy at depth 1's targets, in nats (scalar), over `depth_count[0]` anchors.
         length_sum: 1 + expected accepted drafts (scalar), over the `horizon_count` anchors with all depths inside.
         horizon_count: those anchors (scalar).
-        anchors: the anchors that were counted, N of them.
-        records: per-anchor figures [N, k].
     """
 
     loss_sum: Tensor
@@ -59,145 +48,236 @@ class MTPLossOutput:
     depth_loss_sum: Tensor
     depth_count: Tensor
     alpha_sum: Tensor
+    greedy_sum: Tensor
     entropy_sum: Tensor
     length_sum: Tensor
     horizon_count: Tensor
-    anchors: Anchors
+
+
+class AnchorRecords(NamedTuple):
+    """Per-anchor figures [N, k], detached. Only entries inside the anchors' mask mean anything.
+
+    Attributes:
+        entropy: entropy of the policy's distribution that depth j is compared with, in nats.
+        alpha: overlap at depth j, the acceptance of a sampled draft.
+        greedy: p(argmax q), the acceptance of a greedy draft.
+        log_q: log-prob of the sampled token under the draft.
+        log_p: under the policy.
+    """
+
+    entropy: Tensor
+    alpha: Tensor
+    greedy: Tensor
+    log_q: Tensor
+    log_p: Tensor
+
+
+@dataclass(frozen=True)
+class MTPLossOutput:
+    """Sums, per-anchor figures, and the anchors they belong to."""
+
+    sums: Sums
     records: AnchorRecords
+    anchors: Anchors
 
     @property
-    def entropy_count(self) -> Tensor:
-        """Anchors behind `entropy_sum`: those that count at depth 1."""
-        return self.depth_count[0]
+    def loss_sum(self) -> Tensor:
+        """What to minimise (scalar, differentiable)."""
+        return self.sums.loss_sum
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """The projection to logits, as constants: the policy is detached here.
+
+    Attributes:
+        weight: [V, H]; one part of the vocabulary when `shard` says so.
+        temperature: the rollout's; logits are divided by it.
+        shard: this rank's part of a tensor-parallel vocabulary.
+        chunk_logits: most logits that may exist at once.
+    """
+
+    weight: Tensor
+    temperature: float
+    shard: Shard = WHOLE
+    chunk_logits: int = CHUNK_LOGITS
+
+    @classmethod
+    def of(
+        cls, weight: Tensor, temperature: float, *, vocab_size: int | None = None, **options: object
+    ) -> OutputHead:
+        """Detach the policy's output head [V', H] and cut its padded rows beyond `vocab_size` off.
+
+        Raises:
+            ValueError: the temperature is not positive.
+        """
+        if not temperature > 0.0:
+            raise ValueError(
+                f"temperature: got {temperature}, expected > 0; drafts are accepted by sampling, and greedy decoding "
+                "has no distribution to overlap with"
+            )
+        return cls(weight.detach()[:vocab_size], temperature, **options)  # type: ignore[arg-type]
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[R, H] -> [R, V]."""
+        logits = linear(states.to(self.weight.dtype), self.weight)
+        return logits if self.temperature == 1.0 else logits.div_(self.temperature)
+
+    def pulled_back(self, gradient: Tensor) -> Tensor:
+        """dL/d logits [R, V] -> this part's share of dL/d states [R, H]."""
+        states = gradient @ self.weight
+        return states if self.temperature == 1.0 else states.div_(self.temperature)
+
+    def anchors_at_once(self, depths: int) -> int:
+        """How many anchors a chunk has."""
+        return max(1, self.chunk_logits // (depths * self.weight.shape[0]))
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Constants of a batch: all detached from the trunk, the temperature already inside `scale`."""
+    """Constants of a batch."""
 
-    target_states: Tensor  # [B * T, H]
-    output_weight: Tensor  # [V, H]
+    head: OutputHead
+    targets: Targets
     anchors: Anchors
     objective: Objective
-    scale: float
+    anchor_weight: Tensor  # [N]
+    depth_weight: Tensor  # [k]
 
-    def logits(self, states: Tensor) -> Tensor:
-        """[..., H] -> [..., V] at the rollout's temperature, in float32 or better."""
-        logits = linear(states.to(self.output_weight.dtype), self.output_weight)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)) * self.scale
+    def chunk(
+        self, rows: slice, states: Tensor, *, needs_grad: bool
+    ) -> tuple[Sums, AnchorRecords, Tensor | None]:
+        """Some anchors, whose hidden states are `states` [n, k, H]: their sums, figures and dL/d states."""
+        anchors, shape = self.anchors, states.shape[:2]
+        # anchors i and i+1 share k-1 of their k targets: each target's logits are there once
+        needed, target_row = anchors.target_index[rows].unique(return_inverse=True)
+        draft, target = self.head.logits(states.flatten(0, 1)), self.targets(needed)
+        where = (target_row.flatten(), anchors.tokens[rows].flatten())
+        scalars = row_statistics(draft, target, *where, self.head.shard)
+        inputs, output, gradients = self._differentiated(scalars, rows, shape, needs_grad=needs_grad)
+        gradient = None
+        if needs_grad:
+            row_gradient_(draft, target, *where, scalars, gradients, self.head.shard)
+            gradient = self.head.pulled_back(draft).view_as(states)
+        figures = (scalars.entropy, scalars.alpha, scalars.greedy_alpha, scalars.log_q, scalars.log_p)
+        records = AnchorRecords(*(figure.view(shape) for figure in figures))
+        return _chunk_sums(inputs, output, records), records, gradient
 
-    def chunk(self, rows: slice, states: Tensor) -> ObjectiveInput:
-        """The objective's view of some anchors, whose hidden states are `states` [n, k, H]."""
-        anchors = self.anchors
-        # anchors i and i+1 share k-1 of their k targets: each target's logits are computed once
-        needed, where = anchors.target_index[rows].unique(return_inverse=True)
-        with torch.no_grad():
-            target_logits = self.logits(self.target_states[needed])[where]
-        return ObjectiveInput(self.logits(states), target_logits, anchors.tokens[rows], anchors.mask[rows])
+    def _differentiated(
+        self, scalars: RowScalars, rows: slice, shape: torch.Size, *, needs_grad: bool
+    ) -> tuple[ObjectiveInput, ObjectiveOutput, RowGradients]:
+        """The objective on the rows' scalars, and its derivative with respect to them."""
+        values = (scalars.alpha, scalars.kl, scalars.reverse_kl, scalars.log_q)
+        with torch.set_grad_enabled(needs_grad):
+            leaves = [value.view(shape).detach().requires_grad_(needs_grad) for value in values]
+            alpha, kl, reverse_kl, log_q = leaves
+            inputs = ObjectiveInput(
+                alpha=alpha,
+                kl=kl,
+                reverse_kl=reverse_kl,
+                log_q=log_q,
+                mask=self.anchors.mask[rows],
+                anchor_weight=self.anchor_weight[rows].to(alpha.dtype),
+                depth_weight=self.depth_weight.to(alpha.dtype),
+            )
+            output = self.objective(inputs)
+        if not needs_grad:
+            return inputs, output, RowGradients()
+        grads = torch.autograd.grad(output.loss_sum, leaves, allow_unused=True)
+        return inputs, output, RowGradients(*(None if g is None else g.flatten() for g in grads))
 
 
-def _chunk_sums(inputs: ObjectiveInput, output: ObjectiveOutput) -> tuple[list[Tensor], AnchorRecords]:
-    """What a chunk adds to the fields of `MTPLossOutput`, in their order, and its per-anchor figures."""
-    alpha, mask = inputs.alpha.detach(), inputs.mask
-    target_entropy = entropy(inputs.target_logits)
-    horizon = mask[:, -1]
-    sums = [
-        output.loss_sum.detach(),
-        output.loss_count,
-        output.depth_loss_sum,
-        mask.sum(0).to(alpha.dtype),
-        alpha.masked_fill(~mask, 0.0).sum(0),
-        target_entropy[:, 0].sum(),
-        (1.0 + expected_accepted(alpha)).masked_fill(~horizon, 0.0).sum(),
-        horizon.sum().to(alpha.dtype),
-    ]
-    return sums, AnchorRecords(entropy=target_entropy, alpha=alpha)
+def _chunk_sums(inputs: ObjectiveInput, output: ObjectiveOutput, records: AnchorRecords) -> Sums:
+    """What a chunk adds to the sums."""
+    mask, horizon = inputs.mask, inputs.mask[:, -1]
+    dtype = records.alpha.dtype
+    return Sums(
+        loss_sum=output.loss_sum.detach(),
+        loss_count=output.loss_count,
+        depth_loss_sum=output.depth_loss_sum,
+        depth_count=mask.sum(0).to(dtype),
+        alpha_sum=records.alpha.masked_fill(~mask, 0.0).sum(0),
+        greedy_sum=records.greedy.masked_fill(~mask, 0.0).sum(0),
+        entropy_sum=records.entropy[:, 0].sum(),
+        length_sum=(1.0 + expected_accepted(records.alpha)).masked_fill(~horizon, 0.0).sum(),
+        horizon_count=horizon.sum().to(dtype),
+    )
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Sums over chunks of anchors, `MTPLossOutput`'s fields in order; the gradient is computed in the forward pass."""
+    """`Sums` and `AnchorRecords`, field by field; the gradient comes with the forward pass, backward only scales it."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, states: Tensor, batch: _Batch, chunk_anchors: int) -> tuple[Tensor, ...]:
+    def forward(ctx: FunctionCtx, states: Tensor, batch: _Batch) -> tuple[Tensor, ...]:
         needs_grad = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         gradient = torch.zeros_like(states) if needs_grad else None
+        step = batch.head.anchors_at_once(states.shape[1])
         totals, records = [], []
         # an empty batch still runs one empty chunk, so that every rank returns sums of the right shape
-        for start in range(0, max(len(states), 1), chunk_anchors):
-            rows = slice(start, start + chunk_anchors)
-            with torch.set_grad_enabled(needs_grad):
-                piece = states[rows].detach().requires_grad_(needs_grad)
-                inputs = batch.chunk(rows, piece)
-                output = batch.objective(inputs)
-            if gradient is not None:
-                (gradient[rows],) = torch.autograd.grad(output.loss_sum, piece)
-            sums, record = _chunk_sums(inputs, output)
+        for start in range(0, max(len(states), 1), step):
+            rows = slice(start, start + step)
+            sums, record, piece = batch.chunk(rows, states[rows].detach(), needs_grad=needs_grad)
+            if gradient is not None and piece is not None:
+                gradient[rows] = piece
             totals.append(sums)
             records.append(record)
+        if gradient is not None:
+            batch.head.shard.reduce(gradient, dist.ReduceOp.SUM)
         ctx.save_for_backward(gradient)  # type: ignore[arg-type]
         loss_sum, *statistics = (torch.stack(field).sum(0) for field in zip(*totals, strict=True))
-        statistics += [torch.cat([r.entropy for r in records]), torch.cat([r.alpha for r in records])]
+        statistics += [torch.cat(field) for field in zip(*records, strict=True)]
         ctx.mark_non_differentiable(*statistics)
         return loss_sum, *statistics
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: FunctionCtx, grad: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * grad.to(gradient.dtype), None, None
+        return gradient * grad.to(gradient.dtype), None
+
+
+def depth_weights(depths: int, decay: float) -> Tensor:
+    """decay^(j-1) for depth j, scaled to a mean of 1 [k]; FastMTP (arXiv 2509.18362) takes 0.6, 1 is uniform.
+
+    >>> depth_weights(2, 0.5).tolist()
+    [1.3333333333333333, 0.6666666666666666]
+    """
+    weight = decay ** torch.arange(depths, dtype=torch.float64)
+    return weight * depths / weight.sum()
 
 
 def mtp_loss(
     states: Sequence[Tensor],
-    target_hidden: Tensor,
-    output_weight: Tensor,
-    input_ids: Tensor,
-    action_mask: Tensor,
-    segment_ids: Tensor,
+    anchors: Anchors,
+    targets: Targets,
+    head: OutputHead,
+    objective: Objective,
     *,
-    objective: str,
-    temperature: float,
-    vocab_size: int | None = None,
-    chunk_anchors: int | None = None,
+    row_weight: Tensor | None = None,
+    depth_decay: float = 1.0,
 ) -> MTPLossOutput:
     """Loss of a head's chain on one micro-batch, as sums.
 
-    The trunk is a constant here, whatever is passed: this is the one place that detaches its hidden states and its
-    output head.
-
     Args:
-        states: the chain's outputs z^1 ... z^k, each [B, T, H], anchored (`heads.head.MTPHead`).
-        target_hidden: the policy's last hidden states h, after its final norm [B, T, H].
-        output_weight: the policy's output head [V', H], V' >= V.
-        input_ids: tokens [B, T].
-        action_mask: true where the token at that position was sampled by the policy [B, T].
-        segment_ids: equal and nonzero within a sample, 0 for padding [B, T].
-        objective: a name in `losses.OBJECTIVES`.
-        temperature: the rollout's; both distributions are taken at it.
-        vocab_size: V, when the output head has padded rows beyond it; they are cut off before any softmax.
-        chunk_anchors: anchors whose logits exist at once; by default as many as `CHUNK_LOGITS` allows.
-
-    Raises:
-        ValueError: an unknown objective, or a temperature that is not positive.
+        states: the chain's outputs z^1 ... z^k at the anchors' grid, each [B, A, H] (`heads.head.MTPHead`).
+        anchors: which anchors, from `find_anchors`.
+        targets: the policy's logits (`targets`).
+        head: the policy's output head.
+        objective: what is minimised, from `OBJECTIVES` or `mixture`.
+        row_weight: weight of each row of the batch [B], 1 on average (`advantage`); unset is 1.
+        depth_decay: weight of each depth after the first as a share of the one before.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective: got {objective!r}, expected one of {', '.join(OBJECTIVES)}")
-    if not temperature > 0.0:
-        raise ValueError(
-            f"temperature: got {temperature}, expected > 0; drafts are accepted by sampling, and greedy decoding has "
-            "no distribution to overlap with"
-        )
     depths = len(states)
-    weight = output_weight.detach()[:vocab_size]
-    anchors = find_anchors(input_ids, action_mask, segment_ids, depths)
+    index = anchors.row
+    weight = torch.ones(len(index), device=index.device) if row_weight is None else row_weight[index]
     batch = _Batch(
-        target_states=target_hidden.detach().flatten(0, 1),
-        output_weight=weight,
+        head=head,
+        targets=targets,
         anchors=anchors,
-        objective=OBJECTIVES[objective],
-        scale=1.0 / temperature,
+        objective=objective,
+        anchor_weight=weight / anchors.share,
+        depth_weight=depth_weights(depths, depth_decay).to(index.device),
     )
-    chunk_anchors = chunk_anchors or max(1, CHUNK_LOGITS // (depths * weight.shape[0]))
-    anchored = torch.stack([z.flatten(0, 1)[anchors.index] for z in states], dim=1)
-    *sums, target_entropy, alpha = _ChunkedLoss.apply(anchored, batch, chunk_anchors)  # type: ignore[no-untyped-call]
-    outputs = [*sums, anchors, AnchorRecords(target_entropy, alpha)]
-    return MTPLossOutput(*outputs)
+    anchored = anchors.flat(torch.stack(list(states), dim=2))
+    outputs = _ChunkedLoss.apply(anchored, batch)  # type: ignore[no-untyped-call]
+    fields = len(Sums._fields)
+    return MTPLossOutput(Sums(*outputs[:fields]), AnchorRecords(*outputs[fields:]), anchors)

@@ -1,41 +1,38 @@
 """The one input and the one output of every objective.
 
-Shapes: N anchors, k depths, V vocabulary entries. Depth j is column j - 1.
+Shapes: N anchors, k depths. Depth j is column j - 1. Everything over the vocabulary has been summed already (`rows`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor
-
-from openrlhf_mtp.losses.acceptance import overlap
 
 
 @dataclass(frozen=True)
 class ObjectiveInput:
-    """What an objective sees: drafts and targets of the same tokens, already at the rollout's temperature.
+    """How the draft q^j and the policy p differ at each anchor and depth, at the rollout's temperature.
 
     Attributes:
-        draft_logits: logits of q^j [N, k, V], divided by the temperature.
-        target_logits: logits of p at the position each draft is compared with [N, k, V], detached, divided by
-            the same temperature.
-        tokens: the token both distributions are about, x_{i+j+1} [N, k].
+        alpha: overlap sum_v min(p_v, q_v) [N, k].
+        kl: KL(p || q), nat [N, k].
+        reverse_kl: KL(q || p), nat [N, k].
+        log_q: log q of the token that was sampled, nat [N, k].
         mask: true where the depth counts at this anchor [N, k]; a row is true up to some depth, false after it.
-            Uncounted entries hold valid numbers of no meaning.
+            Uncounted entries hold finite numbers of no meaning.
+        anchor_weight: how much each anchor matters, 1 on average [N] (`advantage`).
+        depth_weight: how much each depth matters, 1 on average [k]; end-to-end objectives weigh depths by themselves.
     """
 
-    draft_logits: Tensor
-    target_logits: Tensor
-    tokens: Tensor
+    alpha: Tensor
+    kl: Tensor
+    reverse_kl: Tensor
+    log_q: Tensor
     mask: Tensor
-
-    @cached_property
-    def alpha(self) -> Tensor:
-        """Overlap sum_v min(p_v, q_v) [N, k]; see `acceptance.overlap`."""
-        return overlap(self.draft_logits, self.target_logits)
+    anchor_weight: Tensor
+    depth_weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class ObjectiveOutput:
     """Sums, so that micro-batches and ranks may be added up in any grouping; the caller divides.
 
     Attributes:
-        loss_sum: what is minimised, summed over what is counted (scalar, differentiable).
-        loss_count: how much was counted: `loss_sum / loss_count` is the objective's mean (scalar).
-        depth_loss_sum: the loss by depth, summed over the mask's columns [k]; detached, for metrics.
+        loss_sum: what is minimised, summed over what is counted with its weights (scalar, differentiable).
+        loss_count: how much was counted, with its weights: `loss_sum / loss_count` is the objective's mean (scalar).
+        depth_loss_sum: the loss by depth, summed over the mask's columns without weights [k]; detached, for metrics.
     """
 
     loss_sum: Tensor
@@ -56,15 +53,16 @@ class ObjectiveOutput:
 Objective = Callable[[ObjectiveInput], ObjectiveOutput]
 
 
-def mean_over_depths(losses: Tensor, mask: Tensor) -> ObjectiveOutput:
-    """Per-depth losses [N, k] as an objective that counts every depth inside the mask, each with weight 1/k.
+def mean_over_depths(losses: Tensor, inputs: ObjectiveInput) -> ObjectiveOutput:
+    """Per-depth losses [N, k] as an objective that counts every depth inside the mask, 1/k each on average.
 
-    An anchor whose k depths are all inside counts as 1, one with only its first depth as 1/k.
+    An anchor whose k depths are all inside counts as 1, one with only its first depth as 1/k (uniform weights).
     """
     depths = losses.shape[-1]
-    counted = losses.masked_fill(~mask, 0.0)
+    counted = losses.masked_fill(~inputs.mask, 0.0)
+    weight = inputs.anchor_weight[:, None] * inputs.depth_weight * inputs.mask / depths
     return ObjectiveOutput(
-        loss_sum=counted.sum() / depths,
-        loss_count=mask.sum().to(losses.dtype) / depths,
+        loss_sum=(counted * weight).sum(),
+        loss_count=weight.sum(),
         depth_loss_sum=counted.detach().sum(0),
     )

@@ -14,7 +14,6 @@ from openrlhf_mtp.config.mtp import MTPSettings
 
 DRAFT_ARCHITECTURE = "EagleMTPDraft"
 _SHARED_FIELDS = ("hidden_size", "vocab_size")
-_TV_OBJECTIVES = ("tv", "e2e_tv")
 
 
 def sampling_refusals(mtp: MTPSettings) -> list[str]:
@@ -36,9 +35,9 @@ def sampling_refusals(mtp: MTPSettings) -> list[str]:
 
 def sampling_warnings(mtp: MTPSettings) -> list[str]:
     """Settings that keep the distribution and lose speed."""
-    if mtp.rollout.draft_sample_method == "greedy" and mtp.objective in _TV_OBJECTIVES:
+    if mtp.rollout.draft_sample_method == "greedy" and mtp.wants_sampled_drafts:
         return [
-            f"mtp.rollout.draft_sample_method is greedy and mtp.objective is {mtp.objective}: a head trained for the "
+            f"mtp.rollout.draft_sample_method is greedy and mtp.objective is {mtp.objective_text}: a head trained for the "
             "overlap of two distributions gains nothing from greedy drafts, whose acceptance is the policy's own "
             "probability of one token. Set draft_sample_method: probabilistic."
         ]

@@ -1,6 +1,6 @@
-"""OpenRLHF's `Actor` with one addition: an observer may read the hidden states of a forward pass.
+"""OpenRLHF's `Actor` with one addition: an observer may read what a forward pass computes.
 
-The head is trained on the states that the policy's own forward pass computes anyway. They are taken at the
+The head is trained on the hidden states and the logits of the policy's own forward pass. The states are taken at the
 input of the output head (after the final norm), so no model code is touched and nothing is computed twice.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from openrlhf.models import Actor
@@ -15,8 +16,26 @@ from torch import Tensor, nn
 
 from openrlhf_mtp.training.trunk import Trunk, unwrapped
 
-HiddenObserver = Callable[[Tensor], None]
-"""Called with the last hidden states [B, T, H], detached, padding positions undefined."""
+
+@dataclass(frozen=True)
+class Observation:
+    """What a forward pass of the policy computed, attached to its graph.
+
+    Attributes:
+        hidden: last hidden states after the final norm [B, T, H], padding positions undefined.
+        logits: divided by the rollout's temperature, float32 [B, T, V], or [1, P, V] for a packed batch of P tokens.
+        packed_position: where each position of the flattened batch lies in a packed one [B * T]; None if not packed.
+        log_probs: of the action tokens [B, T - 1].
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    packed_position: Tensor | None
+    log_probs: Tensor
+
+
+Observer = Callable[[Observation], None]
+"""Called at the end of every forward pass, before anything is updated."""
 
 
 class MTPActor(Actor):
@@ -24,7 +43,7 @@ class MTPActor(Actor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._observer: HiddenObserver | None = None
+        self._observer: Observer | None = None
         self._hidden: Tensor | None = None
         self.trunk().output_head.register_forward_pre_hook(self._keep_hidden)
 
@@ -34,10 +53,10 @@ class MTPActor(Actor):
 
     def _keep_hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if self._observer is not None:
-            self._hidden = inputs[0].detach()
+            self._hidden = inputs[0]
 
     @contextmanager
-    def observed(self, observer: HiddenObserver) -> Iterator[None]:
+    def observed(self, observer: Observer) -> Iterator[None]:
         """Within this context every forward pass ends with a call of `observer`.
 
         The call comes before the policy's backward and update, so the observer sees the weights that produced
@@ -65,17 +84,22 @@ class MTPActor(Actor):
         result = super().forward(sequences, *args, **kwargs)
         if self._observer is not None:
             assert self._hidden is not None, "the forward pass did not reach the output head"
-            attention_mask = kwargs["attention_mask"] if "attention_mask" in kwargs else args[1]
             hidden, self._hidden = self._hidden, None
-            self._observer(_unpacked(hidden, sequences, attention_mask))
+            log_probs, output = result
+            self._observer(
+                _observation(hidden, log_probs, output.logits, sequences, kwargs["attention_mask"])
+            )
         return result
 
 
-def _unpacked(hidden: Tensor, sequences: Tensor, attention_mask: Tensor) -> Tensor:
-    """Hidden states back in [B, T, H] when OpenRLHF packed the batch into one row [1, sum of lengths, H]."""
+def _observation(
+    hidden: Tensor, log_probs: Tensor, logits: Tensor, sequences: Tensor, attention_mask: Tensor
+) -> Observation:
+    """Hidden states back in [B, T, H] when OpenRLHF packed the batch into one row [1, P, H]; logits stay packed."""
     if hidden.shape[:2] == sequences.shape:
-        return hidden
-    batch, length = sequences.shape
-    padded = hidden.new_zeros(batch * length, hidden.shape[-1])
-    padded[attention_mask.flatten().nonzero().flatten()] = hidden[0]
-    return padded.view(batch, length, -1)
+        return Observation(hidden, logits, None, log_probs)
+    present = attention_mask.flatten().bool()
+    padded = hidden.new_zeros(sequences.numel(), hidden.shape[-1])
+    padded = padded.index_put((present.nonzero().flatten(),), hidden[0, : int(present.sum())])
+    position = (present.long().cumsum(0) - 1).clamp(min=0)
+    return Observation(padded.view(*sequences.shape, -1), logits, position, log_probs)

@@ -1,13 +1,13 @@
-"""Train the head on hidden states of the policy: shared by the pre-RL stage and by RL (regimes frozen, detach).
+"""Train the head on hidden states of the policy: shared by the pre-RL stage and by RL in every regime.
 
-The hidden states come in detached, the embedding and the output head are read detached, and the head has an
-engine of its own, so no gradient can reach the policy (OCC's regime "detach", arXiv 2605.28184).
+Here the policy is a constant: hidden states, embedding and output head are detached, and the head has an engine of its
+own, so no gradient of this loss can reach the policy (OCC's regime "detach", arXiv 2605.28184). What the joint regimes
+add on top is in `joint.py`.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,40 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openrlhf_mtp import metrics
+from openrlhf_mtp.config.mtp import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
-from openrlhf_mtp.losses.alignment import next_tokens
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, mtp_loss
+from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.mixture import mixture
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
+from openrlhf_mtp.losses.targets import from_hidden
+from openrlhf_mtp.training.chain import HeadBatch, run_chain
+from openrlhf_mtp.training.schedule import Schedule
 from openrlhf_mtp.training.tally import Tally
 from openrlhf_mtp.training.trunk import Trunk
-
-
-@dataclass(frozen=True)
-class HeadBatch:
-    """One micro-batch as the head sees it.
-
-    Attributes:
-        sequences: token ids [B, T].
-        attention_mask: 1 for tokens, 0 for padding on either side [B, T].
-        action_mask: true where the token at that position was sampled by the policy [B, T].
-        hidden: the policy's last hidden states after the final norm, detached [B, T, H].
-    """
-
-    sequences: Tensor
-    attention_mask: Tensor
-    action_mask: Tensor
-    hidden: Tensor
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which objective is used at which optimiser step of the head."""
-
-    objective: str
-    kl_warmup_steps: int
-
-    def at(self, step: int) -> str:
-        """KL while the head is cold: e2e TV gives deep depths almost no gradient then (algorithms, section 2)."""
-        return "kl" if step < self.kl_warmup_steps else self.objective
 
 
 class HeadTrainer:
@@ -60,9 +36,10 @@ class HeadTrainer:
         head: the head itself.
         trunk: where embedding and output head are.
         depths: number of depths k.
-        schedule: the objective by head step.
+        objective: what is minimised, and its schedule.
         temperature: the rollout's sampling temperature, at which all distributions are taken.
         trunk_sharded: true when ZeRO-3 shards the policy.
+        seed: of the choice of anchors.
     """
 
     def __init__(
@@ -72,23 +49,32 @@ class HeadTrainer:
         head: MTPHead,
         trunk: Trunk,
         depths: int,
-        schedule: Schedule,
+        objective: ObjectiveSettings,
         temperature: float,
         trunk_sharded: bool = False,
+        seed: int = 0,
     ) -> None:
         self.engine = engine
         self.head = head
         self.trunk = trunk
         self.depths = depths
-        self.schedule = schedule
+        self.objective = objective
+        self.schedule = Schedule(objective)
         self.temperature = temperature
         self.trunk_sharded = trunk_sharded
+        self.seed = seed
         self.steps = 0
         self._tally = Tally(depths)
+        self._step_tally = Tally(depths)
         self._last: MTPLossOutput | None = None
         self._seconds = 0.0
 
-    def accumulate(self, batch: HeadBatch, normalizer: float | Tensor) -> None:
+    @property
+    def draw(self) -> int:
+        """Number of this head step's choice of anchors."""
+        return self.seed * 1_000_003 + self.steps
+
+    def accumulate(self, batch: HeadBatch, normalizer: float | Tensor) -> MTPLossOutput:
         """Forward and backward of one micro-batch; the gradient is added to the head's.
 
         Args:
@@ -97,50 +83,46 @@ class HeadTrainer:
                 step makes the update independent of how the batch was split.
         """
         start = time.perf_counter()
-        if self.engine is None:
-            with torch.no_grad():
-                output = self.loss(batch)
-        else:
+        with torch.set_grad_enabled(self.engine is not None):
             output = self.loss(batch)
+        if self.engine is not None:
             self.engine.backward(output.loss_sum / normalizer)
-        self._tally.add(output)
+        for tally in (self._tally, self._step_tally):
+            tally.add(output.sums)
         self._last = output
         self._seconds += time.perf_counter() - start
+        return output
 
-    def records(self, limit: int = 4096) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Entropy [N] (nats) and overlap [N, k] of the last micro-batch's first anchors on this rank, NaN where a
-        depth does not count; None before the first micro-batch."""
+    def records(self, limit: int = 4096) -> dict[str, NDArray[Any]] | None:
+        """Entropy (nat), overlap and greedy acceptance, [N, k] each, of the last micro-batch's first anchors on this
+        rank, NaN where a depth does not count, and the response each anchor is from [N]. None before the first
+        micro-batch."""
         if self._last is None:
             return None
-        mask = self._last.anchors.mask[:limit]
-        alpha = self._last.records.alpha[:limit].float().masked_fill(~mask, torch.nan)
-        entropy = self._last.records.entropy[:limit, 0].float()
-        return entropy.cpu().numpy(), alpha.cpu().numpy()
+        mask, records = self._last.anchors.mask[:limit], self._last.records
+        figures = {"entropy": records.entropy, "alpha": records.alpha, "greedy": records.greedy}
+        arrays = {"response": self._last.anchors.row[:limit].cpu().numpy()}
+        return arrays | {
+            name: values[:limit].float().masked_fill(~mask, torch.nan).cpu().numpy()
+            for name, values in figures.items()
+        }
 
     def loss(self, batch: HeadBatch) -> MTPLossOutput:
         """The summed loss of a micro-batch with the current objective."""
         module = self.head if self.engine is None else self.engine
+        anchors = batch.anchors(self.depths, share=self.objective.anchor_fraction, draw=self.draw)
         with self.trunk.weights(sharded=self.trunk_sharded) as (embedding, output_weight):
-            tokens = next_tokens(batch.sequences, self.depths)
-            segments = batch.attention_mask.long()
-            positions = (segments.cumsum(-1) - 1).clamp(min=0)
-            states = module(
-                batch.hidden,
-                [torch.nn.functional.embedding(tokens[..., j], embedding) for j in range(self.depths)],
-                positions,
-                segments,
-                self.depths,
-            )
+            hidden, vocab_size = batch.hidden.detach(), self.trunk.config.vocab_size
+            states = run_chain(module, batch, hidden, embedding.detach(), anchors, self.depths)
+            targets = batch.targets or from_hidden(hidden, output_weight, self.temperature, vocab_size)
             return mtp_loss(
                 states,
-                batch.hidden,
-                output_weight,
-                batch.sequences,
-                batch.action_mask,
-                segments,
-                objective=self.schedule.at(self.steps),
-                temperature=self.temperature,
-                vocab_size=self.trunk.config.vocab_size,
+                anchors,
+                targets,
+                OutputHead.of(output_weight, self.temperature, vocab_size=vocab_size),
+                mixture(self.schedule.at(self.steps), OBJECTIVES),
+                row_weight=batch.row_weight,
+                depth_decay=self.objective.depth_decay,
             )
 
     def step(self) -> None:
@@ -150,8 +132,18 @@ class HeadTrainer:
         start = time.perf_counter()
         boundary = self.engine.is_gradient_accumulation_boundary()
         self.engine.step()
-        self.steps += int(boundary)
+        if boundary:
+            self._observe()
+            self.steps += 1
         self._seconds += time.perf_counter() - start
+
+    def _observe(self) -> None:
+        """Show the schedule this optimiser step's overlap, the same number on every rank."""
+        tally, self._step_tally = self._step_tally, Tally(self.depths)
+        if self.schedule.watches(self.steps):
+            if dist.is_initialized():
+                tally.all_reduce()
+            self.schedule.observe(self.steps, tally.mean_alpha())
 
     def drain(self) -> dict[str, float]:
         """Metrics since the last call, over all data-parallel ranks (collective), and start anew."""
@@ -169,8 +161,9 @@ class HeadTrainer:
 
     def state(self) -> dict[str, int]:
         """What a checkpoint needs beside the engine's own state."""
-        return {"head_steps": self.steps}
+        return {"head_steps": self.steps, **self.schedule.state()}
 
     def load_state(self, state: dict[str, int]) -> None:
         """Restore `state()`."""
         self.steps = state["head_steps"]
+        self.schedule.load_state(state)

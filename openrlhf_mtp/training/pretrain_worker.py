@@ -14,15 +14,16 @@ import torch
 import torch.distributed as dist
 from openrlhf.trainer.ray.launcher import BaseModelActor
 
-from openrlhf_mtp.config.mtp import MTPSettings, PretrainSettings
+from openrlhf_mtp.config.mtp import MTPSettings, ObjectiveSettings, PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.metrics import MTP_ALPHA, MTP_LOSS, STEP, depth_metric
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.batches import collate, step_indices
+from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_engine import build_head_engine
-from openrlhf_mtp.training.head_trainer import HeadBatch, HeadTrainer, Schedule
+from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.responses import Response, read_responses, split_by_prompt
 
 HEAD_CHECKPOINT = "checkpoints"
@@ -59,8 +60,9 @@ class HeadPretrainWorker(BaseModelActor):
             head=head,
             trunk=trunk,
             depths=self.mtp.depths,
-            schedule=Schedule(self.settings.objective, self.settings.kl_warmup_steps),
+            objective=self.settings,
             temperature=self.settings.temperature or self.strategy.args.rollout.temperature,
+            seed=self.strategy.args.train.seed,
         )
 
     def _resume(self) -> int:
@@ -121,7 +123,7 @@ class HeadPretrainWorker(BaseModelActor):
             head=self.trainer.head,
             trunk=self.trainer.trunk,
             depths=self.trainer.depths,
-            schedule=Schedule(self.settings.objective, 0),
+            objective=ObjectiveSettings(objective=self.settings.objective),
             temperature=self.trainer.temperature,
         )
         size = self.settings.micro_batch_size

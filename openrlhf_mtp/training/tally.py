@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
-from openrlhf_mtp.metrics import MTP_ALPHA, MTP_LOSS, depth_metric
+from openrlhf_mtp.losses.mtp_loss import Sums
+from openrlhf_mtp.metrics import MTP_ALPHA, MTP_ALPHA_GREEDY, MTP_LOSS, depth_metric
 
 
 class Tally:
@@ -14,39 +14,40 @@ class Tally:
 
     def __init__(self, depths: int) -> None:
         self.depths = depths
-        self._sums = torch.zeros(6 + 3 * depths, dtype=torch.float64)
+        self._scalars = torch.zeros(5, dtype=torch.float64)
+        self._by_depth = torch.zeros(4, depths, dtype=torch.float64)
 
-    def add(self, output: MTPLossOutput) -> None:
+    def add(self, sums: Sums) -> None:
         """Add one micro-batch."""
-        scalars = (
-            output.loss_sum,
-            output.loss_count,
-            output.entropy_sum,
-            output.entropy_count,
-            output.length_sum,
-            output.horizon_count,
-        )
-        parts = [torch.stack(scalars), output.depth_loss_sum, output.alpha_sum, output.depth_count]
-        self._sums += torch.cat([part.detach().double().cpu() for part in parts])
+        scalars = (sums.loss_sum, sums.loss_count, sums.entropy_sum, sums.length_sum, sums.horizon_count)
+        by_depth = (sums.depth_loss_sum, sums.alpha_sum, sums.greedy_sum, sums.depth_count)
+        self._scalars += torch.stack([part.detach().double() for part in scalars]).cpu()
+        self._by_depth += torch.stack([part.detach().double() for part in by_depth]).cpu()
 
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group."""
         device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-        sums = self._sums.to(device)
+        sums = torch.cat([self._scalars, self._by_depth.flatten()]).to(device)
         dist.all_reduce(sums)
-        self._sums = sums.cpu()
+        self._scalars, self._by_depth = sums[:5].cpu(), sums[5:].view(4, self.depths).cpu()
+
+    def mean_alpha(self) -> float:
+        """Overlap, mean over depths and counted anchors; 0 without any."""
+        _, alpha, _, count = self._by_depth
+        return float(alpha.sum() / count.sum().clamp(min=1.0))
 
     def metrics(self) -> dict[str, float]:
         """The head's metrics; only the count when no response was longer than the horizon of k + 1 tokens."""
-        loss, loss_count, entropy, entropy_count, length, horizon = self._sums[:6].tolist()
-        depth_loss, alpha, depth_count = (part.tolist() for part in self._sums[6:].view(3, self.depths))
-        row = {"mtp/anchors": entropy_count}
+        loss, loss_count, entropy, length, horizon = self._scalars.tolist()
+        depth_loss, alpha, greedy, depth_count = self._by_depth.tolist()
+        row = {"mtp/anchors": depth_count[0]}
         if not horizon:
             return row
-        row[MTP_LOSS] = loss / loss_count
+        row[MTP_LOSS] = loss / loss_count if loss_count else 0.0
         row["mtp/expected_length"] = length / horizon
-        row["mtp/entropy"] = entropy / entropy_count
+        row["mtp/entropy"] = entropy / depth_count[0]
         for j in range(1, self.depths + 1):
             row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / depth_count[j - 1]
             row[depth_metric(MTP_ALPHA, j)] = alpha[j - 1] / depth_count[j - 1]
+            row[depth_metric(MTP_ALPHA_GREEDY, j)] = greedy[j - 1] / depth_count[j - 1]
         return row

@@ -1,4 +1,4 @@
-"""What head training needs of the policy: its embedding, its output head, its size. Never its gradients."""
+"""What head training needs of the policy: its embedding, its output head, its size."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class Trunk:
 
     @contextmanager
     def weights(self, *, sharded: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """The embedding and output-head weights, detached; gathered first when ZeRO-3 shards them.
+        """The embedding and output-head weights as parameters; gathered first when ZeRO-3 shards them.
 
-        Collective over the data-parallel ranks when `sharded`.
+        Collective over the data-parallel ranks when `sharded`; then they are whole inside the context only.
         """
-        parameters = [self.embedding.weight, self.output_head.weight]
+        parameters = (self.embedding.weight, self.output_head.weight)
         if not sharded:
-            yield self.embedding.weight.detach(), self.output_head.weight.detach()
+            yield parameters
             return
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(parameters):
-            yield self.embedding.weight.detach(), self.output_head.weight.detach()
+        with deepspeed.zero.GatheredParameters(list(parameters)):
+            yield parameters

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from openrlhf_mtp.upstream.optimizer_step import with_windows
+
 
 def bind(module: ModuleType, replacements: Mapping[str, Any]) -> None:
     """Replace globals of an imported module.
@@ -70,10 +72,12 @@ def bind_entry_point(
 
 
 def bind_policy_worker(*, actor: type, trainer: type) -> None:
-    """In a trainer process: the model wrapper and the trainer that `PolicyModelActor` constructs."""
+    """In a trainer process: what `PolicyModelActor` constructs, and how the trainer goes through micro-batches."""
     import openrlhf.trainer.ray.ppo_actor as ppo_actor
+    from openrlhf.utils.loss_utils import iter_grad_accum_global_norm
 
-    bind(ppo_actor, {"Actor": actor, "ActorPPOTrainer": trainer})
+    windows = with_windows(iter_grad_accum_global_norm)
+    bind(ppo_actor, {"Actor": actor, "ActorPPOTrainer": trainer, "iter_grad_accum_global_norm": windows})
 
 
 def bind_async_worker(*, training_actor: Any) -> None:

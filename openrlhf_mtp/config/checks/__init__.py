@@ -6,7 +6,7 @@ To add one, write the function in the file of its subject and append it here.
 
 from collections.abc import Callable, Iterable
 
-from openrlhf_mtp.config.checks import batches, files, head, host, model, placement, sampling
+from openrlhf_mtp.config.checks import batches, files, head, host, model, placement, regime, sampling
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.situation import Situation
@@ -23,6 +23,8 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     model.context_length,
     head.head_files,
     head.head_training,
+    regime.joint,
+    regime.unused,
     batches.optimizer_batches,
     batches.lengths,
     placement.engines,

@@ -39,18 +39,19 @@ def head_training(s: Situation) -> Iterator[Conflict]:
     if s.mtp is None:
         return
     pretrain = s.mtp.pretrain
-    if pretrain.objective in ("tv", "e2e_tv") and pretrain.kl_warmup_steps == 0:
+    if {"tv", "e2e_tv"} & set(pretrain.objectives) and pretrain.kl_warmup_steps == 0:
         yield warning(
             "mtp.pretrain.kl_warmup_steps",
             0,
-            f"some KL steps before {pretrain.objective}: a cold head overlaps the policy too little to learn from it",
+            f"some KL steps before {pretrain.objective_text}: a cold head overlaps the policy too little to learn "
+            "from it",
             "set it to 50 if the head is fresh",
         )
     if pretrain.max_steps is not None and pretrain.kl_warmup_steps >= pretrain.max_steps:
         yield warning(
             "mtp.pretrain.kl_warmup_steps",
             pretrain.kl_warmup_steps,
-            f"less than mtp.pretrain.max_steps = {pretrain.max_steps}, or {pretrain.objective} is never used",
+            f"less than mtp.pretrain.max_steps = {pretrain.max_steps}, or {pretrain.objective_text} is never used",
             "lower it or raise max_steps",
         )
     temperature = s.real("rollout.temperature")

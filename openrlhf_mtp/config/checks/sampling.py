@@ -38,7 +38,7 @@ def drafts(s: Situation) -> Iterator[Conflict]:
         )
     if rollout.draft_sample_method == "greedy":
         yield _greedy(s.mtp)
-    if not rollout.speculate and s.mtp.regime == "detach":
+    if not rollout.speculate and s.mtp.regime != "frozen":
         yield warning(
             "mtp.rollout.speculate",
             "false",
@@ -61,8 +61,8 @@ def asynchronous(s: Situation) -> Iterator[Conflict]:
 
 
 def _greedy(mtp: MTPSettings) -> Conflict:
-    used = {mtp.pretrain.objective} | ({mtp.objective} if mtp.regime == "detach" else set())
-    overlap = sorted(used & {"tv", "e2e_tv"})
+    stages = [mtp.pretrain] if mtp.regime == "frozen" else [mtp.pretrain, mtp]
+    overlap = sorted({stage.objective_text for stage in stages if stage.wants_sampled_drafts})
     setting = "mtp.rollout.draft_sample_method"
     if overlap:
         return error(

@@ -73,7 +73,7 @@ def test_every_problem_is_reported_at_once_with_the_nearest_name(load):
     assert "train.seed: got 1.5, expected a whole number" in problems
     assert "mtp.depth: unknown key; did you mean mtp.depths?" in problems
     assert "mtp.optim.max_norn: unknown key; did you mean mtp.optim.max_norm?" in problems
-    assert "mtp.regime: got 'occ', expected 'frozen' or 'detach'" in problems
+    assert "mtp.regime: got 'occ', expected 'frozen', 'detach', 'joint_ce' or 'joint_policy'" in problems
 
 
 @pytest.mark.parametrize("depths", [0, -1, 17])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import embedding
 from transformers import AutoModelForCausalLM
 
 from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.equip import init_head
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.alignment import next_tokens
-from openrlhf_mtp.losses.mtp_loss import mtp_loss
+from openrlhf_mtp.losses.mtp_loss import OutputHead, mtp_loss
+from openrlhf_mtp.losses.targets import from_hidden
+from openrlhf_mtp.training.chain import HeadBatch, run_chain
 from tests.unit.heads.tiny import DEPTHS, VOCAB, trunk_config
 
 
@@ -39,15 +39,12 @@ def chain_loss(trunk, head, tokens, objective):
     mask = torch.ones_like(tokens)
     table = trunk.get_input_embeddings().weight
     hidden = trunk.model(tokens).last_hidden_state
-    ahead = next_tokens(tokens, DEPTHS)
-    states = head(
-        hidden.detach(),
-        [embedding(ahead[..., j], table.detach()) for j in range(DEPTHS)],
-        torch.arange(tokens.shape[1]).expand_as(tokens),
-        mask,
-        DEPTHS,
+    batch = HeadBatch(tokens, mask, mask, hidden)
+    anchors = batch.anchors(DEPTHS)
+    states = run_chain(head, batch, hidden.detach(), table.detach(), anchors, DEPTHS)
+    return mtp_loss(
+        states, anchors, from_hidden(hidden, table, 1.0), OutputHead.of(table, 1.0), OBJECTIVES[objective]
     )
-    return mtp_loss(states, hidden, table, tokens, mask, mask, objective=objective, temperature=1.0)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -62,8 +59,8 @@ def test_training_the_head_raises_acceptance_and_leaves_the_trunk_without_gradie
     for _ in range(15):
         output = chain_loss(trunk, head, tokens, objective)
         optimizer.zero_grad()
-        (output.loss_sum / output.loss_count).backward()
+        (output.loss_sum / output.sums.loss_count).backward()
         optimizer.step()
-        alphas.append((output.alpha_sum / output.depth_count).tolist())
+        alphas.append((output.sums.alpha_sum / output.sums.depth_count).tolist())
     assert all(last > first + 0.05 for first, last in zip(alphas[0], alphas[-1], strict=True)), alphas
     assert [name for name, p in trunk.named_parameters() if p.grad is not None] == []

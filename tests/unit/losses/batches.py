@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, mtp_loss
+from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.alignment import Anchors, find_anchors
+from openrlhf_mtp.losses.mixture import mixture
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
+from openrlhf_mtp.losses.targets import from_hidden
 
 DEPTHS, WIDTH, VOCAB = 3, 8, 11
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Arguments of `mtp_loss`; rows hold left padding, a prompt, a response and right padding."""
+    """What a loss is made of; rows hold left padding, a prompt, a response and right padding.
+
+    `states` are the chain's outputs at every position; a head run at the anchors only gives those of the grid.
+    """
 
     states: list[Tensor]
     hidden: Tensor
@@ -23,17 +31,35 @@ class Batch:
     action_mask: Tensor
     segment_ids: Tensor
 
-    def loss(self, objective: str, *, temperature: float = 0.7, **options: object) -> MTPLossOutput:
+    def anchors(self, **choice: Any) -> Anchors:
+        """All anchors, or a share of them."""
+        return find_anchors(self.input_ids, self.action_mask, self.segment_ids, len(self.states), **choice)
+
+    def on_grid(self, anchors: Anchors) -> list[Tensor]:
+        """The states at the anchors [B, A, H]."""
+        return [z.gather(1, anchors.grid[..., None].expand(-1, -1, WIDTH)) for z in self.states]
+
+    def loss(
+        self,
+        objective: str,
+        *,
+        temperature: float = 0.7,
+        vocab_size: int | None = None,
+        chunk_anchors: int | None = None,
+        choice: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> MTPLossOutput:
         """The batch's loss."""
+        anchors = self.anchors(**(choice or {}))
+        head = OutputHead.of(self.output_weight, temperature, vocab_size=vocab_size)
+        if chunk_anchors is not None:
+            head = replace(head, chunk_logits=chunk_anchors * len(self.states) * len(head.weight))
         return mtp_loss(
-            self.states,
-            self.hidden,
-            self.output_weight,
-            self.input_ids,
-            self.action_mask,
-            self.segment_ids,
-            objective=objective,
-            temperature=temperature,
+            self.on_grid(anchors),
+            anchors,
+            from_hidden(self.hidden, self.output_weight, temperature, vocab_size),
+            head,
+            mixture({objective: 1.0}, OBJECTIVES),
             **options,
         )
 
@@ -75,4 +101,38 @@ def random_batch(
         input_ids=torch.randint(VOCAB, (rows, length), generator=generator).to(device),
         action_mask=actions.to(device),
         segment_ids=segments.to(device),
+    )
+
+
+def on_logits(
+    objective: str,
+    draft: Tensor,
+    target: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    *,
+    row_weight: Tensor | None = None,
+    depth_decay: float = 1.0,
+) -> MTPLossOutput:
+    """An objective on given logits [N, k, V] (draft and target), tokens [N, k], mask [N, k]: states are logits, and
+    the output head is the identity."""
+    count, depths, vocab = draft.shape
+    every = torch.arange(count)
+    anchors = Anchors(
+        grid=torch.zeros(count, 1, dtype=torch.long),
+        present=torch.ones(count, 1, dtype=torch.bool),
+        index=every,
+        target_index=torch.arange(count * depths).view(count, depths),
+        tokens=tokens,
+        mask=mask,
+    )
+    flat = target.flatten(0, 1)
+    return mtp_loss(
+        [z[:, None] for z in draft.unbind(1)],
+        anchors,
+        lambda index: flat[index],
+        OutputHead.of(torch.eye(vocab, dtype=draft.dtype), 1.0),
+        mixture({objective: 1.0}, OBJECTIVES),
+        row_weight=row_weight,
+        depth_decay=depth_decay,
     )

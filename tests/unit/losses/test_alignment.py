@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.losses.alignment import action_positions, anchor_mask, find_anchors, next_tokens
+from openrlhf_mtp.losses.alignment import action_positions, anchor_mask, chosen, find_anchors, next_tokens
 
 
 def test_openrlhfs_action_mask_speaks_of_the_next_column():
@@ -86,3 +86,39 @@ def test_anchors_point_at_the_state_and_token_their_depth_is_about(layout, depth
             used = j if anchors.mask[n, j - 1] else 1  # uncounted entries repeat depth 1
             assert anchors.target_index[n, j - 1] == i + used
             assert anchors.tokens[n, j - 1] == i + used + 1
+
+
+@given(layouts(), st.integers(1, 5), st.integers(0, 5))
+def test_the_grid_lists_each_rows_anchors_in_order(layout, depths, draw):
+    actions, segments = (torch.tensor([row, row[::-1], row]) for row in layout)
+    tokens = torch.arange(actions.numel()).view(3, -1)
+    for share in (1.0, 0.4):
+        anchors = find_anchors(tokens, actions, segments, depths, share=share, draw=draw)
+        per_row = [anchors.grid[b][anchors.present[b]].tolist() for b in range(3)]
+        assert all(row == sorted(set(row)) for row in per_row)
+        assert [i for b, row in enumerate(per_row) for i in (b * len(layout[0]) + p for p in row)] == (
+            anchors.index.tolist()
+        )
+        assert anchors.row.tolist() == [b for b, row in enumerate(per_row) for _ in row]
+        # padding of the grid repeats a position, so that gathering there is harmless
+        assert ((anchors.grid >= 0) & (anchors.grid < tokens.shape[1])).all()
+
+
+def test_every_position_is_chosen_with_the_same_probability():
+    tokens = torch.randint(50, (4, 40), generator=torch.Generator().manual_seed(0))
+    draws = torch.stack([chosen(tokens, torch.ones_like(tokens), 0.25, draw) for draw in range(2000)])
+    # standard error 0.0097 a position; 160 positions
+    torch.testing.assert_close(draws.double().mean(0), torch.full((4, 40), 0.25).double(), atol=0.045, rtol=0)
+    # evenly spread within a sample: 40 positions hold 10 give or take two, where coins would scatter by 2.7
+    assert (draws.sum(-1) - 10).abs().max() <= 2
+
+
+@given(st.integers(0, 1000), st.integers(0, 5), st.integers(0, 5))
+def test_the_choice_belongs_to_the_sample_not_to_its_place_in_the_batch(draw, left, right):
+    tokens = torch.randint(50, (1, 12), generator=torch.Generator().manual_seed(draw))
+    alone = chosen(tokens, torch.ones_like(tokens), 0.5, draw)
+    padded = torch.nn.functional.pad(tokens, (left, right), value=7)
+    segments = torch.nn.functional.pad(torch.ones_like(tokens), (left, right))
+    batch = torch.cat([torch.zeros_like(padded), padded])
+    both = chosen(batch, torch.cat([torch.ones_like(segments), segments]), 0.5, draw)
+    assert both[1, left : left + 12].tolist() == alone[0].tolist()

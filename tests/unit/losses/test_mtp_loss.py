@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,41 +12,48 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.alignment import find_anchors
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
-from openrlhf_mtp.losses.types import ObjectiveInput
-from tests.unit.losses.batches import DEPTHS, VOCAB, WIDTH, random_batch
+from openrlhf_mtp.losses.targets import from_logits
+from tests.unit.losses.batches import VOCAB, WIDTH, on_logits, random_batch
 
-SUMS = [field.name for field in fields(MTPLossOutput) if field.name not in ("anchors", "records")]
 TEMPERATURE = 0.7
 
 
 def sums(output: MTPLossOutput) -> torch.Tensor:
-    return torch.cat([vars(output)[name].detach().flatten() for name in SUMS])
+    return torch.cat([part.detach().flatten() for part in output.sums])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_batch_loss_is_the_objective_on_plainly_gathered_logits(name):
     batch = random_batch()
-    anchors = find_anchors(batch.input_ids, batch.action_mask, batch.segment_ids, DEPTHS)
+    anchors = batch.anchors()
     states = torch.stack([z.flatten(0, 1)[anchors.index] for z in batch.states], 1)
     targets = batch.hidden.flatten(0, 1)[anchors.target_index]
-    weight = batch.output_weight
-    inputs = ObjectiveInput(
-        states @ weight.T / TEMPERATURE, targets @ weight.T / TEMPERATURE, anchors.tokens, anchors.mask
-    )
-    plain = OBJECTIVES[name](inputs)
+    scaled = batch.output_weight.T / TEMPERATURE
+    plain = on_logits(name, states @ scaled, targets @ scaled, anchors.tokens, anchors.mask)
     output = batch.loss(name, temperature=TEMPERATURE)
-    torch.testing.assert_close(output.loss_sum, plain.loss_sum)
-    torch.testing.assert_close(output.alpha_sum, (inputs.alpha * anchors.mask).sum(0))
-    assert output.depth_count.tolist() == anchors.mask.sum(0).tolist()
+    torch.testing.assert_close(sums(output), sums(plain))
+    assert output.sums.depth_count.tolist() == anchors.mask.sum(0).tolist()
     torch.testing.assert_close(
         batch.states_gradient(name), list(torch.autograd.grad(plain.loss_sum, batch.states))
     )
 
 
+def test_logits_of_the_policys_own_forward_serve_as_targets_packed_or_not():
+    batch = random_batch()
+    scaled = batch.hidden @ batch.output_weight.T / TEMPERATURE
+    plain = from_logits(torch.nn.functional.pad(scaled, (0, 3), value=50.0), vocab_size=VOCAB)
+    present = (batch.segment_ids != 0).flatten()
+    packed = from_logits(scaled.flatten(0, 1)[present][None], present.long().cumsum(0) - 1)
+    where = batch.anchors().target_index.flatten()
+    torch.testing.assert_close(plain(where), scaled.flatten(0, 1)[where])
+    torch.testing.assert_close(packed(where), scaled.flatten(0, 1)[where])
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_gradient_through_the_chunks_equals_finite_differences(name):
+    if name == "lk_hybrid":
+        pytest.skip("its weight is held constant: finite differences of the whole are another function")
     batch = random_batch(rows=1, length=9)
 
     def loss(*states):
@@ -180,16 +188,33 @@ def test_records_hold_every_anchors_entropy_and_overlap():
     batch = random_batch()
     output = batch.loss("kl", chunk_anchors=4)
     mask = output.anchors.mask
-    torch.testing.assert_close((output.records.alpha * mask).sum(0), output.alpha_sum)
-    torch.testing.assert_close(output.records.entropy[:, 0].sum(), output.entropy_sum)
-
-
-def test_an_unknown_objective_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="got 'mse', expected one of ce, kl, tv, e2e_tv"):
-        random_batch().loss("mse")
+    torch.testing.assert_close((output.records.alpha * mask).sum(0), output.sums.alpha_sum)
+    torch.testing.assert_close((output.records.greedy * mask).sum(0), output.sums.greedy_sum)
+    torch.testing.assert_close(output.records.entropy[:, 0].sum(), output.sums.entropy_sum)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_without_a_distribution_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature: got"):
         random_batch().loss("tv", temperature=temperature)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_share_of_the_anchors_estimates_the_whole_without_bias(name):
+    batch = random_batch(rows=6, length=30)
+    whole = batch.loss(name).loss_sum.item()
+    draws = [batch.loss(name, choice={"share": 0.5, "draw": draw}).loss_sum.item() for draw in range(300)]
+    mean, error = np.mean(draws), np.std(draws) / len(draws) ** 0.5
+    assert abs(mean - whole) < 4 * error
+    assert np.std(draws) > 0.0
+
+
+def test_a_share_of_the_anchors_keeps_the_reported_means():
+    batch = random_batch(rows=6, length=30)
+    part = batch.loss("tv", choice={"share": 0.5, "draw": 1})
+    assert 0.2 < len(part.anchors.index) / len(batch.loss("tv").anchors.index) < 0.8
+    alpha = part.records.alpha[part.anchors.mask]
+    assert (part.sums.alpha_sum.sum() / part.sums.depth_count.sum()).item() == pytest.approx(
+        alpha.mean().item()
+    )
+    assert (part.sums.loss_sum / part.sums.loss_count).item() == pytest.approx(1 - alpha.mean().item())

@@ -12,41 +12,17 @@ from torch.autograd import gradcheck
 
 from openrlhf_mtp.config.mtp import Objective
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.acceptance import entropy, expected_accepted, overlap
-from openrlhf_mtp.losses.types import ObjectiveInput
+from openrlhf_mtp.losses.acceptance import expected_accepted
+from openrlhf_mtp.losses.mixture import mixture
+from openrlhf_mtp.losses.mtp_loss import depth_weights
+from tests.unit.losses import reference
+from tests.unit.losses.batches import on_logits
+
+BY_DEPTH = [name for name in OBJECTIVES if name != "e2e_tv"]
 
 
-def softmax(x):
-    e = np.exp(x - x.max())
-    return e / e.sum()
-
-
-def reference_loss(name, draft, target, token, mask):
-    """(loss_sum, loss_count) of numpy arrays [N, k, V], [N, k, V], [N, k], [N, k], written from the formulas."""
-    total, count = 0.0, 0.0
-    for n in range(len(draft)):
-        k = draft.shape[1]
-        q = [softmax(row) for row in draft[n]]
-        p = [softmax(row) for row in target[n]]
-        alpha = [np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)]
-        if name == "e2e_tv":
-            if mask[n].all():
-                total += 1 - sum(np.prod(alpha[: j + 1]) for j in range(k)) / k
-                count += 1
-            continue
-        for j in range(k):
-            if mask[n, j]:
-                losses = {
-                    "ce": -np.log(q[j][token[n, j]]),
-                    "kl": (p[j] * (np.log(p[j]) - np.log(q[j]))).sum(),
-                    "tv": 0.5 * np.abs(p[j] - q[j]).sum(),
-                }
-                total += losses[name] / k
-                count += 1 / k
-    return total, count
-
-
-def random_input(seed, anchors=5, depths=3, vocab=7, dtype=torch.float64, spread=2.0):
+def random_rows(seed, anchors=5, depths=3, vocab=7, dtype=torch.float64, spread=2.0):
+    """Draft logits, target logits, tokens and mask."""
     generator = torch.Generator().manual_seed(seed)
     draft, target = (
         spread * torch.randn(anchors, depths, vocab, generator=generator, dtype=dtype) for _ in range(2)
@@ -54,7 +30,7 @@ def random_input(seed, anchors=5, depths=3, vocab=7, dtype=torch.float64, spread
     tokens = torch.randint(vocab, (anchors, depths), generator=generator)
     inside = torch.randint(1, depths + 1, (anchors, 1), generator=generator)
     inside[0] = depths
-    return ObjectiveInput(draft.requires_grad_(), target, tokens, torch.arange(depths) < inside)
+    return draft.requires_grad_(), target, tokens, torch.arange(depths) < inside
 
 
 def test_every_objective_of_a_job_file_is_here():
@@ -65,41 +41,45 @@ def test_every_objective_of_a_job_file_is_here():
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), depths=st.integers(1, 4), vocab=st.integers(2, 9))
 def test_the_loss_equals_the_formula(name, seed, depths, vocab):
-    inputs = random_input(seed, depths=depths, vocab=vocab)
-    output = OBJECTIVES[name](inputs)
-    arrays = [
-        t.detach().numpy() for t in (inputs.draft_logits, inputs.target_logits, inputs.tokens, inputs.mask)
-    ]
-    total, count = reference_loss(name, *arrays)
-    np.testing.assert_allclose([output.loss_sum.item(), output.loss_count.item()], [total, count], rtol=1e-10)
+    rows = random_rows(seed, depths=depths, vocab=vocab)
+    sums = on_logits(name, *rows).sums
+    expected = reference.objective(name, *(t.detach().numpy() for t in rows))
+    np.testing.assert_allclose([sums.loss_sum.item(), sums.loss_count.item()], expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_gradient_equals_finite_differences(name, seed):
     # min(p, q) has kinks where p = q; at random points none lies within gradcheck's step of 1e-6
-    inputs = random_input(seed)
+    draft, *rest = random_rows(seed)
+    if name == "lk_hybrid":  # its weight is held constant, which finite differences of the whole would not
+        return _hybrid_holds_its_weight(draft, rest)
+    assert gradcheck(lambda z: on_logits(name, z, *rest).loss_sum, (draft,), eps=1e-6, atol=1e-7)
 
-    def loss(draft):
-        fields = (inputs.target_logits, inputs.tokens, inputs.mask)
-        return OBJECTIVES[name](ObjectiveInput(draft, *fields)).loss_sum
 
-    assert gradcheck(loss, (inputs.draft_logits,), eps=1e-6, atol=1e-7)
+def _hybrid_holds_its_weight(draft, rest):
+    alpha = on_logits("tv", draft, *rest).records.alpha
+    share = (-3.0 * alpha).exp()
+    gradients = {
+        name: torch.autograd.grad(on_logits(name, draft, *rest).loss_sum, draft)[0]
+        for name in ("kl", "tv", "lk_hybrid")
+    }
+    expected = share[..., None] * gradients["kl"] + (1 - share)[..., None] * gradients["tv"]
+    torch.testing.assert_close(gradients["lk_hybrid"], expected)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_uncounted_entries_have_no_gradient(name):
-    inputs = random_input(1)
-    OBJECTIVES[name](inputs).loss_sum.backward()
-    assert not inputs.draft_logits.grad[~inputs.mask].any()
-    assert inputs.draft_logits.grad[inputs.mask].any()
+    draft, target, tokens, mask = random_rows(1)
+    on_logits(name, draft, target, tokens, mask).loss_sum.backward()
+    assert not draft.grad[~mask].any()
+    assert draft.grad[mask].any()
 
 
-@pytest.mark.parametrize("name", ["kl", "tv", "e2e_tv"])
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "ce"])
 def test_a_head_equal_to_the_policy_has_loss_zero(name):
-    inputs = random_input(2)
-    same = ObjectiveInput(inputs.target_logits.clone(), inputs.target_logits, inputs.tokens, inputs.mask)
-    assert OBJECTIVES[name](same).loss_sum.abs() < 1e-12
+    _, target, tokens, mask = random_rows(2)
+    assert on_logits(name, target.clone(), target, tokens, mask).loss_sum.abs() < 1e-12
 
 
 @pytest.mark.parametrize("name", ["tv", "e2e_tv"])
@@ -109,13 +89,89 @@ def test_a_tie_counts_as_accepted(name):
     draft = target[..., [0, 2, 1]].clone().requires_grad_()
     p, q = target.softmax(-1)[0, 0], draft.detach().softmax(-1)[0, 0]
     assert p[0] == q[0]
-    inputs = ObjectiveInput(
-        draft, target, torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
-    )
-    OBJECTIVES[name](inputs).loss_sum.backward()
+    one = torch.zeros(1, 1, dtype=torch.long)
+    on_logits(name, draft, target, one, one == 0).loss_sum.backward()
     covered = q[0] + q[1]  # the tie belongs to what is surely accepted; q[2] > p[2]
     expected = q * (covered - 1 + torch.tensor([0.0, 0.0, 1.0]))
     torch.testing.assert_close(draft.grad[0, 0], expected)
+
+
+def test_negative_log_acceptance_pulls_a_cold_head_where_tv_does_not():
+    # p and q almost disjoint: the TV gradient is as small as the overlap, this one is not
+    draft = torch.tensor([[[12.0, 0.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[[0.0, 12.0, 0.0]]], dtype=torch.float64)
+    one = torch.zeros(1, 1, dtype=torch.long)
+    pulls = {
+        name: torch.autograd.grad(on_logits(name, draft, target, one, one == 0).loss_sum, draft)[0]
+        .abs()
+        .sum()
+        for name in ("tv", "nla")
+    }
+    assert pulls["tv"] < 1e-4
+    assert 0.5 < pulls["nla"] <= 2.0
+
+
+@pytest.mark.parametrize("name", BY_DEPTH)
+def test_depth_weights_weigh_depths(name):
+    draft, target, tokens, _ = random_rows(3, depths=3)
+    everything = torch.ones_like(tokens, dtype=torch.bool)
+    parts = [
+        on_logits(name, draft[:, [j]], target[:, [j]], tokens[:, [j]], everything[:, [j]]).loss_sum
+        for j in range(3)
+    ]
+    weights = torch.tensor([1.0, 0.6, 0.36], dtype=torch.float64)
+    weights = weights / weights.sum()
+    expected = sum(w * part for w, part in zip(weights, parts, strict=True))
+    output = on_logits(name, draft, target, tokens, everything, depth_decay=0.6)
+    torch.testing.assert_close(output.loss_sum, expected)
+    torch.testing.assert_close(output.sums.loss_count, torch.tensor(len(draft), dtype=torch.float64))
+
+
+@given(st.integers(1, 16), st.floats(0.1, 1.0))
+def test_depth_weights_have_mean_one_and_decay(depths, decay):
+    weights = depth_weights(depths, decay)
+    assert weights.mean().item() == pytest.approx(1.0)
+    ratios = (weights[1:] / weights[:-1]).tolist()
+    assert ratios == pytest.approx([decay] * (depths - 1))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_row_weight_scales_what_its_anchor_adds(name):
+    rows = random_rows(4)
+    weight = torch.linspace(0.0, 2.0, 5, dtype=torch.float64)
+    singles = [on_logits(name, *(t[[n]] for t in rows)).loss_sum for n in range(5)]
+    expected = sum(w * single for w, single in zip(weight, singles, strict=True))
+    output = on_logits(name, *rows, row_weight=weight)
+    torch.testing.assert_close(output.loss_sum, expected)
+    # what is reported by depth is not weighted
+    torch.testing.assert_close(output.sums.depth_loss_sum, on_logits(name, *rows).sums.depth_loss_sum)
+
+
+def test_a_mixture_is_the_weighted_sum_of_its_parts():
+    rows = random_rows(5)
+    combined = mixture({"kl": 0.3, "e2e_tv": 0.7}, OBJECTIVES)
+
+    def with_objective(objective):
+        from unittest import mock
+
+        with mock.patch.dict(OBJECTIVES, {"mixed": objective}):
+            return on_logits("mixed", *rows).loss_sum
+
+    got = with_objective(combined)
+    expected = 0.3 * on_logits("kl", *rows).loss_sum + 0.7 * on_logits("e2e_tv", *rows).loss_sum
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got, rows[0]), torch.autograd.grad(expected, rows[0]))
+
+
+@pytest.mark.parametrize("parts", [{}, {"kl": 0.0}, {"kl": -1.0}])
+def test_a_mixture_without_weight_is_refused(parts):
+    with pytest.raises(ValueError, match="expected at least one name with a positive weight"):
+        mixture(parts, OBJECTIVES)
+
+
+def test_an_unknown_objective_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="got 'mse', expected one of ce, kl, reverse_kl, tv, e2e_tv, nla"):
+        mixture({"mse": 1.0}, OBJECTIVES)
 
 
 def test_a_rejected_depth_neither_divides_by_zero_nor_silences_the_others():
@@ -136,23 +192,25 @@ def test_expected_accepted_is_the_mean_over_all_outcomes(alphas):
     assert got == pytest.approx(mean, abs=1e-12)
 
 
-def test_overlap_is_what_rejection_sampling_accepts():
+def test_overlap_is_what_rejection_sampling_accepts_and_the_greedy_figure_what_a_mode_gets():
     generator = torch.Generator().manual_seed(0)
-    draft, target = (2 * torch.randn(6, generator=generator) for _ in range(2))
-    p, q = target.softmax(0), draft.softmax(0)
+    draft, target = (2 * torch.randn(1, 1, 6, generator=generator) for _ in range(2))
+    one = torch.zeros(1, 1, dtype=torch.long)
+    records = on_logits("tv", draft, target, one, one == 0).records
+    p, q = target[0, 0].softmax(0), draft[0, 0].softmax(0)
     drafted = torch.multinomial(q, 200_000, replacement=True, generator=generator)
     accepted = torch.rand(len(drafted), generator=generator) * q[drafted] < p[drafted]
     # standard error of the frequency is at most 0.0011
-    assert accepted.double().mean().item() == pytest.approx(overlap(draft, target).item(), abs=0.005)
+    assert accepted.double().mean().item() == pytest.approx(records.alpha.item(), abs=0.005)
+    assert records.greedy.item() == pytest.approx(p[q.argmax()].item(), rel=1e-6)
 
 
-def test_extreme_logits_stay_finite():
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_extreme_logits_stay_finite(name):
     draft = torch.tensor([[[1e4, 0.0, -1e4]]], requires_grad=True)
-    target = torch.tensor([[[-1e4, 0.0, 1e4]]])
-    inputs = ObjectiveInput(
-        draft, target, torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
-    )
-    for objective in OBJECTIVES.values():
-        (gradient,) = torch.autograd.grad(objective(inputs).loss_sum, draft, retain_graph=True)
+    one = torch.zeros(1, 1, dtype=torch.long)
+    for target in ([[-1e4, 0.0, 1e4]], [[float("-inf"), 0.0, 1.0]]):
+        output = on_logits(name, draft, torch.tensor([target]), one, one == 0)
+        (gradient,) = torch.autograd.grad(output.loss_sum, draft)
         assert gradient.isfinite().all()
-    assert entropy(target).item() == 0.0
+        assert output.loss_sum.isfinite()

@@ -6,27 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp import metrics
-from openrlhf_mtp.losses.alignment import Anchors
-from openrlhf_mtp.losses.mtp_loss import AnchorRecords, MTPLossOutput
+from openrlhf_mtp.losses.mtp_loss import Sums
 from openrlhf_mtp.training.tally import Tally
 
 DEPTHS = 2
-NO_ANCHORS = Anchors(*[torch.empty(0)] * 4)
-NO_RECORDS = AnchorRecords(*[torch.empty(0)] * 2)
 
 
-def output(loss, loss_count, depth_loss, depth_count, alpha, entropy, length, horizon) -> MTPLossOutput:
-    numbers = [
-        torch.tensor(v) for v in (loss, loss_count, depth_loss, depth_count, alpha, entropy, length, horizon)
-    ]
-    return MTPLossOutput(*numbers, anchors=NO_ANCHORS, records=NO_RECORDS)
+def output(loss, loss_count, depth_loss, depth_count, alpha, entropy, length, horizon) -> Sums:
+    greedy = [value / 2 for value in alpha]
+    fields = (loss, loss_count, depth_loss, depth_count, alpha, greedy, entropy, length, horizon)
+    return Sums(*[torch.tensor(value) for value in fields])
 
 
 FIRST = output(2.0, 4.0, [1.0, 3.0], [8.0, 4.0], [6.0, 1.0], 10.0, 7.0, 4.0)
 SECOND = output(1.0, 2.0, [2.0, 0.0], [2.0, 2.0], [1.0, 2.0], 5.0, 5.0, 2.0)
 
 
-def tallied(*outputs: MTPLossOutput) -> dict[str, float]:
+def tallied(*outputs: Sums) -> dict[str, float]:
     tally = Tally(DEPTHS)
     for each in outputs:
         tally.add(each)
@@ -42,6 +38,8 @@ def test_each_metric_is_its_own_sum_over_its_own_count():
         "mtp/loss/depth_2": 3.0 / 6.0,
         "mtp/alpha/depth_1": 7.0 / 10.0,
         "mtp/alpha/depth_2": 3.0 / 6.0,
+        "mtp/alpha_greedy/depth_1": 3.5 / 10.0,
+        "mtp/alpha_greedy/depth_2": 1.5 / 6.0,
         "mtp/entropy": 15.0 / 10.0,
         "mtp/expected_length": 12.0 / 6.0,
     }
@@ -64,7 +62,7 @@ def test_the_split_into_micro_batches_does_not_show(losses, data):
     """Float32 sums of one big batch and float64 sums of its parts agree to float32's rounding."""
     cut = data.draw(st.integers(1, len(losses) - 1))
 
-    def batch(values: list[float]) -> MTPLossOutput:
+    def batch(values: list[float]) -> Sums:
         count, total = float(len(values)), float(sum(values))
         return output(total, count, [total, total], [count, count], [total, 0.0], total, total, count)
 

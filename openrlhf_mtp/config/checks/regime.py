@@ -1,0 +1,62 @@
+"""The regime of head training during RL, and what it needs."""
+
+from collections.abc import Iterator
+
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.mtp import AdvantageSettings, CoefficientSettings
+from openrlhf_mtp.config.situation import Situation
+
+
+def joint(s: Situation) -> Iterator[Conflict]:
+    """The joint regimes send a gradient through the head into the policy; OCC scales it by how the policy moved."""
+    if s.mtp is None or not s.mtp.is_joint:
+        return
+    if s.number("ds.zero_stage") == 3:
+        yield error(
+            "mtp.regime",
+            s.mtp.regime,
+            "detach or frozen with ds.zero_stage 3: the gradient for the output head and the embedding, which ZeRO-3 "
+            "has sharded again by the time of backward, would be lost",
+            "set ds.zero_stage 2",
+        )
+    if s.mtp.regime == "joint_ce" and s.mtp.coefficient.kind == "occ":
+        yield error(
+            "mtp.coefficient.kind",
+            "occ",
+            "fixed with joint_ce: OCC weighs the policy loss on the head's log-probs",
+            "set mtp.regime joint_policy, or mtp.coefficient.kind fixed",
+        )
+    if s.mtp.coefficient.kind == "occ":
+        yield from _occ_moves(s)
+
+
+def _occ_moves(s: Situation) -> Iterator[Conflict]:
+    steps = s.samples_per_step // max(1, s.number("train.batch_size")) * s.number("train.max_epochs")
+    if steps == 1:
+        yield error(
+            "mtp.coefficient.kind",
+            "occ",
+            "fixed with one optimizer step for each rollout batch: on the first step the policy still is the one that "
+            "generated, log pi - log pi_old is 0, and so is OCC's coefficient, for ever",
+            f"lower train.batch_size to {s.samples_per_step // 2} or less, or raise train.max_epochs",
+        )
+
+
+def unused(s: Situation) -> Iterator[Conflict]:
+    """Settings of a regime that is not on."""
+    if s.mtp is None:
+        return
+    if not s.mtp.is_joint and s.mtp.coefficient != CoefficientSettings():
+        yield warning(
+            "mtp.coefficient",
+            "given",
+            f"a joint regime: under {s.mtp.regime} no MTP loss reaches the policy",
+            "set mtp.regime joint_policy, or drop mtp.coefficient",
+        )
+    if s.mtp.regime == "frozen" and s.mtp.advantage != AdvantageSettings():
+        yield warning(
+            "mtp.advantage",
+            "given",
+            "a regime that trains the head: frozen does not",
+            "set mtp.regime detach, or drop mtp.advantage",
+        )

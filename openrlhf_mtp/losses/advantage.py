@@ -1,0 +1,79 @@
+"""How much a sample weighs in the head's loss, by its advantage.
+
+Our design for the second stage of MTP-RL (Findings of ACL 2026, 1871), of which only the abstract is public: samples
+with a positive advantage are where the policy is moving to, so the head should follow there first. With a = advantage
+of the sample and a temperature t:
+
+    none          1
+    positive      H(a),  the limit of sigmoid for t -> 0, hence H(0) = 1/2
+    sigmoid       1 / (1 + exp(-a / t))
+    exponential   exp(a / t)
+
+Weights are divided by their mean over the tokens of the whole optimizer step, so that the head's learning rate keeps
+its meaning. A group whose rewards are all equal has a = 0 and the neutral weight of its form; when nothing has weight
+(all advantages negative under `positive`), all samples count alike, since the head must follow the policy all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LARGEST_EXPONENT = 20.0
+"""exp(20) = 5e8 outweighs any batch; beyond it a mean in float64 would lose the rest."""
+
+WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "none": lambda a, t: torch.ones_like(a),
+    "positive": lambda a, t: torch.heaviside(a, torch.full_like(a, 0.5)),
+    "sigmoid": lambda a, t: torch.sigmoid(a / t),
+    "exponential": lambda a, t: (a / t).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp(),
+}
+"""Name in `mtp.advantage.weighting` -> (advantage of each sample [B], temperature) -> weight [B]."""
+
+
+def sample_advantages(advantages: Tensor, action_mask: Tensor) -> Tensor:
+    """Mean advantage over each sample's action tokens: [B, S], [B, S] -> [B] in float64; 0 without such tokens."""
+    mask = action_mask.double()
+    return (advantages.double() * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class AdvantageWeights:
+    """The normaliser of one optimizer step.
+
+    Attributes:
+        weighting: name in `WEIGHTINGS`.
+        temperature: scale of the advantage.
+        mean: mean weight over the step's action tokens, all ranks; 0 when nothing has weight.
+    """
+
+    weighting: str
+    temperature: float
+    mean: float
+
+    @property
+    def is_fallback(self) -> bool:
+        """No sample of the step has weight, so all count alike."""
+        return self.mean == 0.0
+
+    def __call__(self, advantages: Tensor) -> Tensor:
+        """Weight of each sample, 1 on average over the step's tokens: [B] -> [B]."""
+        if self.is_fallback:
+            return torch.ones_like(advantages)
+        return WEIGHTINGS[self.weighting](advantages, self.temperature) / self.mean
+
+
+def weight_sums(weighting: str, temperature: float, advantages: Tensor, tokens: Tensor) -> Tensor:
+    """What micro-batches and ranks add up for the mean: (sum of weight x tokens, sum of tokens) [2] in float64.
+
+    Args:
+        weighting: name in `WEIGHTINGS`.
+        temperature: scale of the advantage.
+        advantages: of each sample [B].
+        tokens: action tokens of each sample [B].
+    """
+    weights, tokens = WEIGHTINGS[weighting](advantages.double(), temperature), tokens.double()
+    return torch.stack([(weights * tokens).sum(), tokens.sum()])

@@ -1,0 +1,175 @@
+"""What a pair of distributions over the vocabulary comes down to: a few numbers a row, and their gradient.
+
+A row is one anchor at one depth. With q = softmax(draft logits), p = softmax(target logits) and the token x:
+
+    alpha      = sum_v min(p_v, q_v)                 d/dz_v = q_v (1[q_v <= p_v] - S),  S = sum_v q_v 1[q_v <= p_v]
+    kl         = sum_v p_v (log p_v - log q_v)       d/dz_v = q_v - p_v
+    reverse_kl = sum_v q_v (log q_v - log p_v)       d/dz_v = q_v (log q_v - log p_v - reverse_kl)
+    log_q      = log q_x                             d/dz_v = 1[v = x] - q_v
+
+Every objective is a function of these (Bebop, arXiv 2606.12370, section 4; LK losses, arXiv 2602.23881), so one pair
+of kernels serves all: two passes over the vocabulary give the scalars, a third writes the gradient over the draft
+logits. No [rows, vocabulary] tensor of probabilities is stored. A tie q_v = p_v is accepted and belongs to q.
+
+The vocabulary may be split over a tensor-parallel group: maxima are reduced first, then normalisers, then the sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+LEAST_LOG = -1e6
+"""Stands for log 0, so that a banned token (logit -inf) leaves every sum finite."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This rank's part of the vocabulary: columns start ... start + V of the whole.
+
+    Attributes:
+        start: first column.
+        group: the ranks that hold the other parts; None when this is all of it.
+    """
+
+    start: int = 0
+    group: dist.ProcessGroup | None = None
+
+    def reduce(self, tensor: Tensor, op: dist.ReduceOp.RedOpType) -> Tensor:
+        """`tensor` reduced over the group, in place; unchanged without one."""
+        if self.group is not None:
+            dist.all_reduce(tensor, op=op, group=self.group)
+        return tensor
+
+
+WHOLE = Shard()
+
+
+class Peaks(NamedTuple):
+    """What the first pass finds in this rank's part of the vocabulary; `overlaps` is the second, `gradient_` the third.
+
+    Attributes:
+        max_q, sum_q: largest draft logit, and sum of exp(logit - max_q) [R].
+        max_p, sum_p: the same of every target [M].
+        draft_at_token, target_at_token: the token's logits [R]; 0 when another part holds the token.
+        target_at_mode: the target's logit where the draft's is largest [R].
+    """
+
+    max_q: Tensor
+    sum_q: Tensor
+    max_p: Tensor
+    sum_p: Tensor
+    draft_at_token: Tensor
+    target_at_token: Tensor
+    target_at_mode: Tensor
+
+
+@dataclass(frozen=True)
+class RowScalars:
+    """The numbers of each row [R], in float32 (float64 for float64 logits).
+
+    Attributes:
+        lse_q: log-sum-exp of the draft logits.
+        lse_p: log-sum-exp of the row's target logits.
+        alpha: overlap, the probability that the draft is accepted.
+        covered: S, the probability that q drafts a token with q <= p.
+        kl: KL(p || q), nat.
+        reverse_kl: KL(q || p), nat.
+        log_q: log-prob of the token under the draft.
+        log_p: log-prob of the token under the policy.
+        entropy: entropy of p, nat.
+        greedy_alpha: p at the draft's mode, the acceptance of a greedy draft.
+    """
+
+    lse_q: Tensor
+    lse_p: Tensor
+    alpha: Tensor
+    covered: Tensor
+    kl: Tensor
+    reverse_kl: Tensor
+    log_q: Tensor
+    log_p: Tensor
+    entropy: Tensor
+    greedy_alpha: Tensor
+
+
+@dataclass(frozen=True)
+class RowGradients:
+    """dL/d(scalar) of each row [R]; None where the loss does not depend on the scalar."""
+
+    alpha: Tensor | None = None
+    kl: Tensor | None = None
+    reverse_kl: Tensor | None = None
+    log_q: Tensor | None = None
+
+
+def _kernels(logits: Tensor) -> ModuleType:
+    if logits.is_cuda:
+        from openrlhf_mtp.losses import rows_triton
+
+        return rows_triton
+    from openrlhf_mtp.losses import rows_torch
+
+    return rows_torch
+
+
+def row_statistics(
+    draft_logits: Tensor, target_logits: Tensor, target_row: Tensor, tokens: Tensor, shard: Shard = WHOLE
+) -> RowScalars:
+    """The scalars of every row; nothing is differentiated here.
+
+    Args:
+        draft_logits: at the rollout's temperature [R, V].
+        target_logits: at the same temperature [M, V]; rows that share a target repeat no logits.
+        target_row: which target each row is compared with [R].
+        tokens: the token each row is about, counted over the whole vocabulary [R].
+        shard: this rank's part of the vocabulary.
+    """
+    kernels, local = _kernels(draft_logits), tokens - shard.start
+    peaks = kernels.peaks(draft_logits, target_logits, target_row, local)
+    max_q, max_p = peaks.max_q.clone(), peaks.max_p.clone()
+    shard.reduce(max_q, dist.ReduceOp.MAX)
+    shard.reduce(max_p, dist.ReduceOp.MAX)
+    # a part whose own maximum is not the whole's did not hold the draft's mode
+    at_mode = peaks.target_at_mode.masked_fill(peaks.max_q < max_q, float("-inf"))
+    shard.reduce(at_mode, dist.ReduceOp.MAX)
+    sums = torch.stack(
+        [peaks.sum_q * (peaks.max_q - max_q).exp(), peaks.draft_at_token, peaks.target_at_token]
+    )
+    shard.reduce(sums, dist.ReduceOp.SUM)
+    sum_p = shard.reduce(peaks.sum_p * (peaks.max_p - max_p).exp(), dist.ReduceOp.SUM)
+    lse_q, lse_p = max_q + sums[0].log(), (max_p + sum_p.log())[target_row]
+    overlaps = kernels.overlaps(draft_logits, target_logits, target_row, lse_q, lse_p)
+    alpha, covered, kl, reverse_kl, entropy = shard.reduce(overlaps, dist.ReduceOp.SUM).unbind()
+    return RowScalars(
+        lse_q=lse_q,
+        lse_p=lse_p,
+        alpha=alpha,
+        covered=covered,
+        kl=kl,
+        reverse_kl=reverse_kl,
+        log_q=(sums[1] - lse_q).clamp(min=LEAST_LOG),
+        log_p=(sums[2] - lse_p).clamp(min=LEAST_LOG),
+        entropy=entropy,
+        greedy_alpha=(at_mode - lse_p).exp(),
+    )
+
+
+def row_gradient_(
+    draft_logits: Tensor,
+    target_logits: Tensor,
+    target_row: Tensor,
+    tokens: Tensor,
+    scalars: RowScalars,
+    gradients: RowGradients,
+    shard: Shard = WHOLE,
+) -> Tensor:
+    """Overwrite the draft logits [R, V] with the gradient with respect to them, and return them."""
+    kernels, local = _kernels(draft_logits), tokens - shard.start
+    result: Tensor = kernels.gradient_(draft_logits, target_logits, target_row, local, scalars, gradients)
+    return result

@@ -1,0 +1,45 @@
+"""The policy's logits at the positions drafts are compared with, always detached and at the rollout's temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+Targets = Callable[[Tensor], Tensor]
+"""Indices into the flattened batch [M] -> target logits [M, V]."""
+
+
+def from_hidden(
+    hidden: Tensor, output_weight: Tensor, temperature: float, vocab_size: int | None = None
+) -> Targets:
+    """Project the policy's last hidden states [B, T, H] with its output head [V', H], row by row when asked.
+
+    Rows of the output head beyond `vocab_size` are padding and are cut off before any softmax.
+    """
+    states, weight = hidden.detach().flatten(0, 1), output_weight.detach()[:vocab_size]
+
+    def logits(index: Tensor) -> Tensor:
+        with torch.no_grad():
+            projected = linear(states[index].to(weight.dtype), weight)
+            return projected if temperature == 1.0 else projected.div_(temperature)
+
+    return logits
+
+
+def from_logits(logits: Tensor, position: Tensor | None = None, vocab_size: int | None = None) -> Targets:
+    """Take the logits that the policy's own forward pass computed, already divided by the temperature.
+
+    Args:
+        logits: [B, T, V'], or [1, P, V'] for a packed batch of P tokens.
+        position: for a packed batch, where each position of the flattened batch lies in it [B * T].
+        vocab_size: V, when columns beyond it are padding.
+    """
+    flat = logits.detach().flatten(0, 1)[:, :vocab_size]
+
+    def rows(index: Tensor) -> Tensor:
+        return flat[index if position is None else position[index]]
+
+    return rows

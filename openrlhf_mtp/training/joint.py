@@ -1,0 +1,210 @@
+"""The joint regimes: a loss on the head's log-probs that reaches the policy, times the coefficient.
+
+    joint_ce       L_j = -log q^j of each action token, a mean over tokens
+    joint_policy   L_j = the run's own policy loss (clipping, dual clip, corrections, GSPO), with log q^j of the same
+                   action token in place of the policy's log-prob, against the same old log-probs and advantages
+
+The policy's loss becomes L_RL + (1/k) sum_j lambda_j L_j (OCC, arXiv 2605.28184, with k = 1 there). The head is a fixed
+function here: its parameters follow `mtp.objective` and nothing else, so that what keeps drafts accepted and
+what flows into the policy are set apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from openrlhf_mtp.coefficient.occ import occ_sums, released_code_sums
+from openrlhf_mtp.coefficient.tracker import CoefficientTracker
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.losses.alignment import Anchors
+from openrlhf_mtp.losses.token_log_probs import token_log_probs
+from openrlhf_mtp.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, depth_metric
+from openrlhf_mtp.training.chain import HeadBatch, detached_head, run_chain
+from openrlhf_mtp.training.head_trainer import HeadTrainer
+
+
+class HeadLogProbs(NamedTuple):
+    """The head's log-probs of action tokens, laid out like OpenRLHF's: column t - 1 speaks of token t.
+
+    Attributes:
+        values: log q^j [k, B, T - 1], nat; 0 where depth j predicts nothing.
+        mask: where it does [k, B, T - 1].
+    """
+
+    values: Tensor
+    mask: Tensor
+
+
+class Rollout(NamedTuple):
+    """What a policy loss needs beside log-probs, in OpenRLHF's layout [B, T - 1].
+
+    Attributes:
+        old_log_probs: under the policy that generated the tokens.
+        advantages: of the tokens.
+        rollout_log_probs: as the engine reported them; None when not kept.
+    """
+
+    old_log_probs: Tensor
+    advantages: Tensor
+    rollout_log_probs: Tensor | None
+
+
+class JointTerm:
+    """Makes the term that is added to the policy's loss, and tracks its coefficient.
+
+    Args:
+        mtp: the job's settings; its regime is a joint one.
+        trainer: the head's trainer.
+        policy_loss: OpenRLHF's `PolicyLoss` of this run.
+    """
+
+    def __init__(self, mtp: MTPSettings, trainer: HeadTrainer, policy_loss: Callable[..., Any]) -> None:
+        self.mtp = mtp
+        self.trainer = trainer
+        self.policy_loss = policy_loss
+        self.tracker = CoefficientTracker(mtp.coefficient, mtp.depths)
+        self.coefficient: Tensor | None = None
+        self._rows: list[dict[str, float]] = []
+        self._loss_sum, self._losses = 0.0, 0
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether the coefficient depends on the optimizer step's tokens."""
+        return self.mtp.coefficient.kind == "occ"
+
+    @property
+    def is_released_code(self) -> bool:
+        """The public code's form of OCC: depth 1 only, the coefficient inside the advantage."""
+        return self.is_tracked and self.mtp.coefficient.occ_variant == "released_code"
+
+    def head_log_probs(
+        self, batch: HeadBatch, hidden: Tensor, anchors: Anchors, known: Tensor | None = None
+    ) -> HeadLogProbs:
+        """log q^j of the action tokens; gradients reach hidden states, embedding and output head of the policy.
+
+        Args:
+            batch: the micro-batch.
+            hidden: the policy's hidden states, attached to its graph [B, T, H].
+            anchors: where the chain runs.
+            known: these log-probs by anchor and depth [N, k], if the head's own loss has computed them already.
+        """
+        trainer, shape = self.trainer, batch.sequences.shape
+        with trainer.trunk.weights(sharded=trainer.trunk_sharded) as (embedding, weight):
+            states = run_chain(detached_head(trainer.head), batch, hidden, embedding, anchors, trainer.depths)
+            rows = anchors.flat(torch.stack(states, dim=2))[anchors.mask]
+            vocab = trainer.trunk.config.vocab_size
+            log_q = token_log_probs(
+                rows,
+                weight if len(weight) == vocab else weight[:vocab],
+                anchors.tokens[anchors.mask],
+                trainer.temperature,
+                known=None if known is None else known[anchors.mask],
+            )
+        # the token that depth j predicts at anchor i is token i + j + 1, whose column is i + j: its target's position
+        depth = anchors.mask.nonzero()[:, 1]
+        where = (depth, anchors.target_index[anchors.mask])
+        flat = (trainer.depths, shape.numel())
+        values = log_q.new_zeros(flat).index_put(where, log_q)
+        mask = torch.zeros(flat, dtype=torch.bool, device=log_q.device).index_put(
+            where, log_q.new_ones(()).bool()
+        )
+        layout = (trainer.depths, *shape)
+        return HeadLogProbs(values.view(layout)[..., :-1], mask.view(layout)[..., :-1])
+
+    def track(self, sums: Tensor) -> None:
+        """Set the optimizer step's coefficient from the sums of its tokens on this rank (collective)."""
+        if self.is_released_code:
+            self.coefficient = self.tracker.released_code(sums)
+        else:
+            if dist.is_initialized():
+                dist.all_reduce(sums)
+            self.coefficient = self.tracker.paper(sums)
+            self._keep_terms(sums)
+
+    def no_sums(self) -> Tensor:
+        """The sums of no tokens at all."""
+        shape = (2,) if self.is_released_code else (3, self.trainer.depths)
+        return torch.zeros(shape, dtype=torch.float64, device=torch.cuda.current_device())
+
+    def sums(self, log_probs: Tensor, rollout: Rollout, head: HeadLogProbs) -> Tensor:
+        """What a micro-batch adds to the coefficient's sums."""
+        values, old = head.values.detach(), rollout.old_log_probs
+        if self.is_released_code:
+            # positions without a log-prob count as no difference, as padding does there
+            return released_code_sums(log_probs.detach(), old, torch.where(head.mask, values, old))
+        return occ_sums(log_probs.detach(), old, values, head.mask)
+
+    def term(
+        self, head: HeadLogProbs, rollout: Rollout, row_weight: Tensor | None, info: dict[str, Any]
+    ) -> Tensor:
+        """(1/k) sum_j lambda_j L_j of a micro-batch (scalar), normalised like OpenRLHF's policy loss by `info`."""
+        coefficient = self.coefficient if self.is_tracked else self.tracker.fixed()
+        assert coefficient is not None, "track() comes before the first term of an optimizer step"
+        share = self.mtp.anchor_fraction
+        total = head.values.new_zeros(())
+        unweighted = 0.0
+        for values, mask, factor in zip(head.values, head.mask, coefficient.tolist(), strict=True):
+            if self.mtp.regime == "joint_ce":
+                weighted = values * mask if row_weight is None else values * mask * row_weight[:, None]
+                loss = -weighted.sum() / info["batch_num_tokens"] * info["dp_size"] / share
+            else:
+                inside = rollout.advantages * factor if self.is_released_code else rollout.advantages
+                loss = self._policy_loss(values, mask, rollout._replace(advantages=inside), info)
+            unweighted += float(loss.detach()) / self.trainer.depths
+            scale = (factor != 0.0) if self.is_released_code else factor / self.trainer.depths
+            total = total + scale * loss
+        self._loss_sum, self._losses = self._loss_sum + unweighted, self._losses + 1
+        return total
+
+    def _policy_loss(self, values: Tensor, mask: Tensor, rollout: Rollout, info: dict[str, Any]) -> Tensor:
+        loss: Tensor = self.policy_loss(
+            values,
+            rollout.old_log_probs,
+            rollout.advantages,
+            action_mask=mask.to(values.dtype),
+            rollout_log_probs=rollout.rollout_log_probs,
+            **info,
+        )[0]
+        # a mean over all tokens misses those that were not chosen; a mean over each sequence does not
+        is_token_mean: bool = self.policy_loss.token_level_loss  # type: ignore[attr-defined]
+        return loss / self.mtp.anchor_fraction if is_token_mean else loss
+
+    def _keep_terms(self, sums: Tensor) -> None:
+        alignment, magnitude, tokens = sums.cpu()
+        row = {}
+        for j in range(1, self.trainer.depths + 1):
+            count = max(1.0, float(tokens[j - 1]))
+            row[depth_metric(OCC_ALIGNMENT, j)] = float(alignment[j - 1]) / count
+            row[depth_metric(OCC_MAGNITUDE, j)] = float(magnitude[j - 1]) / count
+        self._rows.append(row)
+
+    def end_step(self) -> None:
+        """The optimizer step is done: keep its coefficient for the metrics, forget it for the next."""
+        coefficient = self.coefficient if self.is_tracked else self.tracker.fixed()
+        assert coefficient is not None
+        row = {
+            depth_metric(MTP_COEFFICIENT, j): value for j, value in enumerate(coefficient.tolist(), start=1)
+        }
+        self._rows.append({MTP_COEFFICIENT: float(coefficient.mean()), **row})
+        self.coefficient = None
+
+    def drain(self) -> dict[str, float]:
+        """Metrics since the last call, each a mean over optimizer steps, and start anew (collective)."""
+        rows, self._rows = self._rows, []
+        loss = torch.tensor([self._loss_sum, float(self._losses)], dtype=torch.float64)
+        self._loss_sum, self._losses = 0.0, 0
+        if dist.is_initialized():
+            loss = loss.to("cuda" if torch.cuda.is_available() else "cpu")
+            dist.all_reduce(loss)
+        names = sorted({name for row in rows for name in row})
+        means = {}
+        for name in names:
+            values = [row[name] for row in rows if name in row]
+            means[name] = sum(values) / len(values)
+        means["mtp/joint_loss"] = float(loss[0] / loss[1].clamp(min=1.0))
+        return means

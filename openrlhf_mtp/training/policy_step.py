@@ -1,0 +1,172 @@
+"""What the head does within one of OpenRLHF's training steps: its own loss, and in the joint regimes a term for the
+policy's.
+
+    begin      first micro-batch of an optimizer step: advantage weights; OCC's coefficient, if there are several
+    observe    the policy's forward pass is done: the head's loss and backward on it, the joint regimes' term
+    term       the policy's loss is complete: what is added to it
+    end        the micro-batch is done: after the optimizer step's last one the head takes its step
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.losses.targets import from_logits
+from openrlhf_mtp.training.actor import MTPActor, Observation
+from openrlhf_mtp.training.chain import HeadBatch
+from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.joint import JointTerm, Rollout
+from openrlhf_mtp.training.sample_weights import SampleWeights
+from openrlhf_mtp.upstream.optimizer_step import StepInfo
+
+
+def rollout_of(experience: Any) -> Rollout:
+    """The parts of OpenRLHF's experience that a policy loss reads."""
+    return Rollout(experience.action_log_probs, experience.advantages, experience.rollout_log_probs)
+
+
+class PolicyStep:
+    """The head's part of every micro-batch.
+
+    Args:
+        mtp: the job's settings.
+        trainer: the head's trainer.
+        actor: the policy.
+        policy_loss: OpenRLHF's `PolicyLoss` of this run.
+    """
+
+    def __init__(
+        self, mtp: MTPSettings, trainer: HeadTrainer, actor: MTPActor, policy_loss: Callable[..., Any]
+    ) -> None:
+        self.trainer = trainer
+        self.actor = actor
+        self.weights = SampleWeights(mtp.advantage)
+        self.joint = JointTerm(mtp, trainer, policy_loss) if mtp.is_joint else None
+        self._term: Tensor | None = None
+        self._policy_has_moved = True
+        self._seconds = 0.0
+
+    def begin_rollout_batch(self, *, is_on_policy: bool) -> None:
+        """New experiences. If the policy that trains also scored them, nothing has moved before the first update."""
+        self._policy_has_moved = not is_on_policy
+
+    def begin(self, info: StepInfo) -> None:
+        """Look at all micro-batches of an optimizer step before its first one (collective)."""
+        if info.position > 0:
+            return
+        device = torch.cuda.current_device()
+        for experience in info.micro_batches:
+            experience.to_device(device)
+        if self.weights.is_on:
+            self.weights.begin_step(info.micro_batches)
+        if self.joint is None or not self.joint.is_tracked:
+            return
+        if not self._policy_has_moved:
+            self.joint.track(self.joint.no_sums())
+        elif len(info.micro_batches) > 1:
+            start = time.perf_counter()
+            self.joint.track(self._sums_ahead(self.joint, info.micro_batches))
+            self._seconds += time.perf_counter() - start
+
+    @torch.no_grad()
+    def _sums_ahead(self, joint: JointTerm, experiences: list[Any]) -> Tensor:
+        """OCC's sums over micro-batches whose backward has not begun: one more forward pass over each.
+
+        The coefficient multiplies the first micro-batch's backward already and depends on the last one's tokens. The
+        alternative without this pass would keep the graphs of all micro-batches.
+        """
+        total = joint.no_sums()
+        for experience in experiences:
+
+            def add(seen: Observation, experience: Any = experience) -> None:
+                nonlocal total
+                batch = self._batch(experience, seen)
+                anchors = batch.anchors(
+                    self.trainer.depths, share=self.trainer.objective.anchor_fraction, draw=self.trainer.draw
+                )
+                head = joint.head_log_probs(batch, seen.hidden, anchors)
+                total = total + joint.sums(seen.log_probs, rollout_of(experience), head)
+
+            with self.actor.observed(add):
+                self.actor(
+                    experience.sequences,
+                    experience.action_mask,
+                    attention_mask=experience.attention_mask,
+                    return_output=True,
+                )
+        return total
+
+    def _batch(self, experience: Any, seen: Observation) -> HeadBatch:
+        vocab_size = self.trainer.trunk.config.vocab_size
+        return HeadBatch(
+            sequences=experience.sequences,
+            attention_mask=experience.attention_mask,
+            action_mask=action_positions(experience.action_mask),
+            hidden=seen.hidden.detach(),
+            targets=from_logits(seen.logits, seen.packed_position, vocab_size),
+            row_weight=self.weights.of(experience) if self.weights.is_on else None,
+        )
+
+    def observe(self, experience: Any, info: StepInfo, seen: Observation) -> None:
+        """Train the head on the policy's forward pass; prepare the joint term."""
+        batch = self._batch(experience, seen)
+        # like OpenRLHF's policy loss: one mean over the tokens of the whole optimiser step, whatever the split
+        output = self.trainer.accumulate(batch, info["batch_num_tokens"] / info["dp_size"])
+        joint = self.joint
+        if joint is None:
+            return
+        start = time.perf_counter()
+        if joint.coefficient is None or joint.coefficient.any():
+            head = joint.head_log_probs(batch, seen.hidden, output.anchors, known=output.records.log_q)
+            rollout = rollout_of(experience)
+            if joint.is_tracked and joint.coefficient is None:
+                joint.track(joint.sums(seen.log_probs, rollout, head))
+            self._term = joint.term(head, rollout, batch.row_weight, info)
+        self._seconds += time.perf_counter() - start
+
+    def term(self) -> Tensor | None:
+        """What is added to the policy's loss, once."""
+        term, self._term = self._term, None
+        return term
+
+    def end(self, *, is_optimizer_step: bool, is_boundary_known: bool) -> None:
+        """After the policy's micro-batch.
+
+        Args:
+            is_optimizer_step: it was the optimizer step's last.
+            is_boundary_known: OpenRLHF steps only then (dynamic batches); otherwise DeepSpeed counts for itself.
+        """
+        if is_optimizer_step or not is_boundary_known:
+            self.trainer.step()
+        if is_optimizer_step:
+            self._policy_has_moved = True
+            if self.joint is not None:
+                self.joint.end_step()
+
+    def drain(self) -> dict[str, float]:
+        """Metrics since the last call (collective)."""
+        row: dict[str, float] = {}
+        if self.weights.is_on:
+            row.update(self.weights.drain())
+        if self.joint is not None:
+            row.update(self.joint.drain())
+        row["time/mtp_s"], self._seconds = self._seconds, 0.0
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the head's engine."""
+        tracker = {} if self.joint is None else {"coefficient": self.joint.tracker.state()}
+        return {**self.trainer.state(), **tracker}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore `state()`; a regime may have been changed since."""
+        self.trainer.load_state(state)
+        if self.joint is not None and "coefficient" in state:
+            self.joint.tracker.load_state(state["coefficient"])

@@ -1,0 +1,156 @@
+"""OpenRLHF's PPO trainer with a head in it: the training step, the head's metrics, the weight sync.
+
+Both call OpenRLHF's own methods and add to them. The policy's loss, backward and update are OpenRLHF's; in the joint
+regimes one term is added to the loss at the point where it is back-propagated.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import openrlhf.trainer.ray.ppo_actor as upstream
+import torch
+import torch.distributed as dist
+from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
+from openrlhf.utils.loss_utils import get_loss_batch_info
+
+from openrlhf_mtp import metrics
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.heads.checkpoint import load_head
+from openrlhf_mtp.heads.equip import HEAD_FOLDER
+from openrlhf_mtp.records import write_records
+from openrlhf_mtp.sync.trainer import WeightSync
+from openrlhf_mtp.training.actor import MTPActor, Observation
+from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.head_engine import build_head_engine
+from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.policy_step import PolicyStep
+from openrlhf_mtp.training.weight_source import open_weight_sync
+from openrlhf_mtp.upstream.extra_loss import added_to_backward
+from openrlhf_mtp.upstream.optimizer_step import StepInfo, dynamic_window
+
+RECORD_EVERY = 10
+"""RL steps between two per-anchor records (about 150 kB each)."""
+
+
+def head_folder(args: Any, mtp: MTPSettings) -> str:
+    """Where the job's head lies."""
+    return mtp.head or os.path.join(args.actor.model_name_or_path, HEAD_FOLDER)
+
+
+def build_head_trainer(strategy: Any, actor: MTPActor, mtp: MTPSettings) -> HeadTrainer:
+    """Load the head and, unless the regime is "frozen", give it an optimiser."""
+    trunk = actor.trunk()
+    dtype = next(actor.model.parameters()).dtype
+    with torch.random.fork_rng():  # the policy's random numbers must be those of a run without a head
+        head = load_head(
+            head_folder(strategy.args, mtp), trunk.config, dtype=dtype, device=torch.cuda.current_device()
+        )
+    return HeadTrainer(
+        engine=None if mtp.regime == "frozen" else build_head_engine(head, strategy, mtp.optim),
+        head=head,
+        trunk=trunk,
+        depths=mtp.depths,
+        objective=mtp,
+        temperature=strategy.args.rollout.temperature,
+        trunk_sharded=strategy.args.ds.zero_stage == 3,
+        seed=strategy.args.train.seed,
+    )
+
+
+class PolicyTrainer(upstream.ActorPPOTrainer):
+    """OpenRLHF's PPO trainer; trains the head on the same forward passes and sends both models to the engines."""
+
+    def __init__(self, strategy: Any, actor: MTPActor, *args: Any, **kwargs: Any) -> None:
+        self.mtp: MTPSettings | None = strategy.args.mtp
+        self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
+        self.global_step = 0
+        self._sync: WeightSync | None = None
+        super().__init__(strategy, actor, *args, **kwargs)
+        self.mtp_step = (
+            None if self.head is None else PolicyStep(self.mtp, self.head, actor, self.actor_loss_fn)
+        )
+        self.sync_report: dict[str, float] = {}
+
+    def _init_vllm_sync_group(self, backend: str) -> None:
+        """Open our own weight transfer in place of OpenRLHF's process group (rank 0 only, called by upstream)."""
+
+    def open_sync(self) -> None:
+        """Connect to the engines and compare what both sides hold (every rank calls it)."""
+        if self.vllm_engines:
+            head = None if self.head is None else self.head.head
+            self._sync = open_weight_sync(self.strategy, self.actor, head, self.vllm_engines, self.mtp)
+
+    def ppo_train(self, kl_ctl: float) -> dict[str, Any]:
+        """OpenRLHF's training on the replay buffer, then the head's metrics of the same updates."""
+        if self.mtp_step is not None:
+            self.mtp_step.begin_rollout_batch(is_on_policy=not self.args.train.async_enable)
+        status: dict[str, Any] = super().ppo_train(kl_ctl)
+        self.global_step += 1
+        require_finite(status, step=self.global_step, where="training")
+        if self.head is not None and self.mtp_step is not None:
+            row = self.head.drain()
+            added = self.mtp_step.drain()
+            added["time/mtp_s"] += row["time/mtp_s"]
+            row.update(added)
+            metrics.validate(row)
+            status.update(row)
+            self._keep_records(self.head)
+        return status
+
+    def _keep_records(self, head: HeadTrainer) -> None:
+        """Every few steps, anchor by anchor: the policy's entropy and the head's acceptance."""
+        records = head.records()
+        if records is not None and dist.get_rank() == 0 and self.global_step % RECORD_EVERY == 1:
+            write_records(Path(self.args.run.run_folder), self.global_step, **records)  # type: ignore[arg-type]
+
+    def training_step(
+        self, experience: Any, kl_ctl: float, step: int, loss_batch_info: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """One micro-batch: the policy as OpenRLHF does it, and the head on the hidden states of that forward pass."""
+        own = self.mtp_step
+        if own is None:
+            return super().training_step(experience, kl_ctl, step, loss_batch_info)  # type: ignore[no-any-return]
+        info = self._step_info(experience, step, loss_batch_info)
+
+        def observe(seen: Observation) -> None:
+            own.observe(experience, info, seen)
+
+        own.begin(info)
+        with self.actor.observed(observe), added_to_backward(self.strategy, own.term):
+            status: dict[str, Any] = super().training_step(experience, kl_ctl, step, info)
+        own.end(
+            is_optimizer_step=info.position + 1 == len(info.micro_batches),
+            is_boundary_known=self.args.train.dynamic_batch_enable,
+        )
+        return status
+
+    def _step_info(self, experience: Any, step: int, loss_batch_info: dict[str, Any] | None) -> StepInfo:
+        """The optimizer step that a micro-batch belongs to, with OpenRLHF's normalisers."""
+        if not self.args.train.dynamic_batch_enable:
+            assert isinstance(loss_batch_info, StepInfo), "bind_policy_worker() makes OpenRLHF's loop pass it"
+            return loss_batch_info
+        normalizers = get_loss_batch_info(
+            self.strategy,
+            experience.action_mask,
+            replay_buffer=self.replay_buffer,
+            step=step,
+            dynamic_batch=True,
+        )
+        return dynamic_window(self.replay_buffer, step, normalizers)
+
+    def broadcast_to_vllm(self) -> None:
+        """Policy and head to every engine, verified; see `openrlhf_mtp.sync`. The engines drop their prefix caches."""
+        torch.cuda.empty_cache()
+        assert self._sync is not None, "open_sync() comes before the first broadcast"
+        report = self._sync.round()
+        if report is not None:
+            self.sync_report = {
+                "sync/bytes": report.bytes,
+                "sync/buckets": report.buckets,
+                "sync/rpc_calls": report.rpc_calls,
+                "sync/verify_s": report.verify_s,
+            }
+        torch_dist_barrier_and_cuda_sync()
