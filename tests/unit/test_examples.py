@@ -30,11 +30,19 @@ class Hardware:
 
 HARDWARE = {
     "arithmetic": Hardware(0, 0),
+    "studies": Hardware(0, 0),
+    "jobs": Hardware(0, 0),  # the studies' arms
     "gsm8k_qwen2.5-0.5b_1gpu": Hardware(1, 1),
     "dapo_qwen3-8b_8gpu": Hardware(8, 8),
     "llama-3.1-8b_2nodes": Hardware(8, 16),
 }
 JOBS = sorted(EXAMPLES.rglob("*.yaml"))
+
+
+def job_id(path: Path) -> str:
+    """A job file by its folder, or by its name where a folder has several."""
+    name = path.relative_to(EXAMPLES).with_suffix("").as_posix()
+    return name.removesuffix("/job")
 
 
 @pytest.fixture(autouse=True)
@@ -60,27 +68,27 @@ def test_every_example_is_listed_with_its_hardware():
     assert {path.parent.name for path in JOBS} == set(HARDWARE)
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", JOBS, ids=job_id)
 def test_a_job_file_has_no_conflict_on_its_hardware(path):
     made = situation(path)
     assert [str(conflict) for conflict in check(made)] == []
     assert [str(conflict) for conflict in upstream_conflicts(made.job)] == []
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", JOBS, ids=job_id)
 def test_a_job_file_uses_all_the_gpus_it_states(path):
     stated = HARDWARE[path.parent.name].all_gpus
     assert not stated or total_gpus(situation(path)) == stated
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", JOBS, ids=job_id)
 def test_a_job_file_states_hardware_and_minutes(path):
     header = path.read_text(encoding="utf-8").partition("\nactor:")[0]
     assert "Hardware:" in header
     assert "inutes" in header
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", JOBS, ids=job_id)
 def test_the_reward_file_of_a_job_is_there(path):
     file = Path(load_job(path, [], flag_specs()).value("reward.remote_url"))
     names = [

@@ -1,0 +1,69 @@
+"""What all studies start from, made once: the base policy, the prompts, and a fresh head for each seed.
+
+RUNS/policy            taught by task/base_policy.py
+RUNS/data              prompts of task/prompts.py
+RUNS/equipped/seed_S   the policy with a fresh head, whose random part has seed S
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from task.walk import Dial
+
+from harness.study import STUDIES
+
+DEPTHS = 3
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the shared things are, in a study's full form and in its two-minute form."""
+
+    dial: Dial
+    reward: tuple[float, float]
+    train: int
+    evaluation: int
+
+
+FULL = Scale(Dial(), reward=(0.25, 0.38), train=1600, evaluation=128)
+SMOKE = Scale(Dial(steps=8), reward=(0.0, 1.0), train=32, evaluation=8)
+
+
+def make_assets(runs: Path, scale: Scale, seeds: list[int]) -> None:
+    """Make what is not there yet; each folder appears only when it is complete."""
+    dial = [word for name, value in asdict(scale.dial).items() for word in (f"--{name}", str(value))]
+    band = ["--reward", *map(str, scale.reward)]
+    sizes = ["--train", str(scale.train), "--eval", str(scale.evaluation)]
+    _make(runs / "policy", lambda out: _script("base_policy.py", out, [*dial, *band]))
+    _make(runs / "data", lambda out: _script("prompts.py", out, [*dial, *sizes]))
+    for seed in seeds:
+        _make(equipped(runs, seed), lambda out, seed=seed: _equip(runs / "policy", out, seed))
+
+
+def equipped(runs: Path, seed: int) -> Path:
+    """The policy with the fresh head of a seed."""
+    return runs / "equipped" / f"seed_{seed}"
+
+
+def _make(folder: Path, make) -> None:
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    make(partial)
+    partial.rename(folder)
+
+
+def _script(name: str, out: Path, options: list[str]) -> None:
+    command = [sys.executable, "-W", "ignore::FutureWarning", str(STUDIES / "task" / name), "--out", str(out)]
+    subprocess.run([*command, *options], check=True)
+
+
+def _equip(policy: Path, out: Path, seed: int) -> None:
+    from openrlhf_mtp.heads.equip import equip
+
+    equip(policy, out, depths=DEPTHS, seed=seed)

@@ -1,0 +1,58 @@
+"""The command line of a study."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.assets import FULL, SMOKE, make_assets
+from harness.jobs import job_file
+from harness.results import table, write_result
+from harness.runs import RunsFailed, run_all
+from harness.study import Study
+
+
+def main(study: Study, description: str) -> int:
+    """Parse, run what is missing, write the result; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs", type=Path, help="where runs go; default runs/studies, with --smoke runs/studies-smoke"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="the two-minute form: fewer arms, one seed, a few steps"
+    )
+    parser.add_argument("--parallel", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--write-jobs", action="store_true", help="write the arms' job files and end")
+    parser.add_argument("--result-only", action="store_true", help="run nothing; write what is there")
+    args = parser.parse_args()
+    if args.write_jobs:
+        for arm in study.arms:
+            print(job_file(study, arm))
+        return 0
+    runs = args.runs or Path("runs/studies-smoke" if args.smoke else "runs/studies")
+    code = 0 if args.result_only else _run(study, runs, smoke=args.smoke, parallel=args.parallel)
+    out = runs / study.name / "result" if args.smoke else study.folder
+    result = write_result(study, study.places(runs, args.smoke), out)
+    print(table(study, result) + f"\n{out / 'result.json'}")
+    return code
+
+
+def _run(study: Study, runs: Path, *, smoke: bool, parallel: int) -> int:
+    """The shared things, the study whose heads are needed, and the study itself."""
+    make_assets(runs, SMOKE if smoke else FULL, list(study.seeds[:1] if smoke else study.seeds))
+    try:
+        if study.head_of is not None and not smoke:
+            source, arm = study.head_of
+            run_all(_only(source, arm), runs, smoke=False, parallel=parallel)
+        run_all(study, runs, smoke=smoke, parallel=parallel)
+    except RunsFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _only(study: Study, arm: str) -> Study:
+    from dataclasses import replace
+
+    return replace(study, arms=[each for each in study.arms if each.name == arm])

@@ -1,0 +1,80 @@
+"""What the two studies with RL measure, from the rows of their runs."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from harness import plots
+from harness.study import Place, Values
+from openrlhf_mtp.run_folder import read_run
+
+PROMPTS_A_STEP = 8
+EDGE = 10
+"""Steps at either end whose mean is "first" and "last": one step's reward is the mean of 64 responses, and noisy."""
+
+SMOKE_SETTINGS = (
+    "data.max_samples=16",
+    "rollout.n_samples_per_prompt=4",
+    "train.batch_size=8",
+    "train.micro_batch_size=8",
+    "rollout.max_new_tokens=28",
+)
+
+METRICS = {
+    "reward": "policy/reward",
+    "entropy": "policy/entropy",
+    "length": "spec/mean_acceptance_length",
+    "accepted": "spec/acceptance_rate",
+    "promised": "mtp/expected_length",
+    "coefficient": "mtp/coefficient",
+    "alignment": "occ/alignment/depth_1",
+    "magnitude": "occ/magnitude/depth_1",
+    "step_s": "time/step_s",
+}
+
+
+def measure(place: Place) -> Values:
+    """First, last and mean of each metric that the run has, and the held-out reward after the last step."""
+    values: Values = {}
+    for name, metric in METRICS.items():
+        _, series = plots.series(place, metric)
+        if series:
+            values[f"{name}/first"] = float(np.nanmean(series[:EDGE]))
+            values[f"{name}/last"] = float(np.nanmean(series[-EDGE:]))
+            values[f"{name}/mean"] = float(np.nanmean(series))
+    _, held_out = read_run(place.folder).series("eval/accuracy")
+    values |= {"eval/first": held_out[0], "eval/last": held_out[-1]}
+    return values
+
+
+def _series(metric: str):
+    return partial(plots.series, metric=metric)
+
+
+def drift_figure(places: Mapping[str, Sequence[Place]]) -> Figure:
+    """Acceptance length, reward and entropy over the steps."""
+    return plots.curves(
+        places,
+        {
+            "acceptance length (engine)": _series("spec/mean_acceptance_length"),
+            "reward": _series("policy/reward"),
+            "entropy of the policy (nat)": _series("policy/entropy"),
+        },
+    )
+
+
+def regimes_figure(places: Mapping[str, Sequence[Place]]) -> Figure:
+    """Reward and acceptance length, and OCC's coefficient with its two terms, over the steps."""
+    return plots.curves(
+        places,
+        {
+            "reward": _series("policy/reward"),
+            "acceptance length (engine)": _series("spec/mean_acceptance_length"),
+            "entropy of the policy (nat)": _series("policy/entropy"),
+            "coefficient": _series("mtp/coefficient"),
+            "mean of δ_RL δ_MTP, depth 1": _series("occ/alignment/depth_1"),
+            "mean of δ_MTP², depth 1": _series("occ/magnitude/depth_1"),
+        },
+    )

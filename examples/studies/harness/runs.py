@@ -1,0 +1,125 @@
+"""The runs of a study: each one `openrlhf-mtp` command in a folder of its own.
+
+A run that finished with the same job and overrides is skipped; one that was cut off goes on from its last checkpoint,
+or starts anew if it had none. The pre-RL stage's responses are the same for every arm of a seed, so they are generated
+once: each run gets a copy of those that are there (the stage keeps them only if policy, prompts and sampling match).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.assets import equipped
+from harness.jobs import job_file
+from harness.study import STUDIES, Arm, Place, Study
+
+MARK = "study.json"
+LOG = "study.log"
+RESPONSES = "responses"
+PROGRAM = (sys.executable, "-W", "ignore::FutureWarning", "-m", "openrlhf_mtp.cli.main")
+
+
+class RunsFailed(RuntimeError):
+    """Some runs ended with an error; the message names their logs."""
+
+
+def run_all(study: Study, runs: Path, *, smoke: bool, parallel: int) -> None:
+    """Run what has not finished yet, at most `parallel` runs at a time; one that fails does not stop the others.
+
+    Raises:
+        RunsFailed: after the last run, if any ended with an error.
+    """
+    arms = {arm.name: arm for arm in study.arms_of(smoke)}
+    places = [place for arm in study.places(runs, smoke).values() for place in arm]
+    by_seed = sorted(
+        places, key=lambda place: place.seed
+    )  # a cut study has whole seeds, which can be compared
+    waiting = [place for place in by_seed if not finished(study, arms[place.arm], place)]
+    print(f"{study.name}: {len(places)} runs, {len(waiting)} to do", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(parallel) as pool:
+        codes = list(pool.map(lambda place: run_one(study, arms[place.arm], place, runs), waiting))
+    failed = [str(place.folder / LOG) for place, code in zip(waiting, codes, strict=True) if code]
+    if failed:
+        raise RunsFailed("these runs ended with an error:\n" + "\n".join(failed))
+
+
+def run_one(study: Study, arm: Arm, place: Place, runs: Path) -> int:
+    """One run to its end; returns its exit code."""
+    resume = (place.folder / "metrics.jsonl").exists() and any(place.folder.glob("checkpoints/**/latest"))
+    if not resume:
+        shutil.rmtree(place.folder, ignore_errors=True)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    if study.command == "pretrain":
+        share_responses(study, place, runs)
+    command = command_line(study, arm, place, runs)
+    print(f"{place.arm}, seed {place.seed}: {'going on' if resume else 'start'}", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    with (place.folder / LOG).open("a", encoding="utf-8") as log:
+        code = subprocess.run(
+            [*PROGRAM, *command, "--resume" if resume else "--overwrite"],
+            cwd=STUDIES.parents[1],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    seconds = time.monotonic() - started
+    print(f"{place.arm}, seed {place.seed}: exit {code} after {seconds:.0f} s", file=sys.stderr, flush=True)
+    if code == 0:
+        mark = {"fingerprint": fingerprint(study, arm, place), "seconds": round(seconds, 1)}
+        (place.folder / MARK).write_text(json.dumps({**mark, "resumed": resume}) + "\n", encoding="utf-8")
+    return code
+
+
+def command_line(study: Study, arm: Arm, place: Place, runs: Path) -> list[str]:
+    """The words after `openrlhf-mtp`, but for how to treat an earlier run."""
+    overrides = [
+        f"train.seed={place.seed}",
+        f"actor.model_name_or_path={equipped(runs, place.seed).absolute()}",
+        f"data.prompt_dataset={(runs / 'data' / 'train.jsonl').absolute()}",
+        f"eval.dataset={(runs / 'data' / 'eval.jsonl').absolute()}",
+        f"reward.remote_url={STUDIES / 'task' / 'reward.py'}",
+    ]
+    if study.head_of is not None and not place.smoke:
+        overrides.append(f"mtp.head={pretrained_head(study, place, runs).absolute()}")
+    job = str(job_file(study, arm).absolute())
+    smoke = list(study.smoke_settings) if place.smoke else []
+    return [study.command, job, "--out", str(place.folder.absolute()), *overrides, *smoke]
+
+
+def pretrained_head(study: Study, place: Place, runs: Path) -> Path:
+    """The head of the same seed that the run starts from."""
+    assert study.head_of is not None, "asked only of a study that starts from a pretrained head"
+    source, arm = study.head_of
+    return runs / source.name / arm / f"seed_{place.seed}" / "head"
+
+
+def share_responses(study: Study, place: Place, runs: Path) -> None:
+    """Copy the responses of another arm with this seed into the run's folder, if it has none and there are any."""
+    here = place.folder / RESPONSES
+    others = sorted((runs / (study.runs_of or study).name).glob(f"*/seed_{place.seed}/{MARK}"))
+    for other in others:
+        if not here.exists() and (other.parent / RESPONSES).is_dir():
+            shutil.copytree(other.parent / RESPONSES, here)
+
+
+def fingerprint(study: Study, arm: Arm, place: Place) -> str:
+    """What decides a run's result: its job file, seed and head. Paths are not in it: a checkout may be moved."""
+    head = study.head_of and (study.head_of[0].name, study.head_of[1])
+    settings = list(study.smoke_settings) if place.smoke else []
+    text = job_file(study, arm).read_text(encoding="utf-8")
+    return hashlib.sha256(json.dumps([text, place.seed, head, settings]).encode()).hexdigest()
+
+
+def finished(study: Study, arm: Arm, place: Place) -> bool:
+    """Whether the run came to its end with this very job."""
+    mark = place.folder / MARK
+    if not mark.exists():
+        return False
+    return bool(json.loads(mark.read_text(encoding="utf-8"))["fingerprint"] == fingerprint(study, arm, place))

@@ -1,0 +1,73 @@
+"""Study 4: regimes of joint training, and what they do to the reward.
+
+    python examples/studies/regimes/study.py            two CPU cores, no GPU; about 2 hours after study 1
+    python examples/studies/regimes/study.py --smoke    two minutes: two arms, one seed, two steps
+
+From the same policy and the same head, 150 steps of GRPO with four updates a rollout: the head trained without touching
+the policy (detach), its cross-entropy or its policy-gradient loss also reaching the policy with a fixed coefficient,
+and with OCC's tracked one. Besides the reward: the two terms whose ratio is OCC's coefficient, the alignment of head
+and policy updates and the magnitude of the head's. Interrupted, it goes on where it stopped. Result: README.md beside
+this file.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness import rl
+from harness.main import main
+from harness.study import Arm, Column, Contrast, Study
+from objectives.study import STUDY as OBJECTIVES
+
+STEPS = 150
+
+
+def arm(name: str, **mtp: object) -> Arm:
+    """An arm of RL with these settings of the head."""
+    return Arm(name, {"data": {"max_samples": STEPS * rl.PROMPTS_A_STEP}, "mtp": mtp})
+
+
+def fixed(value: float) -> dict[str, object]:
+    """A coefficient that stays as it is."""
+    return {"kind": "fixed", "value": value}
+
+
+STUDY = Study(
+    name="regimes",
+    question="Does a multi-token loss that reaches the policy help or hurt the reward?",
+    command="train",
+    arms=[
+        arm("detach", regime="detach"),
+        arm("joint_ce", regime="joint_ce", coefficient=fixed(0.1)),
+        arm("joint_policy_0.1", regime="joint_policy", coefficient=fixed(0.1)),
+        arm("joint_policy_1.0", regime="joint_policy", coefficient=fixed(1.0)),
+        arm("occ", regime="joint_policy", coefficient={"kind": "occ"}),
+    ],
+    measure=rl.measure,
+    figure=rl.regimes_figure,
+    columns=[
+        Column("reward/first", "reward, first 10 steps"),
+        Column("reward/last", "last 10 steps"),
+        Column("reward/mean", "all steps"),
+        Column("eval/last", "held-out reward at the end"),
+        Column("length/last", "acceptance length, last 10 steps"),
+        Column("coefficient/mean", "coefficient", 4),
+        Column("alignment/mean", "⟨δ_RL δ_MTP⟩", 6),
+        Column("magnitude/mean", "⟨δ_MTP²⟩", 5),
+    ],
+    contrasts=[
+        *(
+            Contrast(arm, "detach", name)
+            for name in ("reward/last", "reward/mean", "eval/last")
+            for arm in ("joint_ce", "joint_policy_0.1", "joint_policy_1.0", "occ")
+        ),
+        Contrast("occ", "joint_policy_1.0", "reward/last"),
+    ],
+    head_of=(OBJECTIVES, "e2e_tv"),
+    smoke_arms=("joint_ce", "occ"),
+    smoke_settings=rl.SMOKE_SETTINGS,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY, __doc__))

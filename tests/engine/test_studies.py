@@ -1,0 +1,60 @@
+"""The two-minute form of each study: its runs end, its result holds finite numbers, and a second call runs nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STUDIES = ("objectives", "entropy", "drift", "regimes")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all of them: policy, prompts and heads are made once, and study 2 reads study 1's runs."""
+    return tmp_path_factory.mktemp("studies")
+
+
+def study(name: str, runs: Path) -> subprocess.CompletedProcess[str]:
+    script = ROOT / "examples" / "studies" / name / "study.py"
+    return subprocess.run(
+        [sys.executable, str(script), "--smoke", "--runs", str(runs)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def logs(runs: Path) -> str:
+    return "\n".join(log.read_text()[-2000:] for log in runs.glob("*/*/seed_*/study.log"))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_smoke_form_of_a_study_measures_every_arm(name: str, runs: Path) -> None:
+    done = study(name, runs)
+    assert done.returncode == 0, done.stdout + done.stderr + logs(runs)
+    folder = runs / name / "result"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["missing"] == []
+    assert len(result["runs"]) == 2
+    values = [value for arm in result["runs"].values() for run in arm for value in run.values()]
+    assert values
+    assert all(math.isfinite(value) for value in values)
+    assert (folder / "result.png").stat().st_size > 0
+    for arm in result["runs"]:
+        assert f"| {arm} |" in (folder / "result.md").read_text()
+
+
+def test_a_study_that_is_whole_runs_nothing_again(runs: Path) -> None:
+    done = study("objectives", runs)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs, 0 to do" in done.stderr

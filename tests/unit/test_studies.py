@@ -1,0 +1,238 @@
+"""The studies: the task is what it says, reward and generator agree, the harness skips and sums up rightly."""
+
+import json
+import random
+import statistics
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+STUDIES = Path(__file__).parents[2] / "examples" / "studies"
+sys.path.insert(0, str(STUDIES))
+
+from drift.study import STUDY as DRIFT  # noqa: E402
+from entropy.study import STUDY as ENTROPY  # noqa: E402
+from harness import jobs, results, runs  # noqa: E402
+from harness.statistics import bootstrap, paired  # noqa: E402
+from harness.study import Arm, Place  # noqa: E402
+from objectives.study import STUDY as OBJECTIVES  # noqa: E402
+from regimes.study import STUDY as REGIMES  # noqa: E402
+from task.prompts import write_data  # noqa: E402
+from task.reward import grade, response_of, reward_func  # noqa: E402
+from task.tokens import build, move_tokens  # noqa: E402
+from task.walk import RING, Dial, Problem, branching_entropy, choices, problems, walk  # noqa: E402
+
+dials = st.builds(
+    Dial,
+    branches=st.integers(4, 8),
+    taste=st.floats(0.0, 2.0),
+    steps=st.integers(16, 30),
+    modulus=st.sampled_from([1, 2, 5, 10, 20, 50, 100]),
+)
+places = st.builds(Problem, st.integers(0, RING - 1), st.integers(0, RING - 1))
+ALL = (OBJECTIVES, ENTROPY, DRIFT, REGIMES)
+
+
+def rules(problem, dial):
+    return json.loads(problem.label(dial))
+
+
+@given(places, dials, st.integers())
+def test_every_walk_of_the_generator_earns_the_whole_reward(problem, dial, seed):
+    text = walk(problem, dial, random.Random(seed)).text
+    assert len(text) == dial.response_tokens
+    assert grade(text, rules(problem, dial)).reward == 1.0
+
+
+@given(places, dials, st.integers(), st.data())
+def test_a_walk_with_one_place_changed_loses_its_end_and_all_after_the_mistake(problem, dial, seed, data):
+    text = walk(problem, dial, random.Random(seed)).text
+    at = data.draw(st.integers(0, dial.steps - 1))
+    written = (int(text[3 * at + 1 : 3 * at + 3]) + data.draw(st.integers(1, RING - 1))) % RING
+    spoilt = f"{text[: 3 * at + 1]}{written:02d}{text[3 * at + 3 :]}"
+    result = grade(spoilt, rules(problem, dial))
+    assert result.valid == at / dial.steps
+    assert result.reward == 0.5 * at / dial.steps
+
+
+@given(places, dials, st.integers())
+def test_a_problem_and_a_seed_give_one_walk(problem, dial, seed):
+    assert walk(problem, dial, random.Random(seed)) == walk(problem, dial, random.Random(seed))
+
+
+@given(places, dials, st.integers())
+def test_the_walker_chooses_among_valid_moves_that_can_still_reach_the_goal(problem, dial, last):
+    left, last = dial.steps - 1, last % dial.branches
+    distribution = choices(problem, dial, left, problem.start, last)
+    assert distribution.sum() == pytest.approx(1.0)
+    assert distribution[last] == 0.0, "no move twice in a row"
+
+
+@pytest.mark.parametrize(
+    "turned",
+    [
+        [Dial(branches=n) for n in (4, 5, 6, 8)],
+        [Dial(taste=t) for t in (2.0, 1.4, 0.9, 0.5, 0.0)],
+        [Dial(modulus=m) for m in (100, 10, 1)],
+    ],
+    ids=["more branches", "less taste", "an easier goal"],
+)
+def test_turning_the_dial_raises_the_entropy_of_the_walks(turned):
+    measured = [branching_entropy(dial, walks=200) for dial in turned]
+    assert measured == sorted(measured)
+    assert measured[-1] > measured[0] + 0.1
+
+
+def test_the_entropy_read_off_is_that_of_the_moves_drawn():
+    dial = Dial(branches=4, steps=4, modulus=1, taste=1.0)
+    rng = random.Random(0)
+    drawn = [walk(Problem(31, 0), dial, rng) for _ in range(20_000)]
+    first = [one.text[0] for one in drawn]
+    shares = [first.count(move) / len(first) for move in dial.moves]
+    assert shares == pytest.approx(choices(Problem(31, 0), dial, 4, 31, None).tolist(), abs=0.012)
+
+
+def test_the_default_dial_is_what_the_studies_need():
+    assert 0.3 < branching_entropy(Dial()) < 1.5
+    assert Dial().response_tokens >= 64
+    starts = {walk(Problem(47, 3), Dial(), random.Random(seed)).text[:12] for seed in range(50)}
+    assert len(starts) > 40, "several valid continuations"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"branches": 2}, {"branches": 9}, {"steps": 3}, {"modulus": 7}, {"taste": -1.0}]
+)
+def test_a_dial_that_cannot_be_turned_so_says_what_it_expects(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: got"):
+        Dial(**wrong)
+
+
+DIAL = Dial(steps=4, modulus=10)
+RIGHT = walk(Problem(47, 3), DIAL, random.Random(5)).text
+
+
+@pytest.mark.parametrize(
+    ("response", "valid", "solved"),
+    [
+        (RIGHT, 1.0, True),
+        (RIGHT + "<eos><pad>", 1.0, True),
+        (RIGHT + "a50", 1.0, False),
+        (RIGHT + "\n", 1.0, False),
+        (RIGHT[:9], 0.75, False),
+        ("a50a53b70c98", 0.25, False),
+        ("z47" + RIGHT[3:], 0.0, False),
+        ("a٥٠", 0.0, False),
+        ("", 0.0, False),
+    ],
+)
+def test_what_a_response_is_worth(response, valid, solved):
+    prompt = Problem(47, 3).prompt
+    result = grade(response_of(prompt + response, prompt), rules(Problem(47, 3), DIAL))
+    assert (result.valid, result.solved) == (valid, solved)
+
+
+@given(st.text(), st.text())
+def test_no_text_makes_the_reward_raise(query, prompt):
+    result = reward_func([query], [prompt], [Problem(1, 2).label(Dial())])
+    assert 0.0 <= result["rewards"].item() <= 1.0
+    assert set(result["extra_logs"]) == {"valid", "solved"}
+
+
+def test_no_problem_is_on_both_sides_of_the_split():
+    held_out, taught = (set(islice(problems(3, held_out=side), 2000)) for side in (True, False))
+    assert not held_out & taught
+
+
+def test_the_data_files_hold_prompts_and_rules_of_their_side(tmp_path):
+    write_data(tmp_path, Dial(), train=20, evaluation=10, seed=1)
+    for name, count, side in (("train", 20, False), ("eval", 10, True)):
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        assert len(rows) == count
+        for row in rows:
+            label = json.loads(row["label"])
+            problem = Problem(label["start"], label["goal"])
+            assert problem.prompt == row["input"]
+            assert problem.held_out == side
+
+
+def test_the_tokens_of_moves_are_one_letter_each():
+    assert [build().decode([token]) for token in move_tokens()] == list("abcdefgh")
+
+
+def test_bootstrap_intervals_are_those_of_all_resamples():
+    interval = bootstrap([1.0, 2.0, 6.0])
+    assert (interval.mean, interval.low, interval.high) == (3.0, 1.0, 6.0)
+    many = bootstrap([float(n) for n in range(7)])
+    assert many.low < 3.0 - 1.96 * statistics.pstdev(range(7)) / 7**0.5 + 0.2
+    assert paired([1.0, 5.0], [0.0, 4.0]).low == paired([1.0, 5.0], [0.0, 4.0]).high == 1.0
+    assert paired([1.0, 4.0], [2.0, 8.0], ratio=True).mean == 0.5
+
+
+def test_settings_of_an_arm_replace_those_of_the_base_job_and_leave_the_rest():
+    base = {"mtp": {"depths": 3, "optim": {"lr": 1}}, "train": {"seed": 1}}
+    change = {"mtp": {"optim": {"lr": 2}, "objective": "tv"}}
+    merged = jobs.merged(base, change)
+    assert merged == {
+        "mtp": {"depths": 3, "optim": {"lr": 2}, "objective": "tv"},
+        "train": {"seed": 1},
+    }
+    assert base["mtp"]["optim"]["lr"] == 1, "the base job is another arm's as well"
+
+
+@pytest.mark.parametrize("study", ALL, ids=lambda study: study.name)
+def test_a_study_compares_what_it_has(study):
+    arms, columns = {arm.name for arm in study.arms}, {column.name for column in study.columns}
+    assert {each.arm for each in study.contrasts} | {each.against for each in study.contrasts} <= arms
+    assert {each.name for each in study.contrasts} <= columns
+    assert set(study.smoke_arms) <= arms
+
+
+def finish(study, place):
+    place.folder.mkdir(parents=True)
+    arm = next(arm for arm in study.arms if arm.name == place.arm)
+    mark = {"fingerprint": runs.fingerprint(study, arm, place), "seconds": 60.0}
+    (place.folder / runs.MARK).write_text(json.dumps(mark))
+
+
+def test_a_finished_run_is_skipped_until_its_job_changes(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        runs, "run_one", lambda study, arm, place, _: started.append((place.arm, place.seed)) or 0
+    )
+    place = Place("ce", 1, tmp_path / "objectives" / "ce" / "seed_1", False)
+    finish(OBJECTIVES, place)
+    runs.run_all(OBJECTIVES, tmp_path, smoke=False, parallel=1)
+    assert ("ce", 1) not in started
+    assert len(started) == 3 * len(OBJECTIVES.arms) - 1
+    assert not runs.finished(OBJECTIVES, Arm("kl", {}), place)
+
+
+def test_a_failed_run_is_named_after_the_others_ran(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        runs, "run_one", lambda study, arm, place, _: started.append(place) or int(place.arm == "ce")
+    )
+    with pytest.raises(runs.RunsFailed, match=r"objectives/ce/seed_1/study\.log"):
+        runs.run_all(OBJECTIVES, tmp_path, smoke=True, parallel=1)
+    assert len(started) == 2
+
+
+def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
+    from dataclasses import replace
+
+    study = replace(OBJECTIVES, measure=lambda place: {"sampled/mean": place.seed / 10})
+    found = study.places(tmp_path, smoke=False)
+    for place in (*found["ce"], *found["e2e_tv"], found["tv"][0]):
+        finish(study, place)
+    result = results.collect(study, found)
+    assert set(result["summary"]) == {"ce", "e2e_tv"}
+    assert result["summary"]["ce"]["sampled/mean"] == pytest.approx({"mean": 0.2, "low": 0.1, "high": 0.3})
+    assert {"tv", "kl"} <= set(result["missing"])
+    assert [each["mean"] for each in result["contrasts"] if each["name"] == "sampled/mean"] == [0.0]
+    text = results.table(study, result)
+    assert "| ce | 0.200 (0.100 to 0.300) |" in text
+    assert "Not run to their end: kl," in text
