@@ -7,7 +7,7 @@ accepted. So a steep negative slope is the mark of greedy drafts, or of a head t
 of the two at the same position says where sampling pays.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -172,11 +172,11 @@ class EntropySlope:
     acceptance: float
 
 
-def slopes(records: Mapping[int, Records]) -> list[EntropySlope]:
+def slopes(records: Sequence[Records]) -> list[EntropySlope]:
     """The line of each depth, for sampled drafts and (where recorded) greedy ones, over all the given steps."""
     found = []
-    for depth in range(1, max((one.depths for one in records.values()), default=0) + 1):
-        at = positions(records.values(), depth)
+    for depth in range(1, max((one.depths for one in records), default=0) + 1):
+        at = positions(records, depth)
         for draft in DRAFTS:
             values = at.of(draft)
             if np.isfinite(values).any():

@@ -1,6 +1,6 @@
-"""The figures of a report: title, caption, what each needs, and what draws it.
+"""The figures of a report: title, caption, what each needs, what draws it, and the table beside it.
 
-A figure is added with a function in `plots.py` and an entry here. What a figure needs is written down so that the
+A figure is added with a function in a `plots` module and an entry here. What a figure needs is written down so that the
 report can say what is missing in its place.
 """
 
@@ -10,20 +10,31 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from openrlhf_mtp import metrics
-from openrlhf_mtp.analysis import plots
+from openrlhf_mtp.analysis import plots, plots_entropy, plots_head, tables_entropy, tables_head
+from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.analysis.summary import TIME_PARTS
-from openrlhf_mtp.run_folder import Run
+from openrlhf_mtp.analysis.table import Table
 
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure: its title and caption in the report, the metrics of which it needs one, and what draws it."""
+    """A figure of the report.
+
+    Attributes:
+        title, caption: its texts.
+        needs: what it is drawn from, one of these at least: names of metrics, or `records/*.npz`.
+        draw: makes it from groups of runs; None when none has what it needs.
+        table: the numbers beside it, if it has any.
+    """
 
     title: str
     caption: str
     needs: tuple[str, ...]
-    draw: Callable[[Sequence[Run]], Figure | None]
+    draw: Callable[[Sequence[Group]], Figure | None]
+    table: Callable[[Sequence[Group]], Table | None] | None = None
 
+
+ROLLOUT_RECORDS = "records/*.npz"
 
 FIGURES: dict[str, FigureSpec] = {
     "reward": FigureSpec(
@@ -40,12 +51,47 @@ FIGURES: dict[str, FigureSpec] = {
         (metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, 1),),
         plots.acceptance,
     ),
+    "agreement": FigureSpec(
+        "Trainer and engines",
+        "Acceptance that the trainer's overlaps promise at the anchors where the engines drafted, and what the engines "
+        "accepted. Both fall together when the head is bad; a gap above the dotted limit means that the engines draft "
+        "with other weights, or at another temperature, than the trainer holds.",
+        (metrics.SPEC_ALPHA_GAP,),
+        plots_head.agreement,
+        tables_head.agreement_table,
+    ),
     "entropy_acceptance": FigureSpec(
         "Entropy against acceptance",
-        "A head trained for overlap and verified by rejection sampling keeps its acceptance when the policy's entropy "
+        "Each point is the mean over positions of similar entropy with its 95 % interval; the line is fitted to all "
+        "positions. A head trained for overlap and verified by rejection sampling keeps its acceptance when entropy "
         "rises; a steep negative slope is the mark of greedy drafts or a cross-entropy head.",
-        ("policy/entropy", metrics.SPEC_ACCEPTANCE_RATE),
-        plots.entropy_acceptance,
+        (ROLLOUT_RECORDS,),
+        plots_entropy.entropy_positions,
+        tables_entropy.slope_table,
+    ),
+    "sampling_gain": FigureSpec(
+        "Where sampling beats greedy drafting",
+        "Acceptance of a sampled draft minus that of a greedy one of the same head at the same position. Above 0, "
+        "rejection sampling is worth it; dotted, the entropy above which it is at depth 1.",
+        (ROLLOUT_RECORDS + " with greedy acceptance",),
+        plots_entropy.sampling_gain,
+        tables_entropy.gain_table,
+    ),
+    "drift": FigureSpec(
+        "Drift: entropy or mismatch",
+        "Change of the overlap at depth 1 since the early phase, split into what the policy's entropy explains (slope "
+        "b, fitted on the early phase) and the rest. A mismatch below 0 is a head that falls behind the policy.",
+        ("mtp/entropy in an RL run longer than its early phase",),
+        plots_entropy.drift,
+        tables_entropy.drift_table,
+    ),
+    "occ": FigureSpec(
+        "The MTP loss in the policy",
+        "The factor on the MTP loss that reaches the policy and, for OCC, the two terms whose ratio it is. The sign is "
+        "the alignment's: below 0 the MTP gradient would work against the reward.",
+        (metrics.depth_metric(metrics.OCC_ALIGNMENT, 1), metrics.MTP_COEFFICIENT + " other than 0"),
+        plots_head.occ,
+        tables_head.occ_table,
     ),
     "time_split": FigureSpec(
         "Where the time goes",

@@ -69,6 +69,16 @@ def line(
         )
 
 
+def band(axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> None:
+    """The area between two curves."""
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def zero(axes: Axes) -> None:
+    """A line at 0, for what may be negative."""
+    axes.axhline(0.0, color="#999999", linewidth=0.8)
+
+
 def legend(axes: Axes) -> None:
     """A legend below the panel where it can hide no data, if there is more than one name to tell apart."""
     handles, names = axes.get_legend_handles_labels()

@@ -169,16 +169,24 @@ def check(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders; several are compared")],
     out: Annotated[Path | None, typer.Option(help="where report.html goes; default the first run")] = None,
+    group: Annotated[
+        str,
+        typer.Option(help="runs drawn as one curve with a band: seed (alike but for the seed), folder, none"),
+    ] = "seed",
 ) -> None:
     """Write figures and one self-contained report.html from run folders.
 
     \b
     Example:
       openrlhf-mtp report runs/first runs/second --out both
+      openrlhf-mtp report runs/*-seed? --out all
     """
+    from openrlhf_mtp.analysis.groups import GroupBy
     from openrlhf_mtp.analysis.report import write_report
 
-    print(write_report(runs, out or runs[0]))
+    if group not in tuple(GroupBy):
+        raise JobError(f"--group: got {group!r}, expected one of {', '.join(GroupBy)}")
+    print(write_report(runs, out or runs[0], GroupBy(group)))
 
 
 @bench.command("rollout")

@@ -24,7 +24,7 @@ def recorded(*, responses=40, length=50, sampled=(0.95, -0.05), greedy=(1.0, -0.
 
 
 def test_each_depth_and_each_way_of_drafting_gets_its_own_line():
-    found = {(one.depth, one.draft): one for one in entropy.slopes({1: recorded(), 11: recorded(seed=1)})}
+    found = {(one.depth, one.draft): one for one in entropy.slopes([recorded(), recorded(seed=1)])}
     assert set(found) == {(1, "sampled"), (1, "greedy"), (2, "sampled"), (2, "greedy")}
     for (_, draft), one in found.items():
         truth = {"sampled": -0.05, "greedy": -0.6}[draft]
@@ -39,15 +39,13 @@ def test_each_depth_and_each_way_of_drafting_gets_its_own_line():
 def test_greedy_acceptance_that_was_not_recorded_is_left_out():
     one = recorded()
     without = Records(one.entropy, one.alpha, np.full_like(one.alpha, np.nan), one.response)
-    assert {slope.draft for slope in entropy.slopes({1: without})} == {"sampled"}
+    assert {slope.draft for slope in entropy.slopes([without])} == {"sampled"}
     assert entropy.compare(entropy.positions([without], 1)) is None
 
 
 def test_a_policy_without_any_entropy_has_an_acceptance_but_no_line():
     one = recorded()
-    (first, *_) = entropy.slopes(
-        {1: Records(np.zeros_like(one.entropy), one.alpha, one.greedy, one.response)}
-    )
+    (first, *_) = entropy.slopes([Records(np.zeros_like(one.entropy), one.alpha, one.greedy, one.response)])
     assert first.line is None
     assert 0.85 < first.acceptance < 0.95
 
@@ -97,6 +95,6 @@ def test_one_way_that_always_wins_has_no_crossing(sampled, greedy, verdict):
 
 
 def test_no_records_have_no_slopes():
-    assert entropy.slopes({}) == []
+    assert entropy.slopes([]) == []
     assert entropy.compare(entropy.positions([], 1)) is None
     assert len(entropy.positions([recorded(depths=2)], 3).entropy) == 0

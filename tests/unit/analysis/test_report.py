@@ -4,10 +4,14 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 
 from openrlhf_mtp.analysis.figures import FIGURES
-from openrlhf_mtp.analysis.report import number, write_report
+from openrlhf_mtp.analysis.groups import GroupBy
+from openrlhf_mtp.analysis.report import write_report
+from openrlhf_mtp.analysis.table import number
+from openrlhf_mtp.records import write_records
 from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter
 
 ROW = {
@@ -17,7 +21,15 @@ ROW = {
     "spec/acceptance_rate/depth_1": 0.9,
     "spec/acceptance_rate/depth_2": 0.7,
     "spec/mean_acceptance_length": 2.6,
+    "spec/alpha_gap": 0.01,
+    "spec/drafts": 1000.0,
     "mtp/loss": 0.1,
+    "mtp/entropy": 0.2,
+    "mtp/reach/depth_1": 0.91,
+    "mtp/reach/depth_2": 0.71,
+    "mtp/coefficient/depth_1": -0.1,
+    "occ/alignment/depth_1": -0.001,
+    "occ/magnitude/depth_1": 0.01,
     "mtp/alpha/depth_1": 0.9,
     "mtp/alpha/depth_2": 0.8,
     "time/rollout_s": 2.0,
@@ -29,8 +41,10 @@ ROW = {
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name, rows):
+    def make(name, rows, **config):
         with RunWriter(tmp_path / name) as writer:
+            if config:
+                writer.write_config(config)
             for step, row in enumerate(rows, start=1):
                 writer.append({"step": step, **row})
         return tmp_path / name
@@ -38,17 +52,80 @@ def make_run(tmp_path):
     return make
 
 
+def add_records(folder):
+    """Thirty responses whose sampled drafts keep their acceptance and whose greedy ones lose it with entropy."""
+    rng = np.random.default_rng(0)
+    entropy = rng.uniform(0.0, 1.5, (900, 2))
+    response = np.repeat(np.arange(30), 30)
+    for split in ("rollout", "heldout"):
+        write_records(
+            folder, 1, entropy, 0.9 - 0.05 * entropy, 1.0 - 0.5 * entropy, response=response, split=split
+        )
+
+
+def drifting(steps):
+    """Rows of a run whose entropy and acceptance fall together."""
+    entropy = np.linspace(1.0, 0.5, steps)
+    return [{**ROW, "mtp/entropy": h, "mtp/alpha/depth_1": 0.9 - 0.2 * (h - 1.0)} for h in entropy.tolist()]
+
+
 def text_of(report):
     return re.sub(r'src="data:image/png;base64,[^"]*"', "", report.read_text())
 
 
 def test_a_run_gets_every_figure_and_one_file_that_needs_nothing_else(make_run, tmp_path):
-    report = write_report([make_run("a", [ROW, ROW])], tmp_path / "out")
+    run = make_run("a", drifting(12))
+    add_records(run)
+    report = write_report([run], tmp_path / "out")
     assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == set(FIGURES)
     html = report.read_text()
     assert html.count("data:image/png;base64,") == len(FIGURES)
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
     assert not re.findall(r"https?:|@import|url\(", html)
+
+
+def test_the_tables_say_what_the_figures_show(make_run, tmp_path):
+    run = make_run("a", drifting(12))
+    add_records(run)
+    text = text_of(write_report([run], tmp_path / "out"))
+    assert "<td>a</td><td>rollout</td><td>depth 1</td><td>greedy</td>" in text
+    assert re.search(
+        r"<td>held-out</td><td>depth 2</td><td>sampled</td><td>0\.8\d\d</td><td>-0\.050 ± 0\.000</td>", text
+    )
+    assert re.search(r"<td>above 0\.2\d nat</td>", text), "0.9 - 0.05 H and 1 - 0.5 H cross at 0.22"
+    assert "<td>-0.200 ± 0.000</td>" in text, "the slope of the drift"
+    assert "<td>100%</td>" in text, "the coefficient is negative in every step"
+
+
+def test_seeds_of_one_job_are_one_column_with_an_interval(make_run, tmp_path):
+    runs = [
+        make_run(
+            f"ce-seed{n}", [{**ROW, "policy/reward": reward}] * 2, train={"seed": n}, mtp={"objective": "ce"}
+        )
+        for n, reward in ((1, 0.4), (2, 0.5), (3, 0.6))
+    ]
+    runs.append(make_run("tv", [ROW], train={"seed": 1}, mtp={"objective": "tv"}))
+    for run in runs:
+        add_records(run)
+    text = text_of(write_report(runs, tmp_path / "out"))
+    assert "<th>ce (3 runs)</th><th>tv</th>" in text
+    assert "<td>3 (1, 2, 3)</td><td>1 (1)</td>" in text
+    assert "<td>0.5 ± 0.25 → 0.5 ± 0.25</td><td>0.5 → 0.5</td>" in text
+    apart = text_of(write_report(runs, tmp_path / "out", GroupBy.NONE))
+    assert "<th>ce-seed1</th><th>ce-seed2</th><th>ce-seed3</th><th>tv</th>" in apart
+
+
+def test_more_groups_than_colours_are_refused_with_their_names(make_run, tmp_path):
+    runs = [make_run(f"r{n}", [ROW], actor={"lr": n}) for n in range(7)]
+    with pytest.raises(RunFolderError, match=r"got 7 groups of runs \(r0, r1, .*--group folder"):
+        write_report(runs, tmp_path / "out")
+
+
+def test_engines_that_part_from_the_trainer_are_warned_of_with_the_step(make_run, tmp_path):
+    rows = [{**ROW, "spec/alpha_gap": gap} for gap in (0.0, 0.2, 0.2, 0.2, 0.2)]
+    text = text_of(write_report([make_run("a", rows)], tmp_path / "out"))
+    assert "a: step 4: trainer and engines disagree" in text
+    assert "2 steps like this" in text
 
 
 def test_one_step_is_enough(make_run, tmp_path):

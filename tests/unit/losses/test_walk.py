@@ -11,7 +11,7 @@ DEPTHS, VOCABULARY = 3, 5
 def rejection_sampling(p, q, length, generator):
     """Speculative decoding of one text over a Markov chain p [V, V] with drafts q [k, V, V].
 
-    Returns the tokens, and of each draft with all depths inside the text how many tokens were accepted.
+    Returns the tokens, and of each draft how many tokens inside the text were accepted.
     """
 
     def draw(weights):
@@ -19,7 +19,7 @@ def rejection_sampling(p, q, length, generator):
 
     text, accepted = [0, draw(p[0])], []
     while len(text) < length:
-        inside, count, token = len(text) + DEPTHS <= length, 0, text[-1]
+        left, count, token = length - len(text), 0, text[-1]
         for depth in range(DEPTHS):
             draft = draw(q[depth, token])
             if torch.rand((), generator=generator) * q[depth, token, draft] >= p[token, draft]:
@@ -29,8 +29,7 @@ def rejection_sampling(p, q, length, generator):
             count, token = count + 1, draft
         else:
             text.append(draw(p[token]))
-        if inside:
-            accepted.append(count)
+        accepted.append(min(count, left))
     return text[:length], accepted
 
 
@@ -78,10 +77,10 @@ def test_rejected_drafts_are_visited_at_every_anchor():
     assert (counted.drafts.item(), counted.reached.tolist()) == (9, [0, 0, 0])
 
 
-def test_a_draft_that_leaves_the_response_is_not_counted():
-    mask = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
-    counted = walk(torch.zeros(3, DEPTHS), mask, torch.arange(3))
-    assert counted.drafts.item() == 1
+def test_what_is_drafted_beyond_the_end_is_rejected():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    counted = walk(torch.ones(2, DEPTHS), mask, torch.arange(2))
+    assert (counted.drafts.item(), counted.reached.tolist()) == (1, [1, 1, 0])
 
 
 def test_responses_may_be_split_over_micro_batches():
