@@ -5,38 +5,41 @@ Depth 1 runs over all positions and leaves a key at each. Depth j at anchor i at
 
     query (anchor i, depth 3)  ->  k^1_0  k^1_1  ...  k^1_i   k^2_i   k^3_i
 
-Over all anchors that is a causal [T, T] pattern plus a diagonal for each further depth. `chain_attention` computes the
-first part in slices of queries and joins the diagonals by their log-sum-exp; no [T, j T] mask or score matrix is ever
-built. `chain_attention_reference` builds both, and is what the former must equal.
+Over all anchors that is a causal [A, T] pattern plus a diagonal for each further depth. `chain_attention` computes the
+first part in slices of anchors and joins the diagonals by their log-sum-exp; no [A, T + (j-1) A] mask or score matrix
+is ever built. `chain_attention_reference` builds both, and is what the former must equal.
 
-Shapes: B batch, N query heads, K key-value heads (N a multiple of K), T positions, D head width, j depths.
+Shapes: B batch, N query heads, K key-value heads, G = N / K, T positions, A anchors, D head width, j depths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-SLICE_SCORES = 2**26
-"""Scores of one slice of queries, over all heads and keys: 256 MiB in float32."""
+from openrlhf_mtp.heads.grid import AnchorGrid, Slice
+
+SLICE_SCORES = {"cpu": 2**20, "cuda": 2**26}
+"""Scores of one slice, over all heads and keys, by kind of device. In float32 4 MiB, which stay in a core's cache from
+one pass over them to the next, and 256 MiB, which keep a GPU busy."""
 
 
 def chain_attention_reference(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], segment_ids: Tensor, scale: float
+    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], grid: AnchorGrid, scale: float
 ) -> Tensor:
-    """The rule written down with an explicit [T, j T] mask, for tests.
+    """The rule written down with an explicit [A, T + (j-1) A] mask, for tests.
 
     Arguments and result as in `chain_attention`.
     """
-    length, groups = query.shape[2], query.shape[1] // keys[0].shape[1]
-    same_segment = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-    diagonal = torch.eye(length, dtype=torch.bool, device=query.device).expand_as(same_segment)
-    mask = torch.cat([same_segment & causal, *[diagonal] * (len(keys) - 1)], dim=-1)
+    groups = query.shape[1] // keys[0].shape[1]
+    anchor, position = grid.position[:, None, :, None], torch.arange(keys[0].shape[2], device=query.device)
+    segment = grid.segment_ids.gather(1, grid.position)[:, None, :, None]
+    seen = (position <= anchor) & (grid.segment_ids[:, None, None, :] == segment)
+    diagonal = torch.eye(query.shape[2], dtype=torch.bool, device=query.device).expand(*seen.shape[:3], -1)
+    mask = torch.cat([seen, *[diagonal] * (len(keys) - 1)], dim=-1)
     key = torch.cat(list(keys), dim=2).repeat_interleave(groups, dim=1)
     value = torch.cat(list(values), dim=2).repeat_interleave(groups, dim=1)
     scores = (query @ key.mT * scale).masked_fill(~mask, float("-inf"))
@@ -44,23 +47,23 @@ def chain_attention_reference(
 
 
 def chain_attention(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], segment_ids: Tensor, scale: float
+    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], grid: AnchorGrid, scale: float
 ) -> Tensor:
     """Attention of depth j = len(keys) at every anchor.
 
     Args:
-        query: depth j's queries [B, N, T, D].
-        keys: keys of depths 1 ... j, each [B, K, T, D].
-        values: values of depths 1 ... j, each [B, K, T, D].
-        segment_ids: anchors see depth-1 keys of their own segment only [B, T]. Padding counts as a segment, so every
-            row has a key; what comes out there means nothing.
+        query: depth j's queries [B, N, A, D].
+        keys: keys of depth 1 at every position [B, K, T, D], and of depths 2 ... j at the anchors [B, K, A, D] each.
+        values: values likewise.
+        grid: the anchors, and which of depth 1's keys they see.
         scale: factor on the scores, usually D^-1/2.
 
     Returns:
-        [B, N, T, D] in the query's dtype; softmax and sums in float32 (float64 for float64 input).
+        [B, N, A, D] in the query's dtype; softmax and sums in float32 (float64 for float64 input). What comes out at
+        padding means nothing.
     """
     attended: Tensor = _ChainAttention.apply(  # type: ignore[no-untyped-call]
-        query, segment_ids, scale, len(keys), *keys, *values
+        query, grid, scale, len(keys), *keys, *values
     )
     return attended
 
@@ -71,33 +74,33 @@ def _statistics(tensor: Tensor) -> torch.dtype:
 
 
 def _grouped(heads: Tensor, groups: int) -> Tensor:
-    """[B, K * groups, T, ...] -> [B, K, groups, T, ...]; query heads that share a key-value head lie together."""
-    return heads.unflatten(1, (-1, groups))
+    """[B, K G, A, D] -> [B, K, A, G, D]: the query heads that share a key lie together, as rows of one product."""
+    return heads.unflatten(1, (-1, groups)).transpose(2, 3).contiguous()
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """Queries start ... stop of every head against depth 1's keys 0 ... stop."""
-
-    rows: slice
-    hidden: Tensor  # [B, 1, 1, rows, stop], true where the key must not be seen
-
-    def scores(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
-        """[B, K, groups, rows, stop] in the statistics' dtype, -inf where hidden."""
-        products = query[..., self.rows, :] @ key[:, :, None, : self.rows.stop].mT
-        return (products.to(_statistics(query)) * scale).masked_fill_(self.hidden, float("-inf"))
+def _ungrouped(heads: Tensor) -> Tensor:
+    """[B, K, A, G, D] -> [B, K G, A, D]."""
+    return heads.transpose(2, 3).flatten(1, 2)
 
 
-def _slices(query: Tensor, segment_ids: Tensor) -> Iterator[_Slice]:
-    """Cut the queries so that a slice's scores fit `SLICE_SCORES`."""
-    batch, kv_heads, groups, length, _ = query.shape
-    step = max(1, min(length, SLICE_SCORES // (batch * kv_heads * groups * length)))
-    position = torch.arange(length, device=query.device)
-    for start in range(0, length, step):
-        rows = slice(start, min(start + step, length))
-        later = position[None, : rows.stop] > position[rows, None]
-        foreign = segment_ids[:, rows, None] != segment_ids[:, None, : rows.stop]
-        yield _Slice(rows, (later | foreign)[:, None, None])
+def _product(left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
+    """scale * left @ right, the factor applied inside the product: [b, K, n, m], [b, K, m, p] -> [b, K, n, p]."""
+    ignored = left.new_empty(())
+    product = torch.baddbmm(ignored, left.flatten(0, 1), right.flatten(0, 1), beta=0, alpha=scale)
+    return product.unflatten(0, left.shape[:2])
+
+
+def _slices(query: Tensor, grid: AnchorGrid) -> Iterator[Slice]:
+    """Slices of the anchors for queries [B, K, A, G, D]."""
+    return grid.slices(query.shape[1] * query.shape[3], SLICE_SCORES[query.device.type])
+
+
+def _scores(query: Tensor, key: Tensor, grid: AnchorGrid, part: Slice, scale: float) -> Tensor:
+    """Queries [b, K, a G, D] against keys [b, K, t, D] of a slice: [b, K, a, G, t] in the statistics' dtype, -inf where
+    the key is hidden."""
+    hidden = grid.hidden(part)
+    scores = _product(query, key.mT, scale).to(_statistics(query)).unflatten(2, (hidden.shape[1], -1))
+    return scores.masked_fill_(hidden[:, None, :, None], float("-inf"))
 
 
 class _ChainAttention(torch.autograd.Function):
@@ -105,56 +108,76 @@ class _ChainAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, query: Tensor, segment_ids: Tensor, scale: float, depths: int, *keys_values: Tensor
+        ctx: FunctionCtx, query: Tensor, grid: AnchorGrid, scale: float, depths: int, *keys_values: Tensor
     ) -> Tensor:
         keys, values = keys_values[:depths], keys_values[depths:]
         q = _grouped(query, query.shape[1] // keys[0].shape[1])
+        key, value = keys[0].contiguous(), values[0].contiguous()
         output = torch.empty(q.shape, dtype=_statistics(q), device=q.device)
         lse = torch.empty(q.shape[:-1], dtype=output.dtype, device=q.device)
-        for part in _slices(q, segment_ids):
-            scores = part.scores(q, keys[0], scale)
-            lse[..., part.rows] = scores.logsumexp(-1)
-            weights = (scores - lse[..., part.rows, None]).exp_().to(values[0].dtype)
-            output[..., part.rows, :] = (weights @ values[0][:, :, None, : part.rows.stop]).to(output.dtype)
+        for part in _slices(q, grid):
+            here, seen = (part.rows, slice(None), part.anchors), (part.rows, slice(None), part.keys)
+            scores = _scores(q[here].flatten(2, 3), key[seen], grid, part, scale)
+            weights = scores.softmax(-1)
+            # the largest weight is exp(largest score - lse)
+            lse[here] = scores.amax(-1) - weights.amax(-1).log()
+            output[here] = _product(weights.to(value.dtype).flatten(2, 3), value[seen]).view_as(output[here])
         # the diagonals: one more key for each deeper depth, joined to what was attended so far
         for key, value in zip(keys[1:], values[1:], strict=True):
-            score = (q * key[:, :, None]).sum(-1, dtype=lse.dtype) * scale
+            score = (q * key[:, :, :, None]).sum(-1, dtype=lse.dtype) * scale
             joined = torch.logaddexp(lse, score)
             output *= (lse - joined).exp()[..., None]
-            output += (score - joined).exp()[..., None] * value[:, :, None]
+            output += (score - joined).exp()[..., None] * value[:, :, :, None]
             lse = joined
         result = output.to(query.dtype)
-        ctx.save_for_backward(query, segment_ids, result, lse, *keys_values)
-        ctx.scale, ctx.depths = scale, depths  # type: ignore[attr-defined]
-        return result.flatten(1, 2)
+        ctx.save_for_backward(q, result, lse, *keys_values)
+        ctx.grid, ctx.scale, ctx.depths = grid, scale, depths  # type: ignore[attr-defined]
+        return _ungrouped(result)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, segment_ids, output, lse, *keys_values = ctx.saved_tensors  # type: ignore[attr-defined]
-        scale, depths = ctx.scale, ctx.depths  # type: ignore[attr-defined]
+        q, output, lse, *keys_values = ctx.saved_tensors  # type: ignore[attr-defined]
+        grid, scale, depths = ctx.grid, ctx.scale, ctx.depths  # type: ignore[attr-defined]
         keys, values = keys_values[:depths], keys_values[depths:]
-        groups = query.shape[1] // keys[0].shape[1]
-        q, grad = _grouped(query, groups), _grouped(grad, groups)
+        grad = _grouped(grad, q.shape[3])
         # d score = p (d p - sum p d p), and sum p d p over all keys is the output times its gradient
         mean = (grad * output).sum(-1, dtype=lse.dtype)
-        grad_q = torch.zeros(q.shape, dtype=lse.dtype, device=q.device)
-        grad_keys = [torch.zeros(k.shape, dtype=lse.dtype, device=q.device) for k in keys]
-        grad_values = [torch.zeros_like(k) for k in grad_keys]
-        for part in _slices(q, segment_ids):
-            rows, seen = part.rows, slice(0, part.rows.stop)
-            weights = (part.scores(q, keys[0], scale) - lse[..., rows, None]).exp_()
-            grad_weights = (grad[..., rows, :] @ values[0][:, :, None, seen].mT).to(lse.dtype)
-            grad_scores = (weights * (grad_weights - mean[..., rows, None]) * scale).to(q.dtype)
-            grad_q[..., rows, :] = (grad_scores @ keys[0][:, :, None, seen]).to(lse.dtype)
-            grad_keys[0][:, :, seen] += (grad_scores.mT @ q[..., rows, :]).sum(2, dtype=lse.dtype)
-            weights = weights.to(q.dtype)
-            grad_values[0][:, :, seen] += (weights.mT @ grad[..., rows, :]).sum(2, dtype=lse.dtype)
-        for n in range(1, depths):
-            key, value = keys[n][:, :, None], values[n][:, :, None]
+        grad_q, grad_key, grad_value = _first_depth_gradients(
+            q, keys[0].contiguous(), values[0].contiguous(), grad, lse, mean, grid, scale
+        )
+        grad_keys, grad_values = [grad_key], [grad_value]
+        for key, value in zip(keys[1:], values[1:], strict=True):
+            key, value = key[:, :, :, None], value[:, :, :, None]
             weight = ((q * key).sum(-1, dtype=lse.dtype) * scale - lse).exp()
             grad_score = (weight * ((grad * value).sum(-1, dtype=lse.dtype) - mean) * scale)[..., None]
             grad_q += grad_score * key
-            grad_keys[n] = (grad_score * q).sum(2)
-            grad_values[n] = (weight[..., None] * grad).sum(2)
+            grad_keys.append((grad_score * q).sum(3))
+            grad_values.append((weight[..., None] * grad).sum(3))
         grads = [g.to(t.dtype) for g, t in zip([*grad_keys, *grad_values], keys_values, strict=True)]
-        return grad_q.flatten(1, 2).to(query.dtype), None, None, None, *grads
+        return _ungrouped(grad_q).to(q.dtype), None, None, None, *grads
+
+
+def _first_depth_gradients(
+    q: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grad: Tensor,
+    lse: Tensor,
+    mean: Tensor,
+    grid: AnchorGrid,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What reaches the queries, and depth 1's keys and values, through the scores between them."""
+    grad_q = torch.empty(q.shape, dtype=lse.dtype, device=q.device)
+    grad_key, grad_value = (torch.zeros(key.shape, dtype=lse.dtype, device=q.device) for _ in range(2))
+    for part in _slices(q, grid):
+        here, seen = (part.rows, slice(None), part.anchors), (part.rows, slice(None), part.keys)
+        queries, grads = q[here].flatten(2, 3), grad[here].flatten(2, 3)
+        weights = _scores(queries, key[seen], grid, part, scale).sub_(lse[here][..., None]).exp_()
+        weights = weights.flatten(2, 3)
+        grad_value[seen] += _product(weights.to(q.dtype).mT, grads)
+        grad_scores = _product(grads, value[seen].mT).to(lse.dtype)
+        grad_scores = grad_scores.sub_(mean[here].flatten(2, 3)[..., None]).mul_(weights).to(q.dtype)
+        grad_q[here] = _product(grad_scores, key[seen], scale).view_as(grad_q[here])
+        grad_key[seen] += _product(grad_scores.mT, queries, scale)
+    return grad_q, grad_key, grad_value

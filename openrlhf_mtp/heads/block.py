@@ -15,21 +15,30 @@ import torch
 from torch import Tensor, nn
 
 from openrlhf_mtp.heads.attention import chain_attention
-from openrlhf_mtp.heads.families import Family
+from openrlhf_mtp.heads.families import Family, normalizes_qk
+from openrlhf_mtp.heads.grid import AnchorGrid
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions [B, T, D]."""
 
 
 def rotate(heads: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary position embedding in the half-split form that all families here use: [B, T, N, D] -> [B, T, N, D]."""
+    """Rotary position embedding in the half-split form that all families here use: [B, T, N, D] -> [B, T, N, D].
+
+    Some families rotate the first channels only; cosines and sines are as wide as what is rotated.
+    """
     cos, sin = (part.unsqueeze(2) for part in rotation)
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cos + torch.cat([-second, first], dim=-1) * sin
+    turning, still = heads.split([cos.shape[-1], heads.shape[-1] - cos.shape[-1]], dim=-1)
+    first, second = turning.chunk(2, dim=-1)
+    turned = turning * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned
 
 
 class MTPBlock(nn.Module):
-    """A block of the chain. H hidden width, N query heads, K key-value heads, D head width."""
+    """A block of the chain.
+
+    T positions or A anchors, H hidden width, N query heads, K key-value heads, D head width.
+    """
 
     def __init__(self, family: Family, config: Any) -> None:
         super().__init__()
@@ -39,7 +48,8 @@ class MTPBlock(nn.Module):
         self.final_norm = norm_class(width, eps)
         self.proj = nn.Linear(2 * width, width, bias=False)
         self.layer = family.hf_layer_class()(config, layer_idx=0)
-        self._normalizes_qk = family.normalizes_qk
+        self._normalizes_qk = normalizes_qk(family, config)
+        self._gates_attention = family.gates_attention
 
     def mix(self, hidden: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's input and its normed form, which attention reads: [B, T, H] twice -> [B, T, H] twice."""
@@ -49,13 +59,15 @@ class MTPBlock(nn.Module):
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, self.layer.self_attn.head_dim))
 
-    def query(self, normed: Tensor, rotation: Rotation) -> Tensor:
-        """[B, T, H] -> rotated queries [B, N, T, D]."""
+    def _query(self, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor | None]:
+        """[B, A, H] -> rotated queries [B, N, A, D], and the gate of what is attended [B, A, N D], if any."""
         attention = self.layer.self_attn
-        heads = self._heads(attention.q_proj(normed))
+        heads, gate = self._heads(attention.q_proj(normed)), None
+        if self._gates_attention:  # q_proj's rows are query and gate of each head in turn
+            heads, gate = heads[..., ::2, :], heads[..., 1::2, :].flatten(2).sigmoid()
         if self._normalizes_qk:
             heads = attention.q_norm(heads)
-        return rotate(heads, rotation).transpose(1, 2)
+        return rotate(heads, rotation).transpose(1, 2), gate
 
     def key_value(self, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """[B, T, H] -> rotated keys and values, [B, K, T, D] each."""
@@ -64,22 +76,30 @@ class MTPBlock(nn.Module):
         if self._normalizes_qk:
             key = attention.k_norm(key)
         value = self._heads(attention.v_proj(normed))
-        return rotate(key, rotation).transpose(1, 2), value.transpose(1, 2)
+        # laid out as the products of every later depth read them
+        return rotate(key, rotation).transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()
 
     def finish(
-        self, x: Tensor, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], segment_ids: Tensor
+        self,
+        x: Tensor,
+        normed: Tensor,
+        rotation: Rotation,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        grid: AnchorGrid,
     ) -> Tensor:
-        """Attend, and run the rest of the layer: -> z [B, T, H].
+        """Attend, and run the rest of the layer: -> its output [B, A, H], before the final norm.
 
         Args:
-            x: the layer's input [B, T, H].
-            query: this depth's queries [B, N, T, D].
-            keys: this block's keys of all depths so far [B, K, T, D] each.
+            x: the layer's input at the anchors [B, A, H].
+            normed: its normed form [B, A, H].
+            rotation: of the anchors' positions at this depth.
+            keys: this block's keys of all depths so far: [B, K, T, D] of depth 1, [B, K, A, D] of each other.
             values: likewise.
-            segment_ids: [B, T].
+            grid: the anchors.
         """
         attention = self.layer.self_attn
-        attended = chain_attention(query, keys, values, segment_ids, attention.scaling)
-        x = x + attention.o_proj(attended.transpose(1, 2).flatten(2))
-        x = x + self.layer.mlp(self.layer.post_attention_layernorm(x))
-        return self.final_norm(x)
+        query, gate = self._query(normed, rotation)
+        attended = chain_attention(query, keys, values, grid, attention.scaling).transpose(1, 2).flatten(2)
+        x = x + attention.o_proj(attended if gate is None else attended * gate)
+        return x + self.layer.mlp(self.layer.post_attention_layernorm(x))

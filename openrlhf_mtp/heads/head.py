@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from openrlhf_mtp.heads.block import MTPBlock, Rotation
 from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.grid import AnchorGrid
 
 
 class _Rotary:
@@ -52,42 +53,55 @@ class MTPHead(nn.Module):
         position_ids: Tensor,
         segment_ids: Tensor,
         depths: int,
+        anchor_index: Tensor | None = None,
     ) -> list[Tensor]:
-        """Run the chain at every anchor.
+        """Run the chain at every position, or at chosen anchors.
 
         Args:
-            hidden: the policy's last hidden states after its final norm [B, T, H].
-            next_embeddings: item j - 1 holds the embedding of x_{i+j} at anchor i, [B, T, H] each; at least `depths`.
+            hidden: the policy's last hidden states [B, T, H], after its final norm unless `wiring.reads_unnormed`.
+            next_embeddings: item j - 1 holds the embedding of x_{i+j} at anchor i; at least `depths` items. The first
+                is needed at every position [B, T, H], the others at the anchors [B, A, H].
             position_ids: position of each token in its own sample [B, T].
             segment_ids: equal and nonzero within a sample, 0 for padding [B, T]. Padding may hold anything.
             depths: k.
+            anchor_index: positions of the anchors, ascending [B, A]; rows with fewer repeat any of the row's positions.
+                A may be 0. None: every position is an anchor, A = T.
 
         Returns:
-            z^1 ... z^k, [B, T, H] each, in the head's dtype.
+            z^1 ... z^k, [B, A, H] each, in the head's dtype.
         """
         assert len(next_embeddings) >= depths, f"{len(next_embeddings)} embeddings for {depths} depths"
-        dtype = self.blocks[0].proj.weight.dtype
-        padding = (segment_ids == 0)[..., None]
+        grid = AnchorGrid(segment_ids, anchor_index)
+        wiring, dtype = self.config.wiring, self.blocks[0].proj.weight.dtype
+        padding, positions = (segment_ids == 0)[..., None], position_ids
         state = hidden.to(dtype).masked_fill(padding, 0.0)
         states: list[Tensor] = []
         keys: list[list[Tensor]] = [[] for _ in self.blocks]
         values: list[list[Tensor]] = [[] for _ in self.blocks]
         for depth in range(1, depths + 1):
-            embedding = next_embeddings[depth - 1].to(dtype).masked_fill(padding, 0.0)
-            rotation = self._rotary(state, position_ids + depth - 1)
+            rope_positions = positions + depth - 1
+            unread = padding | (rope_positions == 0)[..., None] if wiring.hides_first_token else padding
+            embedding = next_embeddings[depth - 1].to(dtype).masked_fill(unread, 0.0)
+            rotation = self._rotary(state, rope_positions)
             active = (depth - 1) % len(self.blocks)
             for n, block in enumerate(self.blocks):
                 if not self._is_read_later(n, depth, depths):
                     continue
-                x, normed = block.mix(state, embedding)
-                key, value = block.key_value(normed, rotation)
+                mixed = block.mix(state, embedding)
+                key, value = block.key_value(mixed[1], rotation)
                 keys[n].append(key)
                 values[n].append(value)
                 if n == active:
-                    query = block.query(normed, rotation)
-                    output = block.finish(x, query, keys[n], values[n], segment_ids)
-            state = output
-            states.append(state)
+                    x, normed = mixed
+            if depth == 1:
+                # its keys stand at every position; all else, its own queries too, at the anchors only
+                x, normed, positions, padding = (grid.at(t) for t in (x, normed, positions, padding))
+                rotation = grid.at(rotation[0]), grid.at(rotation[1])
+            block = self.blocks[active]
+            output = block.finish(x, normed, rotation, keys[active], values[active], grid)
+            z = block.final_norm(output)
+            state = output if wiring.chains_unnormed else z
+            states.append(z)
         return states
 
     def _is_read_later(self, block: int, depth: int, depths: int) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from openrlhf_mtp.heads.attention import chain_attention, chain_attention_reference
+from openrlhf_mtp.heads.grid import AnchorGrid
 from tests.unit.heads.tiny import FAMILIES, random_head, random_inputs
 
 # relative error of a whole tensor: summation order in float32 (24 bits), rounded operands in bfloat16 (8 bits)
@@ -13,21 +14,24 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 GROUPS, WIDTH = 4, 64
 
 
-def chain(depths, dtype, *, batch=2, kv_heads=2, length=300):
-    """Query, keys, values and segments of a chain, with padding and packed samples."""
+def chain(depths, dtype, *, batch=2, kv_heads=2, length=300, sample=90, every=2):
+    """Query, keys, values and grid of a chain: padding, then packed samples, an anchor at `every` so many positions."""
     generator = torch.Generator().manual_seed(0)
 
-    def normal(heads):
+    def normal(heads, length):
         draw = torch.randn(batch, heads, length, WIDTH, generator=generator)
         return draw.to("cuda", dtype).requires_grad_()
 
-    keys_values = [normal(kv_heads) for _ in range(2 * depths)]
-    segments = torch.arange(length, device="cuda").expand(batch, -1) // 90
-    return normal(kv_heads * GROUPS), keys_values[:depths], keys_values[depths:], segments, WIDTH**-0.5
+    segments = torch.arange(length, device="cuda").expand(batch, -1) // sample
+    index = torch.arange(0, length, every, device="cuda").expand(batch, -1)
+    lengths = [length] + [index.shape[1]] * (depths - 1)
+    query = normal(kv_heads * GROUPS, index.shape[1])
+    keys, values = [normal(kv_heads, n) for n in lengths], [normal(kv_heads, n) for n in lengths]
+    return query, keys, values, AnchorGrid(segments, index), WIDTH**-0.5
 
 
-def output_and_gradients(function, query, keys, values, segments, scale):
-    output = function(query, keys, values, segments, scale)
+def output_and_gradients(function, query, keys, values, grid, scale):
+    output = function(query, keys, values, grid, scale)
     return [output.detach(), *torch.autograd.grad(output.float().square().sum(), [query, *keys, *values])]
 
 
@@ -47,7 +51,8 @@ def test_chain_attention_equals_the_reference(depths, dtype):
 
 def test_long_chains_need_no_score_matrix():
     # 16,384 positions and 8 heads: one [T, T] score matrix would be 8 GiB in float32, [T, 3 T] 24 GiB
-    inputs = chain(3, torch.bfloat16, batch=1, length=16_384)
+    length = 16_384
+    inputs = chain(3, torch.bfloat16, batch=1, length=length, sample=length, every=1)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     output_and_gradients(chain_attention, *inputs)

@@ -6,10 +6,20 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from openrlhf_mtp.heads import block
 from openrlhf_mtp.heads.attention import chain_attention_reference
-from tests.unit.heads.tiny import DEPTHS, FAMILIES, drafted_step_by_step, random_head, random_inputs
+from openrlhf_mtp.heads.grid import AnchorGrid
+from tests.unit.heads.tiny import (
+    DEPTHS,
+    FAMILIES,
+    WIDTH,
+    drafted_step_by_step,
+    random_head,
+    random_inputs,
+)
 
 # float32 rounding of two orders of summation, at states of size about 3
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -116,3 +126,111 @@ def test_every_parameter_learns():
     head = random_head("qwen3", num_layers=2)
     sum(z.square().mean() for z in head(*random_inputs())).backward()
     assert [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def with_float64_norms(head):
+    """The same head in float64 throughout: the families' norms compute in float32 whatever they are given."""
+    for parent in list(head.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm).__name__.endswith("RMSNorm"):
+                exact = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
+                exact.weight = norm.weight
+                setattr(parent, name, exact)
+    return head.double()
+
+
+@st.composite
+def batches(draw):
+    """Segments of rows that are left-padded or packed, and anchors in them, some rows with fewer: they repeat one."""
+    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 10))
+    anchors = draw(st.integers(0, length))
+    segment_ids, index = torch.zeros(2, rows, length, dtype=torch.long), torch.zeros(rows, anchors).long()
+    for row in range(rows):
+        padding, border = sorted(draw(st.integers(0, length)) for _ in range(2))
+        segment_ids[0, row, padding:] = 1
+        segment_ids[1, row, border:] = 1
+        if anchors:
+            own = sorted(draw(st.sets(st.integers(0, length - 1), min_size=1, max_size=anchors)))
+            index[row] = torch.tensor(own + [own[0]] * (anchors - len(own)))
+    return segment_ids.sum(0), index
+
+
+def states_and_gradients(head, inputs, index, weights, *, everywhere):
+    """z^1 ... z^k at the anchors [k, B, A, H], then the gradients of their weighted sum: of the hidden states, the
+    embeddings and the parameters. `everywhere` runs the chain at all positions and picks the anchors afterwards."""
+    hidden, embeddings, positions, segment_ids, depths = inputs
+    grid = AnchorGrid(segment_ids, index)
+    leaves = [t.clone().requires_grad_() for t in (hidden, *embeddings)]
+    if everywhere:
+        states = [grid.at(z) for z in head(leaves[0], leaves[1:], positions, segment_ids, depths)]
+    else:
+        picked = [leaves[1], *map(grid.at, leaves[2:])]
+        states = head(leaves[0], picked, positions, segment_ids, depths, anchor_index=index)
+    states = torch.stack(states)
+    return states, torch.autograd.grad(
+        (states * weights).sum(), [*leaves, *head.parameters()], allow_unused=True
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=batches(),
+    family=st.sampled_from(list(FAMILIES)),
+    num_layers=st.integers(1, 2),
+    seed=st.integers(0, 99),
+)
+def test_the_chain_at_some_anchors_equals_those_anchors_of_the_chain_at_all(
+    dtype, tolerance, batch, family, num_layers, seed
+):
+    segment_ids, index = batch
+    head = random_head(family, num_layers=num_layers)
+    head = with_float64_norms(head) if dtype == torch.float64 else head
+    hidden, embeddings, positions, _, _ = random_inputs(*segment_ids.shape, dtype=dtype)
+    generator = torch.Generator().manual_seed(seed)
+    depths = 1 + seed % DEPTHS
+    weights = torch.randn(depths, *index.shape, WIDTH, generator=generator, dtype=dtype)
+    inputs = hidden, embeddings, positions, segment_ids, depths
+    states, gradients = states_and_gradients(head, inputs, index, weights, everywhere=False)
+    all_states, all_gradients = states_and_gradients(head, inputs, index, weights, everywhere=True)
+    assert states.shape == (depths, *index.shape, WIDTH)
+    torch.testing.assert_close(states, all_states, rtol=tolerance, atol=tolerance)
+    for got, expected in zip(gradients, all_gradients, strict=True):
+        # blocks and embeddings of deeper depths than were asked for get none
+        assert (got is None) == (expected is None)
+        if got is not None:
+            assert (got - expected).norm() <= tolerance * max(1.0, expected.norm())
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_no_anchors_at_all_give_empty_states_and_zero_gradients(num_layers):
+    head = random_head("qwen3", num_layers=num_layers)
+    hidden, embeddings, positions, segment_ids, _ = random_inputs()
+    nowhere = torch.zeros(2, 0, dtype=torch.long)
+    embeddings = [embeddings[0], *(e[:, :0] for e in embeddings[1:])]
+    states = head(hidden, embeddings, positions, segment_ids, DEPTHS, nowhere)
+    assert [z.shape for z in states] == [(2, 0, WIDTH)] * DEPTHS
+    sum(z.sum() for z in states).backward()
+    for parameter in head.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
+def test_only_what_depth_ones_keys_need_is_computed_at_every_position():
+    head = random_head("qwen3", num_layers=2)
+    hidden, embeddings, positions, segment_ids, _ = random_inputs(batch=1)
+    rows: dict[str, list[int]] = {}
+    for name, module in head.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(
+                lambda _module, _inputs, output, name=name: rows.setdefault(name, []).append(output.shape[1])
+            )
+    embeddings = [embeddings[0], *(e[:, :2] for e in embeddings[1:])]
+    head(hidden, embeddings, positions, segment_ids, DEPTHS, torch.tensor([[3, 7]]))
+    for_keys = {"hidden_norm", "token_norm", "proj", "input_layernorm", "k_proj", "k_norm", "v_proj"}
+    for name, seen in rows.items():
+        if name.rsplit(".")[-1] in for_keys:
+            # the second block is active at depth 2 only, and nobody reads its keys of depth 3
+            assert seen == ([9, 2, 2] if name.startswith("blocks.0") else [9, 2]), name
+        else:
+            assert set(seen) == {2}, name
