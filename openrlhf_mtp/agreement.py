@@ -4,7 +4,7 @@ A bad head promises little and is accepted little: both sides agree. Where the t
 accept, they do not draft with the weights that the trainer holds, or not at its temperature: the sync is at fault, not
 the head. Where it promises less, the trainer measures something else than what is drafted.
 
-The two are comparable only when conditioned alike (`docs/analysis.md`, which has the measurements behind the limits):
+The two are comparable only when conditioned alike (`docs/analysis.md` has the measurements behind the limits):
 
     spec/acceptance_rate/depth_j  share of drafts accepted through depth j, at the anchors where the engine drafted
     mtp/reach/depth_j             the same, expected, at the anchors where it did (`losses.walk`): agrees up to noise
@@ -15,7 +15,7 @@ with a wider limit.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from openrlhf_mtp.metrics import (
     MTP_ALPHA,
@@ -27,10 +27,10 @@ from openrlhf_mtp.metrics import (
     depth_metric,
 )
 
-WALKED_LIMIT, ROUGH_LIMIT = 0.03, 0.15
+WALKED_LIMIT, ROUGH_LIMIT = 0.015, 0.15
 """Largest gap that is let pass, beside the noise, for a promise of each kind."""
-PATIENCE = 3
-"""Steps in a row with such a gap, before it is worth a warning."""
+WINDOW, FEWEST = 5, 3
+"""The gap is judged over the last five steps, three at least: one step alone may be chance."""
 
 Row = Mapping[str, float]
 
@@ -56,45 +56,46 @@ def is_walked(row: Row) -> bool:
 
 
 def gap_limit(row: Row) -> float:
-    """The largest |gap| that is no cause for concern.
+    """The largest gap that is no cause for concern, as a root mean square over steps.
 
-    To the systematic limit come four standard errors of the engines' own share, whose standard deviation given the text
+    To the systematic part come two standard errors of the engines' own share, whose standard deviation given the text
     is about 1/8 a draft (measured: 0.0034 at 1,350 drafts).
     """
-    noise = 0.5 / math.sqrt(max(row.get("spec/drafts", 1.0), 1.0))
+    noise = 0.25 / math.sqrt(max(row.get("spec/drafts", 1.0), 1.0))
     return (WALKED_LIMIT if is_walked(row) else ROUGH_LIMIT) + noise
 
 
-def has_parted(row: Row) -> bool:
-    """Whether this step's gap is above its limit."""
-    gap = row.get(SPEC_ALPHA_GAP, math.nan)
-    return math.isfinite(gap) and abs(gap) > gap_limit(row)
+def have_parted(rows: Sequence[Row]) -> bool:
+    """Whether trainer and engines disagree at the last of these steps.
+
+    The sign may change from step to step (an engine that drafts with an old head is lucky at times), so squares are
+    averaged, over the last `WINDOW` steps that have a gap.
+    """
+    recent = [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))][-WINDOW:]
+    if len(recent) < FEWEST:
+        return False
+    square = math.fsum(row[SPEC_ALPHA_GAP] ** 2 for row in recent) / len(recent)
+    return math.sqrt(square) > max(map(gap_limit, recent))
 
 
-def parted_steps(rows: Iterable[Row]) -> list[int]:
-    """Steps that end a series of `PATIENCE` or more in a row whose gap is above the limit."""
-    found, series = [], 0
-    for row in rows:
-        if SPEC_ALPHA_GAP in row:
-            series = series + 1 if has_parted(row) else 0
-            if series >= PATIENCE:
-                found.append(int(row[STEP]))
-    return found
+def parted_steps(rows: Sequence[Row]) -> list[int]:
+    """Every step at which they disagree."""
+    measured = [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))]
+    return [int(row[STEP]) for at, row in enumerate(measured) if have_parted(measured[: at + 1][-WINDOW:])]
 
 
 def warning(row: Row) -> str:
-    """What to tell the user about a row whose gap is above the limit."""
-    gap = row[SPEC_ALPHA_GAP]
-    measured = row[SPEC_ACCEPTANCE_RATE]
+    """What to tell the user at a step where they disagree."""
+    gap, measured = row[SPEC_ALPHA_GAP], row[SPEC_ACCEPTANCE_RATE]
     fault = (
         "the engines do not draft with what the trainer holds: look at sync/* and draft_sample_method, not at the head"
         if gap > 0
         else "the trainer measures something else than what is drafted: look at the temperature and the head's folder"
     )
     return (
-        f"trainer and engines disagree on acceptance for {PATIENCE} steps: the head promises that {measured + gap:.0%} "
-        f"of the drafted tokens are accepted, the engines accept {measured:.0%} (spec/alpha_gap {gap:+.3f}, limit "
-        f"{gap_limit(row):.3f}); {fault}"
+        f"trainer and engines disagree on acceptance: the head promises that {measured + gap:.1%} of drafted tokens "
+        f"are accepted, the engines accept {measured:.1%} (spec/alpha_gap {gap:+.3f}, limit {gap_limit(row):.3f} over "
+        f"{WINDOW} steps); {fault}"
     )
 
 

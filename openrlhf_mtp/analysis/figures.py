@@ -45,9 +45,8 @@ FIGURES: dict[str, FigureSpec] = {
     ),
     "acceptance": FigureSpec(
         "Acceptance",
-        "Share of drafts whose token at each depth was accepted, and tokens per target forward. Dashed: what the "
-        "trainer's overlaps promise; an engine well below it drafts with stale or wrong weights. Dotted: the most "
-        "possible.",
+        "Share of drafts whose token at each depth was accepted (all before it were), and tokens per target forward. "
+        "Dotted: the most possible.",
         (metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, 1),),
         plots.acceptance,
     ),

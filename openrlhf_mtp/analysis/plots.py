@@ -19,7 +19,7 @@ def reward(groups: Groups) -> Figure | None:
 
 
 def acceptance(groups: Groups) -> Figure | None:
-    """Accepted share per depth, and tokens per target forward (dashed: what the trainer's overlaps promise)."""
+    """Share of drafts accepted through each depth, and tokens per target forward."""
     depths = max((group.depths(metrics.SPEC_ACCEPTANCE_RATE) for group in groups), default=0)
     if depths == 0:
         return None
@@ -32,9 +32,7 @@ def acceptance(groups: Groups) -> Figure | None:
             curve(panel, group, metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, j), shade, name)
             style.label(panel, "Accepted drafts by depth" if single else f"Accepted at depth {j}", "fraction")
             style.unit_interval(panel)
-        measured, promised = ("engine", "promised") if single else (group.label, f"{group.label}, promised")
-        curve(axes[-1], group, metrics.SPEC_LENGTH, colour(number), measured)
-        curve(axes[-1], group, metrics.MTP_EXPECTED_LENGTH, colour(number), promised, "--")
+        curve(axes[-1], group, metrics.SPEC_LENGTH, colour(number), group.label)
     style.label(axes[-1], "Mean acceptance length", "tokens per target forward")
     style.lengths(axes[-1], depths)
     for panel in axes:
@@ -97,7 +95,8 @@ def head(groups: Groups) -> Figure | None:
         for j in range(1, depths + 1) if single else sorted({1, depths}):
             name = metrics.depth_metric(metrics.MTP_ALPHA, j)
             shade = depth_colour(j) if single else colour(number)
-            curve(axes[1], group, name, shade, f"depth {j}" if single else f"{group.label}, depth {j}")
+            dash = "-" if single or j == 1 else "-."
+            curve(axes[1], group, name, shade, f"depth {j}" if single else f"{group.label}, depth {j}", dash)
             curve(axes[1], group, f"eval/{name}", shade, "held-out", "--")
     style.label(axes[0], "Loss of the head", "loss")
     scale(axes[0], [value for group in shown for value in group.band(metrics.MTP_LOSS).high], "loss")

@@ -30,9 +30,7 @@ def entropy_positions(groups: Groups) -> Figure | None:
             at = positions(group.recorded(held_out=held_out), 1)
             for draft in DRAFTS:
                 shade = DRAFT_COLOURS[draft] if len(groups) == 1 else colour(number)
-                _points_and_line(
-                    panel, at, draft, shade, draft if len(groups) == 1 else f"{group.label}, {draft}"
-                )
+                _points_and_line(panel, at, draft, shade, None if len(groups) == 1 else group.label)
         style.label(panel, f"Acceptance at depth 1, {title}", "acceptance", ENTROPY_AXIS)
         style.unit_interval(panel)
         style.legend(panel)
@@ -43,20 +41,19 @@ def _splits(groups: Groups) -> list[tuple[bool, str]]:
     return [one for one in SPLITS if any(group.recorded(held_out=one[0]) for group in groups)]
 
 
-def _points_and_line(axes: Axes, at: Positions, draft: Draft, shade: str, name: str) -> None:
+def _points_and_line(axes: Axes, at: Positions, draft: Draft, shade: str, group: str | None) -> None:
+    """One way of drafting; a single group has room in its legend for the slope."""
     values = at.of(draft)
     bins = binned(at.entropy, values, at.cluster)
     if not bins:
         return
     line = fit_line(at.entropy, values, at.cluster)
-    slope = "" if line is None else f": {line.slope:+.3f} ± {line.slope_high - line.slope:.3f} per nat"
-    _points(
-        axes, bins, shade, f"{name}{slope}", "o" if draft == "sampled" else "s", filled=draft == "sampled"
-    )
+    slope = "" if line is None else f", {line.slope:+.3f} per nat"
+    name = f"{draft}{slope}" if group is None else f"{group}, {draft}"
+    _points(axes, bins, shade, name, "o" if draft == "sampled" else "s", filled=draft == "sampled")
     if line is not None:
         ends = np.linspace(line.x_low, line.x_high, 50)
-        dash = "-" if draft == "sampled" else "--"
-        axes.plot(ends, line.at(ends), dash, color=shade, linewidth=1.2)
+        axes.plot(ends, line.at(ends), "-" if draft == "sampled" else "--", color=shade, linewidth=1.2)
         half = line.half_width(ends)
         style.band(axes, list(ends), list(line.at(ends) - half), list(line.at(ends) + half), shade)
 

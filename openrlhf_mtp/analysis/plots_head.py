@@ -33,7 +33,7 @@ def agreement(groups: Groups) -> Figure | None:
             f"depth {j}",
         )
         promised = metrics.depth_metric(metrics.MTP_REACH, j)
-        curve(axes[0], shown[0], promised, depth_colour(j), "promised", "--")
+        curve(axes[0], shown[0], promised, style.INK, "promised", ":")
     if depths:
         style.label(axes[0], "Accepted through each depth", "fraction of drafts")
         style.unit_interval(axes[0])

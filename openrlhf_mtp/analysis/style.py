@@ -17,7 +17,7 @@ PART_COLOURS = {
     "other": "#b9b9b9",
 }
 INK, GRID, BROKEN = "#333333", "#e4e4e4", "#c0392b"
-FEW_POINTS = 60
+FEW_POINTS = 40
 PANEL_WIDTH, PANEL_HEIGHT, DPI = 4.4, 3.0, 140
 
 
@@ -26,6 +26,7 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(PANEL_WIDTH * columns, PANEL_HEIGHT * rows), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)  # type: ignore[union-attr, call-arg]
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.set_axis_off()
@@ -92,7 +93,7 @@ def legend(axes: Axes) -> None:
             frameon=False,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.2),
-            ncols=2 if longest > 14 else 3,
+            ncols=1 if longest > 28 else 2 if longest > 14 else 3,
             handlelength=2.4,
         )
 

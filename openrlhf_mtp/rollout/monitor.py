@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from openrlhf_mtp import metrics
+from openrlhf_mtp.agreement import alpha_gap
 from openrlhf_mtp.config.mtp import GuardSettings
 from openrlhf_mtp.rollout.guard import AcceptanceGuard
 from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics
@@ -39,16 +41,21 @@ class EngineMonitor:
         self._fetch = fetch
         self._last = fetch(engines)
 
-    def measure(self, rollout_seconds: float) -> dict[str, float]:
+    def measure(self, rollout_seconds: float, trained: Mapping[str, float] | None = None) -> dict[str, float]:
         """Metrics since the last call.
 
         Args:
             rollout_seconds: wall time of the step's generation; 0 discards what was counted (an evaluation).
+            trained: what the trainer measured on the same responses; with it comes `spec/alpha_gap`.
         """
         now = self._fetch(self.engines)
         deltas = [later.since(earlier) for later, earlier in zip(now, self._last, strict=True)]
         self._last = now
-        return rollout_metrics(deltas, wall_seconds=rollout_seconds) if rollout_seconds > 0 else {}
+        if rollout_seconds <= 0:
+            return {}
+        row = rollout_metrics(deltas, wall_seconds=rollout_seconds)
+        gap = alpha_gap({**(trained or {}), **row})
+        return row if gap is None else {**row, metrics.SPEC_ALPHA_GAP: gap}
 
     def check(self, step: int, row: Mapping[str, float]) -> None:
         """Stop the run if this step's row says so; call it once the row is written, which is the evidence.

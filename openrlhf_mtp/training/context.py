@@ -10,11 +10,12 @@ from typing import Any, Protocol
 class RolloutMonitor(Protocol):
     """What the controller asks of the rollout side; training and rollout do not import each other."""
 
-    def measure(self, rollout_seconds: float) -> dict[str, float]:
+    def measure(self, rollout_seconds: float, trained: Mapping[str, float] | None = None) -> dict[str, float]:
         """Metrics of the engines since the last call.
 
         Args:
             rollout_seconds: wall time of the generation; 0 discards what was counted (an evaluation).
+            trained: what the trainer measured on the same responses, to be held against the engines' acceptance.
         """
         ...
 

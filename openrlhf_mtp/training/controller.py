@@ -59,7 +59,7 @@ class MeasuredTraining:
         status.update(ray.get(self.actor_model_group.async_run_method(method_name="get_sync_report"))[0])  # type: ignore[attr-defined]
         rollout_seconds = status["timing/generation"]
         row = step_row(status, step_seconds=time.time() - self._step_started)
-        row.update(self.monitor.measure(rollout_seconds))
+        row.update(self.monitor.measure(rollout_seconds, row))
         self._step_started = time.time()
         self.writer.append({metrics.STEP: global_step, **row})
         require_finite(row, step=global_step, where="metrics")

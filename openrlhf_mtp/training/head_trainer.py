@@ -22,10 +22,17 @@ from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
 from openrlhf_mtp.losses.targets import from_hidden
+from openrlhf_mtp.losses.walk import Walk, walk
 from openrlhf_mtp.training.chain import HeadBatch, run_chain
 from openrlhf_mtp.training.schedule import Schedule
 from openrlhf_mtp.training.tally import Tally
 from openrlhf_mtp.training.trunk import Trunk
+
+
+def promised(output: MTPLossOutput) -> Walk:
+    """What the engine is expected to have accepted on these responses, if it drafted with this head."""
+    accept = (output.records.log_q - output.records.log_p).exp().clamp(max=1.0)
+    return walk(accept, output.anchors.mask, output.anchors.index)
 
 
 class HeadTrainer:
@@ -89,6 +96,8 @@ class HeadTrainer:
             self.engine.backward(output.loss_sum / normalizer)
         for tally in (self._tally, self._step_tally):
             tally.add(output.sums)
+        if output.anchors.share == 1.0:
+            self._tally.add_walk(promised(output))
         self._last = output
         self._seconds += time.perf_counter() - start
         return output

@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 
 from openrlhf_mtp.losses.mtp_loss import Sums
-from openrlhf_mtp.metrics import MTP_ALPHA, MTP_ALPHA_GREEDY, MTP_LOSS, depth_metric
+from openrlhf_mtp.losses.walk import Walk
+from openrlhf_mtp.metrics import MTP_ALPHA, MTP_ALPHA_GREEDY, MTP_LOSS, MTP_REACH, depth_metric
 
 
 class Tally:
@@ -16,6 +17,7 @@ class Tally:
         self.depths = depths
         self._scalars = torch.zeros(5, dtype=torch.float64)
         self._by_depth = torch.zeros(4, depths, dtype=torch.float64)
+        self._walked = torch.zeros(1 + depths, dtype=torch.float64)
 
     def add(self, sums: Sums) -> None:
         """Add one micro-batch."""
@@ -24,12 +26,17 @@ class Tally:
         self._scalars += torch.stack([part.detach().double() for part in scalars]).cpu()
         self._by_depth += torch.stack([part.detach().double() for part in by_depth]).cpu()
 
+    def add_walk(self, walk: Walk) -> None:
+        """Add one micro-batch of which every anchor was measured."""
+        self._walked += torch.cat([walk.drafts[None], walk.reached]).double().cpu()
+
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group."""
         device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-        sums = torch.cat([self._scalars, self._by_depth.flatten()]).to(device)
+        sums = torch.cat([self._scalars, self._walked, self._by_depth.flatten()]).to(device)
         dist.all_reduce(sums)
-        self._scalars, self._by_depth = sums[:5].cpu(), sums[5:].view(4, self.depths).cpu()
+        self._scalars, self._walked, by_depth = sums.cpu().split([5, 1 + self.depths, 4 * self.depths])
+        self._by_depth = by_depth.view(4, self.depths)
 
     def mean_alpha(self) -> float:
         """Overlap, mean over depths and counted anchors; 0 without any."""
@@ -50,4 +57,7 @@ class Tally:
             row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / depth_count[j - 1]
             row[depth_metric(MTP_ALPHA, j)] = alpha[j - 1] / depth_count[j - 1]
             row[depth_metric(MTP_ALPHA_GREEDY, j)] = greedy[j - 1] / depth_count[j - 1]
+        drafts, *reached = self._walked.tolist()
+        if drafts:
+            row |= {depth_metric(MTP_REACH, j): sums / drafts for j, sums in enumerate(reached, start=1)}
         return row

@@ -124,8 +124,8 @@ def test_more_groups_than_colours_are_refused_with_their_names(make_run, tmp_pat
 def test_engines_that_part_from_the_trainer_are_warned_of_with_the_step(make_run, tmp_path):
     rows = [{**ROW, "spec/alpha_gap": gap} for gap in (0.0, 0.2, 0.2, 0.2, 0.2)]
     text = text_of(write_report([make_run("a", rows)], tmp_path / "out"))
-    assert "a: step 4: trainer and engines disagree" in text
-    assert "2 steps like this" in text
+    assert "a: step 3: trainer and engines disagree" in text
+    assert "3 steps like this" in text
 
 
 def test_one_step_is_enough(make_run, tmp_path):

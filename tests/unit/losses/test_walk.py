@@ -97,3 +97,18 @@ def test_responses_may_be_split_over_micro_batches():
 def test_no_anchor_is_an_empty_count():
     counted = walk(torch.empty(0, DEPTHS), torch.empty(0, DEPTHS, dtype=torch.bool), torch.empty(0).long())
     assert (counted.drafts.item(), counted.reached.tolist()) == (0, [0, 0, 0])
+
+
+@pytest.mark.parametrize("places", [1, 2, 15, 16, 17, 200])
+def test_pieces_put_together_are_the_walk_step_by_step(places):
+    generator = torch.Generator().manual_seed(places)
+    accept = torch.rand(places, DEPTHS, generator=generator, dtype=torch.float64)
+    through = torch.cat([torch.ones(places, 1), accept.cumprod(-1), torch.zeros(places, 1)], dim=1)
+    visits = torch.zeros(places + DEPTHS + 1, dtype=torch.float64)
+    visits[0] = 1.0
+    for at in range(places):
+        for count in range(DEPTHS + 1):
+            visits[at + 1 + count] += visits[at] * (through[at, count] - through[at, count + 1])
+    counted = walk(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
+    torch.testing.assert_close(counted.drafts, visits[:places].sum())
+    torch.testing.assert_close(counted.reached, visits[:places] @ accept.cumprod(-1))

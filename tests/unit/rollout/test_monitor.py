@@ -32,6 +32,12 @@ def test_what_ran_before_the_monitor_is_not_counted() -> None:
     assert watched.measure(1.0)["spec/drafts"] == 10.0
 
 
+def test_the_engines_are_held_against_what_the_trainer_promised() -> None:
+    watched = monitor([after(0, 0), after(10, 6), after(20, 12)])
+    assert watched.measure(1.0, {"mtp/reach/depth_1": 0.75})["spec/alpha_gap"] == pytest.approx(0.15)
+    assert "spec/alpha_gap" not in watched.measure(1.0)
+
+
 def test_a_collapse_ends_the_run() -> None:
     watched = monitor([after(0, 0), after(10, 10), after(20, 10)], GuardSettings(patience=1))
     watched.check(1, watched.measure(1.0))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp import metrics
 from openrlhf_mtp.losses.mtp_loss import Sums
+from openrlhf_mtp.losses.walk import Walk
 from openrlhf_mtp.training.tally import Tally
 
 DEPTHS = 2
@@ -44,6 +45,15 @@ def test_each_metric_is_its_own_sum_over_its_own_count():
         "mtp/expected_length": 12.0 / 6.0,
     }
     metrics.validate(row)
+
+
+def test_the_promise_is_counted_over_all_micro_batches_drafts():
+    tally = Tally(DEPTHS)
+    tally.add(FIRST)
+    assert "mtp/reach/depth_1" not in tally.metrics()
+    for drafts, reached in ((3.0, [2.0, 1.0]), (1.0, [1.0, 1.0])):
+        tally.add_walk(Walk(torch.tensor(drafts), torch.tensor(reached)))
+    assert (tally.metrics()["mtp/reach/depth_1"], tally.metrics()["mtp/reach/depth_2"]) == (3 / 4, 2 / 4)
 
 
 def test_means_of_means_would_give_another_number():

@@ -1,0 +1,85 @@
+"""Trainer against engines: a bad head is agreed on, a bad sync is not, and chance is neither."""
+
+import math
+
+import numpy as np
+import pytest
+
+from openrlhf_mtp.agreement import alpha_gap, gap_limit, have_parted, parted_steps, warning
+
+
+def row(step=1, *, reach=(0.9, 0.8, 0.7), accepted=0.8, drafts=1350.0, gap=None):
+    """A step of a run whose trainer walks; the gap is worked out unless given."""
+    made = {f"mtp/reach/depth_{j}": value for j, value in enumerate(reach, start=1)}
+    made |= {"step": step, "spec/acceptance_rate": accepted, "spec/drafts": drafts}
+    return {**made, "spec/alpha_gap": alpha_gap(made) if gap is None else gap}
+
+
+def steps_with(*gaps, **fields):
+    return [row(step, gap=gap, **fields) for step, gap in enumerate(gaps, start=1)]
+
+
+def test_the_gap_is_promised_minus_measured_share_of_drafted_tokens():
+    assert alpha_gap(row(accepted=0.75)) == pytest.approx(0.05)
+    assert alpha_gap(row(accepted=0.85)) == pytest.approx(-0.05)
+
+
+def test_without_a_walk_the_expected_length_stands_in_with_a_wider_limit():
+    rough = {"mtp/expected_length": 3.4, "spec/acceptance_rate": 0.7, "spec/drafts": 1350.0}
+    rough |= {f"mtp/alpha/depth_{j}": 0.9 for j in (1, 2, 3)}
+    assert alpha_gap(rough) == pytest.approx(0.1)
+    assert gap_limit(rough) > 5 * gap_limit(row())
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        {},
+        {"spec/acceptance_rate": 0.8},
+        {"mtp/reach/depth_1": 0.9},
+        {"mtp/expected_length": 3.0, "spec/acceptance_rate": 0.8},
+        {"mtp/reach/depth_1": 0.9, "spec/acceptance_rate": math.nan},
+    ],
+)
+def test_a_row_that_lacks_one_side_has_no_gap(lacking):
+    assert alpha_gap(lacking) is None
+
+
+def test_a_bad_head_is_agreed_on():
+    assert not have_parted([row(step, reach=(0.2, 0.1, 0.0), accepted=0.1) for step in range(1, 9)])
+
+
+def test_engines_without_the_trainers_weights_part_from_it_at_the_third_step():
+    rows = [row(step, accepted=0.6) for step in range(1, 6)]
+    assert parted_steps(rows) == [3, 4, 5]
+
+
+def test_an_old_head_that_is_lucky_at_times_is_found_out():
+    """The gaps of a quickstart whose engines never got a new head, steps 14 to 20."""
+    assert parted_steps(steps_with(0.0144, 0.0166, 0.0165, 0.0398, -0.0189, 0.0215, -0.0317)) == [4, 5, 6, 7]
+
+
+def test_the_noise_of_a_healthy_run_is_let_pass_however_few_its_drafts():
+    rng = np.random.default_rng(0)
+    for drafts in (50, 1350, 20_000):
+        gaps = 0.125 / math.sqrt(drafts) * rng.normal(size=2000)
+        assert not parted_steps(steps_with(*gaps, drafts=float(drafts)))
+
+
+def test_a_single_odd_step_and_a_run_of_two_steps_are_no_verdict():
+    assert not have_parted(steps_with(0.3, 0.3))
+    assert parted_steps(steps_with(0.0, 0.0, 0.0, 0.0, 0.03, 0.0)) == []
+
+
+def test_steps_without_a_gap_are_passed_over():
+    rows = steps_with(0.2, 0.2, 0.2)
+    del rows[1]["spec/alpha_gap"]
+    assert parted_steps(rows) == []
+
+
+def test_the_warning_says_whose_fault_it_is():
+    assert "promises that 80.0% of drafted tokens are accepted, the engines accept 60.0%" in warning(
+        row(accepted=0.6)
+    )
+    assert "look at sync/*" in warning(row(accepted=0.6))
+    assert "look at the temperature" in warning(row(accepted=0.9))
