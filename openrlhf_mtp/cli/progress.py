@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from openrlhf_mtp.agreement import WINDOW, have_parted, warning
 from openrlhf_mtp.metrics import STEP
 from openrlhf_mtp.run_folder import METRICS, Row, read_rows
 
@@ -37,6 +38,20 @@ SHOWN: tuple[tuple[str, str, str], ...] = (
 def describe(row: Row) -> str:
     """The shown metrics of a row, those that it has."""
     return "  ".join(f"{short} {row[name]:{form}}" for name, short, form in SHOWN if name in row)
+
+
+class Concerns:
+    """What a user should hear of once, not at every step: trainer and engines that begin to disagree."""
+
+    def __init__(self, rows: Sequence[Row] = ()) -> None:
+        self._rows = list(rows)
+        self._parted = have_parted(self._rows)
+
+    def see(self, row: Row) -> str | None:
+        """A warning if this row is where a disagreement begins."""
+        self._rows.append(row)
+        before, self._parted = self._parted, have_parted(self._rows[-2 * WINDOW :])
+        return f"warning: step {row[STEP]:.0f}: {warning(row)}" if self._parted and not before else None
 
 
 class _PlainLines:
@@ -68,7 +83,8 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
         total: number of the last step, for the bar and the time left; None when it is not known.
     """
     done = threading.Event()
-    seen = len(read_rows(run_folder / METRICS)[0])
+    earlier = read_rows(run_folder / METRICS)[0]
+    seen, concerns = len(earlier), Concerns(earlier)
 
     def new_rows() -> list[Row]:
         nonlocal seen
@@ -78,7 +94,8 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
 
     console = Console(stderr=True)
     watch = _watch_bar if console.is_terminal else _watch_lines
-    thread = threading.Thread(target=watch, args=(done, new_rows, console, title, total), daemon=True)
+    arguments = (done, new_rows, concerns, console, title, total)
+    thread = threading.Thread(target=watch, args=arguments, daemon=True)
     thread.start()
     try:
         yield
@@ -88,22 +105,32 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
 
 
 def _watch_lines(
-    done: threading.Event, new_rows: object, console: Console, title: str, total: int | None
+    done: threading.Event,
+    new_rows: Callable[[], list[Row]],
+    concerns: Concerns,
+    console: Console,
+    title: str,
+    total: int | None,
 ) -> None:
-    assert callable(new_rows)
     lines = _PlainLines(title, total)
     while True:
         ended = done.wait(0.5)
         for row in new_rows():
             lines.show(row)
+            if (concern := concerns.see(row)) is not None:
+                print(concern, file=sys.stderr, flush=True)
         if ended:
             return
 
 
 def _watch_bar(
-    done: threading.Event, new_rows: object, console: Console, title: str, total: int | None
+    done: threading.Event,
+    new_rows: Callable[[], list[Row]],
+    concerns: Concerns,
+    console: Console,
+    title: str,
+    total: int | None,
 ) -> None:
-    assert callable(new_rows)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
@@ -117,5 +144,7 @@ def _watch_bar(
             ended = done.wait(0.5)
             for row in new_rows():
                 progress.update(task, completed=int(row[STEP]), description=f"{title}  {describe(row)}")
+                if (concern := concerns.see(row)) is not None:
+                    progress.console.print(concern, markup=False, highlight=False)
             if ended:
                 return

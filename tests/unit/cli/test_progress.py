@@ -1,0 +1,40 @@
+"""Progress: a row is a line, and what a user must know is said once, when it begins."""
+
+from openrlhf_mtp.cli.progress import Concerns, describe, follow_run
+from openrlhf_mtp.run_folder import RunWriter
+
+
+def row(step, gap):
+    return {
+        "step": step,
+        "spec/alpha_gap": gap,
+        "spec/acceptance_rate": 0.6,
+        "spec/drafts": 1000.0,
+        "mtp/reach/depth_1": 0.8,
+    }
+
+
+def test_a_line_shows_what_the_row_has():
+    assert describe({"step": 1, "policy/reward": 0.5, "time/step_s": 2.25}) == "reward 0.50  s/step 2.2"
+
+
+def test_a_disagreement_is_said_where_it_begins_and_again_only_after_it_ended():
+    concerns = Concerns()
+    gaps = [0.2] * 6 + [0.0] * 6 + [0.2] * 3
+    said = [step for step, gap in enumerate(gaps, start=1) if concerns.see(row(step, gap)) is not None]
+    assert said == [3, 13]
+
+
+def test_a_resumed_run_does_not_repeat_what_was_said():
+    concerns = Concerns([row(step, 0.2) for step in range(1, 6)])
+    assert concerns.see(row(6, 0.2)) is None
+
+
+def test_the_warning_stands_below_its_step(tmp_path, capsys):
+    with RunWriter(tmp_path) as writer, follow_run(tmp_path, title="RL"):
+        for step in range(1, 5):
+            writer.append(row(step, 0.2))
+    lines = capsys.readouterr().err.splitlines()
+    starts = [line.split("  ")[0].split(": trainer")[0].strip() for line in lines]
+    assert starts == ["RL 1", "RL 2", "RL 3", "warning: step 3", "RL 4"]
+    assert "the engines accept 60.0%" in lines[3]
