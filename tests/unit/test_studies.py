@@ -28,7 +28,7 @@ from task.walk import RING, Dial, Problem, branching_entropy, choices, problems,
 
 dials = st.builds(
     Dial,
-    branches=st.integers(4, 8),
+    branches=st.integers(4, 16),
     taste=st.floats(0.0, 2.0),
     steps=st.integers(16, 30),
     modulus=st.sampled_from([1, 2, 5, 10, 20, 50, 100]),
@@ -75,7 +75,7 @@ def test_the_walker_chooses_among_valid_moves_that_can_still_reach_the_goal(prob
 @pytest.mark.parametrize(
     "turned",
     [
-        [Dial(branches=n) for n in (4, 5, 6, 8)],
+        [Dial(branches=n) for n in (4, 6, 9, 16)],
         [Dial(taste=t) for t in (2.0, 1.4, 0.9, 0.5, 0.0)],
         [Dial(modulus=m) for m in (100, 10, 1)],
     ],
@@ -104,7 +104,7 @@ def test_the_default_dial_is_what_the_studies_need():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"branches": 2}, {"branches": 9}, {"steps": 3}, {"modulus": 7}, {"taste": -1.0}]
+    "wrong", [{"branches": 2}, {"branches": 17}, {"steps": 3}, {"modulus": 7}, {"taste": -1.0}]
 )
 def test_a_dial_that_cannot_be_turned_so_says_what_it_expects(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: got"):
@@ -160,7 +160,7 @@ def test_the_data_files_hold_prompts_and_rules_of_their_side(tmp_path):
 
 
 def test_the_tokens_of_moves_are_one_letter_each():
-    assert [build().decode([token]) for token in move_tokens()] == list("abcdefgh")
+    assert [build().decode([token]) for token in move_tokens()] == list("abcdefghijklmnop")
 
 
 def test_bootstrap_intervals_are_those_of_all_resamples():

@@ -28,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 RING = 100
-LENGTHS = {"a": 3, "b": 17, "c": 28, "d": 41, "e": 9, "f": 56, "g": 64, "h": 92}
-"""How far each move goes; their last digits differ, so each leads to another one."""
+LENGTHS = dict(
+    zip("abcdefghijklmnop", (3, 17, 28, 41, 9, 56, 64, 92, 33, 75, 86, 20, 51, 67, 38, 79), strict=True)
+)
+"""How far each move goes."""
 TASTE_SEED = 20261121
 HELD_OUT_EVERY = 17
 
@@ -39,15 +41,15 @@ class Dial:
     """How hard a walk is.
 
     Attributes:
-        branches: moves there are, 3 to 8; more moves, more entropy at every choice.
+        branches: moves there are, 3 to 16; more moves, more entropy at every choice.
         taste: how much the walker's preferences differ; 0 makes all moves equally likely, 2 leaves little choice.
         steps: moves of a walk; a response has three tokens a step and its end.
         modulus: the walk must end at its goal up to multiples of this, a divisor of 100: 1 asks for nothing, 10 for
             the last digit, 100 for the place itself.
     """
 
-    branches: int = 6
-    taste: float = 0.7
+    branches: int = 12
+    taste: float = 2.0
     steps: int = 24
     modulus: int = 10
 
@@ -106,13 +108,12 @@ def problems(seed: int, *, held_out: bool) -> Iterator[Problem]:
 
 @lru_cache
 def tastes(dial: Dial) -> NDArray[np.float64]:
-    """w(m | s) as [place, move]: preferences of its two digits, added; each row sums to 1.
+    """w(m | s) as [place, move]: a preference of its own for each place and move; each row sums to 1.
 
     The table is drawn for all moves at once and then cut, so that a dial with fewer moves has the same preferences.
     """
-    drawn = np.random.default_rng(TASTE_SEED).standard_normal((2, 10, len(LENGTHS)))
-    place = np.arange(RING)
-    logits = dial.taste * (drawn[0, place // 10] + drawn[1, place % 10])[:, : dial.branches]
+    drawn = np.random.default_rng(TASTE_SEED).standard_normal((RING, len(LENGTHS)))
+    logits = dial.taste * drawn[:, : dial.branches]
     weights: NDArray[np.float64] = np.exp(logits - logits.max(1, keepdims=True))
     return weights / weights.sum(1, keepdims=True)
 
