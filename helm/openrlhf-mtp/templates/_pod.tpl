@@ -1,0 +1,304 @@
+{{/* The pod of a group. Both backends use it; only the line that starts Ray is a backend's own. */}}
+
+{{/* Environment of every pod. Argument: root, group. */}}
+{{- define "mtp.env" -}}
+{{- $v := .root.Values -}}
+- name: POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+- name: OPENRLHF_MTP_ROLE
+  value: {{ .group.role }}
+- name: OPENRLHF_MTP_PLACEMENT
+  value: {{ ternary "anywhere" "roles" (eq $v.placement.mode "colocated") }}
+- name: OPENRLHF_MTP_PLACEMENT_TIMEOUT_S
+  value: {{ $v.placement.timeoutSeconds | quote }}
+{{- if eq $v.accelerator.type "nvidia" }}
+{{- $counts := include "mtp.counts" .root | fromJson }}
+- name: OPENRLHF_MTP_NODE_GPUS
+  value: {{ max (int $counts.trainer.gpus) (int $counts.rollout.gpus) | quote }}
+{{- end }}
+- name: HF_HOME
+  value: {{ trimSuffix "/" $v.storage.modelCache.mountPath }}/hub
+- name: HOME
+  value: /tmp
+- name: RAY_USAGE_STATS_ENABLED
+  value: "0"
+{{- with $v.network.nccl.socketInterface }}
+- name: NCCL_SOCKET_IFNAME
+  value: {{ . | quote }}
+- name: GLOO_SOCKET_IFNAME
+  value: {{ trimPrefix "=" . | quote }}
+{{- end }}
+- name: NCCL_DEBUG
+  value: {{ $v.network.nccl.debug }}
+{{- if $v.network.rdma.enabled }}
+{{- with $v.network.nccl.hca }}
+- name: NCCL_IB_HCA
+  value: {{ . | quote }}
+{{- end }}
+{{- if not (kindIs "invalid" $v.network.nccl.gidIndex) }}
+- name: NCCL_IB_GID_INDEX
+  value: {{ $v.network.nccl.gidIndex | quote }}
+{{- end }}
+{{- else }}
+- name: NCCL_IB_DISABLE
+  value: "1"
+{{- end }}
+{{- range $name, $value := $v.network.nccl.extraEnv }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- with $v.secrets.huggingface }}
+{{- if .name }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}
+{{- end }}
+{{- end }}
+{{- with $v.secrets.wandb }}
+{{- if .name }}
+- name: WANDB_API_KEY
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}
+{{- end }}
+{{- end }}
+{{- include "mtp.authEnv" .root }}
+{{- with .group.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Ray's token. KubeRay gives it to the pods of a RayJob itself (authOptions). */}}
+{{- define "mtp.authEnv" -}}
+{{- if and .Values.auth.existingSecret (eq .Values.backend "statefulset") }}
+- name: RAY_AUTH_MODE
+  value: token
+- name: RAY_AUTH_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ .Values.auth.existingSecret }}, key: auth_token}}
+{{- end }}
+{{- end -}}
+
+{{/* Requests and limits are the same: a pod is neither evicted first nor throttled by others. */}}
+{{- define "mtp.resources" -}}
+cpu: {{ .group.cpu | quote }}
+memory: {{ .group.memory }}
+ephemeral-storage: {{ .group.ephemeralStorage }}
+{{- if gt (int .group.physicalGpus) 0 }}
+{{ .root.Values.accelerator.resource }}: {{ .group.physicalGpus | quote }}
+{{- if .root.Values.network.rdma.enabled }}
+{{ .root.Values.network.rdma.resource }}: {{ .root.Values.network.rdma.count | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* IPC_LOCK only where there is RDMA. */}}
+{{- define "mtp.securityContext" -}}
+{{- $context := deepCopy .group.securityContext -}}
+{{- if and .root.Values.network.rdma.enabled (gt (int .group.physicalGpus) 0) -}}
+{{- $capabilities := get $context "capabilities" | default dict -}}
+{{- $_ := set $capabilities "add" (append (get $capabilities "add" | default list) "IPC_LOCK" | uniq) -}}
+{{- $_ := set $context "capabilities" $capabilities -}}
+{{- end -}}
+{{- toYaml $context -}}
+{{- end -}}
+
+{{- define "mtp.ports" -}}
+{{- if eq .group.role "head" -}}
+- {name: gcs, containerPort: 6379, protocol: TCP}
+- {name: dashboard, containerPort: 8265, protocol: TCP}
+{{- if .root.Values.monitoring.exporter }}
+- {name: run-metrics, containerPort: 9400, protocol: TCP}
+{{- end }}
+{{ end -}}
+- {name: metrics, containerPort: 8080, protocol: TCP}
+- {name: agent, containerPort: 52365, protocol: TCP}
+{{- end -}}
+
+{{/* Ray's own health: of the node, and on the head of the control plane too. */}}
+{{- define "mtp.probes" -}}
+startupProbe:
+  httpGet: {path: /api/healthz, port: 52365}
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 120
+readinessProbe:
+  httpGet: {path: /api/healthz, port: 52365}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+livenessProbe:
+  httpGet: {path: /api/healthz, port: 52365}
+  periodSeconds: 15
+  timeoutSeconds: 10
+  failureThreshold: 12
+{{- end -}}
+
+{{/* Spread constraints with the selector of this group. */}}
+{{- define "mtp.topologySpread" -}}
+{{- $selector := dict "matchLabels" (merge (dict "openrlhf-mtp.io/role" .group.role) (include "mtp.runLabels" .root | fromYaml)) -}}
+{{- $spread := list -}}
+{{- range .group.topologySpread -}}
+{{- $spread = append $spread (merge (deepCopy .) (dict "labelSelector" $selector)) -}}
+{{- end -}}
+{{- toYaml $spread -}}
+{{- end -}}
+
+{{/* What pods of a run have in common beside Ray. Arguments: root, group, beforeInstall (the release's service account is not
+there yet). */}}
+{{- define "mtp.podBasics" -}}
+{{- $v := .root.Values -}}
+{{- if not (and .beforeInstall $v.serviceAccount.create) }}
+serviceAccountName: {{ include "mtp.serviceAccount" .root }}
+{{- end }}
+enableServiceLinks: false
+{{- with $v.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+securityContext: {{- toYaml .group.podSecurityContext | nindent 2 }}
+{{- with $v.scheduling.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- with .group.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .group.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- $tolerations := .group.tolerations }}
+{{- if gt (int .group.physicalGpus) 0 }}
+{{- $tolerations = append $tolerations (dict "key" $v.accelerator.resource "operator" "Exists" "effect" "NoSchedule") }}
+{{- end }}
+{{- with $tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .group.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Metadata and spec of a group's pods. Arguments: root, role, start (the container's command and arguments as a
+dictionary; KubeRay makes its own). */}}
+{{- define "mtp.podTemplate" -}}
+{{- $root := .root -}}{{- $v := .root.Values -}}
+{{- $group := include "mtp.group" . | fromJson -}}
+{{- $context := dict "root" $root "group" $group -}}
+metadata:
+  labels:
+    {{- include "mtp.runLabels" $root | nindent 4 }}
+    openrlhf-mtp.io/role: {{ .role }}
+    {{- with merge (deepCopy $group.labels) $v.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- $annotations := deepCopy $group.annotations }}
+  {{- with $v.scheduling.topology }}
+  {{- if .level }}
+  {{- $_ := set $annotations (printf "kueue.x-k8s.io/podset-%s-topology" .mode) .level }}
+  {{- end }}
+  {{- end }}
+  {{- with $annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "mtp.podBasics" $context | trim | nindent 2 }}
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: {{ $v.job.gracePeriodSeconds }}
+  {{- with $group.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- if $v.network.hostNetwork }}
+  hostNetwork: true
+  dnsPolicy: ClusterFirstWithHostNet
+  {{- end }}
+  {{- if $group.topologySpread }}
+  topologySpreadConstraints: {{- include "mtp.topologySpread" $context | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: ray
+      image: {{ include "mtp.image" $root }}
+      imagePullPolicy: {{ $v.image.pullPolicy }}
+      workingDir: /workspace
+      {{- with .start }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+      env: {{- include "mtp.env" $context | nindent 8 }}
+      ports: {{- include "mtp.ports" $context | nindent 8 }}
+      resources:
+        limits: {{- include "mtp.resources" $context | nindent 10 }}
+        requests: {{- include "mtp.resources" $context | nindent 10 }}
+      securityContext: {{- include "mtp.securityContext" $context | nindent 8 }}
+      {{- include "mtp.probes" $context | nindent 6 }}
+      {{- if include "mtp.shared" (dict "root" $root "name" "checkpoints") }}
+      lifecycle:
+        preStop:
+          exec:
+            command: [python, -m, openrlhf_mtp.cluster.request_checkpoint, {{ include "mtp.runFolder" $root }}, --timeout-s, {{ max 1 (sub (int $v.job.gracePeriodSeconds) 15) | quote }}]
+      {{- end }}
+      volumeMounts:
+        - {name: shm, mountPath: /dev/shm}
+        - {name: scratch, mountPath: /tmp}
+        - {name: job, mountPath: /etc/openrlhf-mtp, readOnly: true}
+        {{- if $v.job.files }}
+        - {name: files, mountPath: /workspace/files, readOnly: true}
+        {{- end }}
+        {{- range list "checkpoints" "modelCache" "data" }}
+        {{- include "mtp.mount" (dict "root" $root "name" .) | nindent 8 }}
+        {{- end }}
+        {{- with $group.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+  volumes:
+    - name: shm
+      emptyDir: {medium: Memory, sizeLimit: {{ $group.shmSize }}}
+    - name: scratch
+      emptyDir: {sizeLimit: {{ $group.ephemeralStorage }}}
+    - name: job
+      configMap: {name: {{ include "mtp.run" $root }}}
+    {{- if $v.job.files }}
+    - name: files
+      configMap: {name: {{ include "mtp.run" $root }}-files}
+    {{- end }}
+    {{- range list "checkpoints" "modelCache" "data" }}
+    {{- include "mtp.volume" (dict "root" $root "name" .) | nindent 4 }}
+    {{- end }}
+    {{- with $group.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* A small pod beside the run: the submitter, the check of the job file, the test. Arguments: root, role, container (its
+name; default the role), token, command, env, beforeInstall. */}}
+{{- define "mtp.toolPod" -}}
+{{- $root := .root -}}{{- $v := .root.Values -}}
+{{- $group := mergeOverwrite (deepCopy $v.pods) (dict "role" .role "gpus" 0 "physicalGpus" 0 "cpu" 1 "memory" "4Gi" "ephemeralStorage" "2Gi") -}}
+{{- $context := dict "root" $root "group" $group "beforeInstall" .beforeInstall -}}
+{{ include "mtp.podBasics" $context | trim }}
+automountServiceAccountToken: {{ .token }}
+restartPolicy: Never
+containers:
+  - name: {{ .container | default .role }}
+    image: {{ include "mtp.image" $root }}
+    imagePullPolicy: {{ $v.image.pullPolicy }}
+    workingDir: /workspace
+    {{- with .command }}
+    command: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    env:
+      - {name: HOME, value: /tmp}
+      {{- if not .beforeInstall }}
+      {{- with include "mtp.authEnv" $root | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
+      {{- end }}
+      {{- with .env }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    resources:
+      limits: {{- include "mtp.resources" $context | nindent 8 }}
+      requests: {{- include "mtp.resources" $context | nindent 8 }}
+    securityContext: {{- include "mtp.securityContext" $context | nindent 6 }}
+    volumeMounts:
+      - {name: scratch, mountPath: /tmp}
+volumes:
+  - name: scratch
+    emptyDir: {sizeLimit: 2Gi}
+{{- end -}}

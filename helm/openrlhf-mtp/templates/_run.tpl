@@ -1,0 +1,46 @@
+{{/* What runs: the script of the Ray job, and its parts that other objects need too. */}}
+
+{{/* The job's overrides as shell words, the chart's own last. */}}
+{{- define "mtp.overrideWords" -}}
+{{- $counts := include "mtp.counts" . | fromJson -}}
+{{- range concat .Values.job.overrides $counts.overrides }} {{ include "mtp.shellWord" . }}{{ end -}}
+{{- end -}}
+
+{{/* The preflight's arguments beside the job and the run folder. */}}
+{{- define "mtp.preflightWords" -}}
+{{- $counts := include "mtp.counts" . | fromJson -}}
+--mode {{ .Values.placement.mode }} --trainer {{ $counts.trainer.replicas }}x{{ $counts.trainer.gpus }} --rollout {{ $counts.rollout.replicas }}x{{ $counts.rollout.gpus }} --wait-s {{ .Values.job.startupDeadlineSeconds }} --broadcast-s {{ .Values.preflight.broadcastTimeoutSeconds }}{{ if include "mtp.shared" (dict "root" . "name" "checkpoints") }} --shared{{ end }}
+{{- end -}}
+
+{{- define "mtp.runScript" -}}
+#!/usr/bin/env bash
+# The run: what the Ray job executes, on the head pod. A retry executes it again and goes on from the last checkpoint.
+set -euo pipefail
+cd /workspace
+export JOB=/etc/openrlhf-mtp/job.yaml RUN={{ include "mtp.shellWord" (include "mtp.runFolder" .) }}
+mkdir -p "$RUN"
+touch "$RUN/.running"
+trap 'rm -f "$RUN/.running"' EXIT
+{{- if .Values.preflight.enabled }}
+python -m openrlhf_mtp.cluster.preflight --run "$RUN" {{ include "mtp.preflightWords" . }}
+{{- end }}
+{{- if .Values.job.prepare }}
+# A step leaves a stamp when it has succeeded; the stamp's name is the hash of the steps up to it.
+prepare() {
+  [[ -e "$RUN/.prepared-$1" ]] && { echo "prepared before: $2"; return; }
+  echo "+ $2"
+  bash -euo pipefail -c "$2"
+  touch "$RUN/.prepared-$1"
+}
+{{- $so := "" }}
+{{- range .Values.job.prepare }}
+{{- $so = printf "%s%s" $so . | sha256sum }}
+prepare {{ trunc 8 $so }} {{ include "mtp.shellWord" . }}
+{{- end }}
+{{- end }}
+{{- if .Values.monitoring.exporter }}
+python -m openrlhf_mtp.cluster.exporter "$RUN" --port 9400 &
+trap 'kill %1 2>/dev/null || true; rm -f "$RUN/.running"' EXIT
+{{- end }}
+openrlhf-mtp train "$JOB" --out "$RUN" --resume{{ include "mtp.overrideWords" . }}
+{{- end -}}

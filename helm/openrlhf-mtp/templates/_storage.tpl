@@ -1,0 +1,41 @@
+{{/* Storage of the pods. */}}
+
+{{/* One of checkpoints, modelCache, data with all its keys, as JSON. Arguments: root, name. */}}
+{{- define "mtp.storageOf" -}}
+{{- mergeOverwrite (dict "existingClaim" "" "create" false "volume" dict "subPath" "" "size" "500Gi" "storageClassName" "" "accessModes" (list "ReadWriteMany")) (deepCopy (get .root.Values.storage .name)) | toJson -}}
+{{- end -}}
+
+{{/* "true" when that storage is a volume that outlives a pod. Arguments: root, name. */}}
+{{- define "mtp.shared" -}}
+{{- $one := include "mtp.storageOf" . | fromJson -}}
+{{- if or $one.existingClaim $one.create $one.volume -}}true{{- end -}}
+{{- end -}}
+
+{{- define "mtp.claimName" -}}
+{{- $one := include "mtp.storageOf" . | fromJson -}}
+{{- $one.existingClaim | default (printf "%s-%s" .root.Release.Name (kebabcase .name)) -}}
+{{- end -}}
+
+{{/* Arguments: root, name. */}}
+{{- define "mtp.volume" -}}
+{{- $one := include "mtp.storageOf" . | fromJson -}}
+- name: {{ kebabcase .name }}
+{{- if or $one.existingClaim $one.create }}
+  persistentVolumeClaim:
+    claimName: {{ include "mtp.claimName" . }}
+{{- else if $one.volume }}
+  {{- toYaml $one.volume | nindent 2 }}
+{{- else }}
+  emptyDir: {}
+{{- end }}
+{{- end -}}
+
+{{/* Arguments: root, name. */}}
+{{- define "mtp.mount" -}}
+{{- $one := include "mtp.storageOf" . | fromJson -}}
+- name: {{ kebabcase .name }}
+  mountPath: {{ $one.mountPath }}
+{{- with $one.subPath }}
+  subPath: {{ . }}
+{{- end }}
+{{- end -}}
