@@ -5,7 +5,7 @@ the rollout are the responses the step trained on; held-out ones come from an ev
 trained on, and lie beside them as `records/heldout_000010.npz`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,8 +56,6 @@ def write_records(
     split: Split = "rollout",
 ) -> None:
     """Keep one step's anchors in the run folder `out`; see `Records` for the arrays."""
-    if entropy.ndim == 1 and alpha.ndim == 2 and len(entropy) == len(alpha):
-        entropy = np.pad(entropy[:, None], ((0, 0), (0, alpha.shape[1] - 1)), constant_values=np.nan)
     greedy = np.full_like(alpha, np.nan) if greedy is None else greedy
     shapes = [entropy.shape, alpha.shape, greedy.shape]
     if alpha.ndim != 2 or set(shapes) != {alpha.shape}:
@@ -74,6 +72,21 @@ def write_records(
     partial = folder / f".{name}"
     np.savez_compressed(partial, **kept)  # type: ignore[arg-type]
     partial.replace(folder / name)
+
+
+def joined(parts: Sequence[Mapping[str, NDArray[Any]]], limit: int = 8192) -> dict[str, NDArray[Any]]:
+    """Arrays of several micro-batches as one, at most `limit` anchors; responses of different parts stay apart.
+
+    >>> one = {"alpha": np.ones((2, 3)), "response": np.array([0, 0])}
+    >>> joined([one, one])["response"].tolist()
+    [0, 0, 1, 1]
+    """
+    arrays = {name: np.concatenate([part[name] for part in parts])[:limit] for name in parts[0]}
+    if "response" in arrays:
+        sizes = [int(part["response"].max(initial=-1)) + 1 for part in parts]
+        starts = np.repeat(np.cumsum([0, *sizes[:-1]]), [len(part["response"]) for part in parts])
+        arrays["response"] = arrays["response"] + starts[:limit]
+    return arrays
 
 
 def read_records(out: Path, split: Split, warn: Callable[[str], None]) -> dict[int, Records]:

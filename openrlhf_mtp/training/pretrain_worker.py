@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from openrlhf.trainer.ray.launcher import BaseModelActor
 
 from openrlhf_mtp.config.mtp import MTPSettings, ObjectiveSettings, PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
-from openrlhf_mtp.metrics import MTP_ALPHA, MTP_LOSS, STEP, depth_metric
+from openrlhf_mtp.metrics import (
+    MTP_ALPHA,
+    MTP_ALPHA_GREEDY,
+    MTP_EXPECTED_LENGTH,
+    MTP_LOSS,
+    STEP,
+    depth_metric,
+)
+from openrlhf_mtp.records import Split, joined, write_records
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.batches import collate, step_indices
@@ -85,6 +95,7 @@ class HeadPretrainWorker(BaseModelActor):
             step = self.trainer.steps
             require_finite(row, step=step, where="pre-RL stage")
             if step % self.settings.eval_steps == 0 or step == last_step:
+                self._keep_records("rollout", [self.trainer.records()])
                 row.update(self.evaluate())
             if writer is not None:
                 writer.append({STEP: step, **row})
@@ -117,7 +128,7 @@ class HeadPretrainWorker(BaseModelActor):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Acceptance on the held-out responses, over all ranks."""
+        """Acceptance on the held-out responses, over all ranks; rank 0 also keeps it anchor by anchor."""
         measured = HeadTrainer(
             engine=None,
             head=self.trainer.head,
@@ -128,13 +139,24 @@ class HeadPretrainWorker(BaseModelActor):
         )
         size = self.settings.micro_batch_size
         mine = self.held_out[dist.get_rank() :: dist.get_world_size()]
+        records = []
         for at in range(0, len(mine), size):
             measured.accumulate(self._head_batch(mine[at : at + size]), 1.0)
+            records.append(measured.records())
+        self._keep_records("heldout", records)
         row = measured.drain()
-        wanted = {MTP_LOSS, "mtp/expected_length"} | {
-            depth_metric(MTP_ALPHA, j) for j in range(1, self.mtp.depths + 1)
+        wanted = {MTP_LOSS, MTP_EXPECTED_LENGTH} | {
+            depth_metric(base, j)
+            for base in (MTP_ALPHA, MTP_ALPHA_GREEDY)
+            for j in range(1, self.mtp.depths + 1)
         }
         return {f"eval/{name}": value for name, value in row.items() if name in wanted}
+
+    def _keep_records(self, split: Split, parts: Sequence[Mapping[str, NDArray[Any]] | None]) -> None:
+        """Entropy and acceptance of this step's anchors on rank 0, for the report."""
+        kept = [part for part in parts if part is not None]
+        if kept and dist.get_rank() == 0:
+            write_records(self.out, self.trainer.steps, **joined(kept), split=split)
 
     def _save(self) -> None:
         self.strategy.save_ckpt(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from openrlhf_mtp.records import read_records, write_records
+from openrlhf_mtp.records import joined, read_records, write_records
 
 ENTROPY = np.array([[0.1, 0.2], [0.3, np.nan]])
 ALPHA = np.array([[0.9, 0.8], [0.7, np.nan]])
@@ -62,3 +62,15 @@ def test_a_broken_file_is_named_and_the_others_are_read(tmp_path):
     found, warnings = read(tmp_path)
     assert list(found) == [1]
     assert [w.split()[0] for w in warnings] == [f"records/step_00000{n}.npz" for n in (2, 3, 4)]
+
+
+def test_micro_batches_are_joined_with_their_responses_apart():
+    parts = [
+        {"alpha": np.full((3, 2), 0.1), "response": np.array([0, 0, 1])},
+        {"alpha": np.full((2, 2), 0.2), "response": np.array([0, 4])},
+        {"alpha": np.full((1, 2), 0.3), "response": np.array([0])},
+    ]
+    everything = joined(parts)
+    assert everything["alpha"][:, 0].tolist() == [0.1, 0.1, 0.1, 0.2, 0.2, 0.3]
+    assert everything["response"].tolist() == [0, 0, 1, 2, 6, 7]
+    assert {name: len(array) for name, array in joined(parts, limit=4).items()} == {"alpha": 4, "response": 4}
