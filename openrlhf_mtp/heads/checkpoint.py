@@ -7,37 +7,24 @@ Tensors are named `model.blocks.{n}.hidden_norm.weight`, `.token_norm.weight`, `
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.shards import WEIGHTS_FILE, PathLike, StoredTensor, header, write_file
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 _PREFIX = "model."
-
-PathLike = str | os.PathLike[str]
 
 
 class HeadMismatch(ValueError):
     """A head that cannot be used with this policy; the message lists both sides."""
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Shape and dtype (safetensors' name, for example "BF16") of a tensor in the head's file."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def named_tensors(head: MTPHead) -> Iterator[tuple[str, Tensor]]:
@@ -54,10 +41,7 @@ def save_head(folder: PathLike, head: MTPHead) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(head)}
-    partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS_FILE)
+    write_file(folder / WEIGHTS_FILE, dict(named_tensors(head)))
     partial = folder / (CONFIG_FILE + ".partial")
     partial.write_text(json.dumps(head.config.to_json(), indent=2, sort_keys=True) + "\n")
     partial.replace(folder / CONFIG_FILE)
@@ -82,19 +66,9 @@ def head_tensor_specs(folder: PathLike) -> dict[str, StoredTensor]:
     """Names, shapes and dtypes in the head's file, without reading the tensors.
 
     Raises:
-        HeadMismatch: the file is missing, truncated or not safetensors.
+        DamagedCheckpoint: the file is missing, truncated or not safetensors.
     """
-    path = Path(folder) / WEIGHTS_FILE
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return {n: StoredTensor(tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
-    except (SafetensorError, FileNotFoundError) as error:
-        size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
-        raise HeadMismatch(
-            f"{path}: got {size} that cannot be read as safetensors ({error}); the file is missing or was cut off, "
-            "copy it again or equip the model anew"
-        ) from error
+    return header(Path(folder) / WEIGHTS_FILE)
 
 
 def read_head(folder: PathLike, trunk_config: Any) -> tuple[HeadConfig, dict[str, Tensor]]:
@@ -106,8 +80,9 @@ def read_head(folder: PathLike, trunk_config: Any) -> tuple[HeadConfig, dict[str
 
     Raises:
         FileNotFoundError: no head there.
-        HeadMismatch: another family, another width or vocabulary, a truncated file, or tensors that are missing,
-            unknown or of another shape; every difference is listed with both sides.
+        HeadMismatch: another family, another width or vocabulary, or tensors that are missing, unknown or of another
+            shape; every difference is listed with both sides.
+        DamagedCheckpoint: a truncated file.
     """
     config = read_head_config(folder)
     _refuse(folder, _trunk_differences(config, trunk_config))
@@ -130,7 +105,7 @@ def load_head(
 
     Raises:
         FileNotFoundError: no head there.
-        HeadMismatch: as `read_head`.
+        HeadMismatch, DamagedCheckpoint: as `read_head`.
     """
     config, tensors = read_head(folder, trunk_config)
     head = assembled(config, tensors)

@@ -1,7 +1,7 @@
-"""Attach a new head to a policy checkpoint.
+"""Attach a head to a policy checkpoint: the one it brings along, or a new one.
 
-The block starts as a copy of the trunk's last layer and final norm, so that it already speaks the output head's
-language.
+A new block starts as a copy of the trunk's last layer and final norm, so that it already speaks the output head's
+language. If that layer has experts, the dense block starts as the mean of a few of them.
 """
 
 from __future__ import annotations
@@ -13,25 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from openrlhf_mtp.heads.checkpoint import CONFIG_FILE, WEIGHTS_FILE, PathLike, save_head
+from openrlhf_mtp.heads.checkpoint import CONFIG_FILE, save_head
 from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.families import FAMILIES
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.native import read_config, read_native, read_trunk_config
+from openrlhf_mtp.heads.shards import PathLike, files_by_tensor, read_tensors
 
 HEAD_FOLDER = "mtp"
 """The head's folder inside a policy's."""
 
 _INPUT_RMS = 0.3
 
-_INDEX_FILE = "model.safetensors.index.json"
 
-
-def equip(model_dir: PathLike, out_dir: PathLike, *, depths: int, num_layers: int = 1, seed: int = 0) -> Path:
-    """Write a checkpoint folder with a fresh head: the policy's files as they are, plus `mtp/`.
+def equip(
+    model_dir: PathLike,
+    out_dir: PathLike,
+    *,
+    depths: int,
+    num_layers: int = 1,
+    seed: int = 0,
+    fresh: bool = False,
+) -> Path:
+    """Write a checkpoint folder with a head: the policy's files as they are, plus `mtp/`.
 
     Plain transformers still loads the folder as the policy. With `out_dir` equal to `model_dir` only `mtp/` is added.
+    The head is the checkpoint's own (`layouts.py`) if it brings one along.
 
     Args:
         model_dir: the policy's Hugging Face checkpoint (safetensors).
@@ -39,17 +48,17 @@ def equip(model_dir: PathLike, out_dir: PathLike, *, depths: int, num_layers: in
         depths: k, the depths to draft.
         num_layers: blocks that the depths take in turn.
         seed: of the random part of the projection.
+        fresh: leave the checkpoint's own head alone and make a new one.
 
     Returns:
         The head's folder.
 
     Raises:
         FileNotFoundError: no checkpoint, or one without safetensors.
-        FileExistsError: there is a head already.
+        FileExistsError: there is a head already, or a configuration that would have to change in place.
+        HeadMismatch, DamagedCheckpoint: the checkpoint's own head is not what its layout says.
         ValueError: an unsupported family, or impossible depths or blocks.
     """
-    from transformers import AutoConfig
-
     model_dir, out_dir = Path(model_dir), Path(out_dir)
     head_dir = out_dir / HEAD_FOLDER
     for folder in (head_dir, model_dir / HEAD_FOLDER):
@@ -57,18 +66,43 @@ def equip(model_dir: PathLike, out_dir: PathLike, *, depths: int, num_layers: in
             raise FileExistsError(
                 f"{folder}: there is a head already; remove that folder to make a new one, or use it as it is"
             )
-    if not (model_dir / CONFIG_FILE).is_file():
-        raise FileNotFoundError(
-            f"{model_dir}: no {CONFIG_FILE} there; expected the folder of a Hugging Face model"
-        )
-    trunk_config = AutoConfig.from_pretrained(model_dir)
-    config = HeadConfig.from_trunk(trunk_config, depths=depths, num_layers=num_layers)
-    last_layer, final_norm = _read_last_layer(model_dir, trunk_config)
-    head = init_head(config, last_layer, final_norm, seed=seed)
-    if out_dir.resolve() != model_dir.resolve():
-        shutil.copytree(model_dir, out_dir, dirs_exist_ok=True)
+    trunk_config = read_trunk_config(model_dir)
+    head = None if fresh else read_native(model_dir, trunk_config, depths=depths)
+    if head is None:
+        head = _new_head(model_dir, trunk_config, depths=depths, num_layers=num_layers, seed=seed)
+    _copy_policy(model_dir, out_dir)
     save_head(head_dir, head)
     return head_dir
+
+
+def _copy_policy(model_dir: Path, out_dir: Path) -> None:
+    """The policy's files, its configuration with a model type that needs no remote code."""
+    config = read_config(model_dir)
+    changed = config != json.loads((model_dir / CONFIG_FILE).read_text())
+    if out_dir.resolve() == model_dir.resolve():
+        if changed:
+            raise FileExistsError(
+                f"{out_dir}: the model type in its {CONFIG_FILE} would become {config['model_type']}, which must not "
+                "happen in place; give another folder as --out"
+            )
+        return
+    shutil.copytree(model_dir, out_dir, dirs_exist_ok=True)
+    if changed:
+        (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _new_head(model_dir: Path, trunk_config: Any, *, depths: int, num_layers: int, seed: int) -> MTPHead:
+    if trunk_config.model_type not in FAMILIES:
+        raise ValueError(
+            f"model_type: got {trunk_config.model_type!r}, expected one of {', '.join(FAMILIES)} for a new head; a "
+            "checkpoint of another family must bring its own head along (docs/formats.md)"
+        )
+    config = HeadConfig.from_trunk(trunk_config, depths=depths, num_layers=num_layers)
+    last_layer, final_norm = _read_last_layer(model_dir, trunk_config)
+    generator = torch.Generator().manual_seed(seed)
+    if any(".experts." in name for name in last_layer):
+        last_layer = dense_layer(last_layer, config.model.intermediate_size, generator)
+    return init_head(config, last_layer, final_norm, seed=seed)
 
 
 def init_head(
@@ -93,8 +127,8 @@ def init_head(
         for block in head.blocks:
             block.layer.load_state_dict(dict(last_layer))
             block.final_norm.weight.copy_(final_norm)
-            block.hidden_norm.weight.fill_(1.0)
-            block.token_norm.weight.fill_(1.0)
+            block.hidden_norm.weight.fill_(config.family.norm_identity)
+            block.token_norm.weight.fill_(config.family.norm_identity)
             block.proj.weight.copy_(initial_projection(config.model.hidden_size, generator))
     return head
 
@@ -110,30 +144,36 @@ def initial_projection(width: int, generator: torch.Generator) -> Tensor:
     return torch.randn(width, 2 * width, generator=generator) * std
 
 
+def dense_layer(layer: Mapping[str, Tensor], width: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """A decoder layer with one dense MLP of this width in place of its experts, the rest as it is.
+
+    The MLP is the mean of the first experts that fit into its width: their neurons side by side, what they write
+    divided by their number. Neurons that no expert fills start small and random.
+    """
+    kept = {name: tensor for name, tensor in layer.items() if not name.startswith("mlp.")}
+    experts = 1 + max(int(name.split(".")[2]) for name in layer if name.startswith("mlp.experts."))
+    expert_width, hidden = layer["mlp.experts.0.up_proj.weight"].shape
+    used = min(experts, -(-width // expert_width))
+
+    def side_by_side(name: str, dim: int) -> Tensor:
+        parts = [layer[f"mlp.experts.{n}.{name}.weight"] for n in range(used)]
+        joined = torch.cat(parts, dim).narrow(dim, 0, min(width, used * expert_width))
+        spare = torch.randn(width - joined.shape[dim], hidden, generator=generator) * hidden**-0.5
+        return torch.cat([joined, (spare if dim == 0 else spare.T).to(joined.dtype)], dim)
+
+    return {
+        **kept,
+        "mlp.gate_proj.weight": side_by_side("gate_proj", 0),
+        "mlp.up_proj.weight": side_by_side("up_proj", 0),
+        "mlp.down_proj.weight": side_by_side("down_proj", 1) / used,
+    }
+
+
 def _read_last_layer(model_dir: Path, trunk_config: Any) -> tuple[dict[str, Tensor], Tensor]:
     """The last decoder layer's tensors by the family's names, and the final norm's weight."""
     prefix = f"model.layers.{trunk_config.num_hidden_layers - 1}."
     final_norm = "model.norm.weight"
-    files = _files_by_tensor(model_dir)
-    names = [name for name in files if name.startswith(prefix)] + [final_norm]
-    tensors = {}
-    for name in names:
-        with safe_open(model_dir / files[name], framework="pt") as file:
-            tensors[name] = file.get_tensor(name)
+    names = [name for name in files_by_tensor(model_dir) if name.startswith(prefix)] + [final_norm]
+    tensors = read_tensors(model_dir, names)
     norm = tensors.pop(final_norm)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, norm
-
-
-def _files_by_tensor(model_dir: Path) -> dict[str, str]:
-    """Which file of a (possibly sharded) checkpoint holds which tensor."""
-    index = model_dir / _INDEX_FILE
-    if index.is_file():
-        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        return weight_map
-    if not (model_dir / WEIGHTS_FILE).is_file():
-        raise FileNotFoundError(
-            f"{model_dir}: got neither {WEIGHTS_FILE} nor {_INDEX_FILE}, expected a model saved as safetensors; "
-            "load it with transformers and call save_pretrained"
-        )
-    with safe_open(model_dir / WEIGHTS_FILE, framework="pt") as file:
-        return dict.fromkeys(file.keys(), WEIGHTS_FILE)

@@ -1,10 +1,10 @@
-"""Native layouts: how model families keep an MTP head inside their own checkpoint, and where its maths differs from ours.
+"""Native layouts: how model families keep an MTP head in their own checkpoint, and where its maths differs from ours.
 
 Read off vLLM 0.29's model classes, which serve these checkpoints by `method: mtp`:
 
 | layout | tensors of block n | fc reads | depth 1 reads | depth j + 1 reads | token at position 0 |
 |---|---|---|---|---|---|
-| ours | `mtp/model.safetensors` | [hidden; token] | h after the trunk's final norm | z after the block's final norm | as others |
+| ours | `mtp/` | [hidden; token] | h after the trunk's last norm | z after the block's last norm | as others |
 | `mimo` | `model.mtp_layers.{n}.*` | [hidden; token] | h before that norm | z after | hidden (zeros) |
 | `qwen3_5`, `qwen3_next` | `mtp.*`, `mtp.layers.0.*` | [token; hidden] | h after | z after | as others |
 | `glm4_moe` | `model.layers.{L + n}.*` | [token; hidden] | h after | z before | hidden (zeros) |
@@ -42,6 +42,7 @@ class Layout:
     Attributes:
         name: as in `mtp.layout` of a head's config.json.
         model_types: trunks that carry it, by the model type of their (text) configuration.
+        root: what all names of the head, and no others, begin with.
         hidden_norm, token_norm, final_norm, proj: the module that is ours of that name.
         layer: the decoder layer, whose tensors have the family's own names below it.
         count_field: the configuration's field with the number of blocks.
@@ -54,6 +55,7 @@ class Layout:
 
     name: str
     model_types: tuple[str, ...]
+    root: str
     hidden_norm: str
     token_norm: str
     final_norm: str
@@ -85,11 +87,7 @@ class Layout:
 
     def owns(self, tensor: str, trunk_layers: int, blocks: int) -> bool:
         """Whether a checkpoint's tensor belongs to the head."""
-        return any(
-            tensor.startswith(f"{module}.")
-            for block in range(blocks)
-            for module in self.modules(block, trunk_layers).values()
-        )
+        return any(tensor.startswith(self.root.format(l=trunk_layers + block)) for block in range(blocks))
 
 
 def _qwen(name: str, model_type: str, count_field: str) -> Layout:
@@ -97,6 +95,7 @@ def _qwen(name: str, model_type: str, count_field: str) -> Layout:
     return Layout(
         name=name,
         model_types=(model_type,),
+        root="mtp.",
         hidden_norm="mtp.pre_fc_norm_hidden",
         token_norm="mtp.pre_fc_norm_embedding",
         final_norm="mtp.norm",
@@ -113,6 +112,7 @@ LAYOUTS: dict[str, Layout] = {
             name="mimo",
             # equip writes the model type qwen2, whose trunk is the same, so that no remote code is needed
             model_types=("mimo", "qwen2"),
+            root="model.mtp_layers.",
             hidden_norm="model.mtp_layers.{n}.hidden_layernorm",
             token_norm="model.mtp_layers.{n}.token_layernorm",
             final_norm="model.mtp_layers.{n}.final_layernorm",
@@ -128,6 +128,7 @@ LAYOUTS: dict[str, Layout] = {
         Layout(
             name="glm4_moe",
             model_types=("glm4_moe",),
+            root="model.layers.{l}.",
             hidden_norm="model.layers.{l}.hnorm",
             token_norm="model.layers.{l}.enorm",
             final_norm="model.layers.{l}.shared_head.norm",
@@ -147,8 +148,8 @@ LAYOUTS: dict[str, Layout] = {
 """Name -> layout."""
 
 REFUSED: dict[str, str] = {
-    "deepseek_v3": "its block attends with multi-head latent attention, which the chain's attention does not compute: it "
-    "would need keys of another width than values, the compressed projections, and interleaved rotary positions",
+    "deepseek_v3": "its block attends with multi-head latent attention, which the chain's attention does not compute: "
+    "it would need keys of another width than values, the compressed projections, and interleaved rotary positions",
     "deepseek_v32": "its block attends with sparse latent attention over an indexer's choice of keys",
     "qwen3_5_moe_text": "no test has served its block of experts yet: it would need a row in heads/layouts.py and the "
     "names under which its checkpoints keep experts",

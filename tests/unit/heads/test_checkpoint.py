@@ -10,9 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from openrlhf_mtp.heads.checkpoint import (
     CONFIG_FILE,
-    WEIGHTS_FILE,
     HeadMismatch,
-    StoredTensor,
     head_tensor_specs,
     load_head,
     named_tensors,
@@ -20,6 +18,7 @@ from openrlhf_mtp.heads.checkpoint import (
     save_head,
 )
 from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.shards import WEIGHTS_FILE, DamagedCheckpoint, StoredTensor
 from tests.unit.heads.tiny import DEPTHS, FAMILIES, WIDTH, random_head, random_inputs, trunk_config
 
 
@@ -106,13 +105,13 @@ def test_every_wrong_tensor_is_listed_with_both_shapes(folder):
 def test_a_truncated_file_is_refused(folder, kept):
     content = (folder / WEIGHTS_FILE).read_bytes()
     (folder / WEIGHTS_FILE).write_bytes(content[:kept])
-    with pytest.raises(HeadMismatch, match="bytes that cannot be read as safetensors"):
+    with pytest.raises(DamagedCheckpoint, match="bytes that cannot be read as safetensors"):
         load(folder, trunk_config("qwen2"))
 
 
 def test_a_head_without_weights_is_refused(folder):
     (folder / WEIGHTS_FILE).unlink()
-    with pytest.raises(HeadMismatch, match="no file"):
+    with pytest.raises(DamagedCheckpoint, match="no file"):
         load(folder, trunk_config("qwen2"))
 
 
@@ -138,7 +137,9 @@ def test_a_future_format_is_refused(folder):
 def test_an_unsupported_family_is_refused_with_the_supported_ones():
     config = trunk_config("qwen2")
     config.model_type = "mamba"
-    with pytest.raises(ValueError, match="got 'mamba', expected one of qwen2, qwen3, qwen3_moe, llama, mistral"):
+    with pytest.raises(
+        ValueError, match="got 'mamba', expected one of qwen2, qwen3, qwen3_moe, llama, mistral"
+    ):
         HeadConfig.from_trunk(config, depths=3)
 
 
@@ -157,7 +158,7 @@ def test_a_save_that_fails_leaves_the_old_head(folder, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("openrlhf_mtp.heads.checkpoint.save_file", disk_full)
+    monkeypatch.setattr("openrlhf_mtp.heads.shards.save_file", disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_head(folder, random_head("qwen2"))
     assert (folder / WEIGHTS_FILE).read_bytes() == before

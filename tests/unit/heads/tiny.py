@@ -14,7 +14,7 @@ from openrlhf_mtp.heads.head import MTPHead
 
 WIDTH, VOCAB, DEPTHS = 32, 48, 3
 
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": WIDTH,
     "intermediate_size": 48,
@@ -42,7 +42,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def trunk_config(model_type: str, **changes: Any) -> Any:
     """A family's configuration at toy size."""
-    return AutoConfig.for_model(model_type, **{**_SIZES, **FAMILIES[model_type], **changes})
+    return AutoConfig.for_model(model_type, **{**SIZES, **FAMILIES[model_type], **changes})
 
 
 def random_head(

@@ -1,0 +1,186 @@
+"""Write a policy and its head for others to use, and account for every tensor.
+
+| format | what it is | who serves it |
+|---|---|---|
+| `native` | one checkpoint, the head under the family's own names | stock vLLM, `method: mtp` |
+| `draft-folder` | the head alone, `config.json` and `model.safetensors` | vLLM with our plugin, `method: eagle` |
+| `merged` | the policy with the head in `mtp/`, as `equip` lays it out | vLLM with our plugin |
+
+What was written is read again afterwards: every tensor of the sources must be there with its shape and type, those
+of the head bit for bit, and nothing else. The list goes to `export.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from openrlhf_mtp.heads.accounting import ExportError, Planned, account
+from openrlhf_mtp.heads.adapters import is_adapter, merged_with_base
+from openrlhf_mtp.heads.checkpoint import CONFIG_FILE, head_tensor_specs, read_head
+from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.equip import HEAD_FOLDER
+from openrlhf_mtp.heads.layouts import LAYOUTS, Layout
+from openrlhf_mtp.heads.native import read_config, read_trunk_config, to_native
+from openrlhf_mtp.heads.shards import (
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    PathLike,
+    files_by_tensor,
+    header,
+    read_tensors,
+    stored_tensors,
+    write_file,
+    write_index,
+)
+
+LIST_FILE = "export.json"
+NATIVE_FILE = "model-mtp.safetensors"
+TRUNK_FILE = "model-trunk.safetensors"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head as its file holds it."""
+
+    folder: Path
+    config: HeadConfig
+    tensors: Mapping[str, Tensor]
+
+
+def export(policy_dir: PathLike, head_dir: PathLike, out_dir: PathLike, format: str) -> list[Planned]:
+    """Write one of `FORMATS` into an empty folder.
+
+    Args:
+        policy_dir: the policy's checkpoint; after training with LoRA the adapter's folder, which is merged into its
+            base first.
+        head_dir: the head's folder.
+        out_dir: a folder that is empty or does not exist.
+        format: see the table above.
+
+    Returns:
+        Every tensor that was written.
+
+    Raises:
+        FileNotFoundError: no policy or no head there.
+        HeadMismatch, DamagedCheckpoint: the head does not fit the policy, or a file cannot be read.
+        ExportError: the folder is not empty, the head has no native layout, or something was left out.
+    """
+    policy_dir, head_dir, out_dir = Path(policy_dir), Path(head_dir), Path(out_dir)
+    if format not in FORMATS:
+        raise ExportError(f"format: got {format!r}, expected one of {', '.join(FORMATS)}")
+    if out_dir.exists() and any(out_dir.iterdir()):
+        raise ExportError(f"{out_dir}: got a folder with files in it, expected an empty or a new one")
+    with merged_with_base(policy_dir) if is_adapter(policy_dir) else nullcontext(policy_dir) as policy:
+        config, tensors = read_head(head_dir, read_trunk_config(policy))
+        out_dir.mkdir(parents=True, exist_ok=True)
+        written = account(out_dir, FORMATS[format](policy, Head(head_dir, config, tensors), out_dir))
+    rows = [
+        {"file": w.file, "name": w.name, "shape": w.stored.shape, "dtype": w.stored.dtype, "source": w.source}
+        for w in written
+    ]
+    record = {"format": format, "policy": str(policy_dir), "head": str(head_dir), "tensors": rows}
+    (out_dir / LIST_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    return written
+
+
+def native_config(content: Mapping[str, Any], layout: Layout, blocks: int) -> dict[str, Any]:
+    """The policy's config.json with what makes vLLM look for the head: the number of blocks and, where the model
+    type does not say it, the architecture."""
+    changed = {**content, layout.count_field: blocks}
+    if layout.architecture is not None:
+        changed["architectures"] = [layout.architecture]
+    if "text_config" in content:
+        changed["text_config"] = {**content["text_config"], layout.count_field: blocks}
+    return changed
+
+
+def _draft_folder(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        shutil.copyfile(head.folder / name, out_dir / name)
+    stored = head_tensor_specs(head.folder)
+    return [
+        Planned(WEIGHTS_FILE, name, stored[name], "head", tensor) for name, tensor in head.tensors.items()
+    ]
+
+
+def _merged(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
+    _copy_other_files(policy_dir, out_dir)
+    stored, files = stored_tensors(policy_dir), files_by_tensor(policy_dir)
+    for file in {*files.values(), *([INDEX_FILE] if (policy_dir / INDEX_FILE).is_file() else [])}:
+        shutil.copyfile(policy_dir / file, out_dir / file)
+    (out_dir / HEAD_FOLDER).mkdir()
+    of_head = _draft_folder(policy_dir, head, out_dir / HEAD_FOLDER)
+    return [Planned(files[name], name, stored[name], "policy") for name in stored] + [
+        Planned(f"{HEAD_FOLDER}/{p.file}", p.name, p.stored, p.source, p.content) for p in of_head
+    ]
+
+
+def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
+    layout, blocks = head.config.native, head.config.num_layers
+    if layout is None:
+        raise ExportError(
+            f"{head.folder}: got a head made by `openrlhf-mtp equip`, expected one taken over from a checkpoint whose "
+            f"layout vLLM serves by itself ({', '.join(LAYOUTS)}); its maths is our own: export it as draft-folder or "
+            "merged"
+        )
+    layers = read_trunk_config(policy_dir).num_hidden_layers
+    of_head = to_native(head.config, head.tensors, layers)
+    copies = {copy: name for n in range(blocks) for copy, name in layout.copied(n, layers).items()}
+    originals = read_tensors(policy_dir, set(copies.values()))
+    _copy_other_files(policy_dir, out_dir)
+    trunk = _copy_trunk(policy_dir, out_dir, lambda name: not layout.owns(name, layers, blocks))
+    native = {**of_head, **{copy: originals[name] for copy, name in copies.items()}}
+    write_file(out_dir / NATIVE_FILE, {name: tensor.clone() for name, tensor in native.items()})
+    write_index(
+        out_dir, {**{tensor.name: tensor.file for tensor in trunk}, **dict.fromkeys(native, NATIVE_FILE)}
+    )
+    content = native_config(read_config(policy_dir), layout, blocks)
+    (out_dir / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    stored = header(out_dir / NATIVE_FILE)
+    return trunk + [
+        Planned(NATIVE_FILE, name, stored[name], copies.get(name, "head"), tensor)
+        for name, tensor in native.items()
+    ]
+
+
+FORMATS: dict[str, Callable[[Path, Head, Path], list[Planned]]] = {
+    "native": _native,
+    "draft-folder": _draft_folder,
+    "merged": _merged,
+}
+"""Format -> what writes it and says what it wrote."""
+
+
+def _copy_other_files(policy_dir: Path, out_dir: Path) -> None:
+    """Configuration, tokenizer and the like: every file of the policy that holds no weights."""
+    for path in sorted(policy_dir.iterdir()):
+        if path.is_file() and path.suffix not in _WEIGHTS and path.name not in (INDEX_FILE, LIST_FILE):
+            shutil.copyfile(path, out_dir / path.name)
+
+
+def _copy_trunk(policy_dir: Path, out_dir: Path, keep: Callable[[str], bool]) -> list[Planned]:
+    """The policy's files without the tensors of an older head; a file without such is copied as it is."""
+    stored, files = stored_tensors(policy_dir), files_by_tensor(policy_dir)
+    planned: list[Planned] = []
+    for file in sorted(set(files.values())):
+        names = [name for name in files if files[name] == file]
+        kept = [name for name in names if keep(name)]
+        # transformers would read a file of this name alone, without the index
+        target = TRUNK_FILE if file == WEIGHTS_FILE else file
+        if kept == names:
+            shutil.copyfile(policy_dir / file, out_dir / target)
+            planned += [Planned(target, name, stored[name], "policy") for name in kept]
+        elif kept:
+            tensors = read_tensors(policy_dir, kept)
+            write_file(out_dir / target, tensors)
+            planned += [Planned(target, name, stored[name], "policy", tensors[name]) for name in kept]
+    return planned
