@@ -9,8 +9,14 @@ JOB = (
     "algo: {kl: {init_coef: 0}, advantage: {estimator: group_norm}}\n"
 )
 SHARED_JOB = f"{JOB}train: {{colocate_all: true}}\n"
-CRITIC_JOB = "actor: {num_gpus_per_node: 4}\ncritic: {num_gpus_per_node: 4}\nvllm: {num_engines: 4}\nreward: {remote_url: r.py}\nalgo: {kl: {init_coef: 0}}\n"
-INSTALL = "helm install RUN helm/openrlhf-mtp --set image.repository=REGISTRY/openrlhf-mtp --set-file job.config=JOB.yaml"
+CRITIC_JOB = (
+    "actor: {num_gpus_per_node: 4}\ncritic: {num_gpus_per_node: 4}\nvllm: {num_engines: 4}\n"
+    "reward: {remote_url: r.py}\nalgo: {kl: {init_coef: 0}}\n"
+)
+INSTALL = (
+    "helm install RUN helm/openrlhf-mtp --set image.repository=REGISTRY/openrlhf-mtp "
+    "--set-file job.config=JOB.yaml"
+)
 
 
 def message(values, **options):
@@ -182,8 +188,8 @@ PROBLEMS = {
     ),
     "shm larger than half the memory": (
         {"trainer": {"memory": "16Gi", "shmSize": "12Gi"}},
-        "trainer.shmSize: got 12Gi, expected at most half of the pod's memory, 16Gi: what is written to /dev/shm counts "
-        "as memory; lower it or raise trainer.memory",
+        "trainer.shmSize: got 12Gi, expected at most half of the pod's memory, 16Gi: what is written to /dev/shm "
+        "counts as memory; lower it or raise trainer.memory",
     ),
 }
 

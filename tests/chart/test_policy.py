@@ -1,0 +1,138 @@
+"""Rules that every object of every values file keeps."""
+
+import re
+
+import pytest
+
+from tests.chart.engine import CI_NAMES, ci_values, render_ci
+from tests.chart.schemas import containers, pod_templates
+
+NAMESPACED = {
+    "ConfigMap",
+    "Deployment",
+    "Job",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodDisruptionBudget",
+    "PodMonitor",
+    "RayJob",
+    "Role",
+    "RoleBinding",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+}
+
+every_values_file = pytest.mark.parametrize("name", CI_NAMES)
+
+
+def pods(name):
+    return [template for made in render_ci(name).objects for template in pod_templates(made)]
+
+
+@every_values_file
+def test_nothing_is_cluster_scoped_and_nothing_is_a_secret(name):
+    assert {made["kind"] for made in render_ci(name).objects} <= NAMESPACED
+
+
+@every_values_file
+def test_no_pod_runs_as_root_or_keeps_a_capability_it_does_not_need(name):
+    rdma = ci_values(name).get("network", {}).get("rdma", {}).get("enabled", False)
+    for template in pods(name):
+        context = template["spec"]["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not template["spec"].get("hostNetwork", False)
+        for container in containers(template):
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"]["drop"] == ["ALL"]
+            has_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+            assert own["capabilities"].get("add", []) == (["IPC_LOCK"] if rdma and has_gpu else [])
+
+
+@every_values_file
+def test_every_container_states_the_same_requests_and_limits(name):
+    for template in pods(name):
+        for container in containers(template):
+            limits = container["resources"]["limits"]
+            assert {"cpu", "memory", "ephemeral-storage"} <= set(limits)
+            assert container["resources"]["requests"] == limits
+
+
+@every_values_file
+def test_only_the_submitter_that_scales_pods_has_a_token(name):
+    for template in pods(name):
+        scales = any("--group" in container.get("command", []) for container in containers(template))
+        assert template["spec"]["automountServiceAccountToken"] is scales
+    for made in render_ci(name).of_kind("ServiceAccount"):
+        assert made["automountServiceAccountToken"] is False
+
+
+@every_values_file
+def test_the_submitter_may_scale_this_runs_pods_and_nothing_else(name):
+    for role in render_ci(name).of_kind("Role"):
+        (rule,) = role["rules"]
+        assert (rule["resources"], rule["verbs"]) == (["statefulsets/scale"], ["get", "patch"])
+        run = role["metadata"]["name"].removesuffix("-submitter")
+        assert all(one.startswith(f"{run}-") for one in rule["resourceNames"])
+
+
+@every_values_file
+def test_every_port_names_its_protocol(name):
+    for made in render_ci(name).of_kind("Service"):
+        assert all(port["protocol"] == "TCP" for port in made["spec"]["ports"])
+    for template in pods(name):
+        for container in containers(template):
+            assert all(port["protocol"] == "TCP" for port in container.get("ports", []))
+
+
+@every_values_file
+def test_secrets_are_references(name):
+    for template in pods(name):
+        for container in containers(template):
+            for variable in container.get("env", []):
+                if re.search("TOKEN|SECRET|PASSWORD|API_KEY", variable["name"]):
+                    assert set(variable["valueFrom"]) == {"secretKeyRef"}
+
+
+@every_values_file
+def test_an_image_is_never_latest(name):
+    for template in pods(name):
+        for container in containers(template):
+            assert re.search(r":\d+\.\d+\.\d+-(cpu|gpu)$|@sha256:", container["image"])
+
+
+@every_values_file
+def test_shared_memory_is_in_memory_and_sized(name):
+    for template in pods(name):
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        for container in containers(template):
+            mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            if container["name"] == "ray":
+                assert volumes[mounted["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+                assert volumes[mounted["/dev/shm"]]["emptyDir"]["sizeLimit"]
+            assert set(mounted.values()) <= set(volumes)
+
+
+@every_values_file
+def test_services_and_budgets_select_this_run_alone(name):
+    rendered = render_ci(name)
+    run = rendered.of_kind("NetworkPolicy")[0]["metadata"]["name"]
+    for made in [*rendered.of_kind("Service"), *rendered.of_kind("PodDisruptionBudget")]:
+        selector = made["spec"]["selector"]
+        labels = selector.get("matchLabels", selector)
+        assert labels.get("openrlhf-mtp.io/run", run) == run
+        assert labels["app.kubernetes.io/instance"] == "run1"
+
+
+@every_values_file
+def test_everything_ends_by_itself(name):
+    rendered = render_ci(name)
+    for made in [*rendered.of_kind("RayJob"), *rendered.of_kind("Job")]:
+        assert made["spec"]["activeDeadlineSeconds"] > 0
+    for made in rendered.of_kind("RayJob"):
+        assert made["spec"]["preRunningDeadlineSeconds"] < made["spec"]["activeDeadlineSeconds"]
+        assert made["spec"]["shutdownAfterJobFinishes"] is True

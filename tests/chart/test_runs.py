@@ -1,0 +1,160 @@
+"""What makes a run what it is: its name, its script, its pods, and what a user is told."""
+
+import json
+import re
+
+import pytest
+
+from tests.chart.engine import job_values, merged, render, render_ci
+
+JOB = (
+    "actor: {num_gpus_per_node: 2}\nvllm: {num_engines: 2}\nreward: {remote_url: r.py}\n"
+    "algo: {kl: {init_coef: 0}, advantage: {estimator: group_norm}}\n"
+)
+
+
+def names(values, **options):
+    return {made["metadata"]["name"] for made in render(values, **options).of_kind("RayJob")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"job": {"config": f"{JOB}rollout: {{batch_size: 3}}\n"}},
+        {"job": {"overrides": ["rollout.batch_size=3"]}},
+        {"rollout": {"memory": "100Gi"}},
+        {"image": {"tag": "0.2.0-gpu"}},
+        {"network": {"nccl": {"debug": "INFO"}}},
+    ],
+    ids=["job", "overrides", "memory", "image", "network"],
+)
+def test_a_run_with_another_configuration_is_another_run(change):
+    first, second = job_values(JOB), merged(job_values(JOB), change)
+    assert names(first) == names(first, upgrade=True)
+    assert not names(first) & names(second)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"networkPolicy": {"enabled": False}},
+        {"pdb": {"enabled": False}},
+        {"monitoring": {"podMonitor": True}},
+        {"job": {"suspend": True}},
+        {"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}]},
+    ],
+    ids=["networkPolicy", "pdb", "monitoring", "suspend", "extraObjects"],
+)
+def test_what_stands_beside_a_run_changes_without_restarting_it(change):
+    assert names(job_values(JOB)) == names(merged(job_values(JOB), change))
+
+
+def run_folder(values):
+    return re.search("RUN='(.*)'", render(values).one("ConfigMap")["data"]["run.sh"])[1]
+
+
+def test_more_memory_goes_on_in_the_same_run_folder_and_another_job_does_not():
+    plain = job_values(JOB)
+    assert run_folder(plain) == run_folder(merged(plain, {"trainer": {"memory": "100Gi"}}))
+    assert run_folder(plain) != run_folder(merged(plain, {"job": {"overrides": ["rollout.batch_size=3"]}}))
+    named = merged(plain, {"job": {"runName": "mine"}})
+    assert run_folder(named) == "/workspace/runs/mine"
+
+
+def test_a_config_map_cannot_change_under_a_run():
+    of_the_run = [
+        made
+        for made in render_ci("statefulset").of_kind("ConfigMap")
+        if "openrlhf-mtp.io/run" in made["metadata"].get("labels", {})
+    ]
+    assert len(of_the_run) == 2
+    assert all(made["immutable"] is True for made in of_the_run)
+
+
+def test_values_given_to_all_pods_and_to_one_group_are_merged():
+    values = job_values(
+        JOB,
+        pods={"nodeSelector": {"pool": "a"}, "labels": {"team": "x"}},
+        rollout={"nodeSelector": {"gpu": "h200"}, "cpu": 30},
+    )
+    cluster = render(values).one("RayJob")["spec"]["rayClusterSpec"]
+    trainer, rollout = (group["template"]["spec"] for group in cluster["workerGroupSpecs"])
+    assert trainer["nodeSelector"] == {"pool": "a"}
+    assert rollout["nodeSelector"] == {"pool": "a", "gpu": "h200"}
+    assert trainer["containers"][0]["resources"]["limits"]["cpu"] == "12"
+    assert rollout["containers"][0]["resources"]["limits"]["cpu"] == "30"
+    assert cluster["headGroupSpec"]["template"]["metadata"]["labels"]["team"] == "x"
+
+
+def test_shell_words_of_overrides_survive_quotes_and_spaces():
+    values = merged(job_values(JOB), {"job": {"overrides": ["data.input_template=it's {} $HOME"]}})
+    last = render(values).one("ConfigMap")["data"]["run.sh"].splitlines()[-1]
+    assert last.endswith(" 'data.input_template=it'\\''s {} $HOME'")
+
+
+def test_a_retry_resumes_and_a_preparation_is_not_repeated():
+    script = render_ci("cpu-smoke").of_kind("ConfigMap")[0]["data"]["run.sh"]
+    assert 'openrlhf-mtp train "$JOB" --out "$RUN" --resume' in script
+    assert len(re.findall(r"^prepare [0-9a-f]{8} '", script, re.MULTILINE)) == 4
+
+
+def test_a_stopping_pod_asks_for_a_checkpoint_where_it_outlives_the_pod():
+    with_storage = render_ci("one-gpu").one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]
+    container = with_storage["template"]["spec"]["containers"][0]
+    assert (
+        container["lifecycle"]["preStop"]["exec"]["command"][2] == "openrlhf_mtp.cluster.request_checkpoint"
+    )
+    without = render(job_values(JOB)).one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert "lifecycle" not in without["template"]["spec"]["containers"][0]
+
+
+def test_gangs_are_labelled_as_each_scheduler_reads_them():
+    labels = {
+        name: render_ci(name).one("RayJob")["metadata"]["labels"]
+        for name in ("kueue", "volcano", "yunikorn", "kai")
+    }
+    assert labels["kueue"]["kueue.x-k8s.io/queue-name"] == "training"
+    assert labels["volcano"]["ray.io/scheduler-name"] == "volcano"
+    assert labels["yunikorn"]["ray.io/gang-scheduling-enabled"] == "true"
+    assert labels["kai"]["kai.scheduler/queue"] == "team"
+    assert render_ci("kai").one("RayJob")["spec"]["submissionMode"] == "HTTPMode"
+    annotations = render_ci("kueue").one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"][
+        "metadata"
+    ]
+    assert annotations["annotations"] == {
+        "kueue.x-k8s.io/podset-required-topology": "cloud.provider.com/topology-block"
+    }
+
+
+def test_without_rdma_nccl_does_not_look_for_it():
+    def environment(rendered):
+        group = rendered.one("RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+        return {one["name"]: one.get("value") for one in group["template"]["spec"]["containers"][0]["env"]}
+
+    assert environment(render_ci("four-nodes"))["NCCL_IB_DISABLE"] == "1"
+    with_rdma = environment(render_ci("infiniband"))
+    assert "NCCL_IB_DISABLE" not in with_rdma
+    assert with_rdma["NCCL_IB_HCA"] == "mlx5_0,mlx5_1,mlx5_4,mlx5_5"
+    assert (with_rdma["NCCL_SOCKET_IFNAME"], with_rdma["GLOO_SOCKET_IFNAME"]) == ("eth0", "eth0")
+    assert with_rdma["NCCL_CROSS_NIC"] == "0"
+
+
+def test_the_job_check_runs_before_anything_else_and_needs_nothing_of_the_release():
+    job = render_ci("one-gpu").one("Job", "-check")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    spec = job["spec"]["template"]["spec"]
+    assert "serviceAccountName" not in spec
+    assert [volume for volume in spec["volumes"] if "configMap" in volume] == []
+    assert not json.dumps(spec).count('nvidia.com/gpu": "')
+
+
+def test_the_notes_warn_of_what_was_left_open_and_only_then():
+    open_ended = render(job_values(JOB, networkPolicy={"enabled": False})).notes
+    for words in (
+        "storage.checkpoints names no volume",
+        "saves no checkpoints",
+        "every pod of the cluster can run code",
+    ):
+        assert words in open_ended
+    assert "Left open" not in render_ci("cpu-smoke").notes
+    assert "it is a new one" in render(job_values(JOB), upgrade=True).notes
