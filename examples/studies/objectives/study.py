@@ -55,10 +55,10 @@ STUDY = Study(
     command="pretrain",
     arms=[
         objective("ce"),
+        objective("e2e_tv", COLD),
+        objective("tv", COLD),
         objective("kl"),
         objective("reverse_kl"),
-        objective("tv", COLD),
-        objective("e2e_tv", COLD),
         objective("nla"),
         objective("lk_hybrid"),
     ],
