@@ -7,7 +7,7 @@ from openrlhf_mtp import metrics
 from openrlhf_mtp.agreement import gap_limit, is_walked, parted_steps
 from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.analysis.regression import mean_of
-from openrlhf_mtp.analysis.table import Table, signed, with_interval
+from openrlhf_mtp.analysis.table import Table, ranges, signed, with_interval
 
 Groups = Sequence[Group]
 
@@ -24,9 +24,8 @@ def agreement_table(groups: Groups) -> Table | None:
                 assert mean is not None, "there are gaps, and they are finite"
                 promise = "walked" if is_walked(measured[-1]) else "rough"
                 limit = f"{gap_limit(measured[-1]):.3f}"
-                steps = parted_steps(measured)
-                parted = ", ".join(map(str, steps[:10])) + (" …" if len(steps) > 10 else "")
-                rows.append([run.name, promise, signed(mean.value), signed(largest), limit, parted or "none"])
+                parted = ranges(parted_steps(measured)) or "none"
+                rows.append([run.name, promise, signed(mean.value), signed(largest), limit, parted])
     header = ["run", "promise", "mean gap", "largest gap", "limit", "steps worth a warning"]
     note = (
         "Gap: promised minus measured share of drafted tokens that are accepted. A walked promise is conditioned as "

@@ -10,7 +10,6 @@ import pytest
 from openrlhf_mtp.analysis.figures import FIGURES
 from openrlhf_mtp.analysis.groups import GroupBy
 from openrlhf_mtp.analysis.report import write_report
-from openrlhf_mtp.analysis.table import number
 from openrlhf_mtp.records import write_records
 from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter
 
@@ -110,7 +109,7 @@ def test_seeds_of_one_job_are_one_column_with_an_interval(make_run, tmp_path):
     text = text_of(write_report(runs, tmp_path / "out"))
     assert "<th>ce (3 runs)</th><th>tv</th>" in text
     assert "<td>3 (1, 2, 3)</td><td>1 (1)</td>" in text
-    assert "<td>0.5 ± 0.25 → 0.5 ± 0.25</td><td>0.5 → 0.5</td>" in text
+    assert "<td>0.50 ± 0.25 → 0.50 ± 0.25</td><td>0.5 → 0.5</td>" in text
     apart = text_of(write_report(runs, tmp_path / "out", GroupBy.NONE))
     assert "<th>ce-seed1</th><th>ce-seed2</th><th>ce-seed3</th><th>tv</th>" in apart
 
@@ -198,11 +197,3 @@ def test_no_run_and_a_folder_without_a_run_are_refused(tmp_path):
         write_report([], tmp_path)
     with pytest.raises(RunFolderError, match="holds neither"):
         write_report([tmp_path], tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0.5, "0.5"), (3.14159, "3.14"), (12, "12"), (1_600_000.0, "1 600 000"), (1234.5, "1 234")],
-)
-def test_numbers_are_short_and_never_exponents(value, shown):
-    assert number(value) == shown

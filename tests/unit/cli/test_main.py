@@ -144,3 +144,9 @@ def test_check_imports_no_engine(project_root):
         [sys.executable, "-c", program], cwd=project_root, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "ENGINES"
+
+
+def test_an_unknown_way_of_grouping_runs_names_those_there_are(run, tmp_path):
+    code, _, err = run("report", str(tmp_path), "--group", "colour")
+    assert code == cli.USER_ERROR
+    assert "--group: got 'colour', expected one of seed, folder, none" in err
