@@ -90,7 +90,8 @@ def warning(row: Row) -> str:
     fault = (
         "the engines do not draft with what the trainer holds: look at sync/* and draft_sample_method, not at the head"
         if gap > 0
-        else "the trainer measures something else than what is drafted: look at the temperature and the head's folder"
+        else "the trainer measures something else than what is drafted: look at the temperature, and whether samples "
+        "that were drafted are filtered out before training"
     )
     return (
         f"trainer and engines disagree on acceptance: the head promises that {measured + gap:.1%} of drafted tokens "

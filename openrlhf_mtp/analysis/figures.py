@@ -72,7 +72,7 @@ FIGURES: dict[str, FigureSpec] = {
         "Where sampling beats greedy drafting",
         "Acceptance of a sampled draft minus that of a greedy one of the same head at the same position. Above 0, "
         "rejection sampling is worth it; dotted, the entropy above which it is at depth 1.",
-        (ROLLOUT_RECORDS + " with greedy acceptance",),
+        (metrics.depth_metric(metrics.MTP_ALPHA_GREEDY, 1), ROLLOUT_RECORDS + " with greedy acceptance"),
         plots_entropy.sampling_gain,
         tables_entropy.gain_table,
     ),

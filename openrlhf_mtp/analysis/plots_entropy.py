@@ -6,11 +6,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from openrlhf_mtp import metrics
 from openrlhf_mtp.analysis import style
 from openrlhf_mtp.analysis.drawing import Groups, colour, depth_colour
 from openrlhf_mtp.analysis.drift import Drift
 from openrlhf_mtp.analysis.entropy import DRAFTS, Bin, Draft, Positions, binned, compare, positions
-from openrlhf_mtp.analysis.groups import Group
+from openrlhf_mtp.analysis.groups import Group, together
 from openrlhf_mtp.analysis.regression import fit_line
 from openrlhf_mtp.analysis.tables_entropy import drift_of, drift_series
 
@@ -73,40 +74,58 @@ def _points(axes: Axes, bins: list[Bin], shade: str, name: str, marker: str, *, 
 
 
 def sampling_gain(groups: Groups) -> Figure | None:
-    """Acceptance of a sampled draft minus that of a greedy one, by entropy; dotted where sampling begins to win."""
+    """Acceptance of a sampled draft minus that of a greedy one: by entropy, a panel a split, and over steps."""
     splits = [
         one
         for one in _splits(groups)
         if any(compare(positions(group.recorded(held_out=one[0]), 1)) for group in groups)
     ]
-    if not splits:
+    logged = any(group.has(metrics.depth_metric(metrics.MTP_ALPHA_GREEDY, 1)) for group in groups)
+    if not splits and not logged:
         return None
-    figure, axes = style.panels(len(splits))
-    for panel, (held_out, title) in zip(axes, splits, strict=True):
+    figure, axes = style.panels(len(splits) + logged)
+    for panel, (held_out, title) in zip(axes, splits, strict=False):
         for number, group in enumerate(groups):
-            recorded = group.recorded(held_out=held_out)
-            depths = max((one.depths for one in recorded), default=0) if len(groups) == 1 else 1
-            for j in range(1, depths + 1):
-                compared = compare(positions(recorded, j))
-                if compared is None:
-                    continue
-                shade, name = (
-                    (depth_colour(j), f"depth {j}") if len(groups) == 1 else (colour(number), group.label)
-                )
-                _points(panel, compared.bins, shade, name, "o")
-                panel.plot(
-                    [one.entropy for one in compared.bins],
-                    [one.acceptance.value for one in compared.bins],
-                    color=shade,
-                    linewidth=1.0,
-                )
-                if compared.crossing is not None and j == 1:
-                    panel.axvline(compared.crossing, color=shade, linewidth=0.9, linestyle=":")
+            _gain_by_entropy(panel, group, number, held_out=held_out, alone=len(groups) == 1)
+        style.label(panel, f"Sampled minus greedy, {title}", "acceptance gained", ENTROPY_AXIS)
+    if logged:
+        for number, group in enumerate(groups):
+            _gain_over_steps(axes[-1], group, number, alone=len(groups) == 1)
+        style.label(axes[-1], "Sampled minus greedy, mean of a step", "acceptance gained")
+    for panel in axes:
         style.zero(panel)
-        depth = "" if len(groups) == 1 else " at depth 1"
-        style.label(panel, f"Sampled minus greedy{depth}, {title}", "acceptance gained", ENTROPY_AXIS)
         style.legend(panel)
     return figure
+
+
+def _gain_by_entropy(axes: Axes, group: Group, number: int, *, held_out: bool, alone: bool) -> None:
+    recorded = group.recorded(held_out=held_out)
+    for j in range(1, (max((one.depths for one in recorded), default=0) if alone else 1) + 1):
+        compared = compare(positions(recorded, j))
+        if compared is None:
+            continue
+        shade, name = (
+            (depth_colour(j), f"depth {j}") if alone else (colour(number), f"{group.label}, depth 1")
+        )
+        _points(axes, compared.bins, shade, name, "o")
+        gained = [(one.entropy, one.acceptance.value) for one in compared.bins]
+        axes.plot(*np.array(gained).reshape(-1, 2).T, color=shade, linewidth=1.0)
+        if compared.crossing is not None and j == 1:
+            axes.axvline(compared.crossing, color=shade, linewidth=0.9, linestyle=":")
+
+
+def _gain_over_steps(axes: Axes, group: Group, number: int, *, alone: bool) -> None:
+    depths = group.depths(metrics.MTP_ALPHA_GREEDY)
+    for j in range(1, depths + 1) if alone else range(1, min(depths, 1) + 1):
+        bands = [
+            group.band(metrics.depth_metric(base, j))
+            for base in (metrics.MTP_ALPHA, metrics.MTP_ALPHA_GREEDY)
+        ]
+        steps, sampled, greedy = together([(band.steps, band.mean) for band in bands])
+        shade, name = (
+            (depth_colour(j), f"depth {j}") if alone else (colour(number), f"{group.label}, depth 1")
+        )
+        style.line(axes, list(steps), list(sampled - greedy), shade, name)
 
 
 def drift(groups: Groups) -> Figure | None:
