@@ -99,7 +99,7 @@ def test_the_entropy_read_off_is_that_of_the_moves_drawn():
 def test_the_default_dial_is_what_the_studies_need():
     assert 0.3 < branching_entropy(Dial()) < 1.5
     assert Dial().response_tokens >= 64
-    starts = {walk(Problem(47, 3), Dial(), random.Random(seed)).text[:12] for seed in range(50)}
+    starts = {walk(Problem(47, 3), Dial(), random.Random(seed)).text[:18] for seed in range(50)}
     assert len(starts) > 40, "several valid continuations"
 
 
@@ -211,6 +211,53 @@ def test_a_finished_run_is_skipped_until_its_job_changes(tmp_path, monkeypatch):
     assert not runs.finished(OBJECTIVES, Arm("kl", {}), place)
 
 
+class Commands:
+    """Stands in for `subprocess` in the harness: keeps the commands, all of which succeed."""
+
+    STDOUT = None
+
+    def __init__(self):
+        self.commands = []
+        self.returncode = 0
+
+    def run(self, command, **_):
+        self.commands.append(list(command))
+        return self
+
+
+def test_a_cut_run_goes_on_from_its_checkpoint_and_one_without_starts_anew(tmp_path, monkeypatch):
+    commands = Commands()
+    monkeypatch.setattr(runs, "subprocess", commands)
+    arm, place = DRIFT.arms[0], Place("pre_rl_only", 1, tmp_path / "drift" / "pre_rl_only" / "seed_1", False)
+    place.folder.mkdir(parents=True)
+    (place.folder / "metrics.jsonl").write_text("{}")
+    (place.folder / "rest").touch()
+    runs.run_one(DRIFT, arm, place, tmp_path)
+    assert commands.commands[-1][-1] == "--overwrite"
+    assert not (place.folder / "rest").exists()
+    (place.folder / "checkpoints" / "_actor").mkdir(parents=True)
+    for name in ("metrics.jsonl", "checkpoints/_actor/latest", "rest"):
+        (place.folder / name).touch()
+    runs.run_one(DRIFT, arm, place, tmp_path)
+    assert commands.commands[-1][-1] == "--resume"
+    assert (place.folder / "rest").exists()
+    head = tmp_path / "objectives" / "e2e_tv" / "seed_1" / "head"
+    assert f"mtp.head={head}" in commands.commands[-1]
+    assert runs.finished(DRIFT, arm, place)
+
+
+def test_the_arms_of_a_seed_share_its_responses(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "subprocess", Commands())
+    for seed in (1, 2):
+        place = Place("kl", seed, tmp_path / "objectives" / "kl" / f"seed_{seed}", False)
+        finish(OBJECTIVES, place)
+        (place.folder / "responses").mkdir()
+        (place.folder / "responses" / "shard-00000.jsonl").write_text(str(seed))
+    tv = Place("tv", 2, tmp_path / "objectives" / "tv" / "seed_2", False)
+    runs.run_one(OBJECTIVES, next(arm for arm in OBJECTIVES.arms if arm.name == "tv"), tv, tmp_path)
+    assert (tv.folder / "responses" / "shard-00000.jsonl").read_text() == "2"
+
+
 def test_a_failed_run_is_named_after_the_others_ran(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(
@@ -235,4 +282,4 @@ def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
     assert [each["mean"] for each in result["contrasts"] if each["name"] == "sampled/mean"] == [0.0]
     text = results.table(study, result)
     assert "| ce | 0.200 (0.100 to 0.300) |" in text
-    assert "Not run to their end: kl," in text
+    assert "Not run to their end: tv, kl," in text

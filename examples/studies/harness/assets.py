@@ -8,6 +8,7 @@ RUNS/equipped/seed_S   the policy with a fresh head, whose random part has seed 
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def equipped(runs: Path, seed: int) -> Path:
     return runs / "equipped" / f"seed_{seed}"
 
 
-def _make(folder: Path, make) -> None:
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
     if folder.exists():
         return
     partial = folder.with_name(f".{folder.name}.partial")

@@ -1,6 +1,6 @@
 """What the two studies with RL measure, from the rows of their runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -49,7 +49,7 @@ def measure(place: Place) -> Values:
     return values
 
 
-def _series(metric: str):
+def _series(metric: str) -> Callable[[Place], plots.Series]:
     return partial(plots.series, metric=metric)
 
 
