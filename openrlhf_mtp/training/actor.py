@@ -1,7 +1,8 @@
 """OpenRLHF's `Actor` with one addition: an observer may read what a forward pass computes.
 
 The head is trained on the hidden states and the logits of the policy's own forward pass. The states are taken at the
-input of the output head (after the final norm), so no model code is touched and nothing is computed twice.
+input of the output head (after the final norm) or, for heads that read them there, at the input of that norm, so no
+model code is touched and nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Observation:
     """What a forward pass of the policy computed, attached to its graph.
 
     Attributes:
-        hidden: last hidden states after the final norm [B, T, H], padding positions undefined.
+        hidden: last hidden states [B, T, H] as the head reads them, padding positions undefined.
         logits: divided by the rollout's temperature, float32 [B, T, V], or [1, P, V] for a packed batch of P tokens.
         packed_position: where each position of the flattened batch lies in a packed one [B * T]; None if not packed.
         log_probs: of the action tokens [B, T - 1].
@@ -45,11 +46,16 @@ class MTPActor(Actor):
         super().__init__(*args, **kwargs)
         self._observer: Observer | None = None
         self._hidden: Tensor | None = None
-        self.trunk().output_head.register_forward_pre_hook(self._keep_hidden)
+        self._hook = self.trunk().output_head.register_forward_pre_hook(self._keep_hidden)
 
     def trunk(self) -> Trunk:
         """Embedding and output head of the policy, whatever it is wrapped in."""
         return Trunk.of(self.model)
+
+    def read_unnormed(self) -> None:
+        """From now on take hidden states before the final norm, for a head with `wiring.reads_unnormed`."""
+        self._hook.remove()
+        self._hook = self.trunk().final_norm.register_forward_pre_hook(self._keep_hidden)
 
     def _keep_hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if self._observer is not None:
@@ -69,15 +75,18 @@ class MTPActor(Actor):
             self._observer = None
             self._hidden = None
 
-    def hidden_states(self, sequences: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states [B, T, H] after the final norm, without logits, for right- or left-padded batches."""
+    def hidden_states(self, sequences: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Last hidden states [B, T, H] without logits, for right- or left-padded batches: as the head reads them, and
+        after the final norm, which is the same unless the head reads them before it."""
         positions = attention_mask.long().cumsum(-1) - 1
         positions.masked_fill_(attention_mask == 0, 1)
         body = unwrapped(self.model).base_model
-        states: Tensor = body(
-            sequences, attention_mask=attention_mask, position_ids=positions
-        ).last_hidden_state
-        return states
+        with self.observed(lambda _: None):
+            normed: Tensor = body(
+                sequences, attention_mask=attention_mask, position_ids=positions
+            ).last_hidden_state
+            read = normed if self._hidden is None else self._hidden
+        return read, normed
 
     def forward(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
         """OpenRLHF's forward pass; see `openrlhf.models.Actor.forward`."""

@@ -24,8 +24,8 @@ class HeadBatch:
         sequences: token ids [B, T].
         attention_mask: 1 for tokens, 0 for padding on either side [B, T].
         action_mask: true where the token at that position was sampled by the policy [B, T].
-        hidden: the policy's last hidden states after the final norm [B, T, H].
-        targets: the policy's logits, when its forward pass computed them; unset projects the hidden states.
+        hidden: the policy's last hidden states [B, T, H] as the head reads them: after the final norm, or before it.
+        targets: the policy's logits; unset projects the hidden states, which must then be those after the norm.
         row_weight: how much each sample weighs in the head's loss [B], 1 on average; unset is 1.
     """
 

@@ -48,6 +48,8 @@ def build_head_trainer(strategy: Any, actor: MTPActor, mtp: MTPSettings) -> Head
         head = load_head(
             head_folder(strategy.args, mtp), trunk.config, dtype=dtype, device=torch.cuda.current_device()
         )
+    if head.config.wiring.reads_unnormed:
+        actor.read_unnormed()
     return HeadTrainer(
         engine=None if mtp.regime == "frozen" else build_head_engine(head, strategy, mtp.optim),
         head=head,

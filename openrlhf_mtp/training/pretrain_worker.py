@@ -18,6 +18,7 @@ from openrlhf.trainer.ray.launcher import BaseModelActor
 
 from openrlhf_mtp.config.mtp import MTPSettings, ObjectiveSettings, PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
+from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.metrics import (
     MTP_ALPHA,
     MTP_ALPHA_GREEDY,
@@ -65,6 +66,8 @@ class HeadPretrainWorker(BaseModelActor):
         trunk = self.actor.trunk()
         dtype = trunk.output_head.weight.dtype
         head = load_head(folder, trunk.config, dtype=dtype, device=self.device)
+        if head.config.wiring.reads_unnormed:
+            self.actor.read_unnormed()
         return HeadTrainer(
             engine=build_head_engine(head, self.strategy, self.settings.optim),
             head=head,
@@ -123,8 +126,12 @@ class HeadPretrainWorker(BaseModelActor):
         sequences = batch.sequences.to(self.device)
         attention_mask = batch.attention_mask.to(self.device)
         with torch.no_grad():
-            hidden = self.actor.hidden_states(sequences, attention_mask)
-        return HeadBatch(sequences, attention_mask, batch.action_mask.to(self.device), hidden)
+            hidden, normed = self.actor.hidden_states(sequences, attention_mask)
+        trunk = self.trainer.trunk
+        targets = from_hidden(
+            normed, trunk.output_head.weight, self.trainer.temperature, trunk.config.vocab_size
+        )
+        return HeadBatch(sequences, attention_mask, batch.action_mask.to(self.device), hidden, targets)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

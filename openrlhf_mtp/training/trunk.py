@@ -11,30 +11,36 @@ from torch import Tensor, nn
 
 
 def unwrapped(model: Any) -> nn.Module:
-    """The Hugging Face model inside a DeepSpeed engine, or the model itself."""
+    """The Hugging Face model inside a DeepSpeed engine and inside peft's wrapper of adapters, or the model itself."""
+    from peft import PeftModel
+
     inner: nn.Module = getattr(model, "module", model)
-    return inner
+    return inner.get_base_model() if isinstance(inner, PeftModel) else inner
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The two matrices that the head shares with the policy.
+    """The two matrices that the head shares with the policy, and where its hidden states come from.
 
     Attributes:
         embedding: token embedding, weight [V, H].
         output_head: projection to logits, weight [V, H]; the same tensor when the embeddings are tied.
+        final_norm: what the last hidden states go through before the output head.
         config: the model's Hugging Face configuration.
     """
 
     embedding: nn.Module
     output_head: nn.Module
+    final_norm: nn.Module
     config: Any
 
     @classmethod
     def of(cls, model: Any) -> Trunk:
-        """Look the two modules up through Hugging Face's accessors."""
-        inner = unwrapped(model)
-        return cls(inner.get_input_embeddings(), inner.get_output_embeddings(), inner.config)
+        """Look the modules up through Hugging Face's accessors."""
+        inner: Any = unwrapped(model)
+        return cls(
+            inner.get_input_embeddings(), inner.get_output_embeddings(), inner.base_model.norm, inner.config
+        )
 
     @contextmanager
     def weights(self, *, sharded: bool) -> Iterator[tuple[Tensor, Tensor]]:

@@ -34,7 +34,17 @@ def test_both_matrices_are_found_bare_and_inside_an_engine(model):
         trunk = Trunk.of(wrapped)
         assert trunk.embedding is model.model.embed_tokens
         assert trunk.output_head is model.lm_head
+        assert trunk.final_norm is model.model.norm
         assert trunk.config is model.config
+
+
+def test_both_matrices_are_found_behind_adapters(model):
+    from peft import LoraConfig, get_peft_model
+
+    trunk = Trunk.of(Wrapped(get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))))
+    assert trunk.embedding is model.model.embed_tokens
+    assert trunk.output_head is model.lm_head
+    assert trunk.final_norm is model.model.norm
 
 
 def test_the_weights_are_the_policys_own(model):
