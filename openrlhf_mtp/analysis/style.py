@@ -53,7 +53,7 @@ def line(
     axes: Axes, steps: Sequence[float], values: Sequence[float], colour: str, name: str, dash: str = "-"
 ) -> None:
     """One series. Steps whose value is not finite leave a gap and a cross at the bottom of the panel."""
-    marker = "o" if len(steps) <= FEW_POINTS else ""
+    marker = "o" if len(steps) <= FEW_POINTS and dash != ":" else ""
     shown = [value if math.isfinite(value) else math.nan for value in values]
     axes.plot(steps, shown, dash, color=colour, marker=marker, markersize=2.8, linewidth=1.5, label=name)
     broken = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
