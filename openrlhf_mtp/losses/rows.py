@@ -55,18 +55,15 @@ class Peaks(NamedTuple):
 
     Attributes:
         max_q, sum_q: largest draft logit, and sum of exp(logit - max_q) [R].
-        max_p, sum_p: the same of every target [M].
-        draft_at_token, target_at_token: the token's logits [R]; 0 when another part holds the token.
-        target_at_mode: the target's logit where the draft's is largest [R].
+        mode: column of the largest draft logit [R].
+        max_p, sum_p: as max_q and sum_q, of every target [M].
     """
 
     max_q: Tensor
     sum_q: Tensor
+    mode: Tensor
     max_p: Tensor
     sum_p: Tensor
-    draft_at_token: Tensor
-    target_at_token: Tensor
-    target_at_mode: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,6 +115,13 @@ def _kernels(logits: Tensor) -> ModuleType:
     return rows_torch
 
 
+def _at(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """logits[row, column] in full precision, 0 where the column lies outside (in another rank's part)."""
+    inside = (columns >= 0) & (columns < logits.shape[1])
+    picked = logits[rows, columns.where(inside, 0)].to(torch.promote_types(logits.dtype, torch.float32))
+    return picked.where(inside, 0.0)
+
+
 def row_statistics(
     draft_logits: Tensor, target_logits: Tensor, target_row: Tensor, tokens: Tensor, shard: Shard = WHOLE
 ) -> RowScalars:
@@ -131,16 +135,16 @@ def row_statistics(
         shard: this rank's part of the vocabulary.
     """
     kernels, local = _kernels(draft_logits), tokens - shard.start
-    peaks = kernels.peaks(draft_logits, target_logits, target_row, local)
+    peaks: Peaks = kernels.peaks(draft_logits, target_logits)
     max_q, max_p = peaks.max_q.clone(), peaks.max_p.clone()
     shard.reduce(max_q, dist.ReduceOp.MAX)
     shard.reduce(max_p, dist.ReduceOp.MAX)
     # a part whose own maximum is not the whole's did not hold the draft's mode
-    at_mode = peaks.target_at_mode.masked_fill(peaks.max_q < max_q, float("-inf"))
+    at_mode = _at(target_logits, target_row, peaks.mode).masked_fill(peaks.max_q < max_q, float("-inf"))
     shard.reduce(at_mode, dist.ReduceOp.MAX)
-    sums = torch.stack(
-        [peaks.sum_q * (peaks.max_q - max_q).exp(), peaks.draft_at_token, peaks.target_at_token]
-    )
+    every = torch.arange(len(draft_logits), device=draft_logits.device)
+    at_token = [_at(draft_logits, every, local), _at(target_logits, target_row, local)]
+    sums = torch.stack([peaks.sum_q * (peaks.max_q - max_q).exp(), *at_token])
     shard.reduce(sums, dist.ReduceOp.SUM)
     sum_p = shard.reduce(peaks.sum_p * (peaks.max_p - max_p).exp(), dist.ReduceOp.SUM)
     lse_q, lse_p = max_q + sums[0].log(), (max_p + sum_p.log())[target_row]
