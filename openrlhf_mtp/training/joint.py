@@ -176,6 +176,8 @@ class JointTerm:
 
     def _keep_terms(self, sums: Tensor) -> None:
         alignment, magnitude, tokens = sums.cpu()
+        if not tokens.any():
+            return  # nothing has moved yet, so nothing was measured
         row = {}
         for j in range(1, self.trainer.depths + 1):
             count = max(1.0, float(tokens[j - 1]))

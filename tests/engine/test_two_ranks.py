@@ -69,11 +69,12 @@ def float32_update(folder: Path, out: Path, responses: Path, micro_batch: int) -
     from openrlhf.utils import get_strategy
     from transformers import AutoModelForCausalLM
 
-    from openrlhf_mtp.config.mtp import HeadOptim
+    from openrlhf_mtp.config.mtp import HeadOptim, ObjectiveSettings
     from openrlhf_mtp.heads.checkpoint import load_head
     from openrlhf_mtp.training.batches import collate
+    from openrlhf_mtp.training.chain import HeadBatch
     from openrlhf_mtp.training.head_engine import build_head_engine
-    from openrlhf_mtp.training.head_trainer import HeadBatch, HeadTrainer, Schedule
+    from openrlhf_mtp.training.head_trainer import HeadTrainer
     from openrlhf_mtp.training.responses import read_responses
     from openrlhf_mtp.training.trunk import Trunk
 
@@ -88,7 +89,7 @@ def float32_update(folder: Path, out: Path, responses: Path, micro_batch: int) -
         head=head,
         trunk=Trunk.of(policy),
         depths=3,
-        schedule=Schedule("e2e_tv", 1),
+        objective=ObjectiveSettings(objective="e2e_tv", kl_warmup_steps=1),
         temperature=1.0,
     )
     before = runs.head_masters(trainer)

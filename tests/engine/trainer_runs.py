@@ -72,7 +72,8 @@ def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any)
     } | {name.replace("__", "."): value for name, value in flags.items()}
     argv = ["--train.full_determinism_enable"]
     for name, value in chosen.items():
-        argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        argv += [f"--{name}", *map(str, values)]
     args: Any = parse(argv)
     args.mtp = None if mtp is None else MTPSettings.model_validate(mtp)
     args.run = RunContext(run_folder=str(out), monitor_factory=_no_engines)
@@ -160,6 +161,7 @@ def rollout(actor: Any, seed: int) -> Iterator[Any]:
             attention_mask=attention_mask,
             action_mask=action_mask,
             action_log_probs=log_probs,
+            base_action_log_probs=log_probs - 0.1,
             rollout_log_probs=log_probs.clone(),
             advantages=advantage * action_mask,
             rewards=advantage[0],

@@ -1,0 +1,286 @@
+"""The MTP term in the loss that is back-propagated: there, and rightly weighted, whatever else is switched on.
+
+OpenRLHF's own training step runs on made-up rollouts; the backward it asks for is intercepted. What was added to its
+loss is compared with the formula, written down here a second time with full logits and loops over samples: its value,
+and its gradient at the three places where it enters the policy: hidden states, embedding and output head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.engine import trainer_runs as runs
+from tests.processes import on_ranks
+
+DEPTHS = 3
+JOINT = {"regime": "joint_policy", "depths": DEPTHS, "coefficient": {"value": 0.7}}
+OCC = {"regime": "joint_policy", "depths": DEPTHS, "coefficient": {"kind": "occ"}}
+MOVING = {"actor__max_norm": 1.0, "actor__adam__lr": 3e-3}
+"""Large steps, so that log-probs have moved by the second update."""
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "policy loss": (JOINT, {}),
+    "cross-entropy": (JOINT | {"regime": "joint_ce"}, {}),
+    "occ": (OCC, {}),
+    "occ, entropy bonus": (OCC, {"actor__entropy_coef": 0.01}),
+    "occ, KL loss": (OCC, {"algo__kl__use_loss": True, "algo__kl__init_coef": 0.1}),
+    "occ, dual clip": (OCC, {"actor__dual_clip": 3.0}),
+    "occ, importance sampling": (
+        OCC,
+        {
+            "algo__advantage__is_correction_level": "token",
+            "algo__advantage__is_correction_threshold": [0.5, 5.0],
+        },
+    ),
+    "occ, GSPO": (OCC, {"actor__policy_loss_type": "gspo"}),
+    "occ, dynamic batches": (OCC, {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": 96}),
+    "occ, one micro-batch a step": (OCC, {"train__micro_batch_size": 8}),
+    "occ, half of the anchors": (OCC | {"anchor_fraction": 0.5}, {}),
+    "occ, released code": (
+        {**OCC, "coefficient": {"kind": "occ", "occ_variant": "released_code"}},
+        {"train__micro_batch_size": 8},
+    ),
+}
+
+
+@dataclass
+class Seen:
+    """One micro-batch's term, as it was back-propagated and as the formula has it.
+
+    Attributes:
+        term, reference: values.
+        gradient_gap: largest difference of the gradients for hidden states, embedding and output head.
+        gradient_size: largest entry of each of the reference's.
+        coefficient: by depth.
+    """
+
+    term: float
+    reference: float
+    gradient_gap: float
+    gradient_size: list[float]
+    coefficient: list[float]
+
+
+@dataclass
+class Outcome:
+    """What a case did, micro-batch by micro-batch, and its metrics by rollout batch."""
+
+    seen: list[Seen] = field(default_factory=list)
+    status: list[dict[str, float]] = field(default_factory=list)
+
+
+def reference_log_probs(
+    own: Any, experience: Any, entries: tuple[Any, Any, Any], share: set[tuple[int, int]] | None
+) -> tuple[Any, Any]:
+    """log q^j(x_t) in column t - 1 and where it exists, [k, B, T - 1] each, by the definition of the masks."""
+    import torch
+
+    head, (hidden, table, weight) = own.trainer.head, entries
+    tokens, attention = experience.sequences, experience.attention_mask.long()
+    batch, length = tokens.shape
+    positions = (attention.cumsum(-1) - 1).clamp(min=0)
+    ahead = [torch.nn.functional.embedding(tokens.roll(-j, 1), table) for j in range(1, DEPTHS + 1)]
+    fixed = {name: p.detach() for name, p in head.named_parameters()}
+    states = torch.func.functional_call(head, fixed, (hidden, ahead, positions, attention, DEPTHS))
+    action = torch.nn.functional.pad(experience.action_mask.bool(), (1, 0))
+    values = hidden.new_zeros(DEPTHS, batch, length - 1)
+    mask = torch.zeros(DEPTHS, batch, length - 1, dtype=torch.bool)
+    for j in range(1, DEPTHS + 1):
+        log_q = (states[j - 1] @ weight.T / own.trainer.temperature).log_softmax(-1)
+        for b in range(batch):
+            for i in range(length - j - 1):
+                if action[b, i + 1 : i + j + 2].all() and (share is None or (b, i) in share):
+                    mask[j - 1, b, i + j] = True
+                    values[j - 1, b, i + j] = log_q[b, i, tokens[b, i + j + 1]]
+    return values, mask
+
+
+def policy_loss(args: Any, values: Any, mask: Any, rollout: Any, info: dict[str, Any]) -> Any:
+    """OpenRLHF's documented policy losses, from their papers' formulas."""
+    import torch
+
+    old, advantages, engine = rollout
+    ratio = (values - old).clamp(-20, 20).exp()
+    if args.actor.policy_loss_type == "gspo":
+        mean = ((values - old) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+        ratio = mean.exp()[:, None] * mask
+    low, high = args.actor.eps_clip_low_high
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+    if args.actor.dual_clip is not None:
+        floored = torch.maximum(surrogate, args.actor.dual_clip * advantages)
+        surrogate = torch.where(advantages < 0, floored, surrogate)
+    loss = -surrogate
+    if args.algo.advantage.is_correction_level == "token":
+        weight = (old - engine).exp()
+        low, high = args.algo.advantage.is_correction_threshold
+        loss = loss * torch.where((weight >= low) & (weight <= high), weight, 0.0)
+    if args.actor.policy_loss_type == "gspo":
+        each = (loss * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+        return each.sum() / info["global_batch_size"]
+    return (loss * mask).sum() / info["batch_num_tokens"]
+
+
+@contextmanager
+def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
+    """Compare every micro-batch's term with the formula, just before its backward."""
+    import torch
+    from openrlhf.utils.deepspeed import DeepspeedStrategy
+
+    from openrlhf_mtp.training.policy_step import PolicyStep, rollout_of
+    from openrlhf_mtp.training.trunk import Trunk
+    from openrlhf_mtp.upstream.extra_loss import added_to_backward
+
+    backward, observe, weights = DeepspeedStrategy.backward, PolicyStep.observe, Trunk.weights
+    latest: dict[str, Any] = {}
+
+    @contextmanager
+    def aliased(trunk: Trunk, *, sharded: bool) -> Iterator[Any]:
+        """Views of the two matrices: a gradient asked for at a view stops there, before DeepSpeed's hooks."""
+        with weights(trunk, sharded=sharded) as matrices:
+            latest["matrices"] = tuple(matrix.view_as(matrix) for matrix in matrices)
+            yield latest["matrices"]
+
+    def observing(own: PolicyStep, experience: Any, info: Any, seen: Any) -> None:
+        observe(own, experience, info, seen)
+        latest.update(own=own, experience=experience, info=info, seen=seen)
+
+    def comparing(strategy: Any, loss: Any, *args: Any, **kwargs: Any) -> None:
+        own, experience, info = latest["own"], latest["experience"], latest["info"]
+        mtp, joint = own.joint.mtp, own.joint
+        anchors = own.trainer._last.anchors
+        share = None
+        if mtp.anchor_fraction < 1.0:
+            flat, length = anchors.index.tolist(), experience.sequences.shape[1]
+            share = {divmod(n, length) for n in flat}
+        entries = (latest["seen"].hidden, *latest["matrices"])
+        values, mask = reference_log_probs(own, experience, entries, share)
+        coefficient = (joint.coefficient if joint.is_tracked else joint.tracker.fixed()).tolist()
+        rollout = rollout_of(experience)
+        reference = values.new_zeros(())
+        for j, factor in enumerate(coefficient):
+            if mtp.regime == "joint_ce":
+                each = -(values[j] * mask[j]).sum() / info["batch_num_tokens"]
+            elif joint.is_released_code:
+                scaled = rollout._replace(advantages=rollout.advantages * factor)
+                each, factor = (
+                    policy_loss(strategy.args, values[j], mask[j], scaled, info),
+                    DEPTHS * (factor != 0),
+                )
+            else:
+                each = policy_loss(strategy.args, values[j], mask[j], rollout, info)
+            inside_mean = strategy.args.actor.policy_loss_type != "gspo"
+            reference = reference + factor / DEPTHS * each / (mtp.anchor_fraction if inside_mean else 1.0)
+        term = latest["term"] if latest["term"] is not None else reference * 0.0
+        added = float((loss - latest["plain"]).detach())
+        got = torch.autograd.grad(term, entries, retain_graph=True)
+        wanted = torch.autograd.grad(reference, entries, retain_graph=True)
+        gap = max(float((g - w).abs().max()) for g, w in zip(got, wanted, strict=True))
+        size = [float(w.abs().max()) for w in wanted]
+        outcome.seen.append(Seen(added, float(reference), gap, size, coefficient))
+        backward(strategy, loss, *args, **kwargs)
+
+    @contextmanager
+    def remembering(strategy: Any, term: Any) -> Iterator[None]:
+        def kept() -> Any:
+            latest["term"] = term()
+            return latest["term"]
+
+        with added_to_backward(strategy, kept):
+            inner = strategy.backward
+
+            def outer(loss: Any, *args: Any, **kwargs: Any) -> None:
+                latest["plain"] = loss
+                inner(loss, *args, **kwargs)
+
+            strategy.backward = outer
+            yield
+
+    with (
+        mock.patch.object(DeepspeedStrategy, "backward", comparing),
+        mock.patch.object(PolicyStep, "observe", observing),
+        mock.patch.object(Trunk, "weights", aliased),
+        mock.patch("openrlhf_mtp.training.policy_trainer.added_to_backward", remembering),
+    ):
+        yield
+
+
+def float32_actor(args: Any) -> Any:
+    """OpenRLHF offers half precisions only, in which two ways of adding up could not be compared."""
+    import torch
+
+    runs.prepare()
+    args.ds.param_dtype = "fp32"
+    # dynamic batches come with packing, and packing with flash attention, which a CPU has not; padded they are as good
+    args.ds.packing_samples, args.ds.attn_implementation = False, "sdpa"
+    with mock.patch("openrlhf.utils.utils.convert_to_torch_dtype", return_value=torch.float32):
+        return runs.build_actor(args)
+
+
+def run_all(folder: Path, out: Path, names: list[str]) -> dict[str, Outcome]:
+    """Every case from the same start, two rollout batches of two optimizer steps each."""
+    outcomes = {}
+    for name in names:
+        mtp, flags = CASES[name]
+        args = runs.arguments(folder, out / name.replace(" ", "_"), mtp, **MOVING | flags)
+        actor = float32_actor(args)
+        outcome = Outcome()
+        with intercepted(actor, outcome):
+            outcome.status = runs.train(actor, range(2), own_order=True)
+        outcomes[name] = outcome
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory) -> dict[str, Outcome]:
+    folder = runs.write_policy(tmp_path_factory.mktemp("policy"), tied=True)
+    return on_ranks(1, run_all, folder, tmp_path_factory.mktemp("out"), list(CASES))[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_term_and_its_gradient_are_the_formulas(outcomes, name):
+    seen = outcomes[name].seen
+    assert len(seen) >= 4
+    for each in seen:
+        assert each.term == pytest.approx(each.reference, rel=1e-3, abs=1e-6)
+        # float32 throughout; the two forms add up logits in another order
+        assert each.gradient_gap <= 1e-3 * max(each.gradient_size) + 1e-7
+    assert any(min(each.gradient_size) > 1e-6 for each in seen), "a term without a gradient proves nothing"
+
+
+STEPS_OF_A_BATCH = runs.PROMPTS * runs.SAMPLES_PER_PROMPT // runs.TRAIN_BATCH
+
+
+def coefficients(outcome: Outcome) -> list[list[float]]:
+    """By optimizer step; all micro-batches of a step have the same."""
+    steps = 2 * STEPS_OF_A_BATCH
+    each = len(outcome.seen) // steps
+    by_step = [outcome.seen[n * each : (n + 1) * each] for n in range(steps)]
+    assert all(micro.coefficient == step[0].coefficient for step in by_step for micro in step)
+    return [step[0].coefficient for step in by_step]
+
+
+def test_occ_is_zero_on_the_first_update_after_a_rollout_and_follows_the_policy_afterwards(outcomes):
+    first, second, third, fourth = coefficients(outcomes["occ"])
+    assert first == third == [0.0] * DEPTHS
+    assert all(value != 0.0 for value in second + fourth)
+
+
+def test_occ_does_not_depend_on_the_split_into_micro_batches(outcomes):
+    whole, split = (coefficients(outcomes[name]) for name in ("occ, one micro-batch a step", "occ"))
+    assert whole[1] == pytest.approx(split[1], rel=1e-3)
+
+
+def test_the_terms_of_occ_are_metrics(outcomes):
+    for row in outcomes["occ"].status:
+        for j in range(1, DEPTHS + 1):
+            ratio = row[f"occ/alignment/depth_{j}"] / row[f"occ/magnitude/depth_{j}"]
+            # one of the two updates has a coefficient, the other is 0
+            assert row[f"mtp/coefficient/depth_{j}"] == pytest.approx(ratio / STEPS_OF_A_BATCH, rel=1e-6)
+        assert row["mtp/joint_loss"] != 0.0

@@ -1,0 +1,43 @@
+"""Weights of samples over an optimizer step of several micro-batches."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from openrlhf_mtp import metrics
+from openrlhf_mtp.config.mtp import AdvantageSettings
+from openrlhf_mtp.training.sample_weights import SampleWeights
+
+
+def experience(*advantages, tokens=4):
+    column = torch.tensor(advantages)[:, None]
+    mask = torch.zeros(len(advantages), 6, dtype=torch.bool)
+    mask[:, -tokens:] = True
+    return SimpleNamespace(advantages=column * mask, action_mask=mask)
+
+
+def test_the_normaliser_spans_the_whole_step():
+    weights = SampleWeights(AdvantageSettings(weighting="sigmoid", temperature=0.5))
+    micro_batches = [experience(-1.0, 2.0, tokens=2), experience(0.5)]
+    weights.begin_step(micro_batches)
+    each = [weights.of(batch) for batch in micro_batches]
+    total = sum(float((w * e.action_mask.sum(1)).sum()) for w, e in zip(each, micro_batches, strict=True))
+    assert total == pytest.approx(sum(int(e.action_mask.sum()) for e in micro_batches))
+    assert each[0][1] > each[1][0] > each[0][0]
+
+
+def test_the_largest_weight_and_the_share_of_fallbacks_are_metrics():
+    weights = SampleWeights(AdvantageSettings(weighting="positive"))
+    for micro_batches in ([experience(-1.0, 1.0)], [experience(-1.0, -2.0)]):
+        weights.begin_step(micro_batches)
+        for batch in micro_batches:
+            weights.of(batch)
+    row = weights.drain()
+    assert row == {"mtp/advantage_weight_max": 2.0, "mtp/advantage_fallback": 0.5}
+    metrics.validate(row)
+    assert weights.drain() == {"mtp/advantage_weight_max": 0.0, "mtp/advantage_fallback": 0.0}
+
+
+def test_weighting_is_off_by_default():
+    assert not SampleWeights(AdvantageSettings()).is_on
