@@ -27,7 +27,7 @@ from openrlhf_mtp.metrics import (
     depth_metric,
 )
 
-WALKED_LIMIT, ROUGH_LIMIT = 0.015, 0.15
+WALKED_LIMIT, ROUGH_LIMIT = 0.02, 0.15
 """Largest gap that is let pass, beside the noise, for a promise of each kind."""
 WINDOW, FEWEST = 5, 3
 """The gap is judged over the last five steps, three at least: one step alone may be chance."""
