@@ -42,7 +42,7 @@ def generate_responses(
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    placements = Placements(PLACEMENT_TIMEOUT_S)
+    placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)
     engines = _engines(args, mtp, placements)
     # with n > 1, any other kind of output leaves out the samples that ended before the last one
     parameters = SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
@@ -82,7 +82,7 @@ def _engines(args: Any, mtp: MTPSettings, placements: Placements) -> list[Any]:
     from openrlhf_mtp.rollout.engine import engine_factory
 
     plain = mtp.model_copy(update={"rollout": mtp.rollout.model_copy(update={"speculate": False})})
-    create_engines = engine_factory(plain, placement_group=placements)
+    create_engines = engine_factory(plain, placement_group=placements.for_role("rollout"))
     return create_engines(
         args.vllm.num_engines,
         args.vllm.tensor_parallel_size,

@@ -9,7 +9,7 @@ from typing import Any
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
-from openrlhf_mtp.cli.train import openrlhf_arguments, prepare_run_folder
+from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S, openrlhf_arguments, prepare_run_folder
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.mtp import MTPSettings
@@ -121,8 +121,9 @@ def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
 
 def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     import ray
-    from openrlhf.trainer.ray.launcher import RayActorGroup
 
+    from openrlhf_mtp.cluster.actor_group import placed_actor_group
+    from openrlhf_mtp.cluster.placement import Placements
     from openrlhf_mtp.training.batches import steps_per_epoch
     from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
     from openrlhf_mtp.training.responses import read_responses, split_by_prompt
@@ -131,7 +132,9 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     train_set, _ = split_by_prompt(list(read_responses(out / "responses")), settings.holdout_fraction)
     steps = settings.epochs * steps_per_epoch(len(train_set), settings.batch_size)
     steps = min(steps, settings.max_steps or steps)
-    workers = RayActorGroup(1, settings.num_ranks, ray.remote(num_gpus=1)(HeadPretrainWorker))
+    placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)
+    actor_group = placed_actor_group(placements.for_role("trainer"))
+    workers = actor_group(1, settings.num_ranks, ray.remote(num_gpus=1)(HeadPretrainWorker))
     policy = args.actor.model_name_or_path
     call = partial(_on_all, workers, ray)
     call(

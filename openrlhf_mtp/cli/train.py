@@ -110,17 +110,22 @@ def bound_train(args: Any) -> Any:
     """OpenRLHF's `train(args)` with our classes in place of its own."""
     import ray
 
+    from openrlhf_mtp.cluster.actor_group import placed_actor_group
     from openrlhf_mtp.cluster.placement import Placements
     from openrlhf_mtp.rollout.engine import engine_factory
     from openrlhf_mtp.training.controller import AsyncController, SyncController
     from openrlhf_mtp.training.policy_actor import PolicyActor
     from openrlhf_mtp.upstream.bindings import bind_entry_point
 
-    placements = Placements(PLACEMENT_TIMEOUT_S)
+    placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)
+    for_training = placements.for_role("trainer")
     return bind_entry_point(
         policy_actor=ray.remote(num_gpus=1)(PolicyActor),
         trainer=ray.remote(SyncController),
         async_trainer=ray.remote(AsyncController),
-        create_engines=engine_factory(args.mtp or WITHOUT_HEAD, placement_group=placements),
-        placement_group=placements,
+        create_engines=engine_factory(
+            args.mtp or WITHOUT_HEAD, placement_group=placements.for_role("rollout")
+        ),
+        placement_group=for_training,
+        actor_group=placed_actor_group(for_training),
     )

@@ -15,7 +15,7 @@ import openrlhf.trainer.ppo_trainer_async as upstream_async
 import ray
 import torch
 
-from openrlhf_mtp import metrics
+from openrlhf_mtp import checkpoint_request, metrics
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
 from openrlhf_mtp.training.finite import require_finite
@@ -64,7 +64,8 @@ class MeasuredTraining:
         self.writer.append({metrics.STEP: global_step, **row})
         require_finite(row, step=global_step, where="metrics")
         self.monitor.check(global_step, row)
-        super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]
+        with checkpoint_request.answered(self.writer.out, self.args.ckpt):  # type: ignore[attr-defined]
+            super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]
 
 
 def logprob_gap(experiences: list[Any]) -> dict[str, float]:

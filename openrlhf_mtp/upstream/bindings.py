@@ -41,6 +41,7 @@ def bind_entry_point(
     async_trainer: Any,
     create_engines: Callable[..., Any],
     placement_group: Callable[..., Any],
+    actor_group: type,
 ) -> Callable[[Any], None]:
     """Bind the driver's collaborators and return OpenRLHF's `train(args)`.
 
@@ -50,11 +51,11 @@ def bind_entry_point(
         async_trainer: Ray actor class in place of `PPOTrainerAsync`.
         create_engines: in place of `create_vllm_engines`, same signature.
         placement_group: in place of Ray's, which would let `train` wait for ever when GPUs are missing.
+        actor_group: in place of `RayActorGroup`, which makes no placement group for single GPUs.
     """
     import openrlhf.cli.train_ppo_ray as entry
     import openrlhf.trainer.ppo_trainer as ppo
     import openrlhf.trainer.ppo_trainer_async as ppo_async
-    import openrlhf.trainer.ray.launcher as launcher
 
     bind(
         entry,
@@ -62,9 +63,9 @@ def bind_entry_point(
             "PolicyModelActor": policy_actor,
             "create_vllm_engines": create_engines,
             "placement_group": placement_group,
+            "RayActorGroup": actor_group,
         },
     )
-    bind(launcher, {"placement_group": placement_group})
     bind(ppo, {"PPOTrainer": trainer})
     bind(ppo_async, {"PPOTrainerAsync": async_trainer})
     train: Callable[[Any], None] = entry.train

@@ -13,8 +13,8 @@
   value: {{ $v.placement.timeoutSeconds | quote }}
 {{- if eq $v.accelerator.type "nvidia" }}
 {{- $counts := include "mtp.counts" .root | fromJson }}
-- name: OPENRLHF_MTP_NODE_GPUS
-  value: {{ max (int $counts.trainer.gpus) (int $counts.rollout.gpus) | quote }}
+- name: OPENRLHF_MTP_CLUSTER_GPUS
+  value: {{ add (mul $counts.trainer.replicas $counts.trainer.gpus) (mul $counts.rollout.replicas $counts.rollout.gpus) | quote }}
 {{- end }}
 - name: HF_HOME
   value: {{ trimSuffix "/" $v.storage.modelCache.mountPath }}/hub

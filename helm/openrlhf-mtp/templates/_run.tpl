@@ -19,8 +19,11 @@ set -euo pipefail
 cd /workspace
 export JOB=/etc/openrlhf-mtp/job.yaml RUN={{ include "mtp.shellWord" (include "mtp.runFolder" .) }}
 mkdir -p "$RUN"
-touch "$RUN/.running"
-trap 'rm -f "$RUN/.running"' EXIT
+# Pods that are told to stop wait for a checkpoint only while this file is fresh.
+heartbeat() { while touch "$RUN/.running"; do sleep 10; done; }
+heartbeat &
+background=($!)
+trap 'kill "${background[@]}" 2>/dev/null || true; rm -f "$RUN/.running"' EXIT
 {{- if .Values.preflight.enabled }}
 python -m openrlhf_mtp.cluster.preflight --run "$RUN" {{ include "mtp.preflightWords" . }}
 {{- end }}
@@ -40,7 +43,7 @@ prepare {{ trunc 8 $so }} {{ include "mtp.shellWord" . }}
 {{- end }}
 {{- if .Values.monitoring.exporter }}
 python -m openrlhf_mtp.cluster.exporter "$RUN" --port 9400 &
-trap 'kill %1 2>/dev/null || true; rm -f "$RUN/.running"' EXIT
+background+=($!)
 {{- end }}
 openrlhf-mtp train "$JOB" --out "$RUN" --resume{{ include "mtp.overrideWords" . }}
 {{- end -}}

@@ -1,0 +1,65 @@
+"""What a pod sees of itself and of the shared storage; `look` runs in each pod."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import uuid
+from pathlib import Path
+
+TOKEN = ".preflight"
+SHM = Path("/dev/shm")
+
+
+def write_token(run: Path) -> str:
+    """Leave a fresh token in the run folder, for other pods to find."""
+    run.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex
+    (run / TOKEN).write_text(token, encoding="utf-8")
+    return token
+
+
+def look(run: str, token: str, min_shm_bytes: int, shm: Path = SHM) -> list[str]:
+    """Problems of this pod, empty when it can run the job.
+
+    Args:
+        run: the run folder.
+        token: what the head wrote there; "" where the storage is not shared.
+        min_shm_bytes: how large /dev/shm must be.
+        shm: where it is.
+    """
+    return [*_shm_problems(shm, min_shm_bytes), *_folder_problems(Path(run), token)]
+
+
+def _shm_problems(shm: Path, least: int) -> list[str]:
+    if not shm.is_dir():
+        return [f"{shm} is missing; mount a memory volume there (shmSize)"]
+    size = shutil.disk_usage(shm).total
+    if size >= least:
+        return []
+    return [f"{shm} has {size >> 20} MiB, expected {least >> 20} or more; raise shmSize"]
+
+
+def _folder_problems(run: Path, token: str) -> list[str]:
+    probe = run / f".preflight-{socket.gethostname()}-{os.getpid()}"
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        probe.write_text("x", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        return [
+            f"cannot write to {run} as user {os.getuid()}: {error.strerror}; "
+            "give the volume to the pod's fsGroup, or mount it read-write"
+        ]
+    if not token:
+        return []
+    try:
+        seen = (run / TOKEN).read_text(encoding="utf-8")
+    except OSError:
+        seen = ""
+    if seen == token:
+        return []
+    return [
+        f"{run} is not the head's folder; storage.checkpoints must be one volume that all pods mount (ReadWriteMany)"
+    ]

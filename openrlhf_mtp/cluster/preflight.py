@@ -1,0 +1,143 @@
+"""`python -m openrlhf_mtp.cluster.preflight`: what would make a run hang or fail late, found before it starts.
+
+In a Ray job on the head pod, in this order: all pods are there and have their GPUs, /dev/shm is large enough, the
+checkpoint path can be written and is the same folder everywhere, and one broadcast reaches every pod.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.cluster import pods
+from openrlhf_mtp.cluster.broadcast import reach_all
+from openrlhf_mtp.cluster.nodes import Need, Node, living, missing
+
+MIN_SHM_BYTES = 256 << 20
+"""Less than this is a container's default (64 MiB) or a mistake; NCCL and the object store fail in it."""
+
+
+class PreflightError(RuntimeError):
+    """The run cannot start; the message says where and what to do."""
+
+
+def wait_for_pods(
+    needs: Sequence[Need],
+    wait_s: float,
+    *,
+    nodes: Callable[[], list[dict[str, Any]]],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Node]:
+    """Wait until every role has its pods and GPUs; returns the nodes.
+
+    Raises:
+        PreflightError: not within `wait_s`, with role, needed and present.
+    """
+    deadline, told = clock() + wait_s, ""
+    while True:
+        present = living(nodes())
+        short = missing(needs, present)
+        if not short:
+            return present
+        if clock() >= deadline:
+            raise PreflightError(
+                f"not all pods came within {wait_s:g} s.\n  "
+                + "\n  ".join(short)
+                + "\nLook at them with kubectl describe: Pending pods say what they wait for (GPUs, a volume, a quota)"
+            )
+        if (text := "; ".join(short)) != told:
+            print(f"waiting: {text}", flush=True)
+            told = text
+        sleep(min(2.0, max(0.0, deadline - clock())))
+
+
+def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, ray: Any) -> None:
+    """Each pod looks at its own /dev/shm and at the run folder.
+
+    Raises:
+        PreflightError: every problem of every pod.
+    """
+    token = pods.write_token(run) if shared else ""
+    look = ray.remote(num_cpus=0)(pods.look)
+    found = ray.get(
+        [look.options(**_on(node)).remote(str(run), token, MIN_SHM_BYTES) for node in nodes], timeout=120
+    )
+    problems = [f"{node}: {problem}" for node, lines in zip(nodes, found, strict=True) for problem in lines]
+    if problems:
+        raise PreflightError("these pods cannot run the job:\n  " + "\n  ".join(problems))
+
+
+def check_network(nodes: Sequence[Node], broadcast_s: float, *, busy: bool, ray: Any) -> float:
+    """One broadcast from the first trainer over all pods; returns the seconds it took.
+
+    Raises:
+        PreflightError: it did not end in time, with the pairs that cannot talk.
+    """
+    with_gpus = [node for node in nodes if node.gpus]
+    seconds, silent = reach_all(with_gpus, broadcast_s, busy=busy, ray=ray, on=_on)
+    if seconds is not None:
+        return seconds
+    pairs = "\n  ".join(f"{one} and {other}" for one, other in silent)
+    if not pairs:
+        raise PreflightError(
+            f"a broadcast over all {len(with_gpus)} pods did not end within {broadcast_s:g} s, though every pair can "
+            "talk; set network.nccl.debug=INFO and look at the logs"
+        )
+    raise PreflightError(
+        f"a broadcast did not end within {broadcast_s:g} s. These cannot talk to each other:\n  {pairs}\n"
+        "Check network.nccl.socketInterface, network.nccl.hca and network policies; network.nccl.debug=INFO says more"
+    )
+
+
+def _on(node: Node) -> dict[str, Any]:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """All checks, a line each."""
+    import ray
+
+    ray.init(address="auto", log_to_driver=False, logging_level="WARNING")
+    started = time.monotonic()
+    needs = [Need.parse(role, getattr(arguments, role)) for role in ("trainer", "rollout")]
+    nodes = wait_for_pods([need for need in needs if need.pods], arguments.wait_s, nodes=ray.nodes)
+    described = ", ".join(f"{need.pods} {need.role} x {need.gpus} GPUs" for need in needs if need.pods)
+    print(f"preflight: pods    {described}, after {time.monotonic() - started:.0f} s")
+    check_pods(nodes, Path(arguments.run), shared=arguments.shared, ray=ray)
+    print(f"preflight: storage {arguments.run} can be written{' and is shared' if arguments.shared else ''}")
+    seconds = check_network(nodes, arguments.broadcast_s, busy=arguments.busy, ray=ray)
+    print(f"preflight: network one broadcast reached all pods in {seconds:.1f} s", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m openrlhf_mtp.cluster.preflight", description=__doc__)
+    made.add_argument("--run", required=True, help="the run folder")
+    made.add_argument("--trainer", required=True, metavar="PODSxGPUS", help="trainer pods and GPUs of each")
+    made.add_argument("--rollout", required=True, metavar="PODSxGPUS", help="rollout pods and GPUs of each")
+    made.add_argument("--wait-s", type=float, default=900.0, help="how long pods may take to come")
+    made.add_argument("--broadcast-s", type=float, default=120.0, help="how long the broadcast may take")
+    made.add_argument("--shared", action="store_true", help="the run folder lies on a volume of all pods")
+    made.add_argument("--busy", action="store_true", help="a job holds the GPUs: use gloo on the CPUs")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the run can start, 2 when not."""
+    try:
+        run(parser().parse_args(argv))
+    except (PreflightError, ValueError) as problem:
+        print(f"preflight: error: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""`python -m openrlhf_mtp.cluster.request_checkpoint RUN`: a pod's preStop hook, run when it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from openrlhf_mtp.checkpoint_request import ask
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Always 0: the pod stops with or without a checkpoint."""
+    parser = argparse.ArgumentParser(
+        prog="python -m openrlhf_mtp.cluster.request_checkpoint", description=__doc__
+    )
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--timeout-s", type=float, required=True, help="how long to wait for the checkpoint")
+    arguments = parser.parse_args(argv)
+    ask(arguments.run, arguments.timeout_s)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

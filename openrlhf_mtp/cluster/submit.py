@@ -1,0 +1,195 @@
+"""`python -m openrlhf_mtp.cluster.submit`: the submitter of the `statefulset` backend, which has no operator.
+
+It submits the Ray job, follows it through broken connections, starts a failed run again in a fresh Ray cluster, and
+gives the pods back at the end. A submitter that was killed is replaced by another, which finds the job and follows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+LOST_S = 120.0
+"""The head has not answered for this long: its pod has gone, and the job with it."""
+POLL_S = 3.0
+USER_ERROR = 2
+"""Exit code of `openrlhf-mtp` and of the preflight for what another attempt would not change."""
+
+
+class Jobs(Protocol):
+    """What is used of Ray's JobSubmissionClient."""
+
+    def submit_job(self, *, entrypoint: str, submission_id: str) -> str:
+        """Start a job."""
+
+    def get_job_info(self, job_id: str) -> Any:
+        """Status and exit code; RuntimeError when there is no such job."""
+
+    def get_job_logs(self, job_id: str) -> str:
+        """All of its output."""
+
+
+class Pods(Protocol):
+    """What is used of `StatefulSets`."""
+
+    def released(self) -> bool:
+        """Whether the run has ended and given its pods back."""
+
+    def release(self) -> None:
+        """Give all pods back."""
+
+    def restore(self) -> None:
+        """Ask for all pods again."""
+
+
+class Submitter:
+    """One run's life. Clock and clients are arguments so that a test can play them."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Jobs],
+        pods: Pods | None,
+        *,
+        name: str,
+        entrypoint: str,
+        startup_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        say: Callable[[str], None] = lambda text: print(text, end="", flush=True),
+    ) -> None:
+        self.connect, self.pods = connect, pods
+        self.name, self.entrypoint, self.startup_s = name, entrypoint, startup_s
+        self.clock, self.sleep, self.say = clock, sleep, say
+
+    def run(self, retries: int, release_after_s: float) -> int:
+        """Until the run succeeds or has no attempt left; returns the exit code."""
+        if self.pods is not None and self.pods.released():
+            self.say("submitter: this run has ended before, and its pods were released\n")
+            return 1
+        code = self._attempts(retries)
+        if self.pods is not None:
+            self.say(f"submitter: the pods are released in {release_after_s:g} s\n")
+            self.sleep(release_after_s)
+            self.pods.release()
+        return code
+
+    def _attempts(self, retries: int) -> int:
+        for number in range(1, retries + 2):
+            outcome, code = self._attempt(f"{self.name}-{number}")
+            self.say(f"submitter: attempt {number} of {retries + 1}: {outcome}\n")
+            if outcome == "SUCCEEDED":
+                return 0
+            if code == USER_ERROR or outcome == "STOPPED" or number > retries:
+                return 1
+            if self.pods is not None:
+                self._fresh_cluster()
+        return 1
+
+    def _attempt(self, job_id: str) -> tuple[str, int | None]:
+        """Submit a job, or find it from an earlier submitter, and follow it; its outcome and the driver's exit code."""
+        deadline = self.clock() + self.startup_s
+        while self.clock() < deadline:
+            try:
+                jobs = self.connect()
+                if not _knows(jobs, job_id):
+                    jobs.submit_job(entrypoint=self.entrypoint, submission_id=job_id)
+                    self.say(f"submitter: started {job_id}\n")
+                return self._follow(jobs, job_id)
+            except (OSError, RuntimeError):  # not there yet, or only half
+                self.sleep(POLL_S)
+        return f"no head within {self.startup_s:g} s", None
+
+    def _follow(self, jobs: Jobs, job_id: str) -> tuple[str, int | None]:
+        printed, answered = 0, self.clock()
+        while True:
+            try:
+                info = jobs.get_job_info(job_id)
+                output = jobs.get_job_logs(job_id)
+            except (OSError, RuntimeError) as problem:
+                if _unknown(problem):
+                    return "LOST (the head was started anew)", None
+                if self.clock() - answered > LOST_S:
+                    return f"LOST (the head has not answered for {LOST_S:g} s)", None
+                self.sleep(POLL_S)
+                continue
+            answered = self.clock()
+            self.say(output[printed:])
+            printed = len(output)
+            if info.status.is_terminal():
+                return str(info.status.value), info.driver_exit_code
+            self.sleep(POLL_S)
+
+    def _fresh_cluster(self) -> None:
+        """All pods anew: what the failed attempt left in memory is gone, and a lost pod is replaced."""
+        assert self.pods is not None
+        self.say("submitter: starting again in a fresh Ray cluster\n")
+        self.pods.release()
+        deadline = self.clock() + self.startup_s
+        while self.clock() < deadline:
+            try:
+                self.connect()
+            except (OSError, RuntimeError):
+                break
+            self.sleep(POLL_S)
+        self.pods.restore()
+
+
+def _knows(jobs: Jobs, job_id: str) -> bool:
+    try:
+        jobs.get_job_info(job_id)
+    except RuntimeError as problem:
+        if _unknown(problem):
+            return False
+        raise
+    return True
+
+
+def _unknown(problem: Exception) -> bool:
+    """Whether Ray's answer was that there is no such job; everything else may pass."""
+    return isinstance(problem, RuntimeError) and "status code 404" in str(problem)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; the entrypoint follows `--`."""
+    made = argparse.ArgumentParser(prog="python -m openrlhf_mtp.cluster.submit", description=__doc__)
+    made.add_argument("--address", required=True, help="http://HEAD:8265")
+    made.add_argument("--name", required=True, help="the run's name; attempts are NAME-1, NAME-2, ...")
+    made.add_argument("--retries", type=int, default=0, help="how often a failed run is started again")
+    made.add_argument("--startup-s", type=float, default=3600.0, help="how long the head may take to come")
+    made.add_argument(
+        "--release-after-s", type=float, default=60.0, help="between the end and the release of pods"
+    )
+    made.add_argument(
+        "--group", action="append", default=[], metavar="NAME=PODS", help="a StatefulSet of the run"
+    )
+    made.add_argument("--keep-pods", action="store_true", help="leave all pods as they are")
+    made.add_argument("--again", action="store_true", help="a new job at every call, as for a test")
+    made.add_argument("entrypoint", nargs="+", help="the command of the Ray job")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the job succeeded."""
+    arguments = parser().parse_args(argv)
+    from ray.job_submission import JobSubmissionClient
+
+    from openrlhf_mtp.cluster.scale import StatefulSets
+
+    groups = dict(text.split("=", 1) for text in arguments.group)
+    replicas = {name: int(count) for name, count in groups.items()}
+    submitter = Submitter(
+        lambda: JobSubmissionClient(arguments.address),
+        None if arguments.keep_pods else StatefulSets(replicas),
+        name=f"{arguments.name}-{time.time():.0f}" if arguments.again else arguments.name,
+        entrypoint=shlex.join(arguments.entrypoint),
+        startup_s=arguments.startup_s,
+    )
+    return submitter.run(arguments.retries, arguments.release_after_s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

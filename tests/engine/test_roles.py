@@ -1,0 +1,117 @@
+"""Roles on a real Ray cluster of three nodes on this machine, labelled as the chart labels pods."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openrlhf_mtp.cluster.placement import ROLE_LABEL, ClusterTooSmallError, Placements
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A head without GPUs, a trainer with two and a rollout node with one, all logical."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    for role, gpus in (("head", 0), ("trainer", 2), ("rollout", 1)):
+        cluster.add_node(num_cpus=4, num_gpus=gpus, labels={ROLE_LABEL: role}, object_store_memory=80 << 20)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture
+def ray_of_three(address: str) -> Iterator[dict[str, str]]:
+    """A driver of its own for each test; node id -> role."""
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    yield {node["NodeID"]: node["Labels"][ROLE_LABEL] for node in ray.nodes()}
+    ray.shutdown()
+
+
+def where(group: object, bundles: int, roles: dict[str, str]) -> set[str]:
+    """The roles of the nodes that a placement group lies on."""
+    from ray.util.placement_group import placement_group_table
+
+    table = placement_group_table(group)
+    assert len(table["bundles_to_node_id"]) == bundles
+    return {roles[node] for node in table["bundles_to_node_id"].values()}
+
+
+def test_each_role_is_placed_on_its_own_nodes(ray_of_three: dict[str, str]) -> None:
+    placements = Placements(30, by_role=True)
+    trainer = placements.for_role("trainer")([{"GPU": 1, "CPU": 1}] * 2, strategy="PACK")
+    rollout = placements.for_role("rollout")([{"GPU": 1, "CPU": 1}], strategy="PACK")
+    assert where(trainer, 2, ray_of_three) == {"trainer"}
+    assert where(rollout, 1, ray_of_three) == {"rollout"}
+    placements.release()
+
+
+@pytest.mark.usefixtures("ray_of_three")
+def test_a_role_that_is_too_small_ends_with_role_needed_and_present() -> None:
+    with pytest.raises(ClusterTooSmallError, match="needs 2 GPUs with role=rollout, the cluster has 1"):
+        Placements(3, by_role=True).for_role("rollout")([{"GPU": 1, "CPU": 1}] * 2)
+
+
+def test_a_single_actor_is_placed_by_role_too(ray_of_three: dict[str, str]) -> None:
+    import ray
+
+    from openrlhf_mtp.cluster.actor_group import placed_actor_group
+
+    class Worker:
+        def __init__(self, world_size: int, rank: int, address: object, port: object) -> None:
+            pass
+
+        def node(self) -> str:
+            return str(ray.get_runtime_context().get_node_id())
+
+    placements = Placements(30, by_role=True)
+    group = placed_actor_group(placements.for_role("rollout"))(1, 1, ray.remote(Worker))
+    assert [ray_of_three[node] for node in ray.get(group.async_run_method("node"))] == ["rollout"]
+    placements.release()
+
+
+def test_the_preflight_passes_on_a_cluster_that_can_run(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    from openrlhf_mtp.cluster import preflight
+
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    words = ["--run", str(tmp_path / "run"), "--trainer", "1x2", "--rollout", "1x1", "--shared"]
+    try:
+        assert preflight.main([*words, "--wait-s", "30", "--broadcast-s", "90"]) == 0
+    finally:
+        ray.shutdown()
+    assert "one broadcast reached all pods" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ray_of_three")
+def test_pods_that_cannot_talk_are_named_as_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from openrlhf_mtp.cluster import broadcast, preflight
+    from openrlhf_mtp.cluster.nodes import living
+
+    class Mute(broadcast.Peer):
+        def address(self) -> str:
+            return "192.0.2.1:9"  # TEST-NET-1: nobody answers
+
+    monkeypatch.setattr(broadcast, "Peer", Mute)
+    with pytest.raises(
+        preflight.PreflightError, match=r"cannot talk to each other:\n  .*\(trainer, .* and .*\(rollout, "
+    ):
+        preflight.check_network(living(ray.nodes()), 12.0, busy=True, ray=ray)
+
+
+def test_arguments_of_the_chart_are_understood() -> None:
+    from openrlhf_mtp.cluster import preflight
+
+    parsed = preflight.parser().parse_args(["--run", "r", "--trainer", "1x8", "--rollout", "0x0"])
+    assert isinstance(parsed, argparse.Namespace)
+    assert (parsed.busy, parsed.shared) == (False, False)

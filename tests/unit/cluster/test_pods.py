@@ -1,0 +1,43 @@
+"""What a pod finds out about itself before a run starts."""
+
+import os
+
+import pytest
+
+from openrlhf_mtp.cluster.pods import look, write_token
+
+SMALL, LARGE = 1, 1 << 60
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "runs" / "one"
+
+
+def test_a_pod_with_memory_and_a_shared_folder_has_no_problem(run, tmp_path):
+    assert look(str(run), write_token(run), SMALL, shm=tmp_path) == []
+    assert [path.name for path in run.iterdir()] == [".preflight"]
+
+
+def test_small_shared_memory_is_said_with_both_sizes(run, tmp_path):
+    (problem,) = look(str(run), "", LARGE, shm=tmp_path)
+    assert f"expected {LARGE >> 20} or more; raise shmSize" in problem
+
+
+def test_missing_shared_memory_is_said(run, tmp_path):
+    (problem,) = look(str(run), "", SMALL, shm=tmp_path / "none")
+    assert "is missing; mount a memory volume" in problem
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_the_user(tmp_path):
+    (problem,) = look("/proc/no-such-folder", "", SMALL, shm=tmp_path)
+    assert f"cannot write to /proc/no-such-folder as user {os.getuid()}" in problem
+
+
+def test_a_folder_of_its_own_is_not_the_heads(run, tmp_path):
+    token = write_token(run)
+    (problem,) = look(str(tmp_path / "elsewhere"), token, SMALL, shm=tmp_path)
+    assert "must be one volume that all pods mount (ReadWriteMany)" in problem
+    write_token(run)
+    (problem,) = look(str(run), token, SMALL, shm=tmp_path)
+    assert "is not the head's folder" in problem
