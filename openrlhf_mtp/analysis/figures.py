@@ -61,9 +61,9 @@ FIGURES: dict[str, FigureSpec] = {
     ),
     "entropy_acceptance": FigureSpec(
         "Entropy against acceptance",
-        "Each point is the mean over positions of similar entropy with its 95 % interval; the line is fitted to all "
-        "positions. A head trained for overlap and verified by rejection sampling keeps its acceptance when entropy "
-        "rises; a steep negative slope is the mark of greedy drafts or a cross-entropy head.",
+        "Second half of the run. Each point is the mean over positions of similar entropy with its 95 % interval; the "
+        "line is fitted to all positions. A head trained for overlap and verified by rejection sampling keeps its "
+        "acceptance when entropy rises; a steep negative slope is the mark of greedy drafts or a cross-entropy head.",
         (ROLLOUT_RECORDS,),
         plots_entropy.entropy_positions,
         tables_entropy.slope_table,

@@ -97,9 +97,9 @@ class Group:
         return depth
 
     def recorded(self, *, held_out: bool = False) -> list[Records]:
-        """Every recorded step of every run."""
+        """What the runs recorded in their second half; a cold head would blur the picture of a trained one."""
         splits = (run.held_out if held_out else run.records for run in self.runs)
-        return [split[step] for split in splits for step in sorted(split)]
+        return [split[step] for split in splits for step in sorted(split) if 2 * step >= max(split)]
 
 
 def together(table: Iterable[tuple[Sequence[float], Sequence[float]]]) -> NDArray[Any]:

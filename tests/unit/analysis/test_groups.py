@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from openrlhf_mtp.analysis.groups import GroupBy, group_runs, together
+from openrlhf_mtp.records import write_records
 from openrlhf_mtp.run_folder import RunWriter, read_run
 
 JOB = {"train": {"seed": 1}, "actor": {"adam": {"lr": 1e-4}}, "mtp": {"objective": "ce"}}
@@ -94,6 +96,16 @@ def test_a_band_is_the_mean_and_the_extremes_of_its_runs(make):
 def test_a_broken_number_is_not_averaged_away(make):
     (group,) = group_runs([make("s1", 0.1, math.nan, seed=1), make("s2", 0.3, 0.8, seed=2)])
     assert math.isnan(group.band("policy/reward").mean[1])
+
+
+def test_records_of_the_first_half_are_left_out(make):
+    run = make("a")
+    for step in (1, 20, 40, 60):
+        values = np.full((step, 1), 0.5)
+        write_records(run.path, step, values, values, values)
+    (group,) = group_runs([read_run(run.path)])
+    assert [len(records.alpha) for records in group.recorded()] == [40, 60]
+    assert group.recorded(held_out=True) == []
 
 
 def test_series_meet_on_the_steps_they_share():
