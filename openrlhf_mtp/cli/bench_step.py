@@ -1,0 +1,89 @@
+"""`openrlhf-mtp bench step`: what the head costs a training step in each regime, as a table and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from openrlhf_mtp.training.bench_step import FIXED, OCC, PLAIN, Result, Workload, measure
+
+RESULT = "bench_step.json"
+SMOKE = {"layers": 2, "hidden": 128, "vocab": 512, "sequences": 2, "prompt": 4, "response": 24, "repeats": 1}
+"""Seconds instead of minutes; it shows that everything runs, not how fast."""
+
+
+def bench_step(out: Path, workload: Workload, *, smoke: bool = False) -> int:
+    """Measure, print the table, write `bench_step.json` into `out`, and return 0."""
+    if smoke:
+        workload = replace(workload, **SMOKE)  # type: ignore[arg-type]
+    results = measure(workload, show_step)
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    note = {
+        **asdict(workload),
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RESULT).write_text(json.dumps(to_json(results, note), indent=2) + "\n", encoding="utf-8")
+    Console().print(render(results, note))
+    print(f"result: {out / RESULT}")
+    return 0
+
+
+def show_step(form: str, seconds: float) -> None:
+    """A line for each step, plain text so that it reads the same without a terminal."""
+    print(f"{form}: {seconds:.2f} s", file=sys.stderr, flush=True)
+
+
+def by_form(results: list[Result]) -> dict[str, Result]:
+    """The results by the name of their form."""
+    return {result.form: result for result in results}
+
+
+def to_json(results: list[Result], note: dict[str, Any]) -> dict[str, Any]:
+    """Every step of every form, and the ratios."""
+    forms, plain = by_form(results), by_form(results)[PLAIN]
+    rows = {
+        name: {
+            "seconds": result.seconds,
+            "head_seconds": result.head_seconds,
+            "over_no_head": result.over(plain),
+        }
+        for name, result in forms.items()
+    }
+    return {**note, "forms": rows, "occ_over_fixed": forms[OCC].over(forms[FIXED])}
+
+
+def render(results: list[Result], note: dict[str, Any]) -> Table:
+    """The table on the terminal, 80 columns wide."""
+    forms = by_form(results)
+    title = (
+        f"{note['layers']} layers, hidden {note['hidden']:,}, vocabulary {note['vocab']:,}, {note['depths']} depths, "
+        f"{note['micro_batches']} x {note['sequences']} sequences of {note['prompt']} + {note['response']} tokens\n"
+        f"anchors: {note['fraction']:g} where not said otherwise; {note['device']}, torch {note['torch']}"
+    )
+    occ = forms[OCC].over(forms[FIXED])
+    caption = (
+        "An optimizer step, policy's update included: median of the repeats; ratios are paired by\n"
+        "turn. Head: forward, loss and (not frozen) backward and update of the head.\n"
+        f"occ over fixed: {occ[0]:.3f} ({occ[1]:.3f}-{occ[2]:.3f})"
+    )
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for column in ("form", "seconds", "over no head", "range", "head s"):
+        table.add_column(column, justify="left" if column == "form" else "right", no_wrap=True)
+    for name, result in forms.items():
+        middle, low, high = result.over(forms[PLAIN])
+        head = f"{median(result.head_seconds):.2f}" if name != PLAIN else "-"
+        table.add_row(name, f"{median(result.seconds):.2f}", f"{middle:.3f}", f"{low:.3f}-{high:.3f}", head)
+    return table
