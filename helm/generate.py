@@ -128,11 +128,13 @@ def _schema_of(value: Value, values: list[Value]) -> dict[str, Any]:
         parent = value.extra.get("extends", "")
         inherited = _properties(parent, values) if parent else {}
         own = _properties(value.path, values)
+        for key, more in given.get("properties", {}).items():
+            own[key] = {**own[key], **more}
         return {
             **described,
             "type": "object",
             "additionalProperties": False,
-            "properties": {**inherited, **own, **given.get("properties", {})},
+            "properties": {**inherited, **own},
         }
     return {**described, "type": TYPES.get(type(value.default), "string"), **given}
 

@@ -1,0 +1,88 @@
+"""Write the plain manifests of this folder from the chart, one file a topology.
+
+    python -m k8s.render [--check]
+
+What only Helm needs is left out (hooks, hashes in names, its labels), so that the files can be read, edited and applied
+with kubectl. A test compares them with the chart.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.chart.engine import EXAMPLES, ci_values, job_values, merged, render
+
+FOLDER = Path(__file__).parent
+NAME = "mtp"
+HELM_LINE = re.compile(r"^\s*(app\.kubernetes\.io/managed-by|helm\.sh/chart|immutable): .*\n", re.MULTILINE)
+
+
+def two_nodes() -> dict[str, Any]:
+    """Trainer and rollout on a node each, everything on one volume under /shared."""
+    places = {"checkpoints": "runs", "modelCache": "models", "data": "data"}
+    storage = {
+        name: {"existingClaim": "shared", "subPath": place, "mountPath": f"/shared/{place}"}
+        for name, place in places.items()
+    }
+    return job_values(EXAMPLES / "llama-3.1-8b_2nodes" / "job.yaml", storage=storage)
+
+
+TOPOLOGIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "one-gpu": ("One GPU that trainer and engine share; Qwen2.5-0.5B on GSM8K.", ci_values("one-gpu")),
+    "one-node": ("One node with 8 GPUs, both roles in one pod; Qwen3-8B.", ci_values("one-node-colocated")),
+    "two-nodes": ("Two nodes with 8 GPUs: one trains, one rolls out; Llama-3.1-8B.", two_nodes()),
+    "four-nodes": ("Four nodes with 8 GPUs: two train, two roll out; Qwen3-8B.", ci_values("four-nodes")),
+    "cpu": ("No GPU and no operator: the quickstart's job on plain StatefulSets.", ci_values("cpu-smoke")),
+}
+PLAIN = {
+    "job": {"runName": NAME},
+    "monitoring": {"podMonitor": False, "dashboard": False, "tensorboard": False},
+}
+
+
+def manifest(topology: str) -> str:
+    """One file."""
+    title, values = TOPOLOGIES[topology]
+    rendered = render(merged(values, PLAIN), name=NAME, namespace="default")
+    documents = [
+        cleaned(text)
+        for name, part in sorted(rendered.files.items())
+        if name.endswith(".yaml")
+        for text in re.split(r"^---\n", part, flags=re.MULTILINE)
+        if (made := yaml.safe_load(text)) and not is_hook(made)
+    ]
+    header = f"# {title}\n# Written by `python -m k8s.render` from the chart; README.md says what to change before applying it.\n"
+    return header + "---\n" + "---\n".join(documents)
+
+
+def is_hook(made: dict[str, Any]) -> bool:
+    """Whether only Helm would run it."""
+    return "helm.sh/hook" in (made["metadata"].get("annotations") or {})
+
+
+def cleaned(text: str) -> str:
+    """An object's text without what only Helm reads; names without the hash."""
+    text = re.sub(rf"\b{NAME}-[0-9a-f]{{8}}\b", NAME, HELM_LINE.sub("", text))
+    text = re.sub(r"  annotations:\n\s*# .*\n\s*helm\.sh/resource-policy: keep\n", "", text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
+
+
+def main(argv: list[str]) -> int:
+    """Write the files, or with --check say which differ."""
+    stale = []
+    for topology in TOPOLOGIES:
+        path, text = FOLDER / f"{topology}.yaml", manifest(topology)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
+            if "--check" not in argv:
+                path.write_text(text, encoding="utf-8")
+    for name in stale:
+        print(f"{'out of date' if '--check' in argv else 'written'}: k8s/{name}")
+    return 1 if stale and "--check" in argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

