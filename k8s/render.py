@@ -54,8 +54,10 @@ def manifest(topology: str) -> str:
         for text in re.split(r"^---\n", part, flags=re.MULTILINE)
         if (made := yaml.safe_load(text)) and not is_hook(made)
     ]
-    header = f"# {title}\n# Written by `python -m k8s.render` from the chart; README.md says what to change before applying it.\n"
-    return header + "---\n" + "---\n".join(documents)
+    written = (
+        "Written by `python -m k8s.render` from the chart; README.md says what to change before applying it."
+    )
+    return f"# {title}\n# {written}\n---\n" + "---\n".join(documents)
 
 
 def is_hook(made: dict[str, Any]) -> bool:

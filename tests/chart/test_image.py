@@ -125,7 +125,7 @@ def test_the_entrypoint_becomes_the_command_and_keeps_its_words():
 
 
 def test_a_home_that_cannot_be_written_is_replaced():
-    assert entrypoint("bash", "-c", "echo $HOME", home="/proc") == "/tmp"
+    assert entrypoint("bash", "-c", "echo $HOME", home="/nonexistent") == "/tmp"
 
 
 def test_the_build_script_passes_every_argument_of_the_dockerfile(tmp_path):
@@ -155,14 +155,10 @@ def test_the_build_script_passes_every_argument_of_the_dockerfile(tmp_path):
 def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
     build = tmp_path / "build"
     (build / "docker").mkdir(parents=True)
-    for source in (
-        "docker/install.sh",
-        "requirements",
-        "openrlhf_mtp",
-        "pyproject.toml",
-        "setup.py",
-        "README.md",
-        "LICENSE",
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE.partition("AS cpu\n")[2], re.MULTILINE)
+    sources = {source.rstrip("/") for line in copied for source in line.split()}
+    for source in sorted(
+        sources - {"examples", "docker/entrypoint.sh"} | {"docker/install.sh", "requirements"}
     ):
         subprocess.run(["cp", "-rL", ROOT / source, build / source], check=True)
     subprocess.run(["cp", CHART / "versions.env", build / "docker"], check=True)
