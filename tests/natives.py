@@ -47,7 +47,7 @@ NATIVES: dict[str, dict[str, Any]] = {
         **_EXPERTS,
     },
 }
-"""Layout -> what sets its trunk apart; the sizes come from the caller."""
+"""Layout -> what sets its trunk apart; the caller's sizes come on top."""
 
 ARCHITECTURES = {
     "mimo": "MiMoForCausalLM",
@@ -72,7 +72,7 @@ def write_native_checkpoint(folder: Path, layout: str, sizes: dict[str, Any]) ->
     from openrlhf_mtp.heads.native import to_native
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(**{**sizes, **NATIVES[layout]})
+    config = AutoConfig.for_model(**{**NATIVES[layout], **sizes})
     policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     head_config = HeadConfig.from_trunk(config, depths=3, layout=layout)
     head = MTPHead(head_config)

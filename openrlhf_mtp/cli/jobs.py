@@ -16,16 +16,26 @@ from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse_only, parse_with_notes
 
 
-def checked_job(path: Path, overrides: Sequence[str], *, out: Path, resume: bool, overwrite: bool) -> Job:
+def checked_job(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    trains_policy: bool = True,
+) -> Job:
     """Load a job and refuse it, with everything that is wrong, before anything is started.
 
-    Warnings go to standard error.
+    Warnings go to standard error. `trains_policy` is false for the stage before RL.
 
     Raises:
         JobErrors: every error found.
     """
     job = load_job(path, overrides, flag_specs())
-    situation = Situation(job, detect_host(), out=out, may_reuse_out=resume or overwrite)
+    situation = Situation(
+        job, detect_host(), out=out, may_reuse_out=resume or overwrite, trains_policy=trains_policy
+    )
     conflicts = [*check(situation), *upstream_conflicts(job)]
     for conflict in conflicts:
         if conflict.level == "warning":

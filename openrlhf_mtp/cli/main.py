@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from openrlhf_mtp.cli.bench_commands import bench
 from openrlhf_mtp.config.errors import JobError
 
 USER_ERROR = 2
@@ -25,7 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure speed.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="the job file")]
@@ -63,8 +63,13 @@ def equip(
     out: Annotated[Path, typer.Option(help="folder for the model with its head")],
     depths: Annotated[int, typer.Option(help="tokens to draft per target forward")] = 3,
     num_layers: Annotated[int, typer.Option(help="blocks the depths cycle through")] = 1,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="a new head even if the model brings its own")
+    ] = False,
 ) -> None:
-    """Put a fresh MTP head beside a model. The folder still loads as the plain model with transformers.
+    """Put an MTP head beside a model: its own if it brings one along, else a new one.
+
+    The folder still loads as the plain model with transformers.
 
     \b
     Example:
@@ -75,10 +80,32 @@ def equip(
     from openrlhf_mtp.heads.equip import equip as run_equip
 
     try:
-        head = run_equip(model_folder(model), out, depths=depths, num_layers=num_layers)
+        head = run_equip(model_folder(model), out, depths=depths, num_layers=num_layers, fresh=fresh)
     except (OSError, ValueError) as problem:
         raise JobError(str(problem)) from problem
     print(f"model {out}\nhead  {head}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="folder of the policy, or of its LoRA adapter")],
+    format: Annotated[str, typer.Option(help="native, draft-folder or merged")],
+    out: Annotated[Path, typer.Option(help="an empty or new folder")],
+    head: Annotated[
+        Path | None, typer.Option(help="the head's folder; default mtp inside the policy's")
+    ] = None,
+) -> None:
+    """Write a policy and its head for others: under the family's own names (native), the head alone (draft-folder), or
+    both in one folder (merged). Lists every tensor; fails if one was left out.
+
+    \b
+    Example:
+      openrlhf-mtp export runs/first/final \\
+        --format native --out models/mimo-rl
+    """
+    from openrlhf_mtp.cli.export import run_export
+
+    raise typer.Exit(run_export(model, head, out, format))
 
 
 @app.command()
@@ -100,7 +127,9 @@ def pretrain(
     from openrlhf_mtp.cli.jobs import checked_job, default_out
 
     folder = out or default_out("pretrain", job)
-    checked = checked_job(job, overrides or [], out=folder, resume=resume, overwrite=overwrite)
+    checked = checked_job(
+        job, overrides or [], out=folder, resume=resume, overwrite=overwrite, trains_policy=False
+    )
     from openrlhf_mtp.cli.pretrain import run_pretrain
 
     raise typer.Exit(run_pretrain(checked, folder, resume=resume, overwrite=overwrite, verbose=verbose))
@@ -187,29 +216,6 @@ def report(
     if group not in tuple(GroupBy):
         raise JobError(f"--group: got {group!r}, expected one of {', '.join(GroupBy)}")
     print(write_report(runs, out or runs[0], GroupBy(group)))
-
-
-@bench.command("rollout")
-def bench_rollout_command(
-    model: Annotated[
-        str | None, typer.Argument(help="folder of a policy; default the quickstart's result")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="where the result goes")] = Path("runs/bench"),
-    head: Annotated[
-        Path | None, typer.Option(help="the head's folder; default mtp inside the policy's")
-    ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSON lines with an `input` each")] = None,
-    repeats: Annotated[int, typer.Option(help="timed repetitions of each batch", min=1)] = 3,
-) -> None:
-    """Tokens per second with and without drafts, at batch 1, 4 and 16, same engine and prompts.
-
-    \b
-    Example:
-      openrlhf-mtp bench rollout models/qwen2.5-0.5b
-    """
-    from openrlhf_mtp.cli.bench import bench_rollout
-
-    raise typer.Exit(bench_rollout(model, out, head=head, prompts=prompts, repeats=repeats))
 
 
 def main() -> None:

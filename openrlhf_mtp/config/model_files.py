@@ -9,11 +9,17 @@ from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 """Model families that a head can be attached to, by `model_type` of their config."""
 
+NATIVE_TYPES = ("glm4_moe", "qwen3_5_text", "qwen3_next")
+"""Families whose own head is trained before RL and written back; see docs/formats.md."""
+
+WITH_EXPERTS = ("qwen3_moe",)
+"""Those whose trunk has experts; their head's block is dense."""
+
 _WITH_QKV_BIAS = ("qwen2",)
-_WITH_QK_NORM = ("qwen3",)
+_WITH_QK_NORM = ("qwen3", "qwen3_moe")
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,11 @@ class ModelShape:
     tied: bool
     max_positions: int | None
     attention_bias: bool
+    experts: int = 0
+    expert_size: int = 0
 
     def layer_parameters(self) -> int:
-        """Parameters of one decoder layer, norms included."""
+        """Parameters of one dense decoder layer, norms included."""
         attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
         if self.model_type in _WITH_QKV_BIAS or self.attention_bias:
             attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
@@ -43,14 +51,22 @@ class ModelShape:
             attention += 2 * self.head_dim
         return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
 
+    def _experts_instead(self) -> tuple[int, int]:
+        """How many tensors and parameters more a trunk's layer has than a head's, for its router and experts."""
+        if not self.experts:
+            return 0, 0
+        parameters = self.experts * (self.hidden_size + 3 * self.hidden_size * self.expert_size)
+        return 1 + 3 * self.experts - 3, parameters - 3 * self.hidden_size * self.intermediate_size
+
     def layer_tensors(self) -> int:
-        """Tensors of one decoder layer in a checkpoint."""
+        """Tensors of one dense decoder layer in a checkpoint."""
         biases = 3 if self.model_type in _WITH_QKV_BIAS else 4 if self.attention_bias else 0
         return 4 + 3 + 2 + biases + (2 if self.model_type in _WITH_QK_NORM else 0)
 
     def policy_tensors(self) -> int:
         """Tensors of the policy in a checkpoint."""
-        return self.num_layers * self.layer_tensors() + (2 if self.tied else 3)
+        layer = self.layer_tensors() + self._experts_instead()[0]
+        return self.num_layers * layer + (2 if self.tied else 3)
 
     def head_tensors(self, num_layers: int) -> int:
         """Tensors of an MTP head in its checkpoint."""
@@ -59,7 +75,8 @@ class ModelShape:
     def policy_parameters(self) -> int:
         """Parameters of the whole policy: embedding, layers, final norm and, when not tied, the output head."""
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied else 2)
-        return embeddings + self.num_layers * self.layer_parameters() + self.hidden_size
+        layer = self.layer_parameters() + self._experts_instead()[1]
+        return embeddings + self.num_layers * layer + self.hidden_size
 
     def head_parameters(self, num_layers: int) -> int:
         """Parameters of an MTP head: per block one decoder layer, a projection 2H -> H and three norms."""
@@ -116,6 +133,8 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
             tied=bool(config.get("tie_word_embeddings", False)),
             max_positions=config.get("max_position_embeddings"),
             attention_bias=bool(config.get("attention_bias", False)),
+            experts=int(config.get("num_experts") or 0) if config["model_type"] in WITH_EXPERTS else 0,
+            expert_size=int(config.get("moe_intermediate_size") or 0),
         )
     except KeyError as missing:
         raise JobError(

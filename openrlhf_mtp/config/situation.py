@@ -22,6 +22,7 @@ class Situation:
         look_at_files: whether models, heads, data and the run folder are looked for on this machine.
         out: the run folder, when one was asked for.
         may_reuse_out: `--resume` or `--overwrite` was given.
+        trains_policy: true for RL, whose engines follow the policy; false for the stage before it.
     """
 
     job: Job
@@ -30,6 +31,7 @@ class Situation:
     look_at_files: bool = True
     out: Path | None = None
     may_reuse_out: bool = False
+    trains_policy: bool = True
 
     @property
     def mtp(self) -> MTPSettings | None:

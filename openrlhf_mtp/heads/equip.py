@@ -19,6 +19,7 @@ from openrlhf_mtp.heads.checkpoint import CONFIG_FILE, save_head
 from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.families import FAMILIES
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.layouts import Layout, vllm_architecture
 from openrlhf_mtp.heads.native import read_config, read_native, read_trunk_config
 from openrlhf_mtp.heads.shards import PathLike, files_by_tensor, read_tensors
 
@@ -70,20 +71,23 @@ def equip(
     head = None if fresh else read_native(model_dir, trunk_config, depths=depths)
     if head is None:
         head = _new_head(model_dir, trunk_config, depths=depths, num_layers=num_layers, seed=seed)
-    _copy_policy(model_dir, out_dir)
+    _copy_policy(model_dir, out_dir, head.config.native)
     save_head(head_dir, head)
     return head_dir
 
 
-def _copy_policy(model_dir: Path, out_dir: Path) -> None:
-    """The policy's files, its configuration with a model type that needs no remote code."""
+def _copy_policy(model_dir: Path, out_dir: Path, layout: Layout | None) -> None:
+    """The policy's files, its configuration with a model type that needs no remote code and, for vLLM, an architecture
+    that suits the head."""
     config = read_config(model_dir)
+    if "architectures" in config:
+        config["architectures"] = vllm_architecture(config, layout)
     changed = config != json.loads((model_dir / CONFIG_FILE).read_text())
     if out_dir.resolve() == model_dir.resolve():
         if changed:
             raise FileExistsError(
-                f"{out_dir}: the model type in its {CONFIG_FILE} would become {config['model_type']}, which must not "
-                "happen in place; give another folder as --out"
+                f"{out_dir}: its {CONFIG_FILE} would change (model type {config['model_type']}, architectures "
+                f"{config.get('architectures')}), which must not happen in place; give another folder as --out"
             )
         return
     shutil.copytree(model_dir, out_dir, dirs_exist_ok=True)

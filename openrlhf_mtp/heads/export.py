@@ -27,7 +27,7 @@ from openrlhf_mtp.heads.adapters import is_adapter, merged_with_base
 from openrlhf_mtp.heads.checkpoint import CONFIG_FILE, head_tensor_specs, read_head
 from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.equip import HEAD_FOLDER
-from openrlhf_mtp.heads.layouts import LAYOUTS, Layout
+from openrlhf_mtp.heads.layouts import LAYOUTS, Layout, vllm_architecture
 from openrlhf_mtp.heads.native import read_config, read_trunk_config, to_native
 from openrlhf_mtp.heads.shards import (
     INDEX_FILE,
@@ -95,9 +95,7 @@ def export(policy_dir: PathLike, head_dir: PathLike, out_dir: PathLike, format: 
 def native_config(content: Mapping[str, Any], layout: Layout, blocks: int) -> dict[str, Any]:
     """The policy's config.json with what makes vLLM look for the head: the number of blocks and, where the model
     type does not say it, the architecture."""
-    changed = {**content, layout.count_field: blocks}
-    if layout.architecture is not None:
-        changed["architectures"] = [layout.architecture]
+    changed = {**content, layout.count_field: blocks, "architectures": vllm_architecture(content, layout)}
     if "text_config" in content:
         changed["text_config"] = {**content["text_config"], layout.count_field: blocks}
     return changed
@@ -117,6 +115,12 @@ def _merged(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
     stored, files = stored_tensors(policy_dir), files_by_tensor(policy_dir)
     for file in {*files.values(), *([INDEX_FILE] if (policy_dir / INDEX_FILE).is_file() else [])}:
         shutil.copyfile(policy_dir / file, out_dir / file)
+    content = read_config(policy_dir)
+    architectures = vllm_architecture(content, head.config.native)
+    if architectures != content.get("architectures"):
+        (out_dir / CONFIG_FILE).write_text(
+            json.dumps({**content, "architectures": architectures}, indent=2) + "\n"
+        )
     (out_dir / HEAD_FOLDER).mkdir()
     of_head = _draft_folder(policy_dir, head, out_dir / HEAD_FOLDER)
     return [Planned(files[name], name, stored[name], "policy") for name in stored] + [

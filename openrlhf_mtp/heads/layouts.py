@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Layout:
         layer: the decoder layer, whose tensors have the family's own names below it.
         count_field: the configuration's field with the number of blocks.
         architecture: what vLLM must find in `architectures` to serve the head; None if the model type is enough.
+        plain_architecture: the same trunk for a head of our own.
         token_first: the projection reads [token; hidden]; ours reads [hidden; token], so its halves are swapped.
         wiring: where the maths differs.
         max_blocks: what vLLM serves.
@@ -63,6 +65,7 @@ class Layout:
     layer: str
     count_field: str
     architecture: str | None = None
+    plain_architecture: str | None = None
     token_first: bool = True
     wiring: Wiring = Wiring()
     max_blocks: int = 1
@@ -105,6 +108,16 @@ def _qwen(name: str, model_type: str, count_field: str) -> Layout:
     )
 
 
+def vllm_architecture(content: Mapping[str, Any], layout: Layout | None) -> list[str]:
+    """What `architectures` in a policy's config.json must say, so that vLLM's class hands over the hidden states that a
+    head of this layout (None: one of our own) reads."""
+    listed: list[str] = list(content.get("architectures") or [])
+    if layout is not None and layout.architecture is not None:
+        return [layout.architecture]
+    plain = {other.architecture: other.plain_architecture for other in LAYOUTS.values()}
+    return [plain.get(architecture) or architecture for architecture in listed]
+
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
@@ -120,6 +133,7 @@ LAYOUTS: dict[str, Layout] = {
             layer="model.mtp_layers.{n}",
             count_field="num_nextn_predict_layers",
             architecture="MiMoForCausalLM",
+            plain_architecture="Qwen2ForCausalLM",
             token_first=False,
             wiring=Wiring(reads_unnormed=True, hides_first_token=True),
         ),

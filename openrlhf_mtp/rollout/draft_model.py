@@ -9,6 +9,9 @@ depths 2..k one token at a time. z^j is both the hidden state for the logits and
 Embedding and output head belong to the target: vLLM attaches them after loading, so a sync of the policy
 reaches the draft by itself.
 
+A head taken over from a checkpoint's own (`heads.layouts`) differs in up to three facts, its wiring: what depth 1 reads
+(the target's vLLM class decides that), what the next depth reads, and whether the token at position 0 is seen.
+
 Several blocks: depth j takes block (j - 1) % n, and *every* block sees every input, because each has a cache
 of its own whose entries deeper depths and later chains attend to. Only the active block's output goes on.
 """
@@ -33,6 +36,7 @@ from vllm.model_executor.models.utils import (
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from openrlhf_mtp.heads.families import family_of
+from openrlhf_mtp.heads.layouts import LAYOUTS, Wiring
 
 _STACKED = WeightsMapper(
     orig_to_new_stacked={
@@ -48,6 +52,27 @@ _STACKED = WeightsMapper(
 def _draft_config(vllm_config: VllmConfig) -> Any:
     """The Hugging Face configuration of the head's folder."""
     return vllm_config.speculative_config.draft_model_config.hf_config
+
+
+def _wiring(vllm_config: VllmConfig) -> Wiring:
+    """Where the head's maths differs, once its target is known to hand over what it reads.
+
+    Raises:
+        ValueError: the target's class norms its hidden states, and the head reads them before the norm, or reversed.
+    """
+    name = _draft_config(vllm_config).mtp.get("layout")
+    wiring = Wiring() if name is None else LAYOUTS[name].wiring
+    got = vllm_config.model_config.architectures
+    unnormed = {layout.architecture for layout in LAYOUTS.values() if layout.wiring.reads_unnormed}
+    if wiring.reads_unnormed != any(architecture in unnormed for architecture in got):
+        where = "before" if wiring.reads_unnormed else "after"
+        expected = "one of" if wiring.reads_unnormed else "any but"
+        raise ValueError(
+            f"architectures: got {got} in the policy's config.json, expected {expected} "
+            f"{sorted(filter(None, unnormed))}: this head reads hidden states {where} the final norm, and vLLM's class "
+            "decides what the policy hands over; `openrlhf-mtp export --format merged` writes the two so that they fit"
+        )
+    return wiring
 
 
 def _has_one_block(vllm_config: VllmConfig) -> bool:
@@ -68,6 +93,11 @@ def _decoder_layer(vllm_config: VllmConfig, prefix: str) -> nn.Module:
     """vLLM's decoder layer of the trunk's family; `prefix` ends in the layer's number."""
     config, hf_config = _layer_config(vllm_config), _draft_config(vllm_config)
     family = family_of(hf_config.mtp["trunk_model_type"])
+    if family.vllm_layer is None:
+        raise ValueError(
+            f"model_type: got {family.model_type}, whose head only vLLM's own `method: mtp` can serve; export it with "
+            "`openrlhf-mtp export --format native`"
+        )
     layer_class = resolve_obj_by_qualname(family.vllm_layer.replace(":", "."))
     if family.model_type in ("llama", "mistral"):
         return layer_class(config, prefix, hf_config)
@@ -92,10 +122,10 @@ class DraftBlock(nn.Module):
     def forward(
         self, embeddings: torch.Tensor, positions: torch.Tensor, hidden_states: torch.Tensor
     ) -> torch.Tensor:
-        """embeddings [T, H], positions [T], hidden_states [T, H] -> z [T, H]."""
+        """embeddings [T, H], positions [T], hidden_states [T, H] -> z before its norm [T, H]."""
         inputs = torch.cat([self.hidden_norm(hidden_states), self.token_norm(embeddings)], dim=-1)
         output, residual = self.layer(positions, self.proj(inputs), None)
-        return self.final_norm(output + residual)
+        return output + residual
 
 
 # Compiled only with one block: which block is active is a Python decision, which a compiled graph would freeze.
@@ -113,15 +143,20 @@ class DraftChain(nn.Module):
             DraftBlock(vllm_config, maybe_prefix(prefix, f"layers.{first + n}"))
             for n in range(config.mtp["num_layers"])
         )
+        self.wiring = _wiring(vllm_config)
         self.active = 0
 
     def forward(
         self, input_ids: torch.Tensor, positions: torch.Tensor, hidden_states: torch.Tensor
-    ) -> torch.Tensor:
-        """input_ids [T] (x_{t+1} at position t), positions [T], hidden_states [T, H] -> z [T, H]."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """input_ids [T] (x_{t+1} at position t), positions [T], hidden_states [T, H] -> z for the logits and what the
+        next depth reads, [T, H] each."""
         embeddings = self.embed_tokens(input_ids)
-        outputs = [block(embeddings, positions, hidden_states) for block in self.blocks]
-        return outputs[self.active]
+        if self.wiring.hides_first_token:
+            embeddings = torch.where(positions[:, None] == 0, 0, embeddings)
+        output = [block(embeddings, positions, hidden_states) for block in self.blocks][self.active]
+        z = self.blocks[self.active].final_norm(output)
+        return z, output if self.wiring.chains_unnormed else z
 
 
 class EagleMTPDraft(nn.Module):
@@ -154,11 +189,11 @@ class EagleMTPDraft(nn.Module):
         hidden_states: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (hidden state for the logits, hidden state for the next depth), the same tensor [T, H] twice."""
+        """Return (hidden state for the logits, hidden state for the next depth), [T, H] each."""
         if inputs_embeds is not None:
             raise NotImplementedError("the MTP head drafts text only; it takes no image or audio embeddings")
-        z = self.model(input_ids, positions, hidden_states)
-        return z, z
+        states: tuple[torch.Tensor, torch.Tensor] = self.model(input_ids, positions, hidden_states)
+        return states
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """[T, H] -> [T, V], by the target's output head."""

@@ -18,6 +18,7 @@ from openrlhf_mtp.sync.engines import ActorEngine
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
 from openrlhf_mtp.sync.source import WeightSource
 from openrlhf_mtp.sync.trainer import WeightSync
+from openrlhf_mtp.training.adapters import outgoing
 from openrlhf_mtp.training.trunk import unwrapped
 
 
@@ -26,7 +27,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 
 def policy_source(model: nn.Module, dtype: str, *, sharded: bool) -> WeightSource:
-    """All parameters of the policy; tied ones once, under their first name.
+    """All parameters of the policy, adapters merged; tied ones once, under their first name.
 
     Args:
         model: the Hugging Face model.
@@ -37,12 +38,14 @@ def policy_source(model: nn.Module, dtype: str, *, sharded: bool) -> WeightSourc
     def full_shape(parameter: Any) -> tuple[int, ...]:
         return tuple(parameter.ds_shape if sharded else parameter.shape)
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in model.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter], enabled=sharded):
-                yield name, parameter.data
+    sent = tuple(outgoing(model))
 
-    specs = tuple(TensorSpec(name, full_shape(p), dtype) for name, p in model.named_parameters())
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for tensor in sent:
+            with deepspeed.zero.GatheredParameters(list(tensor.parameters), enabled=sharded):
+                yield tensor.name, tensor.value()
+
+    specs = tuple(TensorSpec(tensor.name, full_shape(tensor.parameters[0]), dtype) for tensor in sent)
     return WeightSource(Manifest(specs), tensors)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
-from openrlhf_mtp.config.model_files import MODEL_TYPES
+from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
 from openrlhf_mtp.config.paths import is_local
 from openrlhf_mtp.config.situation import Situation
 
@@ -27,13 +27,26 @@ def policy(s: Situation) -> Iterator[Conflict]:
         yield error(
             setting, f"a vision model ({family})", "a text-only model", "use one, or drop the mtp section"
         )
-    elif family not in MODEL_TYPES:
+    elif family not in MODEL_TYPES + NATIVE_TYPES:
         yield error(
             setting,
             f"the model family {family}",
-            f"one that a head supports: {', '.join(MODEL_TYPES)}",
+            f"one that a head supports: {', '.join(MODEL_TYPES + NATIVE_TYPES)}",
             "use one of these, or drop the mtp section",
         )
+    elif s.trains_policy and family in NATIVE_TYPES + WITH_EXPERTS:
+        yield error(
+            setting,
+            f"the model family {family}",
+            f"one whose weights can be sent to engines and read back there: {', '.join(dense_types())} (experts and "
+            "linear attention would need their packed layout in sync/layout.py)",
+            "train its head with openrlhf-mtp pretrain, use another model, or drop the mtp section",
+        )
+
+
+def dense_types() -> tuple[str, ...]:
+    """The families that RL supports with a head."""
+    return tuple(family for family in MODEL_TYPES if family not in WITH_EXPERTS)
 
 
 def unsupported_modes(s: Situation) -> Iterator[Conflict]:
@@ -41,12 +54,14 @@ def unsupported_modes(s: Situation) -> Iterator[Conflict]:
     if s.mtp is None:
         return
     drop = "or drop the mtp section"
-    if s.number("ds.lora.rank") > 0:
+    targets = str(s.job.value("ds.lora.target_modules"))
+    shared = [name for name in ("embed_tokens", "lm_head") if name in targets]
+    if s.number("ds.lora.rank") > 0 and shared:
         yield error(
-            "ds.lora.rank",
-            s.number("ds.lora.rank"),
-            "0: LoRA is not supported with a head yet (the engines would need merged weights every step)",
-            f"train all parameters, {drop}",
+            "ds.lora.target_modules",
+            ", ".join(shared),
+            "layers of the trunk alone: the head shares the embedding and the output head, and reads them unadapted",
+            "leave them out",
         )
     if s.on("ds.load_in_4bit"):
         yield error(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from openrlhf_mtp.cli import main as cli
 from openrlhf_mtp.cli.failures import RunFailed
 
-COMMANDS = ["quickstart", "equip", "pretrain", "train", "check", "report", "bench rollout"]
+COMMANDS = ["quickstart", "equip", "export", "pretrain", "train", "check", "report", "bench rollout"]
 
 
 @pytest.fixture

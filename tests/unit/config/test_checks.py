@@ -144,7 +144,10 @@ def test_a_right_job_has_no_conflict(problems):
             ["train.async_enable=true", "train.partial_rollout_enable=true"],
             "error: train.partial_rollout_enable: got true, expected false while mtp.sync.verify_every",
         ),
-        (["ds.lora.rank=8"], "error: ds.lora.rank: got 8, expected 0: LoRA is not supported with a head yet"),
+        (
+            ["ds.lora.rank=8", "ds.lora.target_modules=[q_proj, lm_head]"],
+            "error: ds.lora.target_modules: got lm_head, expected layers of the trunk alone",
+        ),
         (["ds.tensor_parallel_size=2"], "error: ds.tensor_parallel_size: got 2, expected 1 with a head"),
         (["vllm.tensor_parallel_size=2"], "error: vllm.tensor_parallel_size: got 2, expected 1 with a head"),
         (["ds.ring_attn_size=2"], "error: ds.ring_attn_size: got 2, expected 1 with a head"),
@@ -210,6 +213,11 @@ def test_logical_gpus_of_a_host_without_cuda_are_made_to_measure(problems):
     ("change", "expected"),
     [
         ({"model_type": "bert"}, "got the model family bert, expected one that a head supports"),
+        (
+            {"model_type": "qwen3_moe"},
+            "got the model family qwen3_moe, expected one whose weights can be sent",
+        ),
+        ({"model_type": "qwen3_next"}, "got the model family qwen3_next, expected one whose weights can be"),
         ({"vision_config": {}}, "got a vision model (qwen2), expected a text-only model"),
     ],
 )

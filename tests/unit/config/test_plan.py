@@ -31,6 +31,18 @@ QWEN3_8B = {
     "head_dim": 128,
     "vocab_size": 151936,
 }
+QWEN3_30B_A3B = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_experts": 128,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "vocab_size": 151936,
+}
 LLAMA_3_1_8B = {
     "model_type": "llama",
     "hidden_size": 4096,
@@ -44,8 +56,13 @@ LLAMA_3_1_8B = {
 
 @pytest.mark.parametrize(
     ("config", "parameters", "tensors"),
-    [(QWEN2_5_0_5B, 494_032_768, 290), (QWEN3_8B, 8_190_735_360, 399), (LLAMA_3_1_8B, 8_030_261_248, 291)],
-    ids=["Qwen2.5-0.5B", "Qwen3-8B", "Llama-3.1-8B"],
+    [
+        (QWEN2_5_0_5B, 494_032_768, 290),
+        (QWEN3_8B, 8_190_735_360, 399),
+        (QWEN3_30B_A3B, 30_532_122_624, 18_867),
+        (LLAMA_3_1_8B, 8_030_261_248, 291),
+    ],
+    ids=["Qwen2.5-0.5B", "Qwen3-8B", "Qwen3-30B-A3B", "Llama-3.1-8B"],
 )
 def test_published_models_have_their_published_sizes(config, parameters, tensors):
     """Numbers from the models' own safetensors indexes."""

@@ -76,6 +76,9 @@ def test_a_policy_that_lost_its_head_in_training_gets_the_trained_one_back(nativ
         for parameter in head.parameters():
             parameter.mul_(1.5)
     save_head(tmp_path / "trained" / "mtp", head)
+    export(tmp_path / "trained", tmp_path / "trained" / "mtp", tmp_path / "merged", "merged")
+    merged = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert merged["architectures"] == ["MiMoForCausalLM"]
     export(tmp_path / "trained", tmp_path / "trained" / "mtp", tmp_path / "out", "native")
     content = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (content["architectures"], content["num_nextn_predict_layers"]) == (["MiMoForCausalLM"], 1)

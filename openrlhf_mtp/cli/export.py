@@ -1,0 +1,42 @@
+"""`openrlhf-mtp export`: write a policy and its head for others, and show what was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.heads.accounting import Planned
+
+
+def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
+    """Export, print the list, and return 0.
+
+    Raises:
+        JobError: a folder is missing or damaged, the head does not fit, or something was left out.
+    """
+    from openrlhf_mtp.heads.equip import HEAD_FOLDER
+    from openrlhf_mtp.heads.export import LIST_FILE, export
+
+    try:
+        written = export(policy, head or policy / HEAD_FOLDER, out, format)
+    except (OSError, ValueError) as problem:
+        raise JobError(str(problem)) from problem
+    Console().print(table(written))
+    for file, count in sorted(Counter(tensor.file for tensor in written).items()):
+        print(f"{out / file}: {count} tensors")
+    print(f"list: {out / LIST_FILE}")
+    return 0
+
+
+def table(written: list[Planned]) -> Table:
+    """The head's tensors one by one; the policy's are in the list alone."""
+    rows = Table("tensor of the head", "shape", "type", "from", box=None)
+    for tensor in written:
+        if tensor.source != "policy":
+            shape = " x ".join(map(str, tensor.stored.shape))
+            rows.add_row(tensor.name, shape, tensor.stored.dtype, tensor.source)
+    return rows

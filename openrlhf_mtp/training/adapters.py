@@ -1,0 +1,76 @@
+"""What the engines are sent of a policy: its parameters, with LoRA adapters merged into the weights they adapt.
+
+    W' = W + s B A,   s = alpha / rank
+
+OpenRLHF 0.11.2 sends parameters as peft names them (`base_layer`, `lora_A`), which no engine knows. The engines get
+plain weights here, computed in float32 and rounded once to their type. Training itself keeps W and B A apart, so in
+bfloat16 the two sides differ by that rounding; `spec/logprob_gap` shows by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+_BASE = ".base_layer."
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One tensor for the engines.
+
+    Attributes:
+        name: in the checkpoint.
+        parameters: what it is computed from; the first has its shape. All of them must be gathered under ZeRO-3.
+        value: the tensor itself, while they are.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    value: Callable[[], Tensor]
+
+
+def outgoing(model: nn.Module) -> Iterator[Outgoing]:
+    """Every tensor of a policy in the order of its parameters; tied ones once, under their first name.
+
+    Raises:
+        ValueError: an adapter that is not plain LoRA on a linear layer.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, parameter in model.named_parameters():
+        owner = next((layer for layer in adapted if name.startswith(f"{layer}.")), None)
+        if owner is None:
+            yield Outgoing(name, (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
+        elif _BASE in name and name.endswith(".weight"):
+            yield _merged(owner, adapted[owner], parameter)
+        elif _BASE in name:
+            yield Outgoing(name.replace(_BASE, "."), (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
+
+
+def _merged(name: str, layer: Any, weight: nn.Parameter) -> Outgoing:
+    """The weight of a linear layer with every active adapter in it."""
+    from peft.tuners.lora import Linear
+
+    if type(layer) is not Linear or layer.fan_in_fan_out or any(layer.use_dora.values()):
+        raise ValueError(
+            f"{name}: got {type(layer).__name__}, expected plain LoRA on a linear layer, whose merged weight is "
+            "W + s B A; leave this module out of ds.lora.target_modules"
+        )
+    pairs = [
+        (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, layer.scaling[adapter])
+        for adapter in layer.active_adapters
+    ]
+
+    def value() -> Tensor:
+        total = weight.data.float()
+        for a, b, scale in pairs:
+            total = total + scale * (b.data.float() @ a.data.float())
+        return total
+
+    parameters = (weight, *(parameter for a, b, _ in pairs for parameter in (a, b)))
+    return Outgoing(f"{name}.weight", parameters, value)

@@ -1,0 +1,92 @@
+"""Engines get the weights a policy with adapters computes with, under the names they know."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from openrlhf_mtp.training.adapters import outgoing
+from openrlhf_mtp.training.trunk import unwrapped
+from openrlhf_mtp.training.weight_source import policy_source
+
+
+def policy(**changes: object) -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    return Qwen2ForCausalLM(
+        Qwen2Config(**{**sizes, "num_attention_heads": 2, "num_key_value_heads": 1, **changes})
+    )
+
+
+def adapted(model: Qwen2ForCausalLM, **settings: object) -> torch.nn.Module:
+    """With adapters that change something."""
+    wrapped = get_peft_model(
+        model, LoraConfig(**{"r": 3, "lora_alpha": 12, "target_modules": "all-linear", **settings})
+    )
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    return wrapped
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_plain_policy_is_sent_as_it_is(tied):
+    model = policy(tie_word_embeddings=tied)
+    sent = {tensor.name: tensor.value() for tensor in outgoing(model)}
+    assert sent.keys() == dict(model.named_parameters()).keys()
+    assert all(sent[name].data_ptr() == p.data_ptr() for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapters_are_merged_under_the_plain_names(tied):
+    plain = policy(tie_word_embeddings=tied)
+    wrapped = adapted(policy(tie_word_embeddings=tied))
+    source = policy_source(unwrapped(wrapped), "float32", sharded=False)
+    sent = dict(source.tensors())
+    assert {s.name: s.shape for s in source.manifest.tensors} == {
+        name: tuple(p.shape) for name, p in plain.named_parameters()
+    }
+    tokens = torch.arange(9)[None]
+    with torch.no_grad():
+        expected, before = wrapped(tokens).logits, plain(tokens).logits
+        plain.load_state_dict(sent, strict=False)
+        torch.testing.assert_close(plain(tokens).logits, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(before, expected, atol=1e-2)
+
+
+def test_what_is_sent_follows_the_adapters_as_they_train():
+    wrapped = adapted(policy())
+    source = policy_source(unwrapped(wrapped), "float32", sharded=False)
+    name = "model.layers.1.mlp.down_proj.weight"
+    before = dict(source.tensors())[name].clone()
+    layer = unwrapped(wrapped).model.layers[1].mlp.down_proj
+    with torch.no_grad():
+        layer.lora_A["default"].weight.mul_(2)
+    after = dict(source.tensors())[name]
+    torch.testing.assert_close(after - layer.weight, 2 * (before - layer.weight), rtol=1e-4, atol=1e-6)
+
+
+def test_a_small_change_is_not_lost_before_the_one_rounding():
+    # in bfloat16, W + 2^-10 W is W again; two such changes added to W one by one would both vanish
+    model = policy().to(torch.bfloat16)
+    wrapped = adapted(model)
+    layer = model.model.layers[0].mlp.up_proj
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.lora_A["default"].weight.fill_(2**-7)
+        layer.lora_B["default"].weight.fill_(2**-5 / 12)
+    sent = dict(policy_source(unwrapped(wrapped), "bfloat16", sharded=False).tensors())
+    merged = sent["model.layers.0.mlp.up_proj.weight"]
+    assert merged.dtype == torch.float32
+    assert (merged > 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [({"use_dora": True}, "Linear"), ({"target_modules": ["embed_tokens"]}, "Embedding")],
+    ids=["DoRA", "embedding"],
+)
+def test_an_adapter_of_another_kind_is_refused(settings, kind):
+    with pytest.raises(ValueError, match=f"got {kind}, expected plain LoRA on a linear layer"):
+        list(outgoing(unwrapped(adapted(policy(), **settings))))
