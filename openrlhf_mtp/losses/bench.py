@@ -7,7 +7,6 @@ machine that slows down slows all of them.
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -15,7 +14,7 @@ from statistics import median
 
 import torch
 
-from openrlhf_mtp.losses.bench_forms import FORMS, UnavailableError, Workload, make_inputs
+from openrlhf_mtp.losses.bench_forms import FORMS, UnavailableError, Workload, make_inputs, seconds_now
 
 
 @dataclass(frozen=True)
@@ -141,21 +140,15 @@ def _serve(connection: Connection, form: str, workload: Workload) -> None:
                 continue
             for state in inputs.states:
                 state.grad = None
-            start = _now(workload.device)
+            start = seconds_now(workload.device)
             loss = FORMS[form](inputs, workload)
             loss.backward()
-            connection.send(_now(workload.device) - start)
+            connection.send(seconds_now(workload.device) - start)
             loss = loss.detach()
     except EOFError:
         return
     except torch.OutOfMemoryError as problem:
         connection.send(f"out of memory: {problem}")
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 class Meter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,13 @@ COMPARABLE = ("e2e_tv", "ce")
 
 class UnavailableError(Exception):
     """A form cannot run here; the message says why."""
+
+
+def seconds_now(device: str) -> float:
+    """The clock, once the device has finished what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -128,25 +136,30 @@ def _end_to_end(alpha: Tensor, anchors: Anchors) -> Tensor:
 
 
 def speculators(inputs: Inputs, workload: Workload) -> Tensor:
-    """The fused total-variation loss of the package `speculators`, under the same end-to-end product.
-
-    Raises:
-        UnavailableError: it is not installed, has no such objective, or there is no GPU for its kernels.
-    """
+    """The fused total-variation loss of the package `speculators`, under the same end-to-end product."""
     if workload.objective != "e2e_tv":
         raise UnavailableError(f"has no {workload.objective} with the sampled token")
-    if workload.device != "cuda":
+    distance, anchors = speculators_tv(workload.device), inputs.anchors
+    logits = linear(torch.stack(inputs.states, 2)[0].flatten(0, 1), inputs.weight)
+    with torch.no_grad():
+        targets = linear(inputs.hidden[0], inputs.weight)[anchors.target_index.flatten()]
+    return _end_to_end(1.0 - distance(logits[None], targets[None]).view_as(anchors.mask), anchors)
+
+
+def speculators_tv(device: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Its loss: draft and target logits [1, R, V] -> total variation [1, R].
+
+    Raises:
+        UnavailableError: there is no GPU for its kernels, or it is not installed.
+    """
+    if device != "cuda":
         raise UnavailableError("its fused loss needs a CUDA GPU")
     try:
         from speculators.losses import tv_loss
     except ImportError as problem:
         raise UnavailableError(f"not installed (pip install speculators): {problem}") from problem
-    anchors = inputs.anchors
-    logits = linear(torch.stack(inputs.states, 2)[0].flatten(0, 1), inputs.weight)
-    with torch.no_grad():
-        targets = linear(inputs.hidden[0], inputs.weight)[anchors.target_index.flatten()]
-    distance = tv_loss(logits[None], targets[None])
-    return _end_to_end(1.0 - distance.view_as(anchors.mask), anchors)
+    loss: Callable[[Tensor, Tensor], Tensor] = tv_loss
+    return loss
 
 
 FORMS: dict[str, Callable[[Inputs, Workload], Tensor]] = {

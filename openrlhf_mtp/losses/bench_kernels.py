@@ -1,0 +1,98 @@
+"""How near the row kernels come to the memory's own speed, forward and backward, beside `speculators`' kernels.
+
+The least traffic of three passes over R rows of drafts and as many of targets: the first reads both, the second reads
+both, the third reads both and writes the gradient, 7 R V numbers. A copy of R V numbers moves 2 R V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from openrlhf_mtp.losses.bench_forms import UnavailableError, seconds_now, speculators_tv
+from openrlhf_mtp.losses.rows import RowGradients, row_gradient_, row_statistics
+
+VOCABULARIES = (32_000, 128_000, 151_936)
+PASSES_MOVE, COPY_MOVES = 7, 2
+LOGITS = 2**29
+"""Draft logits of a measurement: 1 GiB in bf16, far more than a cache holds, and launches are lost in it."""
+
+
+@dataclass(frozen=True)
+class KernelSpeed:
+    """One vocabulary.
+
+    Attributes:
+        vocab: its size.
+        rows: rows of drafts and of targets.
+        seconds: statistics and gradient of the overlap, median of the repeats.
+        bytes_per_s: least traffic over `seconds`.
+        copy_bytes_per_s: of copying the drafts, measured in turn.
+        speculators_seconds: forward and backward of its total variation on the same logits; None where it cannot run.
+    """
+
+    vocab: int
+    rows: int
+    seconds: float
+    bytes_per_s: float
+    copy_bytes_per_s: float
+    speculators_seconds: float | None
+
+    @property
+    def share(self) -> float:
+        """Of the copy's bandwidth."""
+        return self.bytes_per_s / self.copy_bytes_per_s
+
+
+def measure_kernels(vocab: int, dtype: str, device: str, repeats: int, logits: int = LOGITS) -> KernelSpeed:
+    """Measure one vocabulary, the three in turn."""
+    rows = max(1, logits // vocab)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal() -> Tensor:
+        return torch.randn(rows, vocab, generator=generator, device=device, dtype=getattr(torch, dtype)).mul_(
+            3.0
+        )
+
+    draft, target, space = normal(), normal(), normal()
+    own, tokens = torch.arange(rows, device=device), torch.zeros(rows, dtype=torch.long, device=device)
+    weight = torch.ones(rows, device=device)
+
+    def ours() -> None:
+        scalars = row_statistics(space, target, own, tokens)
+        row_gradient_(space, target, own, tokens, scalars, RowGradients(alpha=weight))
+
+    def theirs() -> None:
+        distance(draft[None].requires_grad_(), target[None]).sum().backward()
+
+    work: dict[str, Callable[[], object]] = {"copy": lambda: space.copy_(draft), "ours": ours}
+    try:
+        distance = speculators_tv(device)
+        work["speculators"] = theirs
+    except UnavailableError:
+        pass
+    taken = _in_turn(work, device, repeats)
+    moved = rows * vocab * draft.element_size()
+    return KernelSpeed(
+        vocab,
+        rows,
+        taken["ours"],
+        PASSES_MOVE * moved / taken["ours"],
+        COPY_MOVES * moved / taken["copy"],
+        taken.get("speculators"),
+    )
+
+
+def _in_turn(work: dict[str, Callable[[], object]], device: str, repeats: int) -> dict[str, float]:
+    """Median seconds of each, one run of each a round, after a round that compiles."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repeats + 1):
+        for name, run in work.items():
+            start = seconds_now(device)
+            run()
+            seconds[name].append(seconds_now(device) - start)
+    return {name: median(taken[1:]) for name, taken in seconds.items()}
