@@ -1,10 +1,20 @@
-"""Figures are drawn small here: what is tested is that they are drawn, and resolution is most of the time."""
+"""Every test puts its figures together; pixels, which take most of the time, come only where drawing could fail."""
+
+from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from openrlhf_mtp.analysis import style
 
 
+@pytest.fixture
+def real_figures():
+    """Ask for images, small ones."""
+
+
 @pytest.fixture(autouse=True)
-def small_figures(monkeypatch):
+def cheap_figures(monkeypatch, request):
     monkeypatch.setattr(style, "DPI", 24)
+    if "real_figures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path: Path(path).write_bytes(b"an image"))
