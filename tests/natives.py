@@ -46,6 +46,22 @@ NATIVES: dict[str, dict[str, Any]] = {
         "topk_group": 1,
         **_EXPERTS,
     },
+    "deepseek_v3": {
+        "model_type": "deepseek_v3",
+        "num_nextn_predict_layers": 1,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 48,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 32,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 32,
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        **_EXPERTS,
+    },
 }
 """Layout -> what sets its trunk apart; the caller's sizes come on top."""
 
@@ -54,10 +70,11 @@ ARCHITECTURES = {
     "qwen3_5": "Qwen3_5ForCausalLM",
     "qwen3_next": "Qwen3NextForCausalLM",
     "glm4_moe": "Glm4MoeForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
 }
 
 
-def write_native_checkpoint(folder: Path, layout: str, sizes: dict[str, Any]) -> None:
+def write_native_checkpoint(folder: Path, layout: str, sizes: dict[str, Any], **changes: Any) -> None:
     """A random float32 policy with a random head under native names, in one safetensors file.
 
     Every parameter of the head is random, norms and biases too, so that one that is forgotten or misplaced shows.
@@ -72,7 +89,7 @@ def write_native_checkpoint(folder: Path, layout: str, sizes: dict[str, Any]) ->
     from openrlhf_mtp.heads.native import to_native
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(**{**NATIVES[layout], **sizes})
+    config = AutoConfig.for_model(**{**sizes, **NATIVES[layout], **changes})
     policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     head_config = HeadConfig.from_trunk(config, depths=3, layout=layout)
     head = MTPHead(head_config)

@@ -12,7 +12,7 @@ from openrlhf_mtp.config.errors import JobError
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 """Model families that a head can be attached to, by `model_type` of their config."""
 
-NATIVE_TYPES = ("glm4_moe", "qwen3_5_text", "qwen3_next")
+NATIVE_TYPES = ("deepseek_v3", "glm4_moe", "qwen3_5_text", "qwen3_next")
 """Families whose own head is trained before RL and written back; see docs/formats.md."""
 
 WITH_EXPERTS = ("qwen3_moe",)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openrlhf_mtp.heads import latent
 from openrlhf_mtp.heads.attention import chain_attention
 from openrlhf_mtp.heads.families import Family, normalizes_qk
 from openrlhf_mtp.heads.grid import AnchorGrid
@@ -50,6 +51,7 @@ class MTPBlock(nn.Module):
         self.layer = family.hf_layer_class()(config, layer_idx=0)
         self._normalizes_qk = normalizes_qk(family, config)
         self._gates_attention = family.gates_attention
+        self._is_latent = family.compresses_attention
 
     def mix(self, hidden: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's input and its normed form, which attention reads: [B, T, H] twice -> [B, T, H] twice."""
@@ -62,6 +64,8 @@ class MTPBlock(nn.Module):
     def _query(self, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor | None]:
         """[B, A, H] -> rotated queries [B, N, A, D], and the gate of what is attended [B, A, N D], if any."""
         attention = self.layer.self_attn
+        if self._is_latent:
+            return latent.query(attention, normed, rotation), None
         heads, gate = self._heads(attention.q_proj(normed)), None
         if self._gates_attention:  # q_proj's rows are query and gate of each head in turn
             heads, gate = heads[..., ::2, :], heads[..., 1::2, :].flatten(2).sigmoid()
@@ -72,6 +76,8 @@ class MTPBlock(nn.Module):
     def key_value(self, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """[B, T, H] -> rotated keys and values, [B, K, T, D] each."""
         attention = self.layer.self_attn
+        if self._is_latent:
+            return latent.key_value(attention, normed, rotation)
         key = self._heads(attention.k_proj(normed))
         if self._normalizes_qk:
             key = attention.k_norm(key)
@@ -100,6 +106,9 @@ class MTPBlock(nn.Module):
         """
         attention = self.layer.self_attn
         query, gate = self._query(normed, rotation)
-        attended = chain_attention(query, keys, values, grid, attention.scaling).transpose(1, 2).flatten(2)
+        result = chain_attention(query, keys, values, grid, attention.scaling)
+        attended = (
+            latent.attended(attention, result) if self._is_latent else result.transpose(1, 2).flatten(2)
+        )
         x = x + attention.o_proj(attended if gate is None else attended * gate)
         return x + self.layer.mlp(self.layer.post_attention_layernorm(x))

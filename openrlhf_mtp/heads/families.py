@@ -27,6 +27,7 @@ class Family:
         rotary: the last part of the rotary embedding's class name.
         normalizes_qk: queries and keys are normalised by head before the rotation.
         gates_attention: q_proj also computes a gate for each channel of the attention's output.
+        compresses_attention: keys and values come from a shared compressed projection (`latent.py`).
         norm_identity: the norm weight that scales by one.
     """
 
@@ -38,6 +39,7 @@ class Family:
     rotary: str = "RotaryEmbedding"
     normalizes_qk: bool = False
     gates_attention: bool = False
+    compresses_attention: bool = False
     norm_identity: float = 1.0
 
     def _hf_class(self, suffix: str) -> type[Any]:
@@ -88,6 +90,7 @@ NATIVE_FAMILIES: dict[str, Family] = {
         ),
         Family("qwen3_next", "Qwen3Next", normalizes_qk=True, gates_attention=True, norm_identity=0.0),
         Family("glm4_moe", "Glm4Moe"),
+        Family("deepseek_v3", "DeepseekV3", compresses_attention=True),
     )
 }
 """Families whose own head (`layouts.py`) is trained and written back; our draft class does not serve them."""

@@ -8,6 +8,7 @@ Read off vLLM 0.29's model classes, which serve these checkpoints by `method: mt
 | `mimo` | `model.mtp_layers.{n}.*` | [hidden; token] | h before that norm | z after | hidden (zeros) |
 | `qwen3_5`, `qwen3_next` | `mtp.*`, `mtp.layers.0.*` | [token; hidden] | h after | z after | as others |
 | `glm4_moe` | `model.layers.{L + n}.*` | [token; hidden] | h after | z before | hidden (zeros) |
+| `deepseek_v3` | `model.layers.{L + n}.*` | [token; hidden] | h after | z after | hidden (zeros) |
 
 L is the number of the trunk's layers. Only names and facts here; `native.py` moves tensors.
 """
@@ -108,6 +109,28 @@ def _qwen(name: str, model_type: str, count_field: str) -> Layout:
     )
 
 
+def _deepseek(model_type: str, wiring: Wiring) -> Layout:
+    """DeepSeek-V3's and GLM-4.5's: blocks counted as further layers, each with copies of two of the trunk's tensors."""
+    return Layout(
+        name=model_type,
+        model_types=(model_type,),
+        root="model.layers.{l}.",
+        hidden_norm="model.layers.{l}.hnorm",
+        token_norm="model.layers.{l}.enorm",
+        final_norm="model.layers.{l}.shared_head.norm",
+        proj="model.layers.{l}.eh_proj",
+        layer="model.layers.{l}",
+        count_field="num_nextn_predict_layers",
+        wiring=wiring,
+        copies=MappingProxyType(
+            {
+                "model.layers.{l}.embed_tokens.weight": "model.embed_tokens.weight",
+                "model.layers.{l}.shared_head.head.weight": "lm_head.weight",
+            }
+        ),
+    )
+
+
 def vllm_architecture(content: Mapping[str, Any], layout: Layout | None) -> list[str]:
     """What `architectures` in a policy's config.json must say, so that vLLM's class hands over the hidden states that a
     head of this layout (None: one of our own) reads."""
@@ -139,31 +162,13 @@ LAYOUTS: dict[str, Layout] = {
         ),
         _qwen("qwen3_5", "qwen3_5_text", "mtp_num_hidden_layers"),
         _qwen("qwen3_next", "qwen3_next", "num_nextn_predict_layers"),
-        Layout(
-            name="glm4_moe",
-            model_types=("glm4_moe",),
-            root="model.layers.{l}.",
-            hidden_norm="model.layers.{l}.hnorm",
-            token_norm="model.layers.{l}.enorm",
-            final_norm="model.layers.{l}.shared_head.norm",
-            proj="model.layers.{l}.eh_proj",
-            layer="model.layers.{l}",
-            count_field="num_nextn_predict_layers",
-            wiring=Wiring(chains_unnormed=True, hides_first_token=True),
-            copies=MappingProxyType(
-                {
-                    "model.layers.{l}.embed_tokens.weight": "model.embed_tokens.weight",
-                    "model.layers.{l}.shared_head.head.weight": "lm_head.weight",
-                }
-            ),
-        ),
+        _deepseek("glm4_moe", Wiring(chains_unnormed=True, hides_first_token=True)),
+        _deepseek("deepseek_v3", Wiring(hides_first_token=True)),
     )
 }
 """Name -> layout."""
 
 REFUSED: dict[str, str] = {
-    "deepseek_v3": "its block attends with multi-head latent attention, which the chain's attention does not compute: "
-    "it would need keys of another width than values, the compressed projections, and interleaved rotary positions",
     "deepseek_v32": "its block attends with sparse latent attention over an indexer's choice of keys",
     "qwen3_5_moe_text": "no test has served its block of experts yet: it would need a row in heads/layouts.py and the "
     "names under which its checkpoints keep experts",

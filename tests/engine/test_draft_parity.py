@@ -16,7 +16,15 @@ from typing import Any
 
 import pytest
 
-from tests.engine.tiny import DEPTHS, FAMILIES, in_engine_process, start_engine, stop_engine, write_checkpoint
+from tests.engine.tiny import (
+    DEPTHS,
+    FAMILIES,
+    WITH_EXPERTS,
+    in_engine_process,
+    start_engine,
+    stop_engine,
+    write_checkpoint,
+)
 
 # float32 kernels of vLLM and of PyTorch differ by rounding alone: 3e-5 was the largest seen
 TOLERANCE = 1e-4
@@ -25,6 +33,7 @@ NEW_TOKENS = 24
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{name: (changes, {}) for name, changes in FAMILIES.items()},
     "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_layers": 2}),
+    "qwen3_moe": (WITH_EXPERTS, {}),
     "qwen2_two_workers": (FAMILIES["qwen2"], {"tensor_parallel_size": 2}),
 }
 """Case -> (what the policy's configuration changes, what the engine's arguments change)."""

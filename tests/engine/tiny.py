@@ -27,7 +27,7 @@ _ENGINE_ENVIRONMENT = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
 }
 
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "vocab_size": 256,
     "hidden_size": 128,
     "intermediate_size": 192,
@@ -56,7 +56,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "mistral": {"model_type": "mistral", "head_dim": 64, "sliding_window": None},
 }
-"""What sets each family apart: tied embeddings, query-key norms, head width, RoPE scaling."""
+"""Dense families, and what sets each apart: tied embeddings, query-key norms, head width, RoPE scaling."""
+
+WITH_EXPERTS: dict[str, Any] = {
+    "model_type": "qwen3_moe",
+    "head_dim": 64,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "norm_topk_prob": True,
+}
+"""A trunk with experts, whose head is dense."""
 
 
 def write_checkpoint(
@@ -74,7 +84,7 @@ def write_checkpoint(
     from openrlhf_mtp.heads.head import MTPHead
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(**{**_SIZES, **changes})
+    config = AutoConfig.for_model(**{**SIZES, **changes})
     config.initializer_range *= init_scale
     policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     head = MTPHead(HeadConfig.from_trunk(config, depths=DEPTHS, num_layers=num_layers))

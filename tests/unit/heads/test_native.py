@@ -230,9 +230,9 @@ def test_a_truncated_checkpoint_is_refused(checkpoints, tmp_path):
 
 def test_a_head_that_cannot_be_trained_says_what_it_would_need():
     class Trunk:
-        model_type, num_hidden_layers = "deepseek_v3", 61
+        model_type, num_hidden_layers = "deepseek_v32", 61
 
-    with pytest.raises(ValueError, match="multi-head latent attention"):
+    with pytest.raises(ValueError, match="sparse latent attention over an indexer's choice"):
         find_layout(Trunk, {"model.layers.61.eh_proj.weight"})
 
 

@@ -1,0 +1,207 @@
+"""Heads under native names, served by stock vLLM: our plugin is not loaded, the model classes are vLLM's own.
+
+A checkpoint with its own head is equipped, the head is changed as training would change it, and policy and head are
+exported under native names. vLLM serves the export by `method: mtp`, in float32; each of its proposals is compared with
+the chain that training computes, as in `test_draft_parity`.
+
+Two things are not vLLM's own here, because this host has no CUDA: the sampler's garbage at temperatures above 0
+is repaired (`upstream.vllm_sampling`), and for Qwen3.5, whose module imports a vision model, an empty stand-in for
+torchvision is put in place where it is missing. The trunks of Qwen3-Next and Qwen3.5 have full attention in every
+layer: their linear attention has no float32 kernel on a CPU, and the head has none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.test_draft_parity import NEW_TOKENS, PROMPT_LENGTHS, TOLERANCE, Parity, replay
+from tests.engine.tiny import DEPTHS, SIZES, in_engine_process, start_engine, stop_engine
+from tests.natives import NATIVES, write_native_checkpoint
+
+WITH_PLUGIN = "mimo with our draft class"
+CASES = (*NATIVES, WITH_PLUGIN)
+_FULL_ATTENTION = {"layer_types": ["full_attention"] * SIZES["num_hidden_layers"]}
+
+_STAND_IN = """
+import importlib.abc, importlib.machinery, sys, types
+
+class _Names(type):
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+def _empty_class(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Names(name, (), {})
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("torchvision."):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec):
+        module = types.ModuleType(spec.name)
+        module.__path__, module.__getattr__ = [], _empty_class
+        return module
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.append(_Finder())
+"""
+
+
+def provide_torchvision(folder: Path) -> None:
+    """An importable torchvision without content, in this process and its children; none if there is a real one."""
+    if importlib.util.find_spec("torchvision") is None:
+        (folder / "torchvision").mkdir(parents=True)
+        (folder / "torchvision" / "__init__.py").write_text(_STAND_IN)
+        sys.path.insert(0, str(folder))
+        os.environ["PYTHONPATH"] = str(folder)
+
+
+def export_changed(root: Path, layout: str, format: str) -> Path:
+    """A checkpoint whose own head was taken over, changed and written back."""
+    import torch
+
+    from openrlhf_mtp.heads.checkpoint import load_head, save_head
+    from openrlhf_mtp.heads.equip import equip
+    from openrlhf_mtp.heads.export import export
+    from openrlhf_mtp.heads.native import read_trunk_config
+
+    full_attention = _FULL_ATTENTION if layout.startswith("qwen3") else {}
+    write_native_checkpoint(root / "source", layout, SIZES, **full_attention)
+    head_dir = equip(root / "source", root / "equipped", depths=DEPTHS)
+    head = load_head(head_dir, read_trunk_config(root / "equipped"), dtype=torch.float32, device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+    save_head(head_dir, head)
+    export(root / "equipped", head_dir, root / "exported", format)
+    return head_dir
+
+
+def stock_engine(folder: Path) -> Any:
+    """vLLM with nothing of ours in it but the recorder of drafts."""
+    from vllm import LLM
+
+    from openrlhf_mtp.upstream import vllm_sampling
+
+    vllm_sampling.apply()
+    return LLM(
+        str(folder),
+        dtype="float32",
+        skip_tokenizer_init=True,
+        enforce_eager=True,
+        max_model_len=128,
+        max_num_seqs=8,
+        kv_cache_memory_bytes=2**28,
+        enable_prefix_caching=False,
+        seed=1,
+        speculative_config={
+            "method": "mtp",
+            "num_speculative_tokens": DEPTHS,
+            "draft_sample_method": "probabilistic",
+        },
+        worker_extension_cls="openrlhf_mtp.rollout.worker.MTPWorkerExtension",
+    )
+
+
+class Chain:
+    """Policy and head as training holds them."""
+
+    def __init__(self, policy_dir: Path, head_dir: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from openrlhf_mtp.heads.checkpoint import load_head
+
+        self.policy = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.float32)
+        self.head = load_head(head_dir, self.policy.config, dtype=torch.float32, device="cpu")
+        self.policy.model.norm.register_forward_pre_hook(self._keep_unnormed)
+
+    def _keep_unnormed(self, module: Any, inputs: Any) -> None:
+        self.unnormed = inputs[0]
+
+    def distributions(self, known: list[int], drafts: list[int]) -> Any:
+        """q^1 ... q^k [k, V] at the last anchor of `known[:-1]`, with the engine's drafts as deeper inputs."""
+        import torch
+
+        tokens, length = torch.tensor([known + drafts]), len(known) - 1
+        positions = torch.arange(length)[None]
+        with torch.no_grad():
+            hidden = self.policy.model(tokens[:, :length]).last_hidden_state
+            if self.head.config.wiring.reads_unnormed:
+                hidden = self.unnormed
+            table = self.policy.model.embed_tokens
+            embeddings = [table(tokens[:, j : j + length]) for j in range(1, DEPTHS + 1)]
+            states = self.head(hidden, embeddings, positions, torch.ones_like(positions), DEPTHS)
+            return torch.stack([self.policy.lm_head(z[0, -1]).softmax(-1) for z in states])
+
+
+def measure(engine: Any, chain: Chain) -> Parity:
+    """Generate and compare every proposal."""
+    import torch
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    engine.collective_rpc("mtp_record_drafts", args=(True,))
+    draw = random.Random(0)
+    prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
+    requests = engine.generate(
+        [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
+        SamplingParams(temperature=1.0, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False),
+        use_tqdm=False,
+    )
+    recorded = engine.collective_rpc("mtp_recorded_drafts")[0]
+    worst, proposals, accepted, rejected = torch.zeros(DEPTHS), 0, 0, 0
+    for request, prompt in zip(requests, prompts, strict=True):
+        (own,) = (drafts for name, drafts in recorded.items() if name.split("-")[0] == request.request_id)
+        for known, drafts, probabilities, count in replay(prompt, list(request.outputs[0].token_ids), own):
+            tv = 0.5 * (chain.distributions(known, drafts) - torch.tensor(probabilities)).abs().sum(-1)
+            worst = torch.maximum(worst, tv)
+            proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count
+    return Parity(worst.tolist(), proposals, accepted, rejected)
+
+
+def measure_case(root: str, case: str) -> dict[str, Any] | str:
+    """One case in this process: the figures, or the traceback."""
+    folder = Path(root)
+    try:
+        if case == WITH_PLUGIN:
+            head_dir = export_changed(folder, "mimo", "merged")
+            engine = start_engine(folder / "exported")
+        else:
+            os.environ["VLLM_PLUGINS"] = ""
+            provide_torchvision(folder / "stand_in")
+            head_dir = export_changed(folder, case, "native")
+            engine = stock_engine(folder / "exported")
+        result = measure(engine, Chain(folder / "exported", head_dir))
+        stop_engine(engine)
+        return asdict(result)
+    except Exception:
+        return traceback.format_exc()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_engine_drafts_what_training_computes(case: str, tmp_path: Path) -> None:
+    measured = in_engine_process(__file__, "measure_case", str(tmp_path), case)
+    assert isinstance(measured, dict), measured
+    result = Parity(**measured)
+    print(case, result)
+    assert max(result.tv) <= TOLERANCE, result
+    # else only one half of the cache rule was exercised
+    assert result.accepted >= 5, result
+    assert result.rejected >= 5, result
