@@ -13,9 +13,11 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from openrlhf_mtp.run_folder import read_run
 from tests.engine import rl_jobs
 from tests.engine.rl_jobs import Finished
 
@@ -47,8 +49,9 @@ def assert_sound(
         assert row["spec/drafts"] > 0
         assert row["sync/bytes"] > 100_000
         assert row["sync/verify_s"] > 0
-        # what the trainer promises is what the engine accepts, within the noise of some 200 drafts
-        assert abs(row["mtp/alpha/depth_1"] - row["spec/acceptance_rate/depth_1"]) < 0.15
+        # what the trainer promises is what the engine accepts, within the noise of some 200 drafts (a standard error
+        # of 0.01) and what the step's updates change while the trainer measures
+        assert abs(row["spec/alpha_gap"]) < 0.06
     return rows
 
 
@@ -80,9 +83,14 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     before, after = tensors(assets / "pre" / "head"), tensors(assets / "rl" / "final" / "mtp")
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before), "the head was trained during RL"
-    assert list((assets / "rl" / "records").glob("step_*.npz")), (
-        "entropy against acceptance, anchor by anchor"
-    )
+    # entropy against acceptance, anchor by anchor, of the rollout and of held-out prompts
+    (recorded,) = read_run(assets / "rl").records.values()
+    (*_, held_out) = read_run(assets / "pre").held_out.values()
+    for records in (recorded, held_out):
+        counted = np.isfinite(records.alpha)
+        assert counted[:, 0].all()
+        assert (np.isfinite(records.greedy) == counted).all()
+        assert len(np.unique(records.response)) > 1
     for name in ("run.yaml", "command.txt", "summary.json", "report.html", "figures/reward.png"):
         assert (assets / "rl" / name).stat().st_size > 0, name
     summary = json.loads((assets / "rl" / "summary.json").read_text())
