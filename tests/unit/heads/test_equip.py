@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from openrlhf_mtp.heads.checkpoint import load_head
-from openrlhf_mtp.heads.equip import equip
-from tests.unit.heads.tiny import DEPTHS, FAMILIES, trunk_config
+from openrlhf_mtp.heads.equip import dense_layer, equip
+from tests.unit.heads.tiny import DEPTHS, FAMILIES, SIZES, random_inputs, trunk_config
 
 
 @pytest.fixture
@@ -96,3 +96,47 @@ def test_an_unsupported_family_leaves_nothing_behind(make_policy, tmp_path):
     with pytest.raises(ValueError, match="got 'gpt2', expected one of qwen2"):
         equip(source, tmp_path / "out", depths=2)
     assert not (tmp_path / "out").exists()
+
+
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 16}
+
+
+def test_a_policy_with_experts_gets_a_dense_block_that_starts_as_the_mean_of_some(tmp_path):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("qwen3_moe", **{**SIZES, **EXPERTS})
+    policy = AutoModelForCausalLM.from_config(config)
+    policy.save_pretrained(tmp_path / "policy")
+    head_dir = equip(tmp_path / "policy", tmp_path / "out", depths=DEPTHS)
+    head = load_head(head_dir, config, dtype=torch.float32, device="cpu")
+    assert (head.config.trunk_model_type, head.config.model.model_type) == ("qwen3_moe", "qwen3")
+    block, last = head.blocks[0].layer, policy.model.layers[-1]
+    assert torch.equal(block.self_attn.q_norm.weight, last.self_attn.q_norm.weight)
+    # 48 wide: two experts of 24 each
+    x = torch.randn(5, SIZES["hidden_size"])
+    outputs = []
+    for gate_up, down in zip(last.mlp.experts.gate_up_proj[:2], last.mlp.experts.down_proj[:2], strict=True):
+        gate, up = (x @ gate_up.T).chunk(2, dim=-1)
+        outputs.append((torch.nn.functional.silu(gate) * up) @ down.T)
+    torch.testing.assert_close(block.mlp(x), sum(outputs) / 2, rtol=1e-4, atol=1e-6)
+    sum(z.square().mean() for z in head(*random_inputs())).backward()
+    assert [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("width", [10, 24, 30, 48, 100])
+def test_a_dense_block_may_be_narrower_or_wider_than_all_experts(width):
+    generator = torch.Generator().manual_seed(0)
+    layer = {"input_layernorm.weight": torch.ones(8), "mlp.gate.weight": torch.zeros(2, 8)}
+    for n in range(2):
+        layer[f"mlp.experts.{n}.gate_proj.weight"] = torch.randn(24, 8, generator=generator)
+        layer[f"mlp.experts.{n}.up_proj.weight"] = torch.randn(24, 8, generator=generator)
+        layer[f"mlp.experts.{n}.down_proj.weight"] = torch.randn(8, 24, generator=generator)
+    dense = dense_layer(layer, width, generator)
+    assert {name: tuple(tensor.shape) for name, tensor in dense.items()} == {
+        "input_layernorm.weight": (8,),
+        "mlp.gate_proj.weight": (width, 8),
+        "mlp.up_proj.weight": (width, 8),
+        "mlp.down_proj.weight": (8, width),
+    }
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        rows = dense[f"mlp.{name}.weight"] if name != "down_proj" else dense[f"mlp.{name}.weight"].T
+        assert rows.any(dim=1).all(), "every neuron can learn"
