@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.assets import FULL, SMOKE, make_assets
@@ -23,6 +25,7 @@ def main(study: Study, description: str) -> int:
         "--smoke", action="store_true", help="the two-minute form: fewer arms, one seed, a few steps"
     )
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in study.arms], help="run these alone")
     parser.add_argument("--write-jobs", action="store_true", help="write the arms' job files and end")
     parser.add_argument("--result-only", action="store_true", help="run nothing; write what is there")
     args = parser.parse_args()
@@ -31,7 +34,8 @@ def main(study: Study, description: str) -> int:
             print(job_file(study, arm))
         return 0
     runs = args.runs or Path("runs/studies-smoke" if args.smoke else "runs/studies")
-    code = 0 if args.result_only else _run(study, runs, smoke=args.smoke, parallel=args.parallel)
+    chosen = _only(study, args.arms) if args.arms else study
+    code = 0 if args.result_only else _run(chosen, runs, smoke=args.smoke, parallel=args.parallel)
     out = runs / study.name / "result" if args.smoke else study.folder
     result = write_result(study, study.places(runs, args.smoke), out)
     print(table(study, result) + f"\n{out / 'result.json'}")
@@ -44,7 +48,7 @@ def _run(study: Study, runs: Path, *, smoke: bool, parallel: int) -> int:
     try:
         if study.head_of is not None and not smoke:
             source, arm = study.head_of
-            run_all(_only(source, arm), runs, smoke=False, parallel=parallel)
+            run_all(_only(source, [arm]), runs, smoke=False, parallel=parallel)
         run_all(study, runs, smoke=smoke, parallel=parallel)
     except RunsFailed as failure:
         print(failure, file=sys.stderr)
@@ -52,7 +56,6 @@ def _run(study: Study, runs: Path, *, smoke: bool, parallel: int) -> int:
     return 0
 
 
-def _only(study: Study, arm: str) -> Study:
-    from dataclasses import replace
-
-    return replace(study, arms=[each for each in study.arms if each.name == arm])
+def _only(study: Study, arms: Sequence[str]) -> Study:
+    """The study with some of its arms alone."""
+    return replace(study, arms=[arm for arm in study.arms if arm.name in arms])
