@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.coefficient.occ import occ_coefficient
-from openrlhf_mtp.config.mtp import CoefficientSettings
+from openrlhf_mtp.config.regime import CoefficientSettings
 
 
 class CoefficientTracker:

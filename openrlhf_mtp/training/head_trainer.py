@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openrlhf_mtp import metrics
-from openrlhf_mtp.config.mtp import ObjectiveSettings
+from openrlhf_mtp.config.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.mixture import mixture

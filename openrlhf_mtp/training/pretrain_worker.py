@@ -16,7 +16,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from openrlhf.trainer.ray.launcher import BaseModelActor
 
-from openrlhf_mtp.config.mtp import MTPSettings, ObjectiveSettings, PretrainSettings
+from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.objective import ObjectiveSettings
+from openrlhf_mtp.config.pretrain import PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.metrics import (

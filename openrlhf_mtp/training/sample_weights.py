@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from openrlhf_mtp.config.mtp import AdvantageSettings
+from openrlhf_mtp.config.regime import AdvantageSettings
 from openrlhf_mtp.losses.advantage import AdvantageWeights, sample_advantages, weight_sums
 
 

@@ -68,7 +68,7 @@ def engine_configurations() -> dict[int, dict[str, Any]]:
 
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
-    from openrlhf_mtp.config.mtp import HeadOptim
+    from openrlhf_mtp.config.pretrain import HeadOptim
     from openrlhf_mtp.training.head_engine import head_ds_config
 
     args = SimpleNamespace(ds=SimpleNamespace(param_dtype="bf16"), train=SimpleNamespace())

@@ -69,7 +69,8 @@ def float32_update(folder: Path, out: Path, responses: Path, micro_batch: int) -
     from openrlhf.utils import get_strategy
     from transformers import AutoModelForCausalLM
 
-    from openrlhf_mtp.config.mtp import HeadOptim, ObjectiveSettings
+    from openrlhf_mtp.config.objective import ObjectiveSettings
+    from openrlhf_mtp.config.pretrain import HeadOptim
     from openrlhf_mtp.heads.checkpoint import load_head
     from openrlhf_mtp.training.batches import collate
     from openrlhf_mtp.training.chain import HeadBatch

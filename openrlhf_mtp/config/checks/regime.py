@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.mtp import AdvantageSettings, CoefficientSettings
+from openrlhf_mtp.config.regime import AdvantageSettings, CoefficientSettings
 from openrlhf_mtp.config.situation import Situation
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.coefficient.occ import EPSILON, occ_coefficient, occ_sums, released_code_sums
 from openrlhf_mtp.coefficient.tracker import CoefficientTracker
-from openrlhf_mtp.config.mtp import CoefficientSettings
+from openrlhf_mtp.config.regime import CoefficientSettings
 
 DEPTHS = 3
 

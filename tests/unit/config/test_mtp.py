@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from openrlhf_mtp.config.knob import Settings
-from openrlhf_mtp.config.mtp import HeadOptim, MTPSettings, PretrainSettings
+from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.mtp_section import mtp_names
+from openrlhf_mtp.config.pretrain import HeadOptim, PretrainSettings
 
 
 def every_section(model: type[Settings]):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from openrlhf_mtp import metrics
-from openrlhf_mtp.config.mtp import AdvantageSettings
+from openrlhf_mtp.config.regime import AdvantageSettings
 from openrlhf_mtp.training.sample_weights import SampleWeights
 
 
