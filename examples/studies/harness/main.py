@@ -26,6 +26,7 @@ def main(study: Study, description: str) -> int:
     )
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in study.arms], help="run these alone")
+    parser.add_argument("--seeds", nargs="+", type=int, choices=study.seeds, help="run these alone")
     parser.add_argument("--write-jobs", action="store_true", help="write the arms' job files and end")
     parser.add_argument("--result-only", action="store_true", help="run nothing; write what is there")
     args = parser.parse_args()
@@ -34,7 +35,7 @@ def main(study: Study, description: str) -> int:
             print(job_file(study, arm))
         return 0
     runs = args.runs or Path("runs/studies-smoke" if args.smoke else "runs/studies")
-    chosen = _only(study, args.arms) if args.arms else study
+    chosen = _only(study, args.arms, args.seeds)
     code = 0 if args.result_only else _run(chosen, runs, smoke=args.smoke, parallel=args.parallel)
     out = runs / study.name / "result" if args.smoke else study.folder
     result = write_result(study, study.places(runs, args.smoke), out)
@@ -48,7 +49,7 @@ def _run(study: Study, runs: Path, *, smoke: bool, parallel: int) -> int:
     try:
         if study.head_of is not None and not smoke:
             source, arm = study.head_of
-            run_all(_only(source, [arm]), runs, smoke=False, parallel=parallel)
+            run_all(_only(source, [arm], study.seeds), runs, smoke=False, parallel=parallel)
         run_all(study, runs, smoke=smoke, parallel=parallel)
     except RunsFailed as failure:
         print(failure, file=sys.stderr)
@@ -56,6 +57,7 @@ def _run(study: Study, runs: Path, *, smoke: bool, parallel: int) -> int:
     return 0
 
 
-def _only(study: Study, arms: Sequence[str]) -> Study:
-    """The study with some of its arms alone."""
-    return replace(study, arms=[arm for arm in study.arms if arm.name in arms])
+def _only(study: Study, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> Study:
+    """The study with some of its arms and seeds alone, where given."""
+    kept = [arm for arm in study.arms if not arms or arm.name in arms]
+    return replace(study, arms=kept, seeds=seeds or study.seeds)
