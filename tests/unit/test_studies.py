@@ -4,6 +4,7 @@ import json
 import random
 import statistics
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(STUDIES))
 from drift.study import STUDY as DRIFT  # noqa: E402
 from entropy.study import STUDY as ENTROPY  # noqa: E402
 from harness import jobs, results, runs  # noqa: E402
+from harness import main as command_line  # noqa: E402
 from harness.statistics import bootstrap, paired  # noqa: E402
 from harness.study import Arm, Place  # noqa: E402
 from objectives.study import STUDY as OBJECTIVES  # noqa: E402
@@ -211,6 +213,30 @@ def test_a_finished_run_is_skipped_until_its_job_changes(tmp_path, monkeypatch):
     assert not runs.finished(OBJECTIVES, Arm("kl", {}), place)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--arms", "tv", "ce"], {(arm, seed) for arm in ("ce", "tv") for seed in (1, 2, 3)}),
+        (["--seeds", "2"], {(arm.name, 2) for arm in OBJECTIVES.arms}),
+        (["--result-only"], set()),
+    ],
+)
+def test_the_command_line_runs_what_is_asked_and_sums_up_all_there_is(
+    options, expected, tmp_path, monkeypatch
+):
+    started = set()
+    monkeypatch.setattr(
+        runs, "run_one", lambda study, arm, place, _: started.add((place.arm, place.seed)) or 0
+    )
+    monkeypatch.setattr(command_line, "make_assets", lambda *_: None)
+    study = replace(OBJECTIVES, name="elsewhere", measure=lambda _: {})
+    monkeypatch.setattr(type(study), "folder", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["study.py", "--runs", str(tmp_path), *options])
+    assert command_line.main(study, "") == 0
+    assert started == expected
+    assert len(json.loads((tmp_path / "result.json").read_text())["missing"]) == len(OBJECTIVES.arms)
+
+
 class Commands:
     """Stands in for `subprocess` in the harness: keeps the commands, all of which succeed."""
 
@@ -269,8 +295,6 @@ def test_a_failed_run_is_named_after_the_others_ran(tmp_path, monkeypatch):
 
 
 def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
-    from dataclasses import replace
-
     study = replace(OBJECTIVES, measure=lambda place: {"sampled/mean": place.seed / 10})
     found = study.places(tmp_path, smoke=False)
     for place in (*found["ce"], *found["e2e_tv"], found["tv"][0]):
