@@ -1,0 +1,141 @@
+"""What the pages of docs/ say of the code is so: examples run, job files load, and every name and link is there."""
+
+import ast
+import doctest
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from openrlhf_mtp import metrics
+from openrlhf_mtp.config.checks import Situation, regime
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.mtp_section import mtp_names
+from openrlhf_mtp.config.objective import Objective
+from openrlhf_mtp.config.regime import Regime, Weighting
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+
+ROOT = Path(__file__).parents[2]
+PAGES = {path.name: path for path in [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]}
+METHODS = ("losses.md", "regimes.md", "occ.md", "advantage_aware.md")
+"""The pages on training: they name metrics and show job files."""
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+QUOTED = re.compile(r"`([^`\n]+)`")
+CODE = re.compile(r"(?:openrlhf_mtp|tests|examples|scripts|docs|helm)/[\w./-]*\w(?:::?\w+)?")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def text(page: str) -> str:
+    return PAGES[page].read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [body for name, body in FENCED.findall(text(page)) if name == language]
+
+
+def quoted(page: str) -> list[str]:
+    """What stands between backticks in the page's running text and tables."""
+    return QUOTED.findall(FENCED.sub("", text(page)))
+
+
+def jobs(page: str, folder: Path) -> list[Job]:
+    """The page's YAML examples with an `mtp:` section, loaded as job files."""
+    found = []
+    for number, body in enumerate(blocks(page, "yaml")):
+        if re.search(r"^mtp:", body, re.M):
+            path = folder / f"{number}.yaml"
+            path.write_text(body, encoding="utf-8")
+            found.append(load_job(path, [], flag_specs()))
+    return found
+
+
+@pytest.mark.parametrize("page", METHODS)
+def test_every_example_job_loads_and_its_regime_has_what_it_needs(page, tmp_path):
+    loaded = jobs(page, tmp_path)
+    assert loaded
+    for job in loaded:
+        situation = Situation(job, Host(0), look_at_files=False)
+        assert [str(c) for c in [*regime.joint(situation), *regime.unused(situation)]] == []
+
+
+def test_every_regime_and_both_coefficients_have_an_example(tmp_path):
+    loaded = [job.mtp for job in jobs("regimes.md", tmp_path)]
+    assert {mtp.regime for mtp in loaded} == set(get_args(Regime))
+    assert {mtp.coefficient.kind for mtp in loaded if mtp.is_joint} == {"fixed", "occ"}
+
+
+@pytest.mark.parametrize(("page", "names"), [("losses.md", Objective), ("advantage_aware.md", Weighting)])
+def test_the_table_has_a_row_for_every_choice(page, names):
+    rows = re.findall(r"^\| `(\w+)` \|", text(page), re.M)
+    assert set(get_args(names)) <= set(rows)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ">>> " in text(page)])
+def test_the_examples_of_a_page_print_what_it_says(page):
+    source = "\n".join(body for body in blocks(page, "python") if ">>> " in body)
+    test = doctest.DocTestParser().get_doctest(source, {}, page, str(PAGES[page]), 0)
+    assert test.examples
+    report: list[str] = []
+    doctest.DocTestRunner().run(test, out=report.append)
+    assert report == []
+
+
+def defined(path: Path) -> set[str]:
+    """Functions and classes of a file, and the methods of those classes."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, kinds)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_function_and_test_a_page_names_is_there(page):
+    missing = []
+    for reference in filter(CODE.fullmatch, quoted(page)):
+        file, _, name = reference.partition(":")
+        path, name = ROOT / file, name.removeprefix(":")
+        if not path.exists() or (name and name not in defined(path)):
+            missing.append(reference)
+    assert missing == []
+
+
+def test_the_map_from_papers_to_code_names_every_objective_with_a_test():
+    rows = [
+        line
+        for line in text("papers.md").splitlines()
+        if "openrlhf_mtp/losses/" in line and "`tests/" in line
+    ]
+    for name in get_args(Objective):
+        assert any(f"`openrlhf_mtp/losses/{name}.py:{name}`" in row for row in rows), name
+
+
+@pytest.mark.parametrize("page", METHODS)
+def test_every_metric_and_setting_a_page_names_is_declared(page):
+    known = mtp_names()
+    for name in quoted(page):
+        if re.fullmatch(r"(mtp|occ|spec|policy|time)/[a-z_/]+", name):
+            metrics.lookup(name.replace("depth_j", "depth_1"))
+        setting = re.match(r"mtp(\.[a-z_]+)+", name)
+        if setting:
+            path = setting.group()
+            assert any(each == path or each.startswith(f"{path}.") for each in known), path
+
+
+def anchors(path: Path) -> set[str]:
+    """The fragments that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", path.read_text(encoding="utf-8")), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    broken = []
+    for link in LINK.findall(text(page)):
+        if "://" in link:
+            continue
+        file, _, fragment = link.partition("#")
+        path = PAGES[page].parent / file if file else PAGES[page]
+        if not path.exists() or (fragment and fragment not in anchors(path)):
+            broken.append(link)
+    assert broken == []
