@@ -11,6 +11,9 @@ from rich.table import Table
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.heads.accounting import Planned
 
+SHOWN = 40
+"""Rows of the table; a head with experts has hundreds."""
+
 
 def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
     """Export, print the list, and return 0.
@@ -33,10 +36,12 @@ def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
 
 
 def table(written: list[Planned]) -> Table:
-    """The head's tensors one by one; the policy's are in the list alone."""
+    """The head's tensors one by one, up to `SHOWN`; the rest and the policy's are in the list alone."""
     rows = Table("tensor of the head", "shape", "type", "from", box=None)
-    for tensor in written:
-        if tensor.source != "policy":
-            shape = " x ".join(map(str, tensor.stored.shape))
-            rows.add_row(tensor.name, shape, tensor.stored.dtype, tensor.source)
+    of_head = [tensor for tensor in written if tensor.source != "policy"]
+    for tensor in of_head[:SHOWN]:
+        shape = " x ".join(map(str, tensor.stored.shape))
+        rows.add_row(tensor.name, shape, tensor.stored.dtype, tensor.source)
+    if len(of_head) > SHOWN:
+        rows.add_row(f"and {len(of_head) - SHOWN} more")
     return rows

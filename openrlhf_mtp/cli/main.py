@@ -77,13 +77,16 @@ def equip(
         --out models/qwen2.5-0.5b --depths 3
     """
     from openrlhf_mtp.cli.hub import model_folder
+    from openrlhf_mtp.heads.checkpoint import read_head_config
     from openrlhf_mtp.heads.equip import equip as run_equip
 
     try:
         head = run_equip(model_folder(model), out, depths=depths, num_layers=num_layers, fresh=fresh)
     except (OSError, ValueError) as problem:
         raise JobError(str(problem)) from problem
-    print(f"model {out}\nhead  {head}")
+    layout = read_head_config(head).layout
+    origin = "new" if layout is None else f"the checkpoint's own, layout {layout}"
+    print(f"model {out}\nhead  {head} ({origin})")
 
 
 @app.command()
