@@ -10,19 +10,25 @@ import pytest
 from tests.processes import in_fresh_process
 
 
-def unpacked_states() -> list[Any]:
+def observed_states() -> list[Any]:
     """Two sequences of 2 and 3 tokens, left- and right-padded to 4; packed they are one row of 5 states."""
     import torch
 
-    from openrlhf_mtp.training.actor import _unpacked
+    from openrlhf_mtp.training.actor import _observation
 
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
-    sequences = torch.zeros(2, 4, dtype=torch.long)
-    packed = torch.arange(1.0, 6.0).view(1, 5, 1)
+    sequences, nothing = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 3)
+    packed = torch.arange(1.0, 6.0).view(1, 5, 1).requires_grad_()
     padded = torch.arange(8.0).view(2, 4, 1)
+    seen = _observation(packed, nothing, packed, sequences, mask)
+    seen.hidden.sum().backward()
+    assert seen.packed_position is not None and packed.grad is not None
+    present = mask.flatten().bool()
     return [
-        _unpacked(packed, sequences, mask).squeeze(-1).tolist(),
-        _unpacked(padded, sequences, mask) is padded,
+        seen.hidden.squeeze(-1).tolist(),
+        packed[0, seen.packed_position[present], 0].tolist(),
+        packed.grad.flatten().tolist(),
+        _observation(padded, nothing, padded, sequences, mask).hidden is padded,
     ]
 
 
@@ -82,7 +88,7 @@ def compute() -> dict[str, Any]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    return {f.__name__: f() for f in (unpacked_states, gaps, learning_rates, engine_configurations)}
+    return {f.__name__: f() for f in (observed_states, gaps, learning_rates, engine_configurations)}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +96,14 @@ def computed() -> dict[str, Any]:
     return in_fresh_process(compute)
 
 
-def test_packed_hidden_states_return_to_their_rows(computed):
-    assert computed["unpacked_states"] == [[[0.0, 0.0, 1.0, 2.0], [3.0, 4.0, 5.0, 0.0]], True]
+def test_packed_hidden_states_return_to_their_rows_with_their_graph_and_logits_are_found_where_they_lie(
+    computed,
+):
+    hidden, logits, gradient, is_padded_left_alone = computed["observed_states"]
+    assert hidden == [[0.0, 0.0, 1.0, 2.0], [3.0, 4.0, 5.0, 0.0]]
+    assert logits == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert gradient == [1.0] * 5
+    assert is_padded_left_alone
 
 
 def test_the_logprob_gap_is_over_action_tokens_of_all_experiences(computed):

@@ -299,3 +299,37 @@ def test_errors_come_first_and_stop_the_job(problems, folder):
     job = load_job(folder / "job.yaml", ["rollout.top_p=0.5"], SPECS)
     with pytest.raises(JobErrors, match=r"rollout\.top_p"):
         require_no_errors(check(Situation(job, Host(0))), "cannot run:")
+
+
+OCC = ("mtp.regime=joint_policy", "mtp.coefficient.kind=occ")
+
+
+def test_occ_with_one_optimizer_step_a_rollout_batch_is_refused_with_the_setting_to_change(problems):
+    (found,) = problems(*OCC)
+    assert found.startswith("error: mtp.coefficient.kind: got occ, expected fixed with one optimizer step")
+    assert "for ever" in found
+    assert "lower train.batch_size to 8 or less, or raise train.max_epochs" in found
+
+
+@pytest.mark.parametrize("more_steps", ["train.batch_size=8", "train.max_epochs=2"])
+def test_occ_is_accepted_once_a_rollout_batch_has_several_optimizer_steps(problems, more_steps):
+    assert problems(*OCC, more_steps) == []
+
+
+def test_occ_of_a_cross_entropy_is_refused(problems):
+    found = problems("mtp.regime=joint_ce", "mtp.coefficient.kind=occ", "train.batch_size=8")
+    assert any("expected fixed with joint_ce" in problem for problem in found)
+
+
+@pytest.mark.parametrize("regime", ["joint_ce", "joint_policy"])
+def test_a_joint_regime_is_refused_under_zero_3(problems, regime):
+    found = problems(f"mtp.regime={regime}", "ds.zero_stage=3")
+    assert any("mtp.regime" in problem and "set ds.zero_stage 2" in problem for problem in found)
+
+
+def test_settings_of_a_regime_that_is_off_are_warned_about(problems):
+    found = problems("mtp.coefficient.value=0.5")
+    assert [problem.split(":")[0] for problem in found] == ["warning"]
+    assert "under detach no MTP loss reaches the policy" in found[0]
+    found = problems("mtp.regime=frozen", "mtp.advantage.weighting=positive")
+    assert any("mtp.advantage" in problem for problem in found)
