@@ -47,6 +47,14 @@ class Rendered:
         """NOTES.txt."""
         return next(text for name, text in self.files.items() if name.endswith("NOTES.txt"))
 
+    @property
+    def train_line(self) -> str:
+        """The line of the run's script that trains."""
+        (script,) = (
+            made["data"]["run.sh"] for made in self.of_kind("ConfigMap") if "run.sh" in made.get("data", {})
+        )
+        return next(line for line in script.splitlines() if line.startswith("openrlhf-mtp train"))
+
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         """Every object of a kind."""
         return [made for made in self.objects if made["kind"] == kind]
@@ -132,3 +140,44 @@ def files_of(archive: Path) -> set[str]:
 def _message(text: str) -> str:
     """The words of a `fail` or of the schema, without the line of the template that Helm puts before them."""
     return re.sub(r"^execution error at \([^)]*\): ", "", text)
+
+
+class ReleaseError(Exception):
+    """Helm could not do what was asked on a cluster."""
+
+
+class Releases:
+    """Releases on a cluster, as `helm install` and `helm uninstall` handle them."""
+
+    def __init__(self, kubeconfig: Path, namespace: str) -> None:
+        self._config = helm_python.Config(kubeconfig_path=kubeconfig, namespace=namespace)
+
+    def install(self, chart: Path, name: str, values: dict[str, Any], timeout_s: int) -> None:
+        """Install a chart; its hooks have ended when this returns.
+
+        Raises:
+            ReleaseError: it was refused, or a hook failed.
+        """
+        try:
+            self._config.install(str(chart), name, values, timeout=timeout_s, wait="hookOnly")
+        except helm_python.HelmError as problem:
+            raise ReleaseError(str(problem)) from problem
+
+    def upgrade(self, chart: Path, name: str, values: dict[str, Any], timeout_s: int) -> None:
+        """Upgrade a release to other values."""
+        self._config.upgrade(str(chart), name, values, timeout=timeout_s, wait="hookOnly")
+
+    def test(self, name: str, timeout_s: int) -> None:
+        """`helm test`.
+
+        Raises:
+            ReleaseError: the test failed.
+        """
+        try:
+            self._config.test(name, timeout=timeout_s)
+        except helm_python.HelmError as problem:
+            raise ReleaseError(str(problem)) from problem
+
+    def uninstall(self, name: str) -> None:
+        """Remove a release; none is as good as removed."""
+        self._config.uninstall(name, ignore_not_found=True)

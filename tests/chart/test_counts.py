@@ -62,16 +62,9 @@ def test_a_values_file_leaves_its_job_without_conflicts(name, tmp_path, monkeypa
     values = ci_values(name)
     job = tmp_path / "job.yaml"
     job.write_text(values["job"]["config"], encoding="utf-8")
-    script = render_ci(name).one("ConfigMap", _hash_of(name))["data"]["run.sh"]
-    words = script.splitlines()[-1].partition("--resume")[2].split()
+    words = render_ci(name).train_line.partition("--resume")[2].split()
     made = situation(job, [word.strip("'") for word in words])
     assert [str(conflict) for conflict in check(made)] == []
-
-
-def _hash_of(name):
-    return next(
-        made["metadata"]["name"] for made in render_ci(name).objects if made["kind"] == "NetworkPolicy"
-    )
 
 
 FLAGS = st.fixed_dictionaries(
@@ -166,13 +159,13 @@ def test_groups_can_decide_and_the_jobs_numbers_follow():
     )
     rendered = render(values)
     assert gpus(rendered) == (16, 12)
-    last = rendered.one("ConfigMap")["data"]["run.sh"].splitlines()[-1]
+    last = rendered.train_line
     assert last.endswith("--resume 'vllm.num_engines=6' 'actor.num_nodes=2' 'actor.num_gpus_per_node=8'")
 
 
 def test_roles_that_share_the_trainers_gpus_follow_the_groups_too():
     job = "train: {colocate_all: true}\nreward: {remote_url: r.py}\nvllm: {tensor_parallel_size: 2}\n"
     values = job_values(job, placement={"countsFrom": "groups"}, trainer={"replicas": 2, "gpus": 4})
-    last = render(values).one("ConfigMap")["data"]["run.sh"].splitlines()[-1]
+    last = render(values).train_line
     for setting in ("vllm.num_engines=4", "ref.num_nodes=2", "critic.num_gpus_per_node=4"):
         assert f"'{setting}'" in last

@@ -88,7 +88,7 @@ def test_values_given_to_all_pods_and_to_one_group_are_merged():
 
 def test_shell_words_of_overrides_survive_quotes_and_spaces():
     values = merged(job_values(JOB), {"job": {"overrides": ["data.input_template=it's {} $HOME"]}})
-    last = render(values).one("ConfigMap")["data"]["run.sh"].splitlines()[-1]
+    last = render(values).train_line
     assert last.endswith(" 'data.input_template=it'\\''s {} $HOME'")
 
 

@@ -46,4 +46,5 @@ python -m openrlhf_mtp.cluster.exporter "$RUN" --port 9400 &
 background+=($!)
 {{- end }}
 openrlhf-mtp train "$JOB" --out "$RUN" --resume{{ include "mtp.overrideWords" . }}
+echo "summary: $(tr -d '\n' < "$RUN/summary.json")"
 {{- end -}}
