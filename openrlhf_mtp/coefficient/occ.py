@@ -49,16 +49,25 @@ def occ_coefficient(sums: Tensor, scale: float) -> Tensor:
     return coefficient
 
 
-def released_code_sums(log_probs: Tensor, old_log_probs: Tensor, head_log_probs: Tensor) -> Tensor:
-    """Sums of the public code's form: the mean over *all* positions, padding included, of the per-token ratio.
+def released_code_sums(
+    log_probs: Tensor, old_log_probs: Tensor, head_log_probs: Tensor, action_mask: Tensor
+) -> Tensor:
+    """Sums of the public code's form: the mean of the per-token ratio over the responses, their padding included.
 
-    A token whose head happens to agree with the old policy (delta_MTP near 0) enters with a huge ratio; padding
-    enters as 0. Only depth 1 is used and nothing is reduced over ranks.
+    A token whose head happens to agree with the old policy (delta_MTP near 0) enters with a huge ratio; a position
+    without a log-prob enters as 0. Only depth 1 is used and nothing is reduced over ranks.
+
+    Args:
+        log_probs: of the action tokens under the policy [B, S].
+        old_log_probs: under the policy that generated them [B, S].
+        head_log_probs: under the head, by depth [k, B, S]; `old_log_probs` where it has none.
+        action_mask: true for action tokens [B, S].
 
     Returns:
-        sum of the ratios, number of positions: [2] in float64.
+        sum of the ratios, number of positions (rows times the longest response): [2] in float64.
     """
     old = old_log_probs.double()
     rl, mtp = log_probs.double() - old, head_log_probs[0].double() - old
     ratio = rl * mtp / (mtp.square() + EPSILON)
-    return torch.stack([ratio.sum(), ratio.new_tensor(float(ratio.numel()))])
+    positions = action_mask.sum(1).max() * len(action_mask)
+    return torch.stack([ratio.masked_fill(~action_mask.bool(), 0.0).sum(), positions.double()])

@@ -28,16 +28,23 @@ class CoefficientTracker:
 
     def paper(self, sums: Tensor) -> Tensor:
         """OCC's ratio of sums, from `occ_sums` over all ranks: [3, k] -> [k]."""
-        return self._settled(occ_coefficient(sums.cpu(), self.settings.scale))
+        sums = sums.cpu()
+        return self._settled(occ_coefficient(sums, self.settings.scale), tokens=float(sums[2].sum()))
 
     def released_code(self, sums: Tensor) -> Tensor:
         """The public code's mean ratio, from `released_code_sums` of this rank: [2] -> [k], 0 beyond depth 1."""
         coefficient = torch.zeros(self.depths, dtype=torch.float64)
-        coefficient[0] = self.settings.scale * sums[0].item() / max(1.0, sums[1].item())
-        return self._settled(coefficient)
+        total, positions = sums.tolist()
+        coefficient[0] = self.settings.scale * total / max(1.0, positions)
+        return self._settled(coefficient, tokens=positions)
 
-    def _settled(self, coefficient: Tensor) -> Tensor:
-        """Smooth over optimizer steps, then bound; both are off by default."""
+    def _settled(self, coefficient: Tensor, *, tokens: float) -> Tensor:
+        """Smooth over optimizer steps, then bound; both are off by default.
+
+        Without tokens, on the first update after a rollout, the coefficient is 0 and nothing is remembered.
+        """
+        if not tokens:
+            return torch.zeros_like(coefficient)
         if self._previous is not None and self.settings.smoothing > 0.0:
             share = self.settings.smoothing
             coefficient = share * self._previous + (1.0 - share) * coefficient

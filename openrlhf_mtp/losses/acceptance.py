@@ -2,7 +2,7 @@
 
 A draft v ~ q is accepted with probability min(1, p_v / q_v), so one depth is accepted with probability
 alpha = sum_v min(p_v, q_v) = 1 - TV(p, q), and a chain of k depths yields E = sum_j prod_{i<=j} alpha_i accepted
-drafts on average (Bebop, arXiv 2606.12370, section 3). alpha itself comes from `rows`.
+drafts on average (Bebop, arXiv 2606.12370, section 2). alpha itself comes from `rows`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     L = -log q^j(x_{i+j+1})                              gradient with respect to the logits: q_v - 1[v = x]
 
 Its optimum is q = p, but on the way it spends probability where the sampled token is, so acceptance falls linearly
-with the policy's entropy (Bebop, arXiv 2606.12370, section 2). It fails where the policy is uncertain and the head is
+with the policy's entropy (Bebop, arXiv 2606.12370, section 3). It fails where the policy is uncertain and the head is
 small: the noise of one token a position, and no credit for overlap. Counts every depth inside the mask.
 """
 

@@ -131,12 +131,14 @@ class JointTerm:
         shape = (2,) if self.is_released_code else (3, self.trainer.depths)
         return torch.zeros(shape, dtype=torch.float64, device=torch.cuda.current_device())
 
-    def sums(self, log_probs: Tensor, rollout: Rollout, head: HeadLogProbs) -> Tensor:
+    def sums(self, log_probs: Tensor, action_mask: Tensor, rollout: Rollout, head: HeadLogProbs) -> Tensor:
         """What a micro-batch adds to the coefficient's sums."""
         values, old = head.values.detach(), rollout.old_log_probs
         if self.is_released_code:
             # positions without a log-prob count as no difference, as padding does there
-            return released_code_sums(log_probs.detach(), old, torch.where(head.mask, values, old))
+            return released_code_sums(
+                log_probs.detach(), old, torch.where(head.mask, values, old), action_mask
+            )
         return occ_sums(log_probs.detach(), old, values, head.mask)
 
     def term(

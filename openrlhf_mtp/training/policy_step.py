@@ -92,7 +92,9 @@ class PolicyStep:
                     self.trainer.depths, share=self.trainer.objective.anchor_fraction, draw=self.trainer.draw
                 )
                 head = joint.head_log_probs(batch, seen.hidden, anchors)
-                total = total + joint.sums(seen.log_probs, rollout_of(experience), head)
+                total = total + joint.sums(
+                    seen.log_probs, experience.action_mask, rollout_of(experience), head
+                )
 
             with self.actor.observed(add):
                 self.actor(
@@ -127,7 +129,7 @@ class PolicyStep:
             head = joint.head_log_probs(batch, seen.hidden, output.anchors, known=output.records.log_q)
             rollout = rollout_of(experience)
             if joint.is_tracked and joint.coefficient is None:
-                joint.track(joint.sums(seen.log_probs, rollout, head))
+                joint.track(joint.sums(seen.log_probs, experience.action_mask, rollout, head))
             self._term = joint.term(head, rollout, batch.row_weight, info)
         self._seconds += time.perf_counter() - start
 

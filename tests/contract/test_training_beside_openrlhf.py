@@ -22,7 +22,8 @@ def observed_states() -> list[Any]:
     padded = torch.arange(8.0).view(2, 4, 1)
     seen = _observation(packed, nothing, packed, sequences, mask)
     seen.hidden.sum().backward()
-    assert seen.packed_position is not None and packed.grad is not None
+    assert seen.packed_position is not None
+    assert packed.grad is not None
     present = mask.flatten().bool()
     return [
         seen.hidden.squeeze(-1).tolist(),

@@ -66,8 +66,12 @@ def test_the_sign_turns_with_the_direction_of_the_policy():
 def test_the_released_codes_mean_is_over_all_positions_and_explodes_where_the_head_agrees():
     old = torch.zeros(1, 4)
     new, head = torch.tensor([[0.1, 0.1, 0.1, 0.0]]), torch.tensor([[[0.2, 0.2, 1e-3, 0.0]]])
-    total, count = released_code_sums(new, old, head).tolist()
-    assert count == 4, "padding counts"
+    actions = torch.tensor([[0, 1, 1, 1]])
+    total, count = released_code_sums(new.roll(1, 1), old, head.roll(1, 2), actions).tolist()
+    assert count == 3, "one row, three response tokens; the prompt does not count"
+    both = [torch.cat([x, torch.zeros_like(x)], -2) for x in (new.roll(1, 1), old, head.roll(1, 2))]
+    short = torch.cat([actions, torch.tensor([[0, 1, 0, 0]])])
+    assert released_code_sums(*both, short)[1] == 6, "padding of a shorter response counts"
     assert total == pytest.approx(0.5 + 0.5 + 100.0, rel=0.02), "one token outweighs all others"
     paper = occ_coefficient(occ_sums(new, old, head, head != 0), 1.0)
     assert paper.item() == pytest.approx(0.5, rel=0.01)
@@ -110,3 +114,11 @@ def test_a_resumed_tracker_goes_on_as_if_nothing_had_happened(ratios, smoothing)
 def test_the_fixed_coefficient_is_the_settings():
     fixed = CoefficientTracker(CoefficientSettings(value=0.3), DEPTHS)
     assert fixed.fixed().tolist() == [0.3] * DEPTHS
+
+
+def test_the_first_update_after_a_rollout_is_zero_and_leaves_the_memory_alone():
+    smooth = tracker(smoothing=0.5)
+    smooth.paper(sums_of(2.0, 2.0, 2.0))
+    nothing = torch.zeros(3, DEPTHS, dtype=torch.float64)
+    assert smooth.paper(nothing).tolist() == [0.0] * DEPTHS
+    assert smooth.paper(sums_of(4.0, 4.0, 4.0)).tolist() == pytest.approx([3.0] * DEPTHS)
