@@ -1,0 +1,158 @@
+"""Run a benchmark job, compare its figures with the committed ones, and leave a table and JUnit XML.
+
+    python -m ci.benchmark arithmetic --job examples/arithmetic/job.yaml --image REGISTRY/openrlhf-mtp:0.1.0-cpu \\
+        --values helm/openrlhf-mtp/ci/cpu-smoke-values.yaml --out results      # on the current kubeconfig's cluster
+    python -m ci.benchmark arithmetic --job JOB.yaml --local --out results     # on this machine
+
+Exit code 0: no regression; 1: a figure is worse than its limit; 2: the run failed or did not end in time. Whatever
+happens, also when CI cancels the job, the release and its claims are removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from ci.compare import BASELINES, compare, load_baseline, regressions
+from ci.on_cluster import BenchmarkError, ClusterRun, has_shared_folder, summary_in
+from ci.results import markdown, write
+from tests.chart.engine import CHART, ChartError, ReleaseError, merged
+
+REGRESSION, FAILED = 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run, compare, write."""
+    arguments = parser().parse_args(argv)
+    expected = load_baseline(arguments.name, arguments.baselines)
+    signal.signal(signal.SIGTERM, _cancelled)
+    started, summary, problem = time.monotonic(), {}, ""
+    try:
+        summary = run_here(arguments) if arguments.local else run_on_cluster(arguments)
+    except (BenchmarkError, ChartError, ReleaseError) as failure:
+        problem = str(failure)
+    except KeyboardInterrupt:
+        problem = "cancelled"
+    seconds = time.monotonic() - started
+    results = [] if problem else compare(summary, expected)
+    shown = os.environ.get("GITHUB_STEP_SUMMARY")
+    write(arguments.out, arguments.name, results, seconds, problem, Path(shown) if shown else None)
+    print(markdown(arguments.name, results, problem))
+    if problem:
+        return FAILED
+    return REGRESSION if regressions(results) else 0
+
+
+def run_here(arguments: argparse.Namespace) -> dict[str, Any]:
+    """`openrlhf-mtp train` on this machine.
+
+    Raises:
+        BenchmarkError: it failed, or did not end in time.
+    """
+    run = arguments.out / "run"
+    words = ["train", str(arguments.job), "--out", str(run), "--overwrite", *arguments.set]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "openrlhf_mtp.cli.main", *words], start_new_session=True
+    )
+    try:
+        code = process.wait(arguments.deadline_s)
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"no end within {arguments.deadline_s:g} s") from None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code != 0:
+        raise BenchmarkError(f"openrlhf-mtp train ended with {code}")
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return found
+
+
+def run_on_cluster(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The chart on the cluster of the kubeconfig; figures and report in `OUT/run` where the storage is shared.
+
+    Raises:
+        BenchmarkError: the run failed, or did not end in time.
+    """
+    run = ClusterRun(
+        chart_values(arguments),
+        kubeconfig=arguments.kubeconfig,
+        namespace=arguments.namespace,
+        chart=arguments.chart,
+    )
+    print(f"release {run.release}, run {run.run}", flush=True)
+    with run.installed(int(arguments.deadline_s)):
+        output = run.follow(arguments.deadline_s, lambda text: print(text, end="", flush=True))
+        summary = summary_in(output)
+        if has_shared_folder(run.rendered):
+            run.fetch(arguments.out / "run")
+    return summary
+
+
+def chart_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values files, then the job, the image and a deadline; a benchmark is not tried again."""
+    values: dict[str, Any] = {}
+    for path in arguments.values:
+        values = merged(values, yaml.safe_load(path.read_text(encoding="utf-8")))
+    job: dict[str, Any] = {
+        "config": arguments.job.read_text(encoding="utf-8"),
+        "retries": 0,
+        "deadlineSeconds": int(arguments.deadline_s),
+    }
+    overrides = [*values.get("job", {}).get("overrides", []), *arguments.set]
+    values = merged(values, {"job": {**job, "overrides": overrides}})
+    if arguments.image:
+        repository, _, tag = arguments.image.rpartition(":")
+        values = merged(values, {"image": {"repository": repository, "tag": tag, "digest": ""}})
+    return values
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m ci.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("name", help="the benchmark, a section of baselines.yaml")
+    made.add_argument("--job", type=Path, required=True, help="job file")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="replace a setting of the job"
+    )
+    made.add_argument(
+        "--out", type=Path, required=True, help="where table.md, junit.xml, results.json and run/ go"
+    )
+    made.add_argument("--baselines", type=Path, default=BASELINES, help="the figures to compare with")
+    made.add_argument("--deadline-s", type=float, default=7200.0, help="the whole run may take this long")
+    made.add_argument("--local", action="store_true", help="run on this machine, without a cluster")
+    made.add_argument("--image", default="", metavar="NAME:TAG", help="the image; default the values files'")
+    made.add_argument("--values", type=Path, action="append", default=[], help="values files, later ones win")
+    made.add_argument("--namespace", default="default", help="where to run")
+    made.add_argument("--chart", type=Path, default=CHART, help="the chart's folder")
+    made.add_argument(
+        "--kubeconfig",
+        type=Path,
+        default=Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config")),
+        help="which cluster",
+    )
+    return made
+
+
+def _cancelled(signum: int, frame: FrameType | None) -> None:
+    """CI cancels with SIGTERM; the clean-up runs as after Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""A benchmark run on a Kubernetes cluster: install the chart, follow the run, fetch what it made, always clean up."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.chart.engine import CHART, Releases, Rendered, render
+
+SUMMARY = "summary: "
+POLL_S = 5.0
+
+
+class BenchmarkError(RuntimeError):
+    """The run did not end well; the message says how."""
+
+
+class ClusterRun:
+    """One release of the chart on the cluster of a kubeconfig. Names are unique, so several can run at once."""
+
+    def __init__(
+        self, values: dict[str, Any], *, kubeconfig: Path, namespace: str, chart: Path = CHART
+    ) -> None:
+        from kubernetes import client, config
+
+        self.values, self.namespace, self.chart = values, namespace, chart
+        self.release = f"bench-{uuid.uuid4().hex[:8]}"
+        self.rendered: Rendered = render(values, name=self.release, namespace=namespace)
+        self._helm = Releases(kubeconfig, namespace)
+        made = config.new_client_from_config(config_file=str(kubeconfig))
+        self.core, self.batch = client.CoreV1Api(made), client.BatchV1Api(made)
+        self.custom = client.CustomObjectsApi(made)
+
+    @property
+    def run(self) -> str:
+        """The run's name, a prefix of all its objects'."""
+        return str(self.rendered.of_kind("NetworkPolicy")[0]["metadata"]["name"])
+
+    @contextmanager
+    def installed(self, timeout_s: int) -> Iterator[None]:
+        """Install, and remove everything at the end: also after an error, a deadline or a cancelled CI job."""
+        try:
+            self._helm.install(self.chart, self.release, self.values, timeout_s)
+            yield
+        finally:
+            self._helm.uninstall(self.release)
+            self._delete_claims()
+
+    def status(self) -> str:
+        """Complete, Failed, or "" while the run goes on."""
+        if self.rendered.of_kind("RayJob"):
+            found = self.custom.get_namespaced_custom_object(
+                "ray.io", "v1", self.namespace, "rayjobs", self.run
+            )
+            state = str(found.get("status", {}).get("jobDeploymentStatus", ""))
+            return state if state in ("Complete", "Failed") else ""
+        job = self.batch.read_namespaced_job(f"{self.run}-submitter", self.namespace)
+        conditions = job.status.conditions or []
+        return next(
+            (one.type for one in conditions if one.status == "True" and one.type in ("Complete", "Failed")),
+            "",
+        )
+
+    def log(self) -> str:
+        """All output of the submitter's last pod so far; "" before there is one."""
+        from kubernetes.client import ApiException
+
+        selector = f"openrlhf-mtp.io/run={self.run},openrlhf-mtp.io/role=submitter"
+        pods = self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        started = sorted((pod for pod in pods if pod.status.phase != "Pending"), key=_created)
+        if not started:
+            return ""
+        with contextlib.suppress(ApiException):
+            return self._printed(started[-1].metadata.name).decode("utf-8", errors="replace")
+        return ""
+
+    def follow(self, deadline_s: float, say: Callable[[str], None]) -> str:
+        """Print what is new until the run ends; returns its whole output.
+
+        Raises:
+            BenchmarkError: it failed, or did not end in time.
+        """
+        end, printed, output = time.monotonic() + deadline_s, 0, ""
+        while True:
+            status = self.status()
+            output = self.log() or output
+            say(output[printed:])
+            printed = max(printed, len(output))
+            if status == "Complete":
+                return output
+            if status == "Failed":
+                raise BenchmarkError(f"the run failed; the end of its output:\n{output[-3000:]}")
+            if time.monotonic() > end:
+                raise BenchmarkError(
+                    f"no end within {deadline_s:g} s; the end of its output:\n{output[-3000:]}"
+                )
+            time.sleep(POLL_S)
+
+    def fetch(self, out: Path, timeout_s: float = 300.0) -> None:
+        """The run folder without checkpoints, through a small pod that mounts the same volume and prints an archive."""
+        pod = collector(self.rendered, f"{self.release}-fetch")
+        name = pod["metadata"]["name"]
+        self.core.create_namespaced_pod(self.namespace, pod)
+        try:
+            end, phase = time.monotonic() + timeout_s, ""
+            while phase not in ("Succeeded", "Failed"):
+                if time.monotonic() > end:
+                    raise BenchmarkError(f"the run folder was not there within {timeout_s:g} s: pod {phase}")
+                time.sleep(1.0)
+                phase = self.core.read_namespaced_pod(name, self.namespace).status.phase
+            unpack(self._printed(name), out)
+        finally:
+            self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
+
+    def _printed(self, pod: str) -> bytes:
+        """All output of a pod. The client would turn it into text and cut it."""
+        answer = self.core.read_namespaced_pod_log(pod, self.namespace, _preload_content=False)
+        return bytes(answer.data)
+
+    def _delete_claims(self) -> None:
+        """Claims that the chart made are kept by Helm; a benchmark's are not wanted."""
+        self.core.delete_collection_namespaced_persistent_volume_claim(
+            self.namespace, label_selector=f"app.kubernetes.io/instance={self.release}"
+        )
+
+
+def summary_in(output: str) -> dict[str, Any]:
+    """The summary that a run's script prints last.
+
+    Raises:
+        BenchmarkError: there is none.
+    """
+    lines = [line for line in output.splitlines() if line.startswith(SUMMARY)]
+    if not lines:
+        raise BenchmarkError(f"the run ended without a summary; the end of its output:\n{output[-3000:]}")
+    found: dict[str, Any] = json.loads(lines[-1].removeprefix(SUMMARY))
+    return found
+
+
+def collector(rendered: Rendered, name: str) -> dict[str, Any]:
+    """A pod that prints the run folder, made from the test pod's security and the head's checkpoint volume."""
+    head = _head(rendered)
+    (volume,) = [one for one in head["spec"]["volumes"] if one["name"] == "checkpoints"]
+    (container,) = head["spec"]["containers"]
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "checkpoints"]
+    folder = next(
+        line.partition("RUN=")[2].strip("'")
+        for made in rendered.of_kind("ConfigMap")
+        for line in made["data"].get("run.sh", "").splitlines()
+        if line.startswith("export JOB=")
+    )
+    small = {"cpu": "100m", "memory": "256Mi"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/instance": name.removesuffix("-fetch")}},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": head["spec"]["securityContext"],
+            "containers": [
+                {
+                    "name": "fetch",
+                    "image": container["image"],
+                    "command": [
+                        "/bin/bash",
+                        "-c",
+                        f"cd '{folder}' && tar -cz --exclude=checkpoints --exclude=final . | base64",
+                    ],
+                    "securityContext": container["securityContext"],
+                    "resources": {"limits": small, "requests": small},
+                    "volumeMounts": [mount],
+                }
+            ],
+            "volumes": [volume],
+        },
+    }
+
+
+def has_shared_folder(rendered: Rendered) -> bool:
+    """Whether the run folder outlives the head's pod."""
+    return any(
+        one["name"] == "checkpoints" and "emptyDir" not in one for one in _head(rendered)["spec"]["volumes"]
+    )
+
+
+def _head(rendered: Rendered) -> dict[str, Any]:
+    for job in rendered.of_kind("RayJob"):
+        return dict(job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"])
+    return dict(rendered.one("StatefulSet", "-head")["spec"]["template"])
+
+
+def unpack(printed: bytes, out: Path) -> None:
+    """A base64 archive into a folder; refuses paths that lead out of it."""
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(printed)), mode="r:gz") as archive:
+        archive.extractall(out, filter="data")
+
+
+def _created(pod: Any) -> Any:
+    return pod.metadata.creation_timestamp

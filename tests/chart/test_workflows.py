@@ -1,0 +1,74 @@
+"""Workflows ask for no more than they need, pin what they use, and are what GitHub and GitLab understand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.engine import ROOT
+
+TOOLS = Path(sys.executable).parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+BENCHMARK = yaml.safe_load((ROOT / ".github" / "workflows" / "benchmark.yml").read_text(encoding="utf-8"))
+
+
+def run(*command):
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True)
+
+
+def test_zizmor_finds_nothing():
+    done = run(TOOLS / "zizmor", "--offline", "--no-progress", *WORKFLOWS)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [("vendor.github-workflows", WORKFLOWS), ("vendor.gitlab-ci", [ROOT / "ci" / "gitlab.yml"])],
+    ids=["GitHub", "GitLab"],
+)
+def test_a_workflow_fits_its_schema(schema, files):
+    done = run(TOOLS / "check-jsonschema", "--builtin-schema", schema, *files)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_benchmark_has_no_permission_but_to_read():
+    assert BENCHMARK["permissions"] == {}
+    for job in BENCHMARK["jobs"].values():
+        assert job["permissions"] == {"contents": "read"}
+        assert job["timeout-minutes"] <= 180
+        for step in job["steps"]:
+            assert "uses" not in step or re.search(r"@[0-9a-f]{40}$", step["uses"])
+
+
+def test_the_benchmark_runs_nightly_and_on_a_label_and_no_fork_sees_the_cluster():
+    triggers = BENCHMARK[True]  # YAML 1.1 reads `on` so
+    assert triggers["schedule"][0]["cron"]
+    assert triggers["pull_request"] == {"types": ["labeled"]}
+    assert "github.event_name != 'pull_request'" in BENCHMARK["jobs"]["cluster"]["if"]
+    assert "github.event.label.name == 'benchmark'" in BENCHMARK["jobs"]["local"]["if"]
+
+
+def benchmark_words(commands):
+    """Options and files of the one command that runs the benchmark."""
+    words = " ".join(commands).replace("\\", " ").partition("ci.benchmark")[2].split()
+    return {word for word in words if word.startswith("--") or ("/" in word and "$" not in word)}
+
+
+def test_both_systems_run_the_same_commands():
+    gitlab = yaml.safe_load((ROOT / "ci" / "gitlab.yml").read_text(encoding="utf-8"))
+    for job in ("local", "cluster"):
+        steps = [step.get("run", "") for step in BENCHMARK["jobs"][job]["steps"]]
+        assert benchmark_words(steps) == benchmark_words(gitlab[f"benchmark:{job}"]["script"]) != set()
+
+
+def test_the_submitting_machine_gets_the_locked_versions():
+    locked = [
+        line
+        for name in ("cpu", "test")
+        for line in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    ]
+    lines = (ROOT / "ci" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert all(line in locked for line in lines if not line.startswith("#"))
