@@ -105,10 +105,14 @@ STUDY = Study(
         Column("all/entropy_high", "entropy, 95 %"),
     ],
     contrasts=[
-        Contrast(arm, "ce", name, ratio)
-        for arm in ("tv", "e2e_tv")
-        for name in ("all/sampled/slope", "moves/sampled/slope")
-        for ratio in (False, True)
+        *(
+            Contrast(arm, "ce", name, ratio)
+            for arm in ("tv", "e2e_tv")
+            for name in ("all/sampled/slope", "moves/sampled/slope")
+            for ratio in (False, True)
+        ),
+        Contrast("e2e_tv", "ce", "moves/sampled/mean"),
+        Contrast("e2e_tv", "ce", "all/greedy/slope"),
     ],
     smoke_arms=("ce", "e2e_tv"),
     smoke_settings=OBJECTIVES.smoke_settings,
