@@ -16,16 +16,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
-from torch.nn.functional import linear
 
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.alignment import Anchors
+from openrlhf_mtp.losses.projection import Space, project
 from openrlhf_mtp.losses.rows import WHOLE, RowGradients, RowScalars, Shard, row_gradient_, row_statistics
 from openrlhf_mtp.losses.targets import Targets
 from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 
-CHUNK_LOGITS = 2**25
-"""Draft logits of one chunk, over all depths: 128 MiB in float32; about three times that is live at the peak."""
+CHUNK_LOGITS = 2**26
+"""Draft logits of one chunk, over all depths: 256 MiB in float32, and a third of that again for the targets. The output
+head is read again for each chunk: half the size takes a tenth longer on a CPU, twice the size is no faster."""
 
 
 class Sums(NamedTuple):
@@ -118,10 +119,9 @@ class OutputHead:
             )
         return cls(weight.detach()[:vocab_size], temperature, **options)  # type: ignore[arg-type]
 
-    def logits(self, states: Tensor) -> Tensor:
-        """[R, H] -> [R, V]."""
-        logits = linear(states.to(self.weight.dtype), self.weight)
-        return logits if self.temperature == 1.0 else logits.div_(self.temperature)
+    def logits(self, states: Tensor, space: Space) -> Tensor:
+        """[R, H] -> [R, V], in `space`."""
+        return project(states, self.weight, self.temperature, space)
 
     def pulled_back(self, gradient: Tensor) -> Tensor:
         """dL/d logits [R, V] -> this part's share of dL/d states [R, H]."""
@@ -145,13 +145,16 @@ class _Batch:
     depth_weight: Tensor  # [k]
 
     def chunk(
-        self, rows: slice, states: Tensor, *, needs_grad: bool
+        self, rows: slice, states: Tensor, spaces: tuple[Space, Space], *, needs_grad: bool
     ) -> tuple[Sums, AnchorRecords, Tensor | None]:
-        """Some anchors, whose hidden states are `states` [n, k, H]: their sums, figures and dL/d states."""
+        """Some anchors, whose hidden states are `states` [n, k, H]: their sums, figures and dL/d states.
+
+        `spaces` hold the logits of drafts and of targets.
+        """
         anchors, shape = self.anchors, states.shape[:2]
         # anchors i and i+1 share k-1 of their k targets: each target's logits are there once
         needed, target_row = anchors.target_index[rows].unique(return_inverse=True)
-        draft, target = self.head.logits(states.flatten(0, 1)), self.targets(needed)
+        draft, target = self.head.logits(states.flatten(0, 1), spaces[0]), self.targets(needed, spaces[1])
         where = (target_row.flatten(), anchors.tokens[rows].flatten())
         scalars = row_statistics(draft, target, *where, self.head.shard)
         inputs, output, gradients = self._differentiated(scalars, rows, shape, needs_grad=needs_grad)
@@ -212,11 +215,11 @@ class _ChunkedLoss(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         gradient = torch.zeros_like(states) if needs_grad else None
         step = batch.head.anchors_at_once(states.shape[1])
-        totals, records = [], []
+        totals, records, spaces = [], [], (Space(), Space())
         # an empty batch still runs one empty chunk, so that every rank returns sums of the right shape
         for start in range(0, max(len(states), 1), step):
             rows = slice(start, start + step)
-            sums, record, piece = batch.chunk(rows, states[rows].detach(), needs_grad=needs_grad)
+            sums, record, piece = batch.chunk(rows, states[rows].detach(), spaces, needs_grad=needs_grad)
             if gradient is not None and piece is not None:
                 gradient[rows] = piece
             totals.append(sums)

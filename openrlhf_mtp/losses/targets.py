@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-Targets = Callable[[Tensor], Tensor]
-"""Indices into the flattened batch [M] -> target logits [M, V]."""
+from openrlhf_mtp.losses.projection import Space, project
+
+Targets = Callable[[Tensor, Space], Tensor]
+"""Indices into the flattened batch [M], and where to put them -> target logits [M, V]."""
 
 
 def from_hidden(
@@ -21,10 +22,8 @@ def from_hidden(
     """
     states, weight = hidden.detach().flatten(0, 1), output_weight.detach()[:vocab_size]
 
-    def logits(index: Tensor) -> Tensor:
-        with torch.no_grad():
-            projected = linear(states[index].to(weight.dtype), weight)
-            return projected if temperature == 1.0 else projected.div_(temperature)
+    def logits(index: Tensor, space: Space) -> Tensor:
+        return project(states[index], weight, temperature, space)
 
     return logits
 
@@ -39,7 +38,8 @@ def from_logits(logits: Tensor, position: Tensor | None = None, vocab_size: int 
     """
     flat = logits.detach().flatten(0, 1)[:, :vocab_size]
 
-    def rows(index: Tensor) -> Tensor:
-        return flat[index if position is None else position[index]]
+    def rows(index: Tensor, space: Space) -> Tensor:
+        taken = space.take(len(index), flat.shape[1], flat)
+        return torch.index_select(flat, 0, index if position is None else position[index], out=taken)
 
     return rows

@@ -130,7 +130,7 @@ def on_logits(
     return mtp_loss(
         [z[:, None] for z in draft.unbind(1)],
         anchors,
-        lambda index: flat[index],
+        lambda index, _: flat[index],
         OutputHead.of(torch.eye(vocab, dtype=draft.dtype), 1.0),
         mixture({objective: 1.0}, OBJECTIVES),
         row_weight=row_weight,

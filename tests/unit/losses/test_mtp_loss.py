@@ -13,6 +13,7 @@ from torch.autograd import gradcheck
 
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
+from openrlhf_mtp.losses.projection import Space
 from openrlhf_mtp.losses.targets import from_logits
 from tests.unit.losses.batches import VOCAB, WIDTH, on_logits, random_batch
 
@@ -46,8 +47,8 @@ def test_logits_of_the_policys_own_forward_serve_as_targets_packed_or_not():
     present = (batch.segment_ids != 0).flatten()
     packed = from_logits(scaled.flatten(0, 1)[present][None], present.long().cumsum(0) - 1)
     where = batch.anchors().target_index.flatten()
-    torch.testing.assert_close(plain(where), scaled.flatten(0, 1)[where])
-    torch.testing.assert_close(packed(where), scaled.flatten(0, 1)[where])
+    torch.testing.assert_close(plain(where, Space()), scaled.flatten(0, 1)[where])
+    torch.testing.assert_close(packed(where, Space()), scaled.flatten(0, 1)[where])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -1,0 +1,19 @@
+import torch
+
+from openrlhf_mtp.losses.projection import Space, project
+
+
+def test_the_next_chunk_uses_the_memory_of_the_one_before() -> None:
+    space, like = Space(), torch.zeros(())
+    first = space.take(3, 4, like)
+    smaller = space.take(2, 5, like)
+    assert smaller.shape == (2, 5)
+    assert smaller.data_ptr() == first.data_ptr()
+    assert space.take(4, 4, like).shape == (4, 4)
+
+
+def test_logits_are_divided_by_the_temperature_and_have_the_weights_type() -> None:
+    states, weight = torch.randn(2, 3, dtype=torch.bfloat16), torch.randn(5, 3)
+    logits = project(states, weight, 0.5, Space())
+    torch.testing.assert_close(logits, states.float() @ weight.T / 0.5)
+    assert project(torch.randn(2, 3), weight.double(), 1.0, Space()).dtype == torch.float64
