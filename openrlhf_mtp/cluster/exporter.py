@@ -71,12 +71,17 @@ class RunCollector:
         yield from gauges.values()
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m openrlhf_mtp.cluster.exporter", description=__doc__)
+    made.add_argument("run", type=Path, help="the run folder")
+    made.add_argument("--port", type=int, default=9400, help="where to serve /metrics")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until ended."""
-    parser = argparse.ArgumentParser(prog="python -m openrlhf_mtp.cluster.exporter", description=__doc__)
-    parser.add_argument("run", type=Path, help="the run folder")
-    parser.add_argument("--port", type=int, default=9400, help="where to serve /metrics")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()

@@ -10,14 +10,19 @@ from pathlib import Path
 from openrlhf_mtp.checkpoint_request import ask
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Always 0: the pod stops with or without a checkpoint."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
         prog="python -m openrlhf_mtp.cluster.request_checkpoint", description=__doc__
     )
-    parser.add_argument("run", type=Path, help="the run folder")
-    parser.add_argument("--timeout-s", type=float, required=True, help="how long to wait for the checkpoint")
-    arguments = parser.parse_args(argv)
+    made.add_argument("run", type=Path, help="the run folder")
+    made.add_argument("--timeout-s", type=float, required=True, help="how long to wait for the checkpoint")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Always 0: the pod stops with or without a checkpoint."""
+    arguments = parser().parse_args(argv)
     ask(arguments.run, arguments.timeout_s)
     return 0
 
