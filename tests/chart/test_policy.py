@@ -90,6 +90,16 @@ def test_every_port_names_its_protocol(name):
 
 
 @every_values_file
+def test_no_variable_and_no_mount_is_given_twice(name):
+    for template in pods(name):
+        for container in containers(template):
+            variables = [one["name"] for one in container.get("env", [])]
+            places = [one["mountPath"] for one in container["volumeMounts"]]
+            assert len(variables) == len(set(variables))
+            assert len(places) == len(set(places))
+
+
+@every_values_file
 def test_secrets_are_references(name):
     for template in pods(name):
         for container in containers(template):

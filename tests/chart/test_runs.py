@@ -158,3 +158,13 @@ def test_the_notes_warn_of_what_was_left_open_and_only_then():
         assert words in open_ended
     assert "Left open" not in render_ci("cpu-smoke").notes
     assert "it is a new one" in render(job_values(JOB), upgrade=True).notes
+
+
+def test_an_environment_variable_of_the_user_takes_the_place_of_the_charts():
+    given = {"pods": {"extraEnv": [{"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "MINE", "value": "1"}]}}
+    group = render(merged(job_values(JOB), given)).one("RayJob")["spec"]["rayClusterSpec"][
+        "workerGroupSpecs"
+    ][0]
+    environment = group["template"]["spec"]["containers"][0]["env"]
+    assert [one["value"] for one in environment if one["name"] == "NCCL_DEBUG"] == ["INFO"]
+    assert environment[-1] == {"name": "MINE", "value": "1"}

@@ -1,7 +1,18 @@
 {{/* The pod of a group. Both backends use it; only the line that starts Ray is a backend's own. */}}
 
-{{/* Environment of every pod. Argument: root, group. */}}
+{{/* Environment of a container, what `extraEnv` gives in place of the chart's own. Arguments: root, group. */}}
 {{- define "mtp.env" -}}
+{{- $given := dict -}}
+{{- range .group.extraEnv -}}{{- $_ := set $given .name true -}}{{- end -}}
+{{- $variables := list -}}
+{{- range include "mtp.ownEnv" . | fromYamlArray -}}
+{{- if not (hasKey $given .name) -}}{{- $variables = append $variables . -}}{{- end -}}
+{{- end -}}
+{{- toYaml (concat $variables .group.extraEnv) -}}
+{{- end -}}
+
+{{/* Environment that the chart gives every pod of a run. Arguments: root, group. */}}
+{{- define "mtp.ownEnv" -}}
 {{- $v := .root.Values -}}
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
@@ -60,9 +71,6 @@
 {{- end }}
 {{- end }}
 {{- include "mtp.authEnv" .root }}
-{{- with .group.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{/* Ray's token. KubeRay gives it to the pods of a RayJob itself (authOptions). */}}
