@@ -21,7 +21,7 @@ export JOB=/etc/openrlhf-mtp/job.yaml RUN={{ include "mtp.shellWord" (include "m
 mkdir -p "$RUN"
 # Pods that are told to stop wait for a checkpoint only while this file is fresh.
 heartbeat() { while touch "$RUN/.running"; do sleep 10; done; }
-heartbeat &
+heartbeat >/dev/null 2>&1 &
 background=($!)
 trap 'kill "${background[@]}" 2>/dev/null || true; rm -f "$RUN/.running"' EXIT
 {{- if .Values.preflight.enabled }}

@@ -1,0 +1,106 @@
+"""The script of a run, run: with the package's commands replaced by ones that write down how they were called."""
+
+import os
+import subprocess
+
+import pytest
+
+from tests.chart.engine import render_ci
+
+RECORDER = """#!/bin/bash
+echo "CALL {name} $*"
+case "$*" in
+  *exporter*) exec sleep 60 ;;
+  *preflight*) exit ${{PREFLIGHT:-0}} ;;
+  train*) [[ -e "$RUN/.running" ]] && echo ALIVE; echo '{{"steps": 3}}' > "$RUN/summary.json"; exit ${{TRAIN:-0}} ;;
+  *teach*) exit ${{TEACH:-0}} ;;
+esac
+"""
+
+
+class Script:
+    """run.sh of the CPU smoke run, in a folder of its own."""
+
+    def __init__(self, folder):
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir()
+        (folder / "bin").mkdir()
+        for name in ("python", "openrlhf-mtp"):
+            command = folder / "bin" / name
+            command.write_text(RECORDER.format(name=name), encoding="utf-8")
+            command.chmod(0o755)
+        text = render_ci("cpu-smoke").of_kind("ConfigMap")[0]["data"]["run.sh"]
+        self.path = folder / "run.sh"
+        self.path.write_text(text.replace("/workspace", str(self.workspace)), encoding="utf-8")
+        self.environment = {"PATH": f"{folder / 'bin'}:{os.defpath}", "HOME": str(folder)}
+
+    def run(self, **codes):
+        """(exit code, output)"""
+        environment = {**self.environment, **{name.upper(): str(code) for name, code in codes.items()}}
+        done = subprocess.run(
+            ["bash", self.path],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+        )
+        return done.returncode, done.stdout
+
+    @property
+    def folder(self):
+        (found,) = self.workspace.glob("runs/run1-*")
+        return found
+
+
+@pytest.fixture
+def script(tmp_path):
+    return Script(tmp_path)
+
+
+def calls(output, word):
+    return [line for line in output.splitlines() if line.startswith("CALL") and word in line]
+
+
+def test_a_run_is_checked_prepared_and_trained_and_its_log_ends_with_the_summary(script):
+    code, output = script.run()
+    assert code == 0
+    order = [
+        output.index(word)
+        for word in ("preflight", "make_data", "teach", "equip", "pretrain", "CALL openrlhf-mtp train")
+    ]
+    assert order == sorted(order)
+    assert output.splitlines()[-1] == 'summary: {"steps": 3}'
+
+
+def test_a_run_says_that_it_lives_and_takes_that_back_at_its_end(script):
+    _, output = script.run()
+    assert "ALIVE" in output
+    assert not (script.folder / ".running").exists()
+
+
+def test_a_failed_run_ends_with_the_code_of_training_and_a_retry_does_not_prepare_again(script):
+    code, output = script.run(train=3)
+    assert code == 3
+    assert "summary:" not in output
+    assert not (script.folder / ".running").exists()
+    code, output = script.run()
+    assert code == 0
+    assert output.count("prepared before:") == 4
+    assert len(calls(output, "openrlhf-mtp train")) == 1
+
+
+def test_a_preparation_that_fails_is_tried_again_and_the_ones_before_it_are_not(script):
+    code, output = script.run(teach=1)
+    assert code == 1
+    assert calls(output, "equip") == []
+    code, output = script.run()
+    assert code == 0
+    assert len(calls(output, "make_data")) == 0
+    assert len(calls(output, "teach")) == 1
+
+
+def test_a_cluster_that_cannot_run_costs_no_preparation(script):
+    code, output = script.run(preflight=2)
+    assert code == 2
+    assert len(calls(output, "")) == 1
