@@ -47,20 +47,26 @@ def _mode(logits: Tensor) -> Tensor:
     return torch.where(best_of_rest > best, whole + place, column)
 
 
-def _normalizer(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest logit and sum of exp(logit - largest) of each row."""
-    largest = logits.amax(-1).to(torch.promote_types(logits.dtype, torch.float32))
-    total = torch.empty_like(largest)
-    for tile, (space,) in _tiles(logits, 1):
-        total[tile] = torch.sub(logits[tile], largest[tile, None], out=space).exp_().sum(-1)
-    return largest, total
+def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Largest logit, sum of exp(logit - largest), and column of the largest, of every row."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    largest, total = logits.new_empty(2, len(logits), dtype=wide)
+    mode = torch.empty(len(logits), dtype=torch.long)
+    for tile, (probs,) in _tiles(logits, 1):
+        rows = logits[tile]
+        mode[tile] = _mode(rows)
+        where = mode[tile, None]
+        largest[tile] = rows.gather(1, where)[:, 0]
+        # the softmax of the largest logit is one over the sum; torch's softmax is faster than its exp
+        total[tile] = torch.softmax(rows.to(wide), -1, out=probs).gather(1, where)[:, 0].reciprocal()
+    return largest, total, mode
 
 
 def peaks(draft_logits: Tensor, target_logits: Tensor) -> Peaks:
     """First pass."""
-    max_q, sum_q = _normalizer(draft_logits)
-    max_p, sum_p = _normalizer(target_logits)
-    return Peaks(max_q, sum_q, _mode(draft_logits), max_p, sum_p)
+    max_q, sum_q, mode = _peaks_of(draft_logits)
+    max_p, sum_p, _ = _peaks_of(target_logits)
+    return Peaks(max_q, sum_q, mode, max_p, sum_p)
 
 
 def _log_probs(logits: Tensor, lse: Tensor, out: Tensor) -> Tensor:
