@@ -295,7 +295,10 @@ def test_a_failed_run_is_named_after_the_others_ran(tmp_path, monkeypatch):
 
 
 def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
-    study = replace(OBJECTIVES, measure=lambda place: {"sampled/mean": place.seed / 10})
+    def measure(place):
+        return {"sampled/mean": place.seed / 10} | ({"greedy/mean": 1.0} if place.arm == "ce" else {})
+
+    study = replace(OBJECTIVES, measure=measure)
     found = study.places(tmp_path, smoke=False)
     for place in (*found["ce"], *found["e2e_tv"], found["tv"][0]):
         finish(study, place)
@@ -305,5 +308,6 @@ def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
     assert {"tv", "kl"} <= set(result["missing"])
     assert [each["mean"] for each in result["contrasts"] if each["name"] == "sampled/mean"] == [0.0]
     text = results.table(study, result)
-    assert "| ce | 0.200 (0.100 to 0.300) |" in text
+    assert "| ce | 0.200 (0.100 to 0.300) | 1.000 (1.000 to 1.000) |" in text
+    assert "| e2e_tv | 0.200 (0.100 to 0.300) | – |" in text
     assert "Not run to their end: tv, kl," in text

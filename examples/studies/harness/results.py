@@ -80,7 +80,10 @@ def table(study: Study, result: Mapping[str, Any]) -> str:
         "|---" * (len(columns) + 1) + "|",
     ]
     for arm, measured in result["summary"].items():
-        cells = [_cell(measured[column.name], column.digits) for column in columns]
+        cells = [
+            _cell(measured[column.name], column.digits) if column.name in measured else "–"
+            for column in columns
+        ]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     if result["missing"]:
         lines += ["", f"Not run to their end: {', '.join(result['missing'])}."]
@@ -95,7 +98,7 @@ def table(study: Study, result: Mapping[str, Any]) -> str:
 
 
 def _has(result: Mapping[str, Any], name: str) -> bool:
-    return all(name in measured for measured in result["summary"].values())
+    return any(name in measured for measured in result["summary"].values())
 
 
 def _minutes(result: Mapping[str, Any]) -> float:
