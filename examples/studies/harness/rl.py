@@ -17,6 +17,7 @@ EDGE = 10
 SMOKE_SETTINGS = (
     "data.max_samples=16",
     "rollout.n_samples_per_prompt=4",
+    "rollout.micro_batch_size=32",
     "train.batch_size=8",
     "train.micro_batch_size=8",
     "rollout.max_new_tokens=28",
