@@ -27,11 +27,12 @@ class ClusterTooSmallError(RuntimeError):
 
 def total_gpus(nodes: list[dict[str, Any]], role: str | None = None) -> float:
     """GPUs of all living nodes, or of those with a role, from `ray.nodes()`."""
-    return sum(
+    counted: float = sum(
         node["Resources"].get("GPU", 0.0)
         for node in nodes
         if node["Alive"] and role in (None, node.get("Labels", {}).get(ROLE_LABEL))
     )
+    return counted
 
 
 def require_gpus(needed: int, *, what: str) -> None:
