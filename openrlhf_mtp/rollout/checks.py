@@ -37,8 +37,8 @@ def sampling_warnings(mtp: MTPSettings) -> list[str]:
     """Settings that keep the distribution and lose speed."""
     if mtp.rollout.draft_sample_method == "greedy" and mtp.wants_sampled_drafts:
         return [
-            f"mtp.rollout.draft_sample_method is greedy and mtp.objective is {mtp.objective_text}: a head trained for the "
-            "overlap of two distributions gains nothing from greedy drafts, whose acceptance is the policy's own "
+            f"mtp.rollout.draft_sample_method is greedy and mtp.objective is {mtp.objective_text}: a head trained for "
+            "the overlap of two distributions gains nothing from greedy drafts, whose acceptance is the policy's own "
             "probability of one token. Set draft_sample_method: probabilistic."
         ]
     return []
