@@ -28,12 +28,12 @@ fetch() {
 
 unpack() {
   local package
+  rm -rf "$CACHE/root" "$CACHE/source"
   for package in "$CACHE"/deb/golang-*.deb "$CACHE"/deb/etcd-server_*.deb; do dpkg-deb -x "$package" "$CACHE/root"; done
   cp "$CACHE/root/usr/bin/etcd" "$CACHE/bin/etcd"
   # Go's own sources lie in another package and are linked by absolute paths
-  find "$CACHE/root/usr/lib/go-1.19" -maxdepth 1 -type l -delete
+  find "$CACHE/root/usr/lib/go-1.19" -maxdepth 2 -type l -delete
   cp -r "$CACHE/root/usr/share/go-1.19/." "$CACHE/root/usr/lib/go-1.19/"
-  rm -rf "$CACHE/source"
   dpkg-source --no-check -x "$CACHE"/deb/kubernetes_*.dsc "$CACHE/source" >/dev/null
 }
 
