@@ -26,7 +26,7 @@ from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 
 CHUNK_LOGITS = 2**26
 """Draft logits of one chunk, over all depths: 256 MiB in float32, and a third of that again for the targets. The output
-head is read again for each chunk: half the size takes a tenth longer on a CPU, twice the size is no faster."""
+head is read again for each chunk: half the size takes a tenth longer on a CPU, twice the size a tenth less."""
 
 
 class Sums(NamedTuple):
