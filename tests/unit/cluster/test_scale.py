@@ -1,4 +1,4 @@
-"""What the submitter asks of the API server: the scale of its own StatefulSets, with its own token, over checked TLS."""
+"""What the submitter asks of the API server: the scale of its own StatefulSets, with its token, over checked TLS."""
 
 import http.server
 import json
