@@ -159,7 +159,7 @@ def pretrain_strategy(args: Any, mtp: MTPSettings) -> Any:
     """OpenRLHF's DeepSpeed strategy with the batch sizes of the pre-RL stage."""
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
-    return DeepspeedStrategy(
+    strategy = DeepspeedStrategy(
         seed=args.train.seed,
         full_determinism=args.train.full_determinism_enable,
         max_norm=mtp.pretrain.optim.max_norm,
@@ -168,3 +168,5 @@ def pretrain_strategy(args: Any, mtp: MTPSettings) -> Any:
         zero_stage=min(2, args.ds.zero_stage),
         args=args,
     )
+    strategy.use_dynamic_batch = False  # that is for RL; this stage's micro-batches have one size
+    return strategy

@@ -135,11 +135,12 @@ class HeadTrainer:
             )
 
     def step(self) -> None:
-        """One optimiser step of the head, at DeepSpeed's gradient-accumulation boundary."""
+        """One optimiser step of the head, at DeepSpeed's gradient-accumulation boundary; at once if it keeps none."""
         if self.engine is None:
             return
         start = time.perf_counter()
-        boundary = self.engine.is_gradient_accumulation_boundary()
+        is_managed = self.engine.managed_gradient_accumulation()
+        boundary = not is_managed or self.engine.is_gradient_accumulation_boundary()
         self.engine.step()
         if boundary:
             self._observe()

@@ -284,3 +284,15 @@ def test_the_terms_of_occ_are_metrics(outcomes):
             # one of the two updates has a coefficient, the other is 0
             assert row[f"mtp/coefficient/depth_{j}"] == pytest.approx(ratio / STEPS_OF_A_BATCH, rel=1e-6)
         assert row["mtp/joint_loss"] != 0.0
+
+
+def test_occ_does_not_depend_on_the_number_of_ranks(outcomes, tmp_path_factory):
+    # dynamic batches keep the order, so that one rank's optimizer step holds the samples of both ranks'
+    name = "occ, dynamic batches"
+    folder, out = (tmp_path_factory.mktemp(part) for part in ("policy", "out"))
+    ranks = on_ranks(2, run_all, runs.write_policy(folder, tied=True), out, [name])
+    alone, first, second = (each.status[0] for each in (outcomes[name], ranks[0][name], ranks[1][name]))
+    for j in range(1, DEPTHS + 1):
+        metric = f"mtp/coefficient/depth_{j}"
+        assert first[metric] == second[metric] != 0.0
+        assert first[metric] == pytest.approx(alone[metric], rel=1e-3)
