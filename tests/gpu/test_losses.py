@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.mtp_loss import mtp_loss
+from openrlhf_mtp.losses.bench_forms import Workload, make_inputs
+from openrlhf_mtp.losses.mtp_loss import OutputHead, mtp_loss
+from openrlhf_mtp.losses.targets import from_hidden
 from tests.unit.losses.batches import random_batch
 
 
@@ -36,21 +38,13 @@ def test_bfloat16_on_cuda_follows_float64_on_the_same_numbers(name):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_logits_of_all_anchors_never_exist_at_once(name):
-    # 4,094 anchors x 3 depths x 32,768 entries: 1.5 GiB of float32 logits on each side, several copies without chunks
-    depths, length, width, vocab = 3, 4096, 64, 32_768
-    generator = torch.Generator("cuda").manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, device="cuda", dtype=torch.bfloat16)
-
-    states = [normal(1, length, width).requires_grad_() for _ in range(depths)]
-    hidden, weight = normal(1, length, width), normal(vocab, width)
-    tokens = torch.randint(vocab, (1, length), generator=generator, device="cuda")
-    mask = torch.ones_like(tokens)
+    # 4,096 anchors x 3 depths x 32,768 entries: 0.8 GiB of bf16 logits for the drafts alone
+    workload = Workload(vocab=32_768, hidden=64, tokens=4096, dtype="bfloat16", device="cuda")
+    inputs = make_inputs(workload)
+    head = OutputHead.of(inputs.weight, 1.0, chunk_logits=64 * workload.depths * workload.vocab)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    mtp_loss(
-        states, hidden, weight, tokens, mask, mask, objective=name, temperature=1.0, chunk_anchors=64
-    ).loss_sum.backward()
-    # a chunk's logits are 24 MiB in float32
-    assert torch.cuda.max_memory_allocated() - before < 400 * 2**20
+    targets = from_hidden(inputs.hidden, inputs.weight, 1.0)
+    mtp_loss(inputs.states, inputs.anchors, targets, head, OBJECTIVES[name]).loss_sum.backward()
+    # a chunk's logits are 12 MiB, its targets 4, and what is kept for each anchor 2 MiB a copy
+    assert torch.cuda.max_memory_allocated() - before < 100 * 2**20
