@@ -14,7 +14,7 @@ from tests.chart.engine import CHART, ROOT, render_ci
 TOOLS = Path(sys.executable).parent
 DOCKER = ROOT / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
-SCRIPTS = [*sorted(DOCKER.glob("*.sh")), ROOT / "ci/kind-e2e.sh", ROOT / "tests/cluster/build_kube.sh"]
+SCRIPTS = [*sorted(DOCKER.glob("*.sh")), ROOT / "ci/kind-e2e.sh"]
 
 
 def versions():
