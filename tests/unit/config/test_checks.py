@@ -144,10 +144,7 @@ def test_a_right_job_has_no_conflict(problems):
             ["train.async_enable=true", "train.partial_rollout_enable=true"],
             "error: train.partial_rollout_enable: got true, expected false while mtp.sync.verify_every",
         ),
-        (
-            ["ds.lora.rank=8", "ds.lora.target_modules=[q_proj, lm_head]"],
-            "error: ds.lora.target_modules: got lm_head, expected layers of the trunk alone",
-        ),
+        (["ds.lora.rank=8"], "error: ds.lora.rank: got 8, expected 0 with a head"),
         (["ds.tensor_parallel_size=2"], "error: ds.tensor_parallel_size: got 2, expected 1 with a head"),
         (["vllm.tensor_parallel_size=2"], "error: vllm.tensor_parallel_size: got 2, expected 1 with a head"),
         (["ds.ring_attn_size=2"], "error: ds.ring_attn_size: got 2, expected 1 with a head"),
