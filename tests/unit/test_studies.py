@@ -198,6 +198,7 @@ def finish(study, place):
     arm = next(arm for arm in study.arms if arm.name == place.arm)
     mark = {"fingerprint": runs.fingerprint(study, arm, place), "seconds": 60.0}
     (place.folder / runs.MARK).write_text(json.dumps(mark))
+    (place.folder / "command.txt").write_text("openrlhf-mtp pretrain\ngit 0123abc\n")
 
 
 def test_a_finished_run_is_skipped_until_its_job_changes(tmp_path, monkeypatch):
@@ -306,6 +307,7 @@ def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
     assert set(result["summary"]) == {"ce", "e2e_tv"}
     assert result["summary"]["ce"]["sampled/mean"] == pytest.approx({"mean": 0.2, "low": 0.1, "high": 0.3})
     assert {"tv", "kl"} <= set(result["missing"])
+    assert result["git"] == ["0123abc"]
     assert [each["mean"] for each in result["contrasts"] if each["name"] == "sampled/mean"] == [0.0]
     text = results.table(study, result)
     assert "| ce | 0.200 (0.100 to 0.300) | 1.000 (1.000 to 1.000) |" in text

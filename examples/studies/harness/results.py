@@ -12,7 +12,8 @@ from typing import Any
 from harness.runs import MARK
 from harness.statistics import Interval, bootstrap, paired
 from harness.study import Contrast, Place, Study, Values
-from openrlhf_mtp.provenance import git_revision, installed_versions
+from openrlhf_mtp.provenance import installed_versions
+from openrlhf_mtp.run_folder import COMMAND
 
 Places = Mapping[str, Sequence[Place]]
 
@@ -39,7 +40,7 @@ def collect(study: Study, places: Places) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"cpu_cores": os.cpu_count(), "cpu": _processor(), "threads_per_run": 1},
         "versions": {"python": platform.python_version(), **installed_versions()},
-        "git": git_revision(),
+        "git": sorted({_revision(run) for runs in whole.values() for run in runs}),
         "seeds": [run.seed for run in next(iter(places.values()))],
         "missing": [arm for arm in places if arm not in whole],
         "seconds": {
@@ -55,6 +56,11 @@ def collect(study: Study, places: Places) -> dict[str, Any]:
 def _compared(contrast: Contrast, values: Sequence[Values], against: Sequence[Values]) -> Interval:
     name = contrast.name
     return paired([run[name] for run in values], [run[name] for run in against], ratio=contrast.ratio)
+
+
+def _revision(run: Place) -> str:
+    """The commit that a run was made with, from the last line of its `command.txt`."""
+    return (run.folder / COMMAND).read_text(encoding="utf-8").splitlines()[-1].removeprefix("git ")
 
 
 def _processor() -> str:

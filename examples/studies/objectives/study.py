@@ -1,6 +1,6 @@
 """Study 1: objectives at equal budget.
 
-    python examples/studies/objectives/study.py            two CPU cores, no GPU; about 45 minutes
+    python examples/studies/objectives/study.py            two CPU cores, no GPU; about an hour
     python examples/studies/objectives/study.py --smoke    two minutes: two arms, one seed, a few steps
 
 Seven objectives train the same fresh head on the same responses of the same policy for the same 300 steps; the
@@ -68,13 +68,13 @@ STUDY = Study(
         Column("sampled/depth_1", "sampled, depth 1"),
         Column("sampled/depth_2", "depth 2"),
         Column("sampled/depth_3", "depth 3"),
-        Column("sampled/mean", "mean"),
-        Column("sampled/length", "length"),
+        Column("sampled/mean", "sampled, mean"),
+        Column("sampled/length", "sampled, length"),
         Column("greedy/depth_1", "greedy, depth 1"),
         Column("greedy/depth_2", "depth 2"),
         Column("greedy/depth_3", "depth 3"),
-        Column("greedy/mean", "greedy mean"),
-        Column("greedy/length", "greedy length"),
+        Column("greedy/mean", "greedy, mean"),
+        Column("greedy/length", "greedy, length"),
     ],
     contrasts=[
         Contrast("e2e_tv", "ce", "sampled/mean"),
