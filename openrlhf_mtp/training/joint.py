@@ -69,6 +69,7 @@ class JointTerm:
         self.policy_loss = policy_loss
         self.tracker = CoefficientTracker(mtp.coefficient, mtp.depths)
         self.coefficient: Tensor | None = None
+        self._terms: Tensor | None = None
         self._rows: list[dict[str, float]] = []
         self._loss_sum, self._losses = 0.0, 0
 
@@ -125,6 +126,11 @@ class JointTerm:
                 dist.all_reduce(sums)
             self.coefficient = self.tracker.paper(sums)
             self._keep_terms(sums)
+
+    def watch(self, log_probs: Tensor, rollout: Rollout, head: HeadLogProbs) -> None:
+        """Add a micro-batch to OCC's two terms where nothing is tracked, so that regimes can be compared by them."""
+        sums = occ_sums(log_probs.detach(), rollout.old_log_probs, head.values.detach(), head.mask)
+        self._terms = sums if self._terms is None else self._terms + sums
 
     def no_sums(self) -> Tensor:
         """The sums of no tokens at all."""
@@ -191,6 +197,11 @@ class JointTerm:
         """The optimizer step is done: keep its coefficient for the metrics, forget it for the next."""
         coefficient = self.coefficient if self.is_tracked else self.tracker.fixed()
         assert coefficient is not None
+        if self._terms is not None:
+            terms, self._terms = self._terms, None
+            if dist.is_initialized():
+                dist.all_reduce(terms)
+            self._keep_terms(terms)
         row = {
             depth_metric(MTP_COEFFICIENT, j): value for j, value in enumerate(coefficient.tolist(), start=1)
         }

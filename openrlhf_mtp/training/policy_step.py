@@ -128,7 +128,9 @@ class PolicyStep:
         if joint.coefficient is None or joint.coefficient.any():
             head = joint.head_log_probs(batch, seen.hidden, output.anchors, known=output.records.log_q)
             rollout = rollout_of(experience)
-            if joint.is_tracked and joint.coefficient is None:
+            if not joint.is_tracked:
+                joint.watch(seen.log_probs, rollout, head)
+            elif joint.coefficient is None:
                 joint.track(joint.sums(seen.log_probs, experience.action_mask, rollout, head))
             self._term = joint.term(head, rollout, batch.row_weight, info)
         self._seconds += time.perf_counter() - start

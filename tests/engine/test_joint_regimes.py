@@ -286,6 +286,13 @@ def test_the_terms_of_occ_are_metrics(outcomes):
         assert row["mtp/joint_loss"] != 0.0
 
 
+def test_a_fixed_coefficient_is_logged_with_the_two_terms_it_ignores(outcomes):
+    for row in outcomes["policy loss"].status:
+        assert row["mtp/coefficient"] == pytest.approx(JOINT["coefficient"]["value"])
+        assert row["occ/magnitude/depth_1"] > 0.0
+        assert "occ/alignment/depth_3" in row
+
+
 def test_occ_does_not_depend_on_the_number_of_ranks(outcomes, tmp_path_factory):
     # dynamic batches keep the order, so that one rank's optimizer step holds the samples of both ranks'
     name = "occ, dynamic batches"
