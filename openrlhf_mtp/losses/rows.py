@@ -24,8 +24,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-LEAST_LOG = -1e6
-"""Stands for log 0, so that a banned token (logit -inf) leaves every sum finite."""
+LEAST_LOG = -6e4
+"""Stands for log 0, so that a banned token (logit -inf) leaves every sum finite; its size fits float16."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,9 @@ def cases() -> dict[str, Case]:
     extremes = {
         "logits of 1e4": _extreme(lambda q, p: (q * 1e4 / q.abs().max(), p * 1e4 / p.abs().max()), 1e4),
         "tokens banned in the target": _extreme(_banned, 10.0),
+        "tokens banned in the target, float16": _extreme(
+            lambda q, p: (q.half(), _banned(q, p)[1].half()), 10.0
+        ),
         "one-hot target": _extreme(lambda q, p: (q, _one_hot(p, 1e4)), 1e4),
         "one-hot draft": _extreme(lambda q, p: (_one_hot(q, 1e4), p), 1e4),
         "both one-hot, at different tokens": _extreme(
