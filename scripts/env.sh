@@ -13,3 +13,5 @@ export HYPOTHESIS_STORAGE_DIRECTORY="$_cache/hypothesis"
 export VLLM_NO_USAGE_STATS="${VLLM_NO_USAGE_STATS:-1}"
 export RAY_USAGE_STATS_ENABLED="${RAY_USAGE_STATS_ENABLED:-0}"
 export HF_HUB_DISABLE_TELEMETRY="${HF_HUB_DISABLE_TELEMETRY:-1}"
+# Ray starts its workers at nice 15, where they starve beside anything else on a small machine.
+export RAY_worker_niceness="${RAY_worker_niceness:-0}"

@@ -9,9 +9,10 @@ of the sample and a temperature t:
     sigmoid       1 / (1 + exp(-a / t))
     exponential   exp(a / t)
 
-Weights are divided by their mean over the tokens of the whole optimizer step, so that the head's learning rate keeps
-its meaning. A group whose rewards are all equal has a = 0 and the neutral weight of its form; when nothing has weight
-(all advantages negative under `positive`), all samples count alike, since the head must follow the policy all the same.
+Weights are divided by their mean over what the objective counts of the whole optimizer step, so that the total weight
+is 1 whatever the lengths and the head's learning rate keeps its meaning. A group whose rewards are all equal counts as
+a = 0, the neutral weight of its form; when nothing has weight (all advantages negative under `positive`), all samples
+count alike, since the head must follow the policy all the same.
 """
 
 from __future__ import annotations
@@ -34,10 +35,25 @@ WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
 """Name in `mtp.advantage.weighting` -> (advantage of each sample [B], temperature) -> weight [B]."""
 
 
-def sample_advantages(advantages: Tensor, action_mask: Tensor) -> Tensor:
-    """Mean advantage over each sample's action tokens: [B, S], [B, S] -> [B] in float64; 0 without such tokens."""
+EQUAL_REWARDS = 1e-6
+"""A group's standard deviation up to which its rewards are equal: float32 rounds the mean of equal ones."""
+
+
+def sample_advantages(advantages: Tensor, action_mask: Tensor, group_std: Tensor | None = None) -> Tensor:
+    """Mean advantage over each sample's action tokens, in float64.
+
+    Args:
+        advantages: of the tokens [B, S].
+        action_mask: which of them are actions [B, S]; a sample without any has advantage 0.
+        group_std: standard deviation of the rewards of each sample's group [B]. Where it is 0 the group says nothing,
+            and the advantage is 0 even if whitening over the batch or a KL penalty has moved it.
+
+    Returns:
+        [B].
+    """
     mask = action_mask.double()
-    return (advantages.double() * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+    mean = (advantages.double() * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+    return mean if group_std is None else mean.masked_fill(group_std.to(mean) <= EQUAL_REWARDS, 0.0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ class AdvantageWeights:
     Attributes:
         weighting: name in `WEIGHTINGS`.
         temperature: scale of the advantage.
-        mean: mean weight over the step's action tokens, all ranks; 0 when nothing has weight.
+        mean: mean weight over what the step counts, all ranks; 0 when nothing has weight.
     """
 
     weighting: str
@@ -60,20 +76,20 @@ class AdvantageWeights:
         return self.mean == 0.0
 
     def __call__(self, advantages: Tensor) -> Tensor:
-        """Weight of each sample, 1 on average over the step's tokens: [B] -> [B]."""
+        """Weight of each sample, 1 on average over what the step counts: [B] -> [B]."""
         if self.is_fallback:
             return torch.ones_like(advantages)
         return WEIGHTINGS[self.weighting](advantages, self.temperature) / self.mean
 
 
-def weight_sums(weighting: str, temperature: float, advantages: Tensor, tokens: Tensor) -> Tensor:
-    """What micro-batches and ranks add up for the mean: (sum of weight x tokens, sum of tokens) [2] in float64.
+def weight_sums(weighting: str, temperature: float, advantages: Tensor, counts: Tensor) -> Tensor:
+    """What micro-batches and ranks add up for the mean: (sum of weight x count, sum of counts) [2] in float64.
 
     Args:
         weighting: name in `WEIGHTINGS`.
         temperature: scale of the advantage.
         advantages: of each sample [B].
-        tokens: action tokens of each sample [B].
+        counts: how much of the objective each sample is [B]; for e2e TV its anchors with all depths inside.
     """
-    weights, tokens = WEIGHTINGS[weighting](advantages.double(), temperature), tokens.double()
-    return torch.stack([(weights * tokens).sum(), tokens.sum()])
+    weights, counts = WEIGHTINGS[weighting](advantages.double(), temperature), counts.double()
+    return torch.stack([(weights * counts).sum(), counts.sum()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -51,6 +52,20 @@ class ObjectiveOutput:
 
 
 Objective = Callable[[ObjectiveInput], ObjectiveOutput]
+
+
+def anchor_counts(objective: Objective, mask: Tensor, depth_weight: Tensor) -> Tensor:
+    """How much each anchor adds to an objective's `loss_count` at weight 1: [N, k], [k] -> [N].
+
+    The count is a sum over anchors, linear in their weights and blind to everything but the mask, so it is read off as
+    its derivative.
+    """
+    blank = torch.zeros(mask.shape, dtype=depth_weight.dtype, device=mask.device)
+    with torch.enable_grad():
+        weight = torch.ones(len(mask), dtype=depth_weight.dtype, device=mask.device, requires_grad=True)
+        count = objective(ObjectiveInput(blank, blank, blank, blank, mask, weight, depth_weight)).loss_count
+        (counts,) = torch.autograd.grad(count, weight)
+    return counts
 
 
 def mean_over_depths(losses: Tensor, inputs: ObjectiveInput) -> ObjectiveOutput:

@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,9 +18,11 @@ from openrlhf_mtp import metrics
 from openrlhf_mtp.config.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.alignment import anchor_mask
 from openrlhf_mtp.losses.mixture import mixture
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, depth_weights, mtp_loss
 from openrlhf_mtp.losses.targets import from_hidden
+from openrlhf_mtp.losses.types import Objective, anchor_counts
 from openrlhf_mtp.losses.walk import Walk, walk
 from openrlhf_mtp.training.chain import HeadBatch, run_chain
 from openrlhf_mtp.training.schedule import Schedule
@@ -94,8 +95,9 @@ class HeadTrainer:
             output = self.loss(batch)
         if self.engine is not None:
             self.engine.backward(output.loss_sum / normalizer)
-        for tally in (self._tally, self._step_tally):
-            tally.add(output.sums)
+        self._tally.add(output.sums)
+        if self.schedule.watches(self.steps):
+            self._step_tally.add(output.sums)
         if output.anchors.share == 1.0:
             self._tally.add_walk(promised(output))
         self._last = output
@@ -116,6 +118,17 @@ class HeadTrainer:
             for name, values in figures.items()
         }
 
+    def row_counts(self, action_mask: Tensor, segment_ids: Tensor) -> Tensor:
+        """How much of the current objective each row of a micro-batch is: positions [B, T], [B, T] -> [B]."""
+        mask = anchor_mask(action_mask, segment_ids, self.depths)
+        weight = depth_weights(self.depths, self.objective.depth_decay).to(mask.device)
+        counts = anchor_counts(self._objective, mask.flatten(0, 1), weight)
+        return counts.view(mask.shape[:2]).sum(1)
+
+    @property
+    def _objective(self) -> Objective:
+        return mixture(self.schedule.at(self.steps), OBJECTIVES)
+
     def loss(self, batch: HeadBatch) -> MTPLossOutput:
         """The summed loss of a micro-batch with the current objective."""
         module = self.head if self.engine is None else self.engine
@@ -129,7 +142,7 @@ class HeadTrainer:
                 anchors,
                 targets,
                 OutputHead.of(output_weight, self.temperature, vocab_size=vocab_size),
-                mixture(self.schedule.at(self.steps), OBJECTIVES),
+                self._objective,
                 row_weight=batch.row_weight,
                 depth_decay=self.objective.depth_decay,
             )
@@ -151,16 +164,14 @@ class HeadTrainer:
         """Show the schedule this optimiser step's overlap, the same number on every rank."""
         tally, self._step_tally = self._step_tally, Tally(self.depths)
         if self.schedule.watches(self.steps):
-            if dist.is_initialized():
-                tally.all_reduce()
+            tally.all_reduce()
             self.schedule.observe(self.steps, tally.mean_alpha())
 
     def drain(self) -> dict[str, float]:
         """Metrics since the last call, over all data-parallel ranks (collective), and start anew."""
         tally, self._tally = self._tally, Tally(self.depths)
         seconds, self._seconds = self._seconds, 0.0
-        if dist.is_initialized():
-            tally.all_reduce()
+        tally.all_reduce()
         row = tally.metrics()
         row["time/mtp_s"] = seconds
         if self.engine is not None:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from openrlhf_mtp.coefficient.occ import occ_sums, released_code_sums
@@ -26,6 +25,7 @@ from openrlhf_mtp.losses.token_log_probs import token_log_probs
 from openrlhf_mtp.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, depth_metric
 from openrlhf_mtp.training.chain import HeadBatch, detached_head, run_chain
 from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.reduce import sum_over_ranks
 
 
 class HeadLogProbs(NamedTuple):
@@ -71,7 +71,8 @@ class JointTerm:
         self.coefficient: Tensor | None = None
         self._terms: Tensor | None = None
         self._rows: list[dict[str, float]] = []
-        self._loss_sum, self._losses = 0.0, 0
+        self._losses: list[Tensor] = []  # of this optimizer step's micro-batches
+        self._step_losses: list[Tensor] = []
 
     @property
     def is_tracked(self) -> bool:
@@ -122,8 +123,7 @@ class JointTerm:
         if self.is_released_code:
             self.coefficient = self.tracker.released_code(sums)
         else:
-            if dist.is_initialized():
-                dist.all_reduce(sums)
+            sums = sum_over_ranks(sums)
             self.coefficient = self.tracker.paper(sums)
             self._keep_terms(sums)
 
@@ -155,7 +155,7 @@ class JointTerm:
         assert coefficient is not None, "track() comes before the first term of an optimizer step"
         share = self.mtp.anchor_fraction
         total = head.values.new_zeros(())
-        unweighted = 0.0
+        unweighted = head.values.new_zeros(())
         for values, mask, factor in zip(head.values, head.mask, coefficient.tolist(), strict=True):
             if self.mtp.regime == "joint_ce":
                 weighted = values * mask if row_weight is None else values * mask * row_weight[:, None]
@@ -163,10 +163,10 @@ class JointTerm:
             else:
                 inside = rollout.advantages * factor if self.is_released_code else rollout.advantages
                 loss = self._policy_loss(values, mask, rollout._replace(advantages=inside), info)
-            unweighted += float(loss.detach()) / self.trainer.depths
+            unweighted += loss.detach() / self.trainer.depths
             scale = (factor != 0.0) if self.is_released_code else factor / self.trainer.depths
             total = total + scale * loss
-        self._loss_sum, self._losses = self._loss_sum + unweighted, self._losses + 1
+        self._losses.append(unweighted)
         return total
 
     def _policy_loss(self, values: Tensor, mask: Tensor, rollout: Rollout, info: dict[str, Any]) -> Tensor:
@@ -193,29 +193,33 @@ class JointTerm:
             row[depth_metric(OCC_MAGNITUDE, j)] = float(magnitude[j - 1]) / count
         self._rows.append(row)
 
-    def end_step(self) -> None:
-        """The optimizer step is done: keep its coefficient for the metrics, forget it for the next."""
+    def end_step(self, *, losses_add_up: bool) -> None:
+        """The optimizer step is done: keep its coefficient for the metrics, forget it for the next.
+
+        Args:
+            losses_add_up: the step's loss is the sum of its micro-batches' losses; otherwise their mean.
+        """
         coefficient = self.coefficient if self.is_tracked else self.tracker.fixed()
         assert coefficient is not None
         if self._terms is not None:
             terms, self._terms = self._terms, None
-            if dist.is_initialized():
-                dist.all_reduce(terms)
-            self._keep_terms(terms)
+            self._keep_terms(sum_over_ranks(terms))
         row = {
             depth_metric(MTP_COEFFICIENT, j): value for j, value in enumerate(coefficient.tolist(), start=1)
         }
         self._rows.append({MTP_COEFFICIENT: float(coefficient.mean()), **row})
+        if self._losses:
+            losses = torch.stack(self._losses)
+            self._step_losses.append(losses.sum() if losses_add_up else losses.mean())
+            self._losses = []
         self.coefficient = None
 
     def drain(self) -> dict[str, float]:
         """Metrics since the last call, each a mean over optimizer steps, and start anew (collective)."""
         rows, self._rows = self._rows, []
-        loss = torch.tensor([self._loss_sum, float(self._losses)], dtype=torch.float64)
-        self._loss_sum, self._losses = 0.0, 0
-        if dist.is_initialized():
-            loss = loss.to("cuda" if torch.cuda.is_available() else "cpu")
-            dist.all_reduce(loss)
+        loss = torch.tensor([sum(map(float, self._step_losses)), len(self._step_losses)], dtype=torch.float64)
+        self._step_losses = []
+        loss = sum_over_ranks(loss)
         names = sorted({name for row in rows for name in row})
         means = {}
         for name in names:

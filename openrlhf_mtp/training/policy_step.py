@@ -53,20 +53,24 @@ class PolicyStep:
         self._policy_has_moved = True
         self._seconds = 0.0
 
-    def begin_rollout_batch(self, *, is_on_policy: bool) -> None:
-        """New experiences. If the policy that trains also scored them, nothing has moved before the first update."""
-        self._policy_has_moved = not is_on_policy
+    def begin_rollout_batch(self) -> None:
+        """New experiences. The policy that trains has just scored them: nothing has moved before the first update.
+
+        That holds in asynchronous mode too, where an older policy generated them.
+        """
+        self._policy_has_moved = False
 
     def begin(self, info: StepInfo) -> None:
         """Look at all micro-batches of an optimizer step before its first one (collective)."""
-        if info.position > 0:
+        is_tracked = self.joint is not None and self.joint.is_tracked
+        if info.position > 0 or not (self.weights.is_on or is_tracked):
             return
         device = torch.cuda.current_device()
         for experience in info.micro_batches:
             experience.to_device(device)
         if self.weights.is_on:
-            self.weights.begin_step(info.micro_batches)
-        if self.joint is None or not self.joint.is_tracked:
+            self.weights.begin_step(info.micro_batches, self._row_counts)
+        if self.joint is None or not is_tracked:
             return
         if not self._policy_has_moved:
             self.joint.track(self.joint.no_sums())
@@ -105,6 +109,11 @@ class PolicyStep:
                 )
         return total
 
+    def _row_counts(self, experience: Any) -> Tensor:
+        return self.trainer.row_counts(
+            action_positions(experience.action_mask), experience.attention_mask.long()
+        )
+
     def _batch(self, experience: Any, seen: Observation) -> HeadBatch:
         vocab_size = self.trainer.trunk.config.vocab_size
         return HeadBatch(
@@ -128,9 +137,9 @@ class PolicyStep:
         if joint.coefficient is None or joint.coefficient.any():
             head = joint.head_log_probs(batch, seen.hidden, output.anchors, known=output.records.log_q)
             rollout = rollout_of(experience)
-            if not joint.is_tracked:
+            if not joint.is_tracked and self._policy_has_moved:
                 joint.watch(seen.log_probs, rollout, head)
-            elif joint.coefficient is None:
+            elif joint.is_tracked and joint.coefficient is None:
                 joint.track(joint.sums(seen.log_probs, experience.action_mask, rollout, head))
             self._term = joint.term(head, rollout, batch.row_weight, info)
         self._seconds += time.perf_counter() - start
@@ -152,7 +161,7 @@ class PolicyStep:
         if is_optimizer_step:
             self._policy_has_moved = True
             if self.joint is not None:
-                self.joint.end_step()
+                self.joint.end_step(losses_add_up=is_boundary_known)
 
     def drain(self) -> dict[str, float]:
         """Metrics since the last call (collective)."""

@@ -69,6 +69,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self.mtp: MTPSettings | None = strategy.args.mtp
         self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
+        self._window: StepInfo | None = None
         self._sync: WeightSync | None = None
         super().__init__(strategy, actor, *args, **kwargs)
         self.mtp_step = (
@@ -88,7 +89,8 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
     def ppo_train(self, kl_ctl: float) -> dict[str, Any]:
         """OpenRLHF's training on the replay buffer, then the head's metrics of the same updates."""
         if self.mtp_step is not None:
-            self.mtp_step.begin_rollout_batch(is_on_policy=not self.args.train.async_enable)
+            self.mtp_step.begin_rollout_batch()
+            self._window = None
         status: dict[str, Any] = super().ppo_train(kl_ctl)
         self.global_step += 1
         require_finite(status, step=self.global_step, where="training")
@@ -141,7 +143,8 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             step=step,
             dynamic_batch=True,
         )
-        return dynamic_window(self.replay_buffer, step, normalizers)
+        self._window = dynamic_window(self.replay_buffer, step, normalizers, self._window)
+        return self._window
 
     def broadcast_to_vllm(self) -> None:
         """Policy and head to every engine, verified; see `openrlhf_mtp.sync`. The engines drop their prefix caches."""

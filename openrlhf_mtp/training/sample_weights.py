@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from openrlhf_mtp.config.regime import AdvantageSettings
 from openrlhf_mtp.losses.advantage import AdvantageWeights, sample_advantages, weight_sums
+from openrlhf_mtp.training.reduce import sum_over_ranks
+
+
+def _advantages(experience: Any) -> Tensor:
+    spread = experience.info.get("group_reward_std")  # OpenRLHF's, where prompts have several samples
+    return sample_advantages(experience.advantages, experience.action_mask, spread)
 
 
 class SampleWeights:
@@ -27,25 +32,26 @@ class SampleWeights:
         """False when all samples count alike."""
         return self.settings.weighting != "none"
 
-    def begin_step(self, experiences: Sequence[Any]) -> None:
-        """Set the normaliser from this rank's micro-batches of the optimizer step (collective)."""
+    def begin_step(self, experiences: Sequence[Any], counts: Callable[[Any], Tensor]) -> None:
+        """Set the normaliser from this rank's micro-batches of the optimizer step (collective).
+
+        Args:
+            experiences: the micro-batches.
+            counts: how much of the head's objective each sample of a micro-batch is [B].
+        """
         weighting, temperature = self.settings.weighting, self.settings.temperature
         sums = torch.zeros(2, dtype=torch.float64)
         for experience in experiences:
-            advantages = sample_advantages(experience.advantages, experience.action_mask)
-            sums += weight_sums(weighting, temperature, advantages, experience.action_mask.sum(1)).cpu()
-        if dist.is_initialized():
-            sums = sums.to("cuda" if torch.cuda.is_available() else "cpu")
-            dist.all_reduce(sums)
-        total, tokens = sums.tolist()
-        self._weights = AdvantageWeights(weighting, temperature, total / tokens if tokens else 0.0)
+            sums += weight_sums(weighting, temperature, _advantages(experience), counts(experience)).cpu()
+        total, counted = sum_over_ranks(sums).tolist()
+        self._weights = AdvantageWeights(weighting, temperature, total / counted if counted else 0.0)
         self._steps += 1
         self._fallbacks += int(self._weights.is_fallback)
 
     def of(self, experience: Any) -> Tensor:
         """Weight of each of the micro-batch's samples [B]."""
         assert self._weights is not None, "begin_step() comes before the optimizer step's first micro-batch"
-        weights = self._weights(sample_advantages(experience.advantages, experience.action_mask))
+        weights = self._weights(_advantages(experience))
         self._largest = max(self._largest, float(weights.max()))
         return weights
 

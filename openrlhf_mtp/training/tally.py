@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 
 from openrlhf_mtp.losses.mtp_loss import Sums
 from openrlhf_mtp.losses.walk import Walk
 from openrlhf_mtp.metrics import MTP_ALPHA, MTP_ALPHA_GREEDY, MTP_LOSS, MTP_REACH, depth_metric
+from openrlhf_mtp.training.reduce import sum_over_ranks
 
 
 class Tally:
@@ -31,11 +31,9 @@ class Tally:
         self._walked += torch.cat([walk.drafts[None], walk.reached]).double().cpu()
 
     def all_reduce(self) -> None:
-        """Sum over all ranks of the default group."""
-        device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-        sums = torch.cat([self._scalars, self._walked, self._by_depth.flatten()]).to(device)
-        dist.all_reduce(sums)
-        self._scalars, self._walked, by_depth = sums.cpu().split([5, 1 + self.depths, 4 * self.depths])
+        """Sum over all ranks of the default group (collective)."""
+        sums = sum_over_ranks(torch.cat([self._scalars, self._walked, self._by_depth.flatten()]))
+        self._scalars, self._walked, by_depth = sums.split([5, 1 + self.depths, 4 * self.depths])
         self._by_depth = by_depth.view(4, self.depths)
 
     def mean_alpha(self) -> float:

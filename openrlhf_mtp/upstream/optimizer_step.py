@@ -53,16 +53,21 @@ def with_windows(iterate: Windows) -> Windows:
     return iterate_with_windows
 
 
-def dynamic_window(replay_buffer: Any, step: int, normalizers: dict[str, Any]) -> StepInfo:
+def dynamic_window(
+    replay_buffer: Any, step: int, normalizers: dict[str, Any], previous: StepInfo | None = None
+) -> StepInfo:
     """The same for dynamic batches, whose optimizer steps the replay buffer marks by their last micro-batch.
 
     Args:
         replay_buffer: OpenRLHF's, after `setup_dynamic_batch`.
         step: number of the micro-batch in this pass.
         normalizers: of its optimizer step.
+        previous: of the micro-batch before; its micro-batches are kept if it is of the same optimizer step.
     """
     ends = [n for n, is_last in enumerate(replay_buffer.dynamic_optimizer_step) if is_last]
     last = next(n for n in ends if n >= step)
     first = max((n + 1 for n in ends if n < step), default=0)
+    if step > first and previous is not None:
+        return StepInfo(normalizers, previous.micro_batches, step - first)
     micro_batches = [replay_buffer.collate_fn([replay_buffer[n]]) for n in range(first, last + 1)]
     return StepInfo(normalizers, micro_batches, step - first)

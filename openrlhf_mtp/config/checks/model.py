@@ -54,14 +54,6 @@ def unsupported_modes(s: Situation) -> Iterator[Conflict]:
     if s.mtp is None:
         return
     drop = "or drop the mtp section"
-    if s.number("ds.lora.rank") > 0:
-        yield error(
-            "ds.lora.rank",
-            s.number("ds.lora.rank"),
-            "0 with a head: the weights that engines are sent have adapters merged, but no whole run has shown that "
-            "they arrive and that the head trains beside them",
-            f"train all parameters, {drop}",
-        )
     if s.on("ds.load_in_4bit"):
         yield error(
             "ds.load_in_4bit",

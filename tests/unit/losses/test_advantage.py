@@ -26,13 +26,19 @@ def test_a_samples_advantage_is_the_mean_over_its_own_action_tokens():
     assert sample_advantages(advantages, mask).tolist() == [2.0, 0.0]
 
 
+def test_a_group_of_equal_rewards_has_no_advantage():
+    advantages, mask = torch.full((3, 2), 0.7), torch.ones(3, 2)
+    spread = torch.tensor([0.0, 2e-9, 0.1])
+    assert sample_advantages(advantages, mask, spread).tolist() == pytest.approx([0.0, 0.0, 0.7])
+
+
 @pytest.mark.parametrize("form", FORMS)
 @given(
     advantages=st.lists(st.floats(-3, 3), min_size=2, max_size=8),
     temperature=st.floats(0.1, 3),
     data=st.data(),
 )
-def test_the_mean_weight_over_the_steps_tokens_is_one(form, advantages, temperature, data):
+def test_the_mean_weight_over_what_a_step_counts_is_one(form, advantages, temperature, data):
     tokens = torch.tensor(
         data.draw(st.lists(st.integers(1, 50), min_size=len(advantages), max_size=len(advantages)))
     )

@@ -15,6 +15,7 @@ from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import depth_weights
+from openrlhf_mtp.losses.types import anchor_counts
 from tests.unit.losses import reference
 from tests.unit.losses.batches import on_logits
 
@@ -45,6 +46,16 @@ def test_the_loss_equals_the_formula(name, seed, depths, vocab):
     sums = on_logits(name, *rows).sums
     expected = reference.objective(name, *(t.detach().numpy() for t in rows))
     np.testing.assert_allclose([sums.loss_sum.item(), sums.loss_count.item()], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_anchors_count_is_what_it_adds_to_the_count_of_all(name):
+    rows, decay = random_rows(0, anchors=8), depth_weights(3, 0.6)
+    counts = anchor_counts(OBJECTIVES[name], rows[-1], decay)
+    for n, anchor in enumerate(counts.tolist()):
+        one = [t[n : n + 1].detach() for t in rows]
+        assert anchor == pytest.approx(on_logits(name, *one, depth_decay=0.6).sums.loss_count.item())
+    assert counts[0] == pytest.approx(1.0), "all depths inside"
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

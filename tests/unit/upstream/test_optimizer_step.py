@@ -47,3 +47,22 @@ def test_dynamic_batches_end_their_step_where_the_buffer_says(step, window, posi
     buffer = Buffer(dynamic_optimizer_step=[1, 0, 0, 1], collate_fn=lambda batch: batch[0])
     info = dynamic_window(buffer, step, {})
     assert (info.micro_batches, info.position) == (window, position)
+
+
+def test_dynamic_batches_of_a_step_are_put_together_once():
+    collated = []
+
+    class Buffer(SimpleNamespace):
+        def __getitem__(self, n):
+            return n
+
+    def collate(batch):
+        collated.extend(batch)
+        return batch[0]
+
+    buffer = Buffer(dynamic_optimizer_step=[0, 0, 1, 0, 1], collate_fn=collate)
+    window = None
+    for step in range(5):
+        window = dynamic_window(buffer, step, {}, window)
+        assert window.micro_batches == ([0, 1, 2] if step < 3 else [3, 4])
+    assert collated == [0, 1, 2, 3, 4]
