@@ -19,7 +19,7 @@ from drift.study import STUDY as DRIFT  # noqa: E402
 from entropy.study import STUDY as ENTROPY  # noqa: E402
 from harness import jobs, results, runs  # noqa: E402
 from harness import main as command_line  # noqa: E402
-from harness.statistics import bootstrap, paired  # noqa: E402
+from harness.statistics import interval, paired  # noqa: E402
 from harness.study import Arm, Place  # noqa: E402
 from objectives.study import STUDY as OBJECTIVES  # noqa: E402
 from regimes.study import STUDY as REGIMES  # noqa: E402
@@ -165,11 +165,14 @@ def test_the_tokens_of_moves_are_one_letter_each():
     assert [build().decode([token]) for token in move_tokens()] == list("abcdefghijklmnop")
 
 
-def test_bootstrap_intervals_are_those_of_all_resamples():
-    interval = bootstrap([1.0, 2.0, 6.0])
-    assert (interval.mean, interval.low, interval.high) == (3.0, 1.0, 6.0)
-    many = bootstrap([float(n) for n in range(7)])
-    assert many.low < 3.0 - 1.96 * statistics.pstdev(range(7)) / 7**0.5 + 0.2
+def test_intervals_over_seeds_are_students():
+    seeds = [1.0, 2.0, 6.0]
+    found = interval(seeds)
+    half = 4.3027 * statistics.stdev(seeds) / 3**0.5
+    assert (found.low, found.mean, found.high) == pytest.approx((3.0 - half, 3.0, 3.0 + half))
+    assert interval([2.5]).low is None, "one seed says nothing of the spread"
+    with pytest.raises(ValueError, match="no finite value"):
+        interval([float("nan")])
     assert paired([1.0, 5.0], [0.0, 4.0]).low == paired([1.0, 5.0], [0.0, 4.0]).high == 1.0
     assert paired([1.0, 4.0], [2.0, 8.0], ratio=True).mean == 0.5
 
@@ -262,14 +265,35 @@ def test_a_cut_run_goes_on_from_its_checkpoint_and_one_without_starts_anew(tmp_p
     runs.run_one(DRIFT, arm, place, tmp_path)
     assert commands.commands[-1][-1] == "--overwrite"
     assert not (place.folder / "rest").exists()
-    (place.folder / "checkpoints" / "_actor").mkdir(parents=True)
-    for name in ("metrics.jsonl", "checkpoints/_actor/latest", "rest"):
-        (place.folder / name).touch()
+    leave_a_checkpoint(place)
     runs.run_one(DRIFT, arm, place, tmp_path)
     assert commands.commands[-1][-1] == "--resume"
     assert (place.folder / "rest").exists()
     head = tmp_path / "objectives" / "e2e_tv" / "seed_1" / "head"
     assert f"mtp.head={head}" in commands.commands[-1]
+    assert runs.finished(DRIFT, arm, place)
+
+
+def leave_a_checkpoint(place):
+    (place.folder / "checkpoints" / "_actor").mkdir(parents=True)
+    for name in ("metrics.jsonl", "checkpoints/_actor/latest", "rest"):
+        (place.folder / name).touch()
+
+
+def test_a_run_whose_job_was_edited_starts_anew_and_its_old_result_does_not_count(tmp_path, monkeypatch):
+    commands = Commands()
+    monkeypatch.setattr(runs, "subprocess", commands)
+    monkeypatch.setattr(type(DRIFT), "jobs", tmp_path / "jobs")
+    arm, place = DRIFT.arms[0], Place("pre_rl_only", 1, tmp_path / "drift" / "pre_rl_only" / "seed_1", False)
+    runs.run_one(DRIFT, arm, place, tmp_path)
+    leave_a_checkpoint(place)
+    with (tmp_path / "jobs" / "pre_rl_only.yaml").open("a") as job:
+        job.write("# another learning rate\n")
+    study = replace(DRIFT, arms=[arm], seeds=[1])
+    assert results.collect(study, {arm.name: [place]})["missing"] == [arm.name]
+    runs.run_one(DRIFT, arm, place, tmp_path)
+    assert commands.commands[-1][-1] == "--overwrite"
+    assert not (place.folder / "rest").exists()
     assert runs.finished(DRIFT, arm, place)
 
 
@@ -305,11 +329,11 @@ def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
         finish(study, place)
     result = results.collect(study, found)
     assert set(result["summary"]) == {"ce", "e2e_tv"}
-    assert result["summary"]["ce"]["sampled/mean"] == pytest.approx({"mean": 0.2, "low": 0.1, "high": 0.3})
+    assert result["summary"]["ce"]["sampled/mean"] == pytest.approx({"mean": 0.2, "low": -0.04842, "high": 0.44842})
     assert {"tv", "kl"} <= set(result["missing"])
     assert result["git"] == ["0123abc"]
     assert [each["mean"] for each in result["contrasts"] if each["name"] == "sampled/mean"] == [0.0]
     text = results.table(study, result)
-    assert "| ce | 0.200 (0.100 to 0.300) | 1.000 (1.000 to 1.000) |" in text
-    assert "| e2e_tv | 0.200 (0.100 to 0.300) | – |" in text
+    assert "| ce | 0.200 (-0.048 to 0.448) | 1.000 (1.000 to 1.000) |" in text
+    assert "| e2e_tv | 0.200 (-0.048 to 0.448) | – |" in text
     assert "Not run to their end: tv, kl," in text

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.statistics import bootstrap
+from harness.statistics import interval
 from harness.study import Place, Values
 from openrlhf_mtp.analysis import style
 from openrlhf_mtp.run_folder import read_run
@@ -31,10 +31,11 @@ def groups(values: Mapping[str, Sequence[Values]], panels: Mapping[str, Sequence
             for at, (name, _) in enumerate(names):
                 x = at + (number - (len(values) - 1) / 2) * width
                 measured = [run[name] for run in runs]
-                interval = bootstrap(measured)
+                mean = interval(measured)
                 axis.plot([x] * len(measured), measured, ".", color=colour, alpha=0.45, markersize=4)
-                axis.plot([x, x], [interval.low, interval.high], color=colour, linewidth=1.6)
-                axis.plot([x], [interval.mean], "_", color=colour, markersize=9, label=arm)
+                if mean.low is not None and mean.high is not None:
+                    axis.plot([x, x], [mean.low, mean.high], color=colour, linewidth=1.6)
+                axis.plot([x], [mean.mean], "_", color=colour, markersize=9, label=arm)
         style.label(axis, title, "", x="")
         axis.set_xticks(range(len(names)), [label for _, label in names])
     style.legend(axes[0])

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.runs import MARK
-from harness.statistics import Interval, bootstrap, paired
+from harness.runs import MARK, finished
+from harness.statistics import Interval, interval, paired
 from harness.study import Contrast, Place, Study, Values
 from openrlhf_mtp.provenance import installed_versions
 from openrlhf_mtp.run_folder import COMMAND
@@ -21,12 +21,15 @@ Places = Mapping[str, Sequence[Place]]
 def collect(study: Study, places: Places) -> dict[str, Any]:
     """Measure every finished run and put it together with where it came from.
 
-    An arm is left out of the result while one of its runs is missing, and named in `missing`.
+    An arm is left out of the result while one of its runs with its present job is missing, and named in `missing`.
     """
-    whole = {arm: runs for arm, runs in places.items() if all((run.folder / MARK).exists() for run in runs)}
+    arms = {arm.name: arm for arm in study.arms}
+    whole = {
+        name: runs for name, runs in places.items() if all(finished(study, arms[name], run) for run in runs)
+    }
     values = {arm: [study.measure(run) for run in runs] for arm, runs in whole.items()}
     summary = {
-        arm: {name: asdict(bootstrap([run[name] for run in runs])) for name in runs[0]}
+        arm: {name: asdict(interval([run[name] for run in runs])) for name in runs[0]}
         for arm, runs in values.items()
     }
     contrasts = [
@@ -78,7 +81,7 @@ def table(study: Study, result: Mapping[str, Any]) -> str:
     lines = [
         f"# {study.question}",
         "",
-        f"Seeds {seeds}; mean and 95 % bootstrap interval over them. {result['machine']['cpu_cores']} CPU cores "
+        f"Seeds {seeds}; mean and 95 % interval over them (Student's t). {result['machine']['cpu_cores']} CPU cores "
         f"({result['machine']['cpu']}), one thread a run; {_minutes(result):.0f} minutes of runs in all. "
         f"{result['date']}.",
         "",
@@ -111,10 +114,11 @@ def _minutes(result: Mapping[str, Any]) -> float:
     return sum(sum(seconds) for seconds in result["seconds"].values()) / 60.0
 
 
-def _cell(value: Mapping[str, float], digits: int, sign: str = "") -> str:
-    return "{:{s}.{d}f} ({:{s}.{d}f} to {:{s}.{d}f})".format(
-        value["mean"], value["low"], value["high"], s=sign, d=digits
+def _cell(value: Mapping[str, float | None], digits: int, sign: str = "") -> str:
+    mean, low, high = (
+        "" if value[part] is None else f"{value[part]:{sign}.{digits}f}" for part in ("mean", "low", "high")
     )
+    return f"{mean} ({low} to {high})" if low else mean
 
 
 def write_result(study: Study, places: Places, out: Path) -> dict[str, Any]:

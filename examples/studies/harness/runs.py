@@ -1,7 +1,7 @@
 """The runs of a study: each one `openrlhf-mtp` command in a folder of its own.
 
-A run that finished with the same job and overrides is skipped; one that was cut off goes on from its last checkpoint,
-or starts anew if it had none. The pre-RL stage's responses are the same for every arm of a seed, so they are generated
+A run that finished with the same job and overrides is skipped; one that was cut off goes on from its last checkpoint.
+Without one, or with another job than it began with, it starts anew. The pre-RL stage's responses are the same for every arm of a seed, so they are generated
 once: each run gets a copy of those that are there (the stage keeps them only if policy, prompts and sampling match).
 """
 
@@ -20,6 +20,9 @@ from harness.jobs import job_file
 from harness.study import STUDIES, Arm, Place, Study
 
 MARK = "study.json"
+"""Written when a run has finished: the fingerprint of its job, and what it took."""
+BEGUN = "study.begun"
+"""Written when it begins: the fingerprint."""
 LOG = "study.log"
 RESPONSES = "responses"
 PROGRAM = (sys.executable, "-W", "ignore::FutureWarning", "-m", "openrlhf_mtp.cli.main")
@@ -51,10 +54,11 @@ def run_all(study: Study, runs: Path, *, smoke: bool, parallel: int) -> None:
 
 def run_one(study: Study, arm: Arm, place: Place, runs: Path) -> int:
     """One run to its end; returns its exit code."""
-    resume = (place.folder / "metrics.jsonl").exists() and any(place.folder.glob("checkpoints/**/latest"))
+    resume = can_resume(study, arm, place)
     if not resume:
         shutil.rmtree(place.folder, ignore_errors=True)
     place.folder.mkdir(parents=True, exist_ok=True)
+    (place.folder / BEGUN).write_text(fingerprint(study, arm, place) + "\n", encoding="utf-8")
     if study.command == "pretrain":
         share_responses(study, place, runs)
     command = command_line(study, arm, place, runs)
@@ -75,6 +79,14 @@ def run_one(study: Study, arm: Arm, place: Place, runs: Path) -> int:
         mark = {"fingerprint": fingerprint(study, arm, place), "seconds": round(seconds, 1)}
         (place.folder / MARK).write_text(json.dumps({**mark, "resumed": resume}) + "\n", encoding="utf-8")
     return code
+
+
+def can_resume(study: Study, arm: Arm, place: Place) -> bool:
+    """Whether there is a checkpoint, of this very job."""
+    begun = place.folder / BEGUN
+    is_same = begun.exists() and begun.read_text(encoding="utf-8").strip() == fingerprint(study, arm, place)
+    has_rows = (place.folder / "metrics.jsonl").exists()
+    return is_same and has_rows and any(place.folder.glob("checkpoints/**/latest"))
 
 
 def command_line(study: Study, arm: Arm, place: Place, runs: Path) -> list[str]:
