@@ -53,8 +53,9 @@ class Drift:
     early: int
 
     def at_the_end(self, values: Array | None) -> float:
-        """Mean of a part over the last steps, as many as the early phase has; NaN if there is no split."""
-        return math.nan if values is None else float(values[-self.early :].mean())
+        """Mean of a part over the last steps, as many as the early phase has or as follow it; NaN without a split."""
+        last = min(self.early, len(self.steps) - self.early)
+        return math.nan if values is None else float(values[-last:].mean())
 
 
 def early_steps(count: int) -> int:

@@ -114,7 +114,7 @@ class Comparison:
         share: of positions, where a sampled draft is accepted more often.
         bins: the gain by entropy.
         crossing: entropy (nat) above which sampling wins, between the last group in which it does not and the next;
-            None if one of the two wins in every group.
+            None if it wins in every group, or not in the last one.
     """
 
     sampled: float
@@ -131,7 +131,10 @@ class Comparison:
             return f"above {self.crossing:.2f} nat"
         if not self.bins:
             return "too few positions"
-        return "at every entropy" if self.bins[-1].acceptance.value > 0 else "nowhere"
+        winning = [one for one in self.bins if one.acceptance.value > 0]
+        if len(winning) == len(self.bins):
+            return "at every entropy"
+        return f"not above {winning[-1].entropy:.2f} nat" if winning else "nowhere"
 
 
 def compare(at: Positions) -> Comparison | None:

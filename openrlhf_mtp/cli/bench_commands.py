@@ -85,7 +85,7 @@ def step(
     \b
     Example:
       openrlhf-mtp bench step
-      openrlhf-mtp bench step --layers 28 --hidden 2048 --repeats 3
+      openrlhf-mtp bench step --micro-batches 4     OCC then runs the policy forward once more, for its coefficient
     """
     from openrlhf_mtp.cli.bench_step import bench_step
     from openrlhf_mtp.training.bench_step import Workload

@@ -34,8 +34,8 @@ from openrlhf_mtp.heads.shards import (
     WEIGHTS_FILE,
     PathLike,
     files_by_tensor,
-    header,
     read_tensors,
+    stored_as,
     stored_tensors,
     write_file,
     write_index,
@@ -139,6 +139,12 @@ def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
     layers = read_trunk_config(policy_dir).num_hidden_layers
     of_head = to_native(head.config, head.tensors, layers)
     copies = {copy: name for n in range(blocks) for copy, name in layout.copied(n, layers).items()}
+    absent = sorted(set(copies.values()) - stored_tensors(policy_dir).keys())
+    if absent:
+        raise ExportError(
+            f"{policy_dir}: got no {', '.join(absent)}, expected it in the policy's files, since a {layout.name} head "
+            "repeats it (a policy whose output head is its embedding has none): export as draft-folder or merged"
+        )
     originals = read_tensors(policy_dir, set(copies.values()))
     _copy_other_files(policy_dir, out_dir)
     trunk = _copy_trunk(policy_dir, out_dir, lambda name: not layout.owns(name, layers, blocks))
@@ -149,9 +155,8 @@ def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
     )
     content = native_config(read_config(policy_dir), layout, blocks)
     (out_dir / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
-    stored = header(out_dir / NATIVE_FILE)
     return trunk + [
-        Planned(NATIVE_FILE, name, stored[name], copies.get(name, "head"), tensor)
+        Planned(NATIVE_FILE, name, stored_as(tensor), copies.get(name, "head"), tensor)
         for name, tensor in native.items()
     ]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +29,30 @@ class StoredTensor:
 
     shape: tuple[int, ...]
     dtype: str
+
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+}
+
+
+def stored_as(tensor: Tensor) -> StoredTensor:
+    """What a file's header must say of a tensor.
+
+    Raises:
+        ValueError: a type that no checkpoint of ours holds.
+    """
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(f"got a tensor of {tensor.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    return StoredTensor(tuple(tensor.shape), _DTYPES[tensor.dtype])
 
 
 def header(path: Path) -> dict[str, StoredTensor]:

@@ -87,7 +87,7 @@ Report = Callable[[str, float], None]
 
 
 def measure(workload: Workload, report: Report) -> list[Result]:
-    """Build the policy, and let the forms take turns; the first turn of each is not counted."""
+    """Build the policy, and let the forms take turns, in changing order; the first turn of each is not counted."""
     with tempfile.TemporaryDirectory(prefix="bench_step_") as scratch:
         folder = _write_policy(Path(scratch) / "policy", workload)
         actor = _build_actor(folder, Path(scratch), workload)
@@ -96,8 +96,10 @@ def measure(workload: Workload, report: Report) -> list[Result]:
         seconds: dict[str, list[float]] = {name: [] for name in forms}
         head_seconds: dict[str, list[float]] = {name: [] for name in forms}
         for turn in range(workload.repeats + 1):
-            for name, parts in forms.items():
-                took, on_head = _timed_step(actor, parts, experiences)
+            # there and back: whoever always came after the same one would always find the machine as that one left it
+            order = list(forms) if turn % 2 else list(reversed(forms))
+            for name in order:
+                took, on_head = _timed_step(actor, forms[name], experiences)
                 report(name, took)
                 if turn > 0:
                     seconds[name].append(took)
@@ -181,8 +183,6 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
 
     actor = PolicyActor(1, 0, "127.0.0.1", port)
     actor.init_model_from_pretrained(get_strategy(args), str(folder), max_steps=10_000)
-    # as in asynchronous training: no update is the free first one after a rollout, at which OCC's coefficient is 0
-    args.train.async_enable = True
     return actor
 
 
@@ -195,11 +195,17 @@ def _head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, A
     from openrlhf_mtp.training.policy_step import PolicyStep
     from openrlhf_mtp.training.policy_trainer import build_head_trainer
 
+    class LaterStep(PolicyStep):
+        """Takes no update for the first one after a rollout, at which OCC's coefficient is 0 and costs nothing."""
+
+        def begin_rollout_batch(self) -> None:
+            self._policy_has_moved = True
+
     if section is None:
         return None, None, None
     mtp, trainer = MTPSettings.model_validate(section), actor.trainer
     head = build_head_trainer(trainer.strategy, trainer.actor, mtp)
-    return mtp, head, PolicyStep(mtp, head, trainer.actor, trainer.actor_loss_fn)
+    return mtp, head, LaterStep(mtp, head, trainer.actor, trainer.actor_loss_fn)
 
 
 def _experiences(actor: Any, workload: Workload) -> Iterator[Any]:

@@ -28,6 +28,14 @@ MOVING = {"actor__max_norm": 1.0, "actor__adam__lr": 3e-3}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "policy loss": (JOINT, {}),
     "cross-entropy": (JOINT | {"regime": "joint_ce"}, {}),
+    "cross-entropy, dynamic batches": (
+        JOINT | {"regime": "joint_ce"},
+        {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": 96},
+    ),
+    "cross-entropy, advantages": (
+        JOINT | {"regime": "joint_ce", "objective": "e2e_tv", "advantage": {"weighting": "sigmoid"}},
+        {},
+    ),
     "occ": (OCC, {}),
     "occ, entropy bonus": (OCC, {"actor__entropy_coef": 0.01}),
     "occ, KL loss": (OCC, {"algo__kl__use_loss": True, "algo__kl__init_coef": 0.1}),
@@ -36,7 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         OCC,
         {
             "algo__advantage__is_correction_level": "token",
-            "algo__advantage__is_correction_threshold": [0.5, 5.0],
+            "algo__advantage__is_correction_threshold": [0.7, 1.4],
         },
     ),
     "occ, GSPO": (OCC, {"actor__policy_loss_type": "gspo"}),
@@ -70,9 +78,10 @@ class Seen:
 
 @dataclass
 class Outcome:
-    """What a case did, micro-batch by micro-batch, and its metrics by rollout batch."""
+    """What a case did: micro-batch by micro-batch, tokens kept and dropped by importance sampling, metrics."""
 
     seen: list[Seen] = field(default_factory=list)
+    corrected: tuple[int, int] = (0, 0)
     status: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -102,6 +111,27 @@ def reference_log_probs(
     return values, mask
 
 
+def advantage_weights(experience: Any, micro_batches: list[Any]) -> Any:
+    """sigmoid(a) [B], over its mean over the anchors of the optimizer step that have all depths inside."""
+    import torch
+
+    def weight(one: Any) -> Any:
+        mask = one.action_mask
+        return torch.sigmoid((one.advantages * mask).sum(1) / mask.sum(1))
+
+    def anchors(one: Any) -> Any:
+        return (one.action_mask.sum(1) - DEPTHS).clamp(min=0)
+
+    total = sum((weight(one) * anchors(one)).sum() for one in micro_batches)
+    return weight(experience) * sum(anchors(one).sum() for one in micro_batches) / total
+
+
+def is_inside(args: Any, old: Any, engine: Any) -> Any:
+    """Tokens whose importance weight is within the band."""
+    low, high = args.algo.advantage.is_correction_threshold
+    return ((old - engine).exp() >= low) & ((old - engine).exp() <= high)
+
+
 def policy_loss(args: Any, values: Any, mask: Any, rollout: Any, info: dict[str, Any]) -> Any:
     """OpenRLHF's documented policy losses, from their papers' formulas."""
     import torch
@@ -118,9 +148,7 @@ def policy_loss(args: Any, values: Any, mask: Any, rollout: Any, info: dict[str,
         surrogate = torch.where(advantages < 0, floored, surrogate)
     loss = -surrogate
     if args.algo.advantage.is_correction_level == "token":
-        weight = (old - engine).exp()
-        low, high = args.algo.advantage.is_correction_threshold
-        loss = loss * torch.where((weight >= low) & (weight <= high), weight, 0.0)
+        loss = loss * torch.where(is_inside(args, old, engine), (old - engine).exp(), 0.0)
     if args.actor.policy_loss_type == "gspo":
         each = (loss * mask).sum(-1) / mask.sum(-1).clamp(min=1)
         return each.sum() / info["global_batch_size"]
@@ -163,10 +191,16 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
         values, mask = reference_log_probs(own, experience, entries, share)
         coefficient = (joint.coefficient if joint.is_tracked else joint.tracker.fixed()).tolist()
         rollout = rollout_of(experience)
+        inside = is_inside(strategy.args, rollout.old_log_probs, rollout.rollout_log_probs)
+        kept, dropped = outcome.corrected
+        outcome.corrected = (kept + int((mask[0] & inside).sum()), dropped + int((mask[0] & ~inside).sum()))
         reference = values.new_zeros(())
         for j, factor in enumerate(coefficient):
             if mtp.regime == "joint_ce":
-                each = -(values[j] * mask[j]).sum() / info["batch_num_tokens"]
+                by_sample = -(values[j] * mask[j]).sum(-1)
+                if mtp.advantage.weighting != "none":
+                    by_sample = by_sample * advantage_weights(experience, info.micro_batches)
+                each = by_sample.sum() / info["batch_num_tokens"]
             elif joint.is_released_code:
                 scaled = rollout._replace(advantages=rollout.advantages * factor)
                 each, factor = (
@@ -293,12 +327,31 @@ def test_a_fixed_coefficient_is_logged_with_the_two_terms_it_ignores(outcomes):
         assert "occ/alignment/depth_3" in row
 
 
-def test_occ_does_not_depend_on_the_number_of_ranks(outcomes, tmp_path_factory):
-    # dynamic batches keep the order, so that one rank's optimizer step holds the samples of both ranks'
-    name = "occ, dynamic batches"
+def test_importance_sampling_keeps_some_tokens_of_the_term_and_drops_others(outcomes):
+    kept, dropped = outcomes["occ, importance sampling"].corrected
+    assert min(kept, dropped) > 20
+
+
+ON_RANKS = ("occ, dynamic batches", "cross-entropy, dynamic batches")
+"""Dynamic batches keep the order, so that one rank's optimizer step holds the samples of both ranks'."""
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory) -> list[dict[str, Outcome]]:
     folder, out = (tmp_path_factory.mktemp(part) for part in ("policy", "out"))
-    ranks = on_ranks(2, run_all, runs.write_policy(folder, tied=True), out, [name])
-    alone, first, second = (each.status[0] for each in (outcomes[name], ranks[0][name], ranks[1][name]))
+    return on_ranks(2, run_all, runs.write_policy(folder, tied=True), out, list(ON_RANKS))
+
+
+@pytest.mark.parametrize("name", ON_RANKS)
+def test_the_term_does_not_depend_on_the_number_of_ranks(outcomes, on_two_ranks, name):
+    alone, *each_rank = (outcome[name].status[0]["mtp/joint_loss"] for outcome in (outcomes, *on_two_ranks))
+    assert alone != 0.0
+    assert each_rank == pytest.approx([alone, alone], rel=1e-3)
+
+
+def test_occ_does_not_depend_on_the_number_of_ranks(outcomes, on_two_ranks):
+    name = "occ, dynamic batches"
+    alone, first, second = (outcome[name].status[0] for outcome in (outcomes, *on_two_ranks))
     for j in range(1, DEPTHS + 1):
         metric = f"mtp/coefficient/depth_{j}"
         assert first[metric] == second[metric] != 0.0

@@ -18,8 +18,15 @@ from tests.processes import in_fresh_process
 BEFORE, AFTER = (0, 1), (2, 3)
 """Seeds of the rollout batches before and after the checkpoint."""
 
-MTP: dict[str, Any] = {"objective": "e2e_tv", "kl_warmup_steps": 6, "optim": {"lr": 1e-2, "warmup_steps": 3}}
-"""Warm-up of learning rate and objective end after the checkpoint, so that a forgotten step number shows."""
+MTP: dict[str, Any] = {
+    "objective": "e2e_tv",
+    "kl_warmup_steps": 6,
+    "optim": {"lr": 1e-2, "warmup_steps": 3},
+    "regime": "joint_policy",
+    "coefficient": {"kind": "occ", "scale": 100.0, "smoothing": 0.5},
+}
+"""Warm-up of learning rate and objective end after the checkpoint, so that a forgotten step number shows; the policy
+follows a coefficient that remembers the one before it."""
 
 PRETRAIN = {"batch_size": 8, "micro_batch_size": 4, "save_steps": 2, "kl_warmup_steps": 3}
 

@@ -162,7 +162,8 @@ def rollout(actor: Any, seed: int) -> Iterator[Any]:
             action_mask=action_mask,
             action_log_probs=log_probs,
             base_action_log_probs=log_probs - 0.1,
-            rollout_log_probs=log_probs.clone(),
+            # an engine that differs by a third in the odds of a token, so that importance sampling has something to do
+            rollout_log_probs=log_probs + 0.3 * torch.randn(log_probs.shape, generator=draw),
             advantages=advantage * action_mask,
             rewards=advantage[0],
             response_length=torch.tensor([float(response)]),
@@ -188,7 +189,7 @@ def train(actor: Any, seeds: Sequence[int], *, own_order: bool = False) -> list[
                 actor.append(experience)
         if own_order:
             torch.manual_seed(seed)
-        statuses.append(actor.fit(0.0))
+        statuses.append(actor.fit(actor.strategy.args.algo.kl.init_coef))
     return statuses
 
 

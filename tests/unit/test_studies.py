@@ -329,7 +329,9 @@ def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
         finish(study, place)
     result = results.collect(study, found)
     assert set(result["summary"]) == {"ce", "e2e_tv"}
-    assert result["summary"]["ce"]["sampled/mean"] == pytest.approx({"mean": 0.2, "low": -0.04842, "high": 0.44842})
+    assert result["summary"]["ce"]["sampled/mean"] == pytest.approx(
+        {"mean": 0.2, "low": -0.04842, "high": 0.44842}
+    )
     assert {"tv", "kl"} <= set(result["missing"])
     assert result["git"] == ["0123abc"]
     assert [each["mean"] for each in result["contrasts"] if each["name"] == "sampled/mean"] == [0.0]

@@ -26,19 +26,40 @@ def joint(s: Situation) -> Iterator[Conflict]:
             "fixed with joint_ce: OCC weighs the policy loss on the head's log-probs",
             "set mtp.regime joint_policy, or mtp.coefficient.kind fixed",
         )
+    yield from _other_kind(s.mtp.coefficient)
     if s.mtp.coefficient.kind == "occ":
         yield from _occ_moves(s)
+
+
+OF_KIND = {"fixed": ("value",), "occ": ("scale", "occ_variant", "smoothing", "bounds")}
+
+
+def _other_kind(given: CoefficientSettings) -> Iterator[Conflict]:
+    """Settings of the kind that was not chosen: a comparison of the two would silently compare one with itself."""
+    default = CoefficientSettings()
+    (other,) = OF_KIND.keys() - {given.kind}
+    for name in OF_KIND[other]:
+        value = getattr(given, name)
+        if value != getattr(default, name):
+            yield error(
+                f"mtp.coefficient.{name}",
+                value,
+                f"its default with kind {given.kind}: only kind {other} reads it",
+                f"set mtp.coefficient.kind {other}, or drop mtp.coefficient.{name}",
+            )
 
 
 def _occ_moves(s: Situation) -> Iterator[Conflict]:
     steps = s.samples_per_step // max(1, s.number("train.batch_size")) * s.number("train.max_epochs")
     if steps == 1:
+        smaller = next((n for n in range(s.samples_per_step // 2, 0, -1) if s.samples_per_step % n == 0), 1)
         yield error(
             "mtp.coefficient.kind",
             "occ",
             "fixed with one optimizer step for each rollout batch: on the first step the policy still is the one that "
             "generated, log pi - log pi_old is 0, and so is OCC's coefficient, for ever",
-            f"lower train.batch_size to {s.samples_per_step // 2} or less, or raise train.max_epochs",
+            f"lower train.batch_size to {smaller} or another divisor of {s.samples_per_step}, or raise "
+            "train.max_epochs",
         )
 
 

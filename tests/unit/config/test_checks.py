@@ -305,12 +305,29 @@ def test_occ_with_one_optimizer_step_a_rollout_batch_is_refused_with_the_setting
     (found,) = problems(*OCC)
     assert found.startswith("error: mtp.coefficient.kind: got occ, expected fixed with one optimizer step")
     assert "for ever" in found
-    assert "lower train.batch_size to 8 or less, or raise train.max_epochs" in found
+    assert "lower train.batch_size to 8 or another divisor of 16, or raise train.max_epochs" in found
 
 
 @pytest.mark.parametrize("more_steps", ["train.batch_size=8", "train.max_epochs=2"])
 def test_occ_is_accepted_once_a_rollout_batch_has_several_optimizer_steps(problems, more_steps):
     assert problems(*OCC, more_steps) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["scale=0.5"],
+            "mtp.coefficient.scale: got 0.5, expected its default with kind fixed: only kind occ",
+        ),
+        (["occ_variant=released_code"], "mtp.coefficient.occ_variant: got released_code"),
+        (["kind=occ", "value=0.3"], "mtp.coefficient.value: got 0.3, expected its default with kind occ"),
+    ],
+)
+def test_a_setting_of_the_other_kind_of_coefficient_is_an_error(problems, overrides, expected):
+    settings = [f"mtp.coefficient.{each}" for each in overrides]
+    found = problems("mtp.regime=joint_policy", "train.batch_size=8", *settings)
+    assert [text for text in found if text.startswith(f"error: {expected}")], found
 
 
 def test_occ_of_a_cross_entropy_is_refused(problems):

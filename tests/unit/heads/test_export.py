@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -22,8 +23,10 @@ from openrlhf_mtp.heads.shards import (
     DamagedCheckpoint,
     StoredTensor,
     files_by_tensor,
+    header,
     read_tensors,
-    stored_tensors,
+    stored_as,
+    write_file,
 )
 from tests.natives import write_native_checkpoint
 from tests.unit.heads.tiny import DEPTHS, SIZES, random_head, trunk_config
@@ -158,9 +161,25 @@ def test_a_tensor_that_a_writer_leaves_out_is_an_error(natives, tmp_path, monkey
         save_file({name: t for name, t in tensors.items() if name != "mtp.norm.weight"}, path)
 
     monkeypatch.setattr(exporting, "write_file", forgetful)
-    monkeypatch.setattr(exporting, "header", lambda path: stored_tensors(natives["qwen3_next"]))
     with pytest.raises(ExportError, match=r"mtp\.norm\.weight: left out of"):
         export(natives["qwen3_next"], natives["qwen3_next"] / "mtp", tmp_path / "out", "native")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_the_plan_says_of_a_tensor_what_its_file_will(dtype, tmp_path):
+    tensor = torch.zeros(2, 3, dtype=dtype)
+    save_file({"a": tensor}, tmp_path / "x.safetensors")
+    assert header(tmp_path / "x.safetensors") == {"a": stored_as(tensor)}
+
+
+def test_a_tied_policy_has_no_output_head_that_a_native_head_could_repeat(natives, tmp_path):
+    folder = tmp_path / "tied"
+    shutil.copytree(natives["glm4_moe"], folder)
+    file = folder / files_by_tensor(folder)["lm_head.weight"]
+    write_file(file, {name: t for name, t in load_file(file).items() if name != "lm_head.weight"})
+    (folder / INDEX_FILE).unlink(missing_ok=True)
+    with pytest.raises(ExportError, match=r"got no lm_head\.weight, .* export as draft-folder or merged"):
+        export(folder, folder / "mtp", tmp_path / "out", "native")
 
 
 def test_accounting_lists_everything_that_is_wrong(tmp_path):
