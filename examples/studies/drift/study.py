@@ -1,6 +1,6 @@
 """Study 3: what keeps a head aligned while RL moves the policy.
 
-    python examples/studies/drift/study.py            two CPU cores, no GPU; about 75 minutes after study 1
+    python examples/studies/drift/study.py            two CPU cores, no GPU; about 75 minutes after study 1, with --parallel 2 45
     python examples/studies/drift/study.py --smoke    two minutes: two arms, one seed, two steps
 
 From the same policy and the same head (study 1's e2e TV head of that seed), 100 steps of GRPO: the head left as it was
@@ -45,19 +45,22 @@ STUDY = Study(
     figure=rl.drift_figure,
     columns=[
         Column("length/first", "acceptance length, first 10 steps"),
-        Column("length/last", "last 10 steps"),
-        Column("length/mean", "all steps"),
+        Column("length/last", "acceptance length, last 10 steps"),
+        Column("length/mean", "acceptance length, all steps"),
         Column("reward/first", "reward, first 10 steps"),
-        Column("reward/last", "last 10 steps"),
+        Column("reward/last", "reward, last 10 steps"),
         Column("entropy/first", "entropy, first 10 steps"),
-        Column("entropy/last", "last 10 steps"),
+        Column("entropy/last", "entropy, last 10 steps"),
     ],
     contrasts=[
         Contrast("online_e2e_tv", "pre_rl_only", "length/last"),
         Contrast("online_ce", "pre_rl_only", "length/last"),
         Contrast("online_e2e_tv", "online_ce", "length/last"),
+        Contrast("online_e2e_tv", "online_ce", "length/mean"),
         Contrast("advantage_aware", "online_e2e_tv", "length/last"),
+        Contrast("advantage_aware", "online_e2e_tv", "length/mean"),
         Contrast("online_e2e_tv", "pre_rl_only", "reward/last"),
+        Contrast("advantage_aware", "online_e2e_tv", "reward/last"),
     ],
     head_of=(OBJECTIVES, "e2e_tv"),
     smoke_arms=("pre_rl_only", "advantage_aware"),

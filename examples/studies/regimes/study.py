@@ -5,7 +5,7 @@
 
 From the same policy and the same head, 150 steps of GRPO with four updates a rollout: the head trained without touching
 the policy (detach), its cross-entropy or its policy-gradient loss also reaching the policy with a fixed coefficient,
-and with OCC's tracked one. Besides the reward: the two terms whose ratio is OCC's coefficient (of that arm alone), the
+and with OCC's tracked one. Besides the reward: the two terms whose ratio is OCC's coefficient (of the joint arms), the
 alignment of head and policy updates and the magnitude of the head's. Interrupted, it goes on where it stopped. Result:
 README.md beside this file.
 """
@@ -48,8 +48,8 @@ STUDY = Study(
     figure=rl.regimes_figure,
     columns=[
         Column("reward/first", "reward, first 10 steps"),
-        Column("reward/last", "last 10 steps"),
-        Column("reward/mean", "all steps"),
+        Column("reward/last", "reward, last 10 steps"),
+        Column("reward/mean", "reward, all steps"),
         Column("eval/last", "held-out reward at the end"),
         Column("length/last", "acceptance length, last 10 steps"),
         Column("coefficient/mean", "coefficient", 4),

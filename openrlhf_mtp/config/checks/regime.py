@@ -27,6 +27,15 @@ def joint(s: Situation) -> Iterator[Conflict]:
             "set mtp.regime joint_policy, or mtp.coefficient.kind fixed",
         )
     yield from _other_kind(s.mtp.coefficient)
+    by_sequence = s.text("actor.policy_loss_type") == "gspo" or s.text("actor.loss_agg_mode") != "token-mean"
+    if s.mtp.regime == "joint_policy" and by_sequence and s.mtp.anchor_fraction < 1.0:
+        yield warning(
+            "mtp.anchor_fraction",
+            s.mtp.anchor_fraction,
+            "1.0 where the policy's loss is a mean over sequences: a short response of which no anchor is chosen adds "
+            "nothing to the joint term and is counted all the same",
+            "set mtp.anchor_fraction 1.0, or a token mean",
+        )
     if s.mtp.coefficient.kind == "occ":
         yield from _occ_moves(s)
 

@@ -144,7 +144,6 @@ def test_a_right_job_has_no_conflict(problems):
             ["train.async_enable=true", "train.partial_rollout_enable=true"],
             "error: train.partial_rollout_enable: got true, expected false while mtp.sync.verify_every",
         ),
-        (["ds.lora.rank=8"], "error: ds.lora.rank: got 8, expected 0 with a head"),
         (["ds.tensor_parallel_size=2"], "error: ds.tensor_parallel_size: got 2, expected 1 with a head"),
         (["vllm.tensor_parallel_size=2"], "error: vllm.tensor_parallel_size: got 2, expected 1 with a head"),
         (["ds.ring_attn_size=2"], "error: ds.ring_attn_size: got 2, expected 1 with a head"),
@@ -169,6 +168,7 @@ def test_a_mistake_is_found(problems, folder, overrides, expected):
     "override",
     [
         "ds.packing_samples=true",
+        "ds.lora.rank=8",
         "train.dynamic_batch_enable=true",
         "ds.attn_implementation=flash_attention_2",
         "vllm.enable_sleep=true",
@@ -328,6 +328,16 @@ def test_a_setting_of_the_other_kind_of_coefficient_is_an_error(problems, overri
     settings = [f"mtp.coefficient.{each}" for each in overrides]
     found = problems("mtp.regime=joint_policy", "train.batch_size=8", *settings)
     assert [text for text in found if text.startswith(f"error: {expected}")], found
+
+
+@pytest.mark.parametrize(
+    "loss", ["actor.policy_loss_type=gspo", "actor.loss_agg_mode=seq-mean-token-mean"]
+)
+def test_a_share_of_the_anchors_is_biased_where_sequences_are_averaged(problems, loss):
+    joint = ("mtp.regime=joint_policy", loss, "mtp.anchor_fraction=0.5")
+    found = problems(*joint)
+    assert [text for text in found if text.startswith("warning: mtp.anchor_fraction: got 0.5")], found
+    assert not [text for text in problems(*joint[:2]) if "anchor_fraction" in text]
 
 
 def test_occ_of_a_cross_entropy_is_refused(problems):
