@@ -48,7 +48,6 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         STEP, "count", "Number of the step; rollout rounds in RL, optimizer steps in the pre-RL stage; from 1"
     ),
-    Metric("epoch", "count", "Passes over the prompts so far"),
     # The policy
     Metric("policy/reward", "score", "Mean reward of the step's responses, as the reward function gave it"),
     Metric("policy/reward_std", "score", "Standard deviation of the reward over the step's responses"),
@@ -65,7 +64,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("policy/response_length", "token", "Mean response length, end-of-sequence token included"),
     Metric("policy/total_length", "token", "Mean length of prompt and response"),
     Metric("policy/truncated_rate", "fraction", "Responses cut at the maximum length"),
-    Metric("policy/advantage", "score", "Mean advantage over action tokens"),
     Metric("critic/loss", "loss", "Critic loss, mean over the step's updates"),
     Metric("critic/value", "score", "Mean value the critic gives to action tokens"),
     Metric("critic/grad_norm", "norm", "L2 norm of the critic's gradient before clipping"),

@@ -7,7 +7,7 @@ Depth 1 runs over all positions and leaves a key at each. Depth j at anchor i at
 
 Over all anchors that is a causal [A, T] pattern plus a diagonal for each further depth. `chain_attention` computes the
 first part in slices of anchors and joins the diagonals by their log-sum-exp; no [A, T + (j-1) A] mask or score matrix
-is ever built. `chain_attention_reference` builds both, and is what the former must equal.
+is ever built; the tests hold it to a form that builds both (`tests/unit/heads/attention_reference.py`).
 
 Why not torch's fused attention: joining the diagonals needs its log-sum-exp, which on a CPU only private operators
 return, and those want the mask as a tensor. They are not faster either. Forward and backward of one depth on one core,
@@ -30,25 +30,6 @@ from openrlhf_mtp.heads.grid import AnchorGrid, Slice
 SLICE_SCORES = {"cpu": 2**20, "cuda": 2**26}
 """Scores of one slice, over all heads and keys, by kind of device. In float32 4 MiB, which stay in a core's cache from
 one pass over them to the next, and 256 MiB, which keep a GPU busy."""
-
-
-def chain_attention_reference(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], grid: AnchorGrid, scale: float
-) -> Tensor:
-    """The rule written down with an explicit [A, T + (j-1) A] mask, for tests.
-
-    Arguments and result as in `chain_attention`.
-    """
-    groups = query.shape[1] // keys[0].shape[1]
-    anchor, position = grid.position[:, None, :, None], torch.arange(keys[0].shape[2], device=query.device)
-    segment = grid.segment_ids.gather(1, grid.position)[:, None, :, None]
-    seen = (position <= anchor) & (grid.segment_ids[:, None, None, :] == segment)
-    diagonal = torch.eye(query.shape[2], dtype=torch.bool, device=query.device).expand(*seen.shape[:3], -1)
-    mask = torch.cat([seen, *[diagonal] * (len(keys) - 1)], dim=-1)
-    key = torch.cat(list(keys), dim=2).repeat_interleave(groups, dim=1)
-    value = torch.cat(list(values), dim=2).repeat_interleave(groups, dim=1)
-    scores = (query @ key.mT * scale).masked_fill(~mask, float("-inf"))
-    return scores.to(_statistics(query)).softmax(-1).to(value.dtype) @ value
 
 
 def chain_attention(

@@ -39,8 +39,8 @@ from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.responses import Response, read_responses, split_by_prompt
 
-HEAD_CHECKPOINT = "checkpoints"
-HEAD_FOLDER = "head"
+CHECKPOINTS = "checkpoints"
+TRAINED_HEAD = "head"
 
 
 class HeadPretrainWorker(BaseModelActor):
@@ -81,7 +81,7 @@ class HeadPretrainWorker(BaseModelActor):
         )
 
     def _resume(self) -> int:
-        folder = self.out / HEAD_CHECKPOINT
+        folder = self.out / CHECKPOINTS
         if not (folder / "latest").exists():
             return 0
         _, state = self.strategy.load_ckpt(self.trainer.engine, str(folder))
@@ -170,7 +170,7 @@ class HeadPretrainWorker(BaseModelActor):
     def _save(self) -> None:
         self.strategy.save_ckpt(
             self.trainer.engine,
-            str(self.out / HEAD_CHECKPOINT),
+            str(self.out / CHECKPOINTS),
             tag=f"step{self.trainer.steps}",
             max_num=1,
             client_state=self.trainer.state(),
@@ -179,4 +179,4 @@ class HeadPretrainWorker(BaseModelActor):
     def export(self) -> None:
         """Write the head's folder, ready for `mtp.head`."""
         if dist.get_rank() == 0:
-            save_head(os.path.join(self.out, HEAD_FOLDER), self.trainer.head)
+            save_head(os.path.join(self.out, TRAINED_HEAD), self.trainer.head)

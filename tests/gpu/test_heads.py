@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from openrlhf_mtp.heads.attention import chain_attention, chain_attention_reference
+from openrlhf_mtp.heads.attention import chain_attention
 from openrlhf_mtp.heads.grid import AnchorGrid
+from tests.unit.heads.attention_reference import chain_attention_reference
 from tests.unit.heads.tiny import FAMILIES, random_head, random_inputs
 
 # relative error of a whole tensor: summation order in float32 (24 bits), rounded operands in bfloat16 (8 bits)

@@ -1,6 +1,6 @@
 """Study 3: what keeps a head aligned while RL moves the policy.
 
-    python examples/studies/drift/study.py            two CPU cores, no GPU; about 75 minutes after study 1, with --parallel 2 45
+    python examples/studies/drift/study.py            two CPU cores, no GPU; 45 minutes after study 1, with --parallel 2
     python examples/studies/drift/study.py --smoke    two minutes: two arms, one seed, two steps
 
 From the same policy and the same head (study 1's e2e TV head of that seed), 100 steps of GRPO: the head left as it was

@@ -1,8 +1,9 @@
 """The runs of a study: each one `openrlhf-mtp` command in a folder of its own.
 
 A run that finished with the same job and overrides is skipped; one that was cut off goes on from its last checkpoint.
-Without one, or with another job than it began with, it starts anew. The pre-RL stage's responses are the same for every arm of a seed, so they are generated
-once: each run gets a copy of those that are there (the stage keeps them only if policy, prompts and sampling match).
+Without one, or with another job than it began with, it starts anew. The pre-RL stage's responses are the same for
+every arm of a seed, so they are generated once: each run gets a copy of those that are there (the stage keeps them only
+if policy, prompts and sampling match).
 """
 
 import hashlib

@@ -168,7 +168,6 @@ def test_a_mistake_is_found(problems, folder, overrides, expected):
     "override",
     [
         "ds.packing_samples=true",
-        "ds.lora.rank=8",
         "train.dynamic_batch_enable=true",
         "ds.attn_implementation=flash_attention_2",
         "vllm.enable_sleep=true",
@@ -298,6 +297,11 @@ def test_errors_come_first_and_stop_the_job(problems, folder):
         require_no_errors(check(Situation(job, Host(0))), "cannot run:")
 
 
+def test_adapters_are_accepted_in_every_regime(problems):
+    for regime in ("frozen", "detach", "joint_policy"):
+        assert problems("ds.lora.rank=8", f"mtp.regime={regime}") == []
+
+
 OCC = ("mtp.regime=joint_policy", "mtp.coefficient.kind=occ")
 
 
@@ -330,9 +334,7 @@ def test_a_setting_of_the_other_kind_of_coefficient_is_an_error(problems, overri
     assert [text for text in found if text.startswith(f"error: {expected}")], found
 
 
-@pytest.mark.parametrize(
-    "loss", ["actor.policy_loss_type=gspo", "actor.loss_agg_mode=seq-mean-token-mean"]
-)
+@pytest.mark.parametrize("loss", ["actor.policy_loss_type=gspo", "actor.loss_agg_mode=seq-mean-token-mean"])
 def test_a_share_of_the_anchors_is_biased_where_sequences_are_averaged(problems, loss):
     joint = ("mtp.regime=joint_policy", loss, "mtp.anchor_fraction=0.5")
     found = problems(*joint)

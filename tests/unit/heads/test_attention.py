@@ -10,8 +10,9 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from openrlhf_mtp.heads import attention
-from openrlhf_mtp.heads.attention import chain_attention, chain_attention_reference
+from openrlhf_mtp.heads.attention import chain_attention
 from openrlhf_mtp.heads.grid import AnchorGrid
+from tests.unit.heads.attention_reference import chain_attention_reference
 
 SCALE = 0.4
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

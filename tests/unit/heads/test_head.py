@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrlhf_mtp.heads import block
-from openrlhf_mtp.heads.attention import chain_attention_reference
 from openrlhf_mtp.heads.grid import AnchorGrid
+from tests.unit.heads.attention_reference import chain_attention_reference
 from tests.unit.heads.tiny import (
     DEPTHS,
     FAMILIES,

@@ -1,0 +1,115 @@
+"""Jobs with heads and policies of other kinds: MiMo's head through all of RL, policies with experts before it.
+
+A MiMo head reads the policy's states before its final norm: trainer and engine must agree about that.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.engine import rl_jobs
+from tests.engine.tiny import SIZES, WITH_EXPERTS
+from tests.natives import write_native_checkpoint
+
+
+def take_over_as_mimo(folder: Path) -> None:
+    """The assets' policy with a head of MiMo's wiring, and norms that make a difference."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from openrlhf_mtp.heads.checkpoint import save_head
+    from openrlhf_mtp.heads.config import HeadConfig
+    from openrlhf_mtp.heads.equip import init_head
+
+    policy = AutoModelForCausalLM.from_pretrained(folder / "plain", dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        policy.model.norm.weight.mul_(1 + torch.randn_like(policy.model.norm.weight))
+    policy.save_pretrained(folder / "policy")
+    head = init_head(
+        HeadConfig.from_trunk(policy.config, depths=3, layout="mimo"),
+        policy.model.layers[-1].state_dict(),
+        policy.model.norm.weight.detach(),
+    )
+    save_head(folder / "policy" / "mtp", head)
+    content = json.loads((folder / "policy" / "config.json").read_text())
+    content["architectures"] = ["MiMoForCausalLM"]
+    (folder / "policy" / "config.json").write_text(json.dumps(content))
+
+
+def test_a_mimo_head_is_trained_in_rl_and_exported_under_its_own_names(tmp_path: Path) -> None:
+    rl_jobs.write_assets(tmp_path)
+    take_over_as_mimo(tmp_path)
+    pretrained = rl_jobs.run(tmp_path, "pretrain", "job.yaml", "--out", "pre", timeout_s=480)
+    assert pretrained.code == 0, pretrained.output[-3000:]
+    done = rl_jobs.run(tmp_path, "train", "job.yaml", "--out", "rl", "mtp.head=pre/head", "eval.dataset=null")
+    assert done.code == 0, done.output[-3000:]
+    rows = [row for row in rl_jobs.rows(tmp_path / "rl") if row["step"] > 0]
+    assert len(rows) == 3
+    for row in rows:
+        # the trainer's promise holds in the engine: both feed the head the same states
+        assert abs(row["spec/alpha_gap"]) < 0.06
+        assert row["spec/logprob_gap"] < 0.02
+        assert row["mtp/grad_norm"] > 0
+    exported = rl_jobs.run(tmp_path, "export", "rl/final", "--format", "native", "--out", "native")
+    assert exported.code == 0, exported.output[-3000:]
+    content = json.loads((tmp_path / "native" / "config.json").read_text())
+    assert (content["architectures"], content["num_nextn_predict_layers"]) == (["MiMoForCausalLM"], 1)
+    trained = load_file(tmp_path / "rl" / "final" / "mtp" / "model.safetensors")
+    native = load_file(tmp_path / "native" / "model-mtp.safetensors")
+    fc = native["model.mtp_layers.0.input_proj.weight"]
+    assert (fc == trained["model.blocks.0.proj.weight"]).all()
+
+
+def write_policy_with_experts(folder: Path, family: str) -> None:
+    """A policy in `experts`: Qwen3-MoE with a new dense head, or GLM-4.5 with its own, which has experts too."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from openrlhf_mtp.heads.equip import equip
+
+    sizes = {**SIZES, "vocab_size": 320, "initializer_range": 0.05}
+    if family == "qwen3_moe":
+        config = AutoConfig.for_model(**{**sizes, **WITH_EXPERTS})
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "source")
+    else:
+        write_native_checkpoint(folder / "source", family, sizes)
+    for path in (folder / "plain").iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            shutil.copy(path, folder / "source")
+    equip(folder / "source", folder / "experts", depths=3)
+
+
+@pytest.mark.parametrize(("family", "format"), [("qwen3_moe", "merged"), ("glm4_moe", "native")])
+def test_the_stage_before_rl_trains_the_head_of_a_policy_with_experts(
+    family: str, format: str, tmp_path: Path
+) -> None:
+    rl_jobs.write_assets(tmp_path)
+    write_policy_with_experts(tmp_path, family)
+    policy = "actor.model_name_or_path=experts"
+    done = rl_jobs.run(
+        tmp_path, "pretrain", "job.yaml", policy, "--out", "pre", "data.max_samples=8", timeout_s=480
+    )
+    assert done.code == 0, done.output[-3000:]
+    rows = rl_jobs.rows(tmp_path / "pre")
+    assert rows[-1]["mtp/grad_norm"] > 0
+    assert rows[-1]["eval/mtp/expected_length"] > 0
+    before, after = (
+        load_file(head / "model.safetensors")
+        for head in (tmp_path / "experts" / "mtp", tmp_path / "pre" / "head")
+    )
+    assert any((before[name].float() != after[name].float()).any() for name in before)
+    exported = rl_jobs.run(
+        tmp_path, "export", "experts", "--head", "pre/head", "--format", format, "--out", "out"
+    )
+    assert exported.code == 0, exported.output[-3000:]
+    refused = rl_jobs.run(tmp_path, "check", "job.yaml", policy)
+    assert refused.code == 2
+    assert f"the model family {family}, expected one whose weights can be sent" in " ".join(
+        refused.output.split()
+    )
