@@ -106,8 +106,10 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
 
     def _keep_records(self, head: HeadTrainer) -> None:
         """Every few steps, anchor by anchor: the policy's entropy and the head's acceptance."""
+        if dist.get_rank() != 0 or self.global_step % RECORD_EVERY != 1:
+            return
         records = head.records()
-        if records is not None and dist.get_rank() == 0 and self.global_step % RECORD_EVERY == 1:
+        if records is not None:
             write_records(Path(self.args.run.run_folder), self.global_step, **records)  # type: ignore[arg-type]
 
     def training_step(

@@ -36,7 +36,7 @@ STATUS_NAMES: dict[str, str] = {
 _PASS_AT = re.compile(r"_pass(\d+)$")
 """At the end of the name only: a data source may have "_pass" in its own."""
 
-OWN_PREFIXES = ("mtp/", "spec/", "sync/", "time/", "perf/", "policy/")
+OWN_PREFIXES = ("mtp/", "occ/", "spec/", "sync/", "time/", "perf/", "policy/")
 
 
 def step_row(status: Mapping[str, Any], *, step_seconds: float) -> dict[str, float]:

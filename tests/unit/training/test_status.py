@@ -3,7 +3,7 @@
 import pytest
 
 from openrlhf_mtp import metrics
-from openrlhf_mtp.training.status import STATUS_NAMES, evaluation_row, step_row
+from openrlhf_mtp.training.status import OWN_PREFIXES, STATUS_NAMES, evaluation_row, step_row
 
 
 def test_every_name_we_translate_to_is_declared():
@@ -24,6 +24,12 @@ def test_our_own_metrics_pass_through_and_foreign_keys_stay_out():
         {"mtp/loss": 0.25, "spec/logprob_gap": 1e-3, "vllm_kl": 0.1, "generated": "text"}, step_seconds=1.0
     )
     assert row == {"mtp/loss": 0.25, "spec/logprob_gap": 1e-3, "time/step_s": 1.0}
+
+
+@pytest.mark.parametrize("family", sorted({metric.name.partition("/")[0] for metric in metrics.METRICS}))
+def test_no_family_of_declared_metrics_is_lost_on_the_way_to_the_run_folder(family):
+    elsewhere = {metrics.STEP, "eval", "critic"}  # the row's number, evaluations, and what OpenRLHF names itself
+    assert family in elsewhere or f"{family}/" in OWN_PREFIXES
 
 
 def test_values_that_openrlhf_leaves_empty_are_left_out():
