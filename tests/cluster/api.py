@@ -1,0 +1,119 @@
+"""Just enough of Kubernetes' API for the tests: requests with a token, no client library."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+PATHS = {
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Event": ("api/v1", "events"),
+    "Job": ("apis/batch/v1", "jobs"),
+    "Namespace": ("api/v1", "namespaces"),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
+    "Node": ("api/v1", "nodes"),
+    "PersistentVolume": ("api/v1", "persistentvolumes"),
+    "PersistentVolumeClaim": ("api/v1", "persistentvolumeclaims"),
+    "Pod": ("api/v1", "pods"),
+    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "Secret": ("api/v1", "secrets"),
+    "Service": ("api/v1", "services"),
+    "ServiceAccount": ("api/v1", "serviceaccounts"),
+    "StatefulSet": ("apis/apps/v1", "statefulsets"),
+}
+PATCH = {"merge": "application/merge-patch+json", "strategic": "application/strategic-merge-patch+json"}
+
+
+class Api:
+    """One API server."""
+
+    def __init__(self, server: str, token: str) -> None:
+        self.server, self.token = server, token
+        self._context = ssl._create_unverified_context()
+
+    def request(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
+        """One request; raises urllib.error.HTTPError."""
+        request = urllib.request.Request(
+            f"{self.server}/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content},
+        )
+        with urllib.request.urlopen(request, timeout=20, context=self._context) as answer:
+            text = answer.read()
+        return json.loads(text) if text[:1] in b"{[" else text.decode()
+
+    def path(self, kind: str, namespace: str | None = None, name: str = "") -> str:
+        """The path of a kind, or of one object."""
+        group, plural = PATHS[kind]
+        everywhere = namespace is None or kind in ("Namespace", "Node", "PersistentVolume")
+        middle = "" if everywhere else f"namespaces/{namespace}/"
+        return f"{group}/{middle}{plural}" + (f"/{name}" if name else "")
+
+    def list(self, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
+        """All objects of a kind."""
+        found: list[dict[str, Any]] = self.request("GET", self.path(kind, namespace))["items"]
+        return found
+
+    def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        """One object, None when there is none."""
+        try:
+            found: dict[str, Any] = self.request("GET", self.path(kind, namespace, name))
+        except urllib.error.HTTPError as problem:
+            if problem.code == 404:
+                return None
+            raise
+        return found
+
+    def create(self, kind: str, namespace: str | None, made: dict[str, Any]) -> None:
+        """Create an object."""
+        self.request("POST", self.path(kind, namespace), made)
+
+    def patch(
+        self,
+        kind: str,
+        namespace: str | None,
+        name: str,
+        change: Any,
+        *,
+        status: bool = False,
+        how: str = "merge",
+    ) -> None:
+        """Change an object or its status; gone is as good as changed."""
+        path = self.path(kind, namespace, name) + ("/status" if status else "")
+        try:
+            self.request("PATCH", path, change, PATCH[how])
+        except urllib.error.HTTPError as problem:
+            if problem.code != 404:
+                raise
+
+    def delete(self, kind: str, namespace: str | None, name: str, *, now: bool = False) -> None:
+        """Delete an object; gone is as good as deleted."""
+        options = {"gracePeriodSeconds": 0} if now else {}
+        try:
+            self.request("DELETE", self.path(kind, namespace, name), options)
+        except urllib.error.HTTPError as problem:
+            if problem.code != 404:
+                raise
+
+
+def until(what: str, found: Callable[[], Any], timeout_s: float, every_s: float = 0.5) -> Any:
+    """Wait for something true and return it.
+
+    Raises:
+        TimeoutError: naming it.
+    """
+    end = time.monotonic() + timeout_s
+    while True:
+        result = found()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(every_s)
