@@ -12,6 +12,7 @@ from typing import Any
 
 PATHS = {
     "ConfigMap": ("api/v1", "configmaps"),
+    "CustomResourceDefinition": ("apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
     "Event": ("api/v1", "events"),
     "Job": ("apis/batch/v1", "jobs"),
     "Namespace": ("api/v1", "namespaces"),
@@ -20,6 +21,7 @@ PATHS = {
     "PersistentVolume": ("api/v1", "persistentvolumes"),
     "PersistentVolumeClaim": ("api/v1", "persistentvolumeclaims"),
     "Pod": ("api/v1", "pods"),
+    "RayJob": ("apis/ray.io/v1", "rayjobs"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
     "Secret": ("api/v1", "secrets"),
@@ -27,7 +29,7 @@ PATHS = {
     "ServiceAccount": ("api/v1", "serviceaccounts"),
     "StatefulSet": ("apis/apps/v1", "statefulsets"),
 }
-PATCH = {"merge": "application/merge-patch+json", "strategic": "application/strategic-merge-patch+json"}
+CLUSTER_WIDE = ("CustomResourceDefinition", "Namespace", "Node", "PersistentVolume")
 
 
 class Api:
@@ -52,7 +54,7 @@ class Api:
     def path(self, kind: str, namespace: str | None = None, name: str = "") -> str:
         """The path of a kind, or of one object."""
         group, plural = PATHS[kind]
-        everywhere = namespace is None or kind in ("Namespace", "Node", "PersistentVolume")
+        everywhere = namespace is None or kind in CLUSTER_WIDE
         middle = "" if everywhere else f"namespaces/{namespace}/"
         return f"{group}/{middle}{plural}" + (f"/{name}" if name else "")
 
@@ -72,8 +74,9 @@ class Api:
         return found
 
     def create(self, kind: str, namespace: str | None, made: dict[str, Any]) -> None:
-        """Create an object."""
-        self.request("POST", self.path(kind, namespace), made)
+        """Create an object; its kind and version are filled in."""
+        version = PATHS[kind][0].removeprefix("apis/").removeprefix("api/")
+        self.request("POST", self.path(kind, namespace), {"apiVersion": version, "kind": kind, **made})
 
     def patch(
         self,
@@ -83,12 +86,11 @@ class Api:
         change: Any,
         *,
         status: bool = False,
-        how: str = "merge",
     ) -> None:
         """Change an object or its status; gone is as good as changed."""
         path = self.path(kind, namespace, name) + ("/status" if status else "")
         try:
-            self.request("PATCH", path, change, PATCH[how])
+            self.request("PATCH", path, change, "application/merge-patch+json")
         except urllib.error.HTTPError as problem:
             if problem.code != 404:
                 raise

@@ -1,4 +1,9 @@
-"""One control plane for the tier, with a node that runs pods; skipped visibly where it cannot be had."""
+"""One control plane for the tier, with a node that runs pods; skipped visibly where it cannot be had.
+
+bash tests/cluster/build_kube.sh          once; or KUBE_BUILD=1, which has the tests do it
+pytest tests/cluster                      a run, an error, a missing pod, benchmarks
+CLUSTER=all pytest tests/cluster          all faults, and the emulation of KubeRay
+"""
 
 from __future__ import annotations
 
@@ -34,6 +39,14 @@ def _obstacle() -> str | None:
     return None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("CLUSTER") == "all":
+        return
+    for item in items:
+        if item.get_closest_marker("slow_cluster"):
+            item.add_marker(pytest.mark.skip(reason="CLUSTER=all runs all faults on the local cluster too"))
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A running cluster, a fresh folder that its volumes lie in, and what it takes to install the chart."""
@@ -54,5 +67,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random tiny policy with a head, prompts and a reward; made once."""
     folder = tmp_path_factory.mktemp("assets")
-    in_fresh_process(rl_jobs.write_assets, folder)
+    in_fresh_process(rl_jobs.write_assets, folder, timeout_s=300)
     return folder

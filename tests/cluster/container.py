@@ -1,15 +1,21 @@
-"""One pod's container: what is known of it, its address, and how to get inside."""
+"""One pod's container: a process tree in namespaces of its own, an address, and how to get inside."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.api import until
-from tests.cluster.control_plane import SERVER_IP, ControlPlane
+from tests.cluster.network import SUBNET, Network
+
+SCRIPT = Path(__file__).parent / "container.sh"
+KILLED = 128 + signal.SIGKILL
+"""Exit code of a container that was killed, as a container engine gives it."""
 
 
 @dataclass
@@ -18,71 +24,102 @@ class Container:
 
     pod: dict[str, Any]
     folder: Path
-    ip: str
     number: int
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     inner: int = 0
     restarts: int = 0
     ready: bool = False
     ended: bool = False
     stopping: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def container(self) -> dict[str, Any]:
-        """The only container."""
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.pod["metadata"]["namespace"], self.pod["metadata"]["name"]
+
+    @property
+    def ip(self) -> str:
+        """The pod's address; it stays when the container is started anew."""
+        return f"{SUBNET}.{self.number}"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The only container's part of the pod."""
         (container,) = self.pod["spec"]["containers"]
         return dict(container)
 
     @property
     def user(self) -> str:
-        """The pod's uid."""
+        """The pod's uid, which is its gid as well."""
         return str(self.pod["spec"].get("securityContext", {}).get("runAsUser", 0))
+
+    @property
+    def restarts_always(self) -> bool:
+        """Whether a container that has ended is started again."""
+        return bool(self.pod["spec"].get("restartPolicy", "Always") == "Always")
 
     def log(self) -> str:
         """All output so far, of all restarts."""
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
 
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        if self.process is None:
+            return None
+        code = self.process.poll()
+        return KILLED if code == -signal.SIGKILL else code
 
-def inner_process(outer: subprocess.Popen[bytes], holder: int) -> int:
-    """The first process inside, once it has a network namespace of its own."""
+    def start(self, network: Network) -> None:
+        """Start it, or start it anew after it has ended."""
+        root = self.folder / "root"
+        root.mkdir(exist_ok=True)
+        namespaces = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
+        place = [str(root), self.key[1], self.user, self.spec.get("workingDir", "/")]
+        command = [*self.spec.get("command", []), *self.spec.get("args", [])]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                network.inside(
+                    "unshare", *namespaces, "bash", str(SCRIPT), *place, str(self.folder / "mounts"), *command
+                ),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self.environment,
+                process_group=0,
+            )
+        self.inner = _first_process_inside(self.process, network)
+        network.attach(self.inner, self.number, f"v{self.number}r{self.restarts}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its first process a signal; SIGKILL takes all others of its namespace with it."""
+        if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.inner, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
+    def entered(self, command: list[str]) -> list[str]:
+        """A command inside, as its user and with its environment."""
+        environment = [f"{name}={value}" for name, value in self.environment.items()]
+        inside = ["nsenter", "-t", str(self.inner), "-m", "-u", "-i", "-n", "-p", "--root", "--wd"]
+        user = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+        return [*inside, *user, "env", "-i", *environment, *command]
+
+
+def _first_process_inside(outer: subprocess.Popen[bytes], network: Network) -> int:
+    """The first process of the container, once it has a network namespace of its own."""
 
     def child() -> int:
         with contextlib.suppress(FileNotFoundError, IndexError):
             return int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
         return 0
 
-    inner: int = until("a container's first process", child, 20, 0.02)
-    own = Path(f"/proc/{holder}/ns/net").readlink()
-    until("its network", lambda: Path(f"/proc/{inner}/ns/net").readlink() != own, 20, 0.02)
+    inner: int = until("a container's first process", child, 60, 0.02)
+    clusters = network.namespace()
+    until("its network", lambda: Path(f"/proc/{inner}/ns/net").readlink() != clusters, 60, 0.02)
     return inner
-
-
-def attach(plane: ControlPlane, running: Container) -> None:
-    """Give the pod its address; the pair of devices goes with its namespace."""
-    outside = f"v{running.number}r{running.restarts}"
-    plane.ip(*f"link add {outside} type veth peer name eth0 netns {running.inner}".split())
-    plane.ip(*f"link set {outside} master br0 up".split())
-    inside = ["nsenter", "-t", str(running.inner), "-n", "ip"]
-    for words in (
-        f"addr add {running.ip}/24 dev eth0",
-        "link set eth0 up",
-        f"route add default via {SERVER_IP}",
-    ):
-        subprocess.run([*inside, *words.split()], check=True, capture_output=True)
-
-
-def entered(running: Container, command: list[str]) -> list[str]:
-    """A command in a container, as its user and with its environment."""
-    environment = [f"{name}={value}" for name, value in running.environment.items()]
-    inside = ["nsenter", "-t", str(running.inner), "-m", "-u", "-i", "-n", "-p", "--root", "--wd"]
-    return [
-        *inside,
-        "setpriv",
-        f"--reuid={running.user}",
-        "--clear-groups",
-        "env",
-        "-i",
-        *environment,
-        *command,
-    ]

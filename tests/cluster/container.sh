@@ -10,14 +10,14 @@ path=$PATH # the container's, not this script's
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 hostname "$name"
 mount --make-rprivate /
-mount -t tmpfs -o size=64m tmpfs "$root"
+mount -t tmpfs -o size=64m,mode=755 tmpfs "$root"
 for folder in bin sbin lib lib32 lib64 libx32 usr opt; do
   if [[ -L "/$folder" ]]; then cp -a "/$folder" "$root/$folder"
   elif [[ -d "/$folder" ]]; then mkdir "$root/$folder" && mount --bind -o ro "/$folder" "$root/$folder"
   fi
 done
 mkdir -p "$root"/{etc,proc,dev,sys,tmp,run,var/run,root}
-install -d -o "$user" -g "$user" "$root/workspace"
+install -d -m 755 -o "$user" -g "$user" "$root/workspace"
 cp -a /etc/{passwd,group,nsswitch.conf,ssl,ld.so.conf,ld.so.conf.d,ld.so.cache,alternatives,localtime} "$root/etc/" 2>/dev/null || true
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"

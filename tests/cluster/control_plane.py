@@ -1,9 +1,4 @@
-"""A real control plane: etcd, API server, controllers, scheduler as processes in a network namespace of this machine.
-
-The namespace holds a bridge; pods and this machine are attached to it, so that each pod has an address of its own:
-
-    10.244.9.1    API server        10.244.9.254    this machine        10.244.9.10 and up    pods
-"""
+"""A real control plane: etcd, API server, controllers and scheduler as processes of this machine, with one node."""
 
 from __future__ import annotations
 
@@ -19,11 +14,11 @@ from typing import Self
 import yaml
 
 from tests.cluster.api import Api, until
+from tests.cluster.network import HOST_IP, SERVER_IP, Network
 
 ROOT = Path(__file__).parents[2]
-SUBNET = "10.244.9"
-SERVER_IP, HOST_IP = f"{SUBNET}.1", f"{SUBNET}.254"
 NODE = "node-0"
+ROOM = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "500Gi", "pods": "110", "nvidia.com/gpu": "8"}
 
 
 class ControlPlane:
@@ -34,15 +29,15 @@ class ControlPlane:
         self.token = secrets.token_hex(16)
         self.api = Api(f"https://{SERVER_IP}:6443", self.token)
         self.kubeconfig = folder / "kubeconfig"
-        self._started: list[subprocess.Popen[bytes]] = []
-        self.holder = 0
-        self._host_end = f"mtp{secrets.token_hex(3)}"
+        self.network = Network()
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
         try:
-            self._network()
+            self.network.open()
             self._write_files()
             self._servers()
+            self._node()
         except BaseException:
             self.stop()
             raise
@@ -53,24 +48,9 @@ class ControlPlane:
     ) -> None:
         self.stop()
 
-    def inside(self, *command: str) -> list[str]:
-        """A command in the cluster's network namespace."""
-        return ["nsenter", "-t", str(self.holder), "-n", *command]
-
-    def ip(self, *words: str) -> None:
-        """`ip` in the cluster's network namespace."""
-        subprocess.run(self.inside("ip", *words), check=True, capture_output=True)
-
-    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        """A process in the cluster's network namespace, ended by `stop`."""
-        log = (self.folder / f"{name}.log").open("ab")
-        process = subprocess.Popen(self.inside(*command), stdout=log, stderr=log, cwd=self.folder)
-        self._started.append(process)
-        return process
-
     def stop(self) -> None:
-        """End what was started here, newest first, and remove the namespace."""
-        for process in reversed(self._started):
+        """End what was started here, newest first, and remove the network."""
+        for process in reversed(self._started.values()):
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
@@ -78,58 +58,29 @@ class ControlPlane:
                 process.kill()
                 process.wait()
         self._started.clear()
-        subprocess.run(["ip", "link", "del", self._host_end], check=False, capture_output=True)
+        self.network.close()
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
 
-    def _network(self) -> None:
-        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
-        self._started.append(holder)
-        self.holder = holder.pid
-        own = Path("/proc/self/ns/net").readlink()
-        until("a network namespace", lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != own, 10, 0.02)
-        for words in (
-            "link set lo up",
-            "link add br0 type bridge",
-            f"addr add {SERVER_IP}/24 dev br0",
-            "link set br0 up",
-        ):
-            self.ip(*words.split())
-        subprocess.run(
-            [
-                "ip",
-                "link",
-                "add",
-                self._host_end,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "host",
-                "netns",
-                str(self.holder),
-            ],
-            check=True,
-        )
-        self.ip("link", "set", "host", "master", "br0", "up")
-        subprocess.run(["ip", "addr", "add", f"{HOST_IP}/24", "dev", self._host_end], check=True)
-        subprocess.run(["ip", "link", "set", self._host_end, "up"], check=True)
+    def _start(self, name: str, binary: str, *options: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._started[name] = subprocess.Popen(
+                self.network.inside(str(self.binaries / binary), *options),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                process_group=0,  # Ctrl-C is for the tests, which end these in order
+            )
 
     def _write_files(self) -> None:
-        (self.folder / "tokens.csv").write_text(
-            f"{self.token},admin,admin,system:masters\n", encoding="utf-8"
-        )
-        subprocess.run(
-            ["openssl", "genrsa", "-out", "accounts.key", "2048"],
-            cwd=self.folder,
-            check=True,
-            capture_output=True,
-        )
+        user = f"{self.token},admin,admin,system:masters\n"
+        (self.folder / "tokens.csv").write_text(user, encoding="utf-8")
+        new_key = ["openssl", "genrsa", "-out", "accounts.key", "2048"]
+        subprocess.run(new_key, cwd=self.folder, check=True, capture_output=True)
+        cluster = {"server": self.api.server, "insecure-skip-tls-verify": True}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": "local", "cluster": {"server": self.api.server, "insecure-skip-tls-verify": True}}
-            ],
+            "clusters": [{"name": "local", "cluster": cluster}],
             "users": [{"name": "admin", "user": {"token": self.token}}],
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": "admin"}}],
             "current-context": "local",
@@ -138,18 +89,18 @@ class ControlPlane:
 
     def _servers(self) -> None:
         client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
-        self.start(
+        self._start(
             "etcd",
-            str(self.binaries / "etcd"),
+            "etcd",
             f"--data-dir={self.folder / 'etcd'}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",
             "--unsafe-no-fsync",
         )
-        self.start(
+        self._start(
             "apiserver",
-            str(self.binaries / "kube-apiserver"),
+            "kube-apiserver",
             f"--etcd-servers={client}",
             "--secure-port=6443",
             "--bind-address=0.0.0.0",
@@ -157,28 +108,30 @@ class ControlPlane:
             "--token-auth-file=tokens.csv",
             "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.0.0.0/24",
-            # service accounts get their tokens from tests/cluster/kubelet.py, by the TokenRequest API
+            # service accounts get their tokens from tests/cluster/volumes.py, by the TokenRequest API
             "--disable-admission-plugins=ServiceAccount",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-account-signing-key-file=accounts.key",
             "--service-account-key-file=accounts.key",
             "--cert-dir=certificates",
-            "--allow-privileged=false",
         )
-        until("an API server", self._ready, 120, 0.3)
-        shared = f"--kubeconfig={self.kubeconfig}"
-        self.start(
+        until("an API server", self._ready, 180, 0.3)
+        self._start(
             "controllers",
-            str(self.binaries / "kube-controller-manager"),
-            shared,
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig}",
             "--leader-elect=false",
+            # the node's life is the tests' business, and there is no cloud
             "--controllers=*,-nodelifecycle,-nodeipam,-service,-route",
             "--pvclaimbinder-sync-period=2s",
         )
-        self.start("scheduler", str(self.binaries / "kube-scheduler"), shared, "--leader-elect=false")
-        self._node()
+        self._start("scheduler", "kube-scheduler", f"--kubeconfig={self.kubeconfig}", "--leader-elect=false")
 
     def _ready(self) -> bool:
+        for name, process in self._started.items():
+            if process.poll() is not None:
+                log = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{log[-3000:]}")
         try:
             return bool(self.api.request("GET", "readyz") == "ok")
         except OSError:
@@ -186,19 +139,11 @@ class ControlPlane:
             return False
 
     def _node(self) -> None:
-        room = {
-            "cpu": "64",
-            "memory": "256Gi",
-            "ephemeral-storage": "500Gi",
-            "pods": "110",
-            "nvidia.com/gpu": "8",
-        }
-        self.api.create(
-            "Node", None, {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}}
-        )
+        labels = {"kubernetes.io/hostname": NODE}
+        self.api.create("Node", None, {"metadata": {"name": NODE, "labels": labels}})
         status = {
-            "allocatable": room,
-            "capacity": room,
+            "allocatable": ROOM,
+            "capacity": ROOM,
             "conditions": [{"type": "Ready", "status": "True", "reason": "Test", "message": ""}],
             # where the API server asks for logs, see tests/cluster/logs.py
             "addresses": [{"type": "InternalIP", "address": HOST_IP}],
@@ -206,4 +151,4 @@ class ControlPlane:
         }
         self.api.patch("Node", None, NODE, {"status": status}, status=True)
         self.api.patch("Node", None, NODE, {"spec": {"taints": None}})
-        until("the default namespace", lambda: self.api.get("Namespace", None, "default"), 30)
+        until("the default namespace", lambda: self.api.get("Namespace", None, "default"), 60)

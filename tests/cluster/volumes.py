@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.api import Api
-from tests.cluster.control_plane import ROOT, SERVER_IP
+from tests.cluster.control_plane import ROOT
+from tests.cluster.network import SERVER_IP
 
 Mount = tuple[str, str, str]
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -36,11 +37,15 @@ def mounts_of(
         if mount.get("subPath"):
             source = str(_made(Path(source) / mount["subPath"], user))
         given.append((source, mount["mountPath"], "ro" if mount.get("readOnly") else "rw"))
-    image = [(str(ROOT), str(ROOT), "ro"), (str(ROOT / "examples"), "/workspace/examples", "ro")]
-    if not sys.base_prefix.startswith("/usr"):
-        image.append((sys.base_prefix, sys.base_prefix, "ro"))
+    image = [(str(ROOT / "examples"), "/workspace/examples", "ro")]
+    image += [(one, one, "ro") for one in {str(ROOT), sys.prefix, sys.base_prefix} if _is_elsewhere(one)]
     system = [(str(hosts), "/etc/hosts", "ro"), *_account(api, pod, folder, certificates)]
     return sorted([*image, *system, *given], key=lambda mount: mount[1].count("/"))
+
+
+def _is_elsewhere(folder: str) -> bool:
+    """Whether a pod does not have it yet, see container.sh."""
+    return not folder.startswith(("/usr", "/opt"))
 
 
 def _source(api: Api, pod: dict[str, Any], volume: dict[str, Any], folder: Path, user: int) -> str | None:
@@ -92,6 +97,8 @@ def environment_of(api: Api, pod: dict[str, Any], ip: str) -> dict[str, str]:
     """The image's environment and the container's own."""
     found = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        # the package as it is checked out here
+        "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOSTNAME": pod["metadata"]["name"],
