@@ -13,6 +13,8 @@ from tests.cluster.api import until
 
 SUBNET = "10.244.9"
 SERVER_IP, HOST_IP = f"{SUBNET}.1", f"{SUBNET}.254"
+WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+"""What starts so ends when the thread that started it ends, however that comes about: nothing outlives the tests."""
 
 
 class Network:
@@ -24,7 +26,9 @@ class Network:
 
     def open(self) -> None:
         """Make the namespace and its bridge, and attach this machine."""
-        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], process_group=0)
+        self._holder = subprocess.Popen(
+            [*WITH_US, "unshare", "--net", "sleep", "infinity"], process_group=0
+        )
         own = Path("/proc/self/ns/net").readlink()
         until("a network namespace", lambda: self.namespace() != own, 10, 0.02)
         self.ip("link set lo up")
@@ -52,7 +56,7 @@ class Network:
     def inside(self, *command: str) -> list[str]:
         """A command in the namespace."""
         assert self._holder is not None
-        return ["nsenter", "-t", str(self._holder.pid), "-n", *command]
+        return [*WITH_US, "nsenter", "-t", str(self._holder.pid), "-n", *command]
 
     def ip(self, words: str) -> None:
         """`ip` in the namespace."""
