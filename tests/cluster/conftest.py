@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     pods.mkdir()
     with ControlPlane(folder, BINARIES) as plane, Kubelet(plane, pods) as kubelet:
         yield Cluster(plane, kubelet, folder)
+    for problem in sorted(set(kubelet.problems)):
+        warnings.warn(f"kubelet: {problem}", stacklevel=1)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ checkout), seccomp, NetworkPolicies.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -107,12 +106,12 @@ class Kubelet:
 
     def _start(self, key: Key, pod: dict[str, Any]) -> None:
         folder = self.folder / f"{key[1]}-{pod['metadata']['uid'][:6]}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a start that was given up
         folder.mkdir()
         running = Container(pod, folder, self._next)
         certificates = self.plane.folder / "certificates"
         mounts = mounts_of(self.api, pod, folder, hosts=self._hosts, certificates=certificates)
         if mounts is None:  # a volume is not there yet
-            shutil.rmtree(folder)
             return
         self._next += 1
         (folder / "mounts").write_text("".join("\t".join(line) + "\n" for line in mounts), encoding="utf-8")
@@ -165,19 +164,10 @@ class Kubelet:
             self.api.delete("Pod", *running.key, now=True)
 
     def _forget(self, key: Key) -> None:
-        self.pods.pop(key).kill()
+        gone = self.pods.pop(key, None)
+        if gone is not None:
+            gone.kill()
 
 
 def _key(pod: dict[str, Any]) -> Key:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
-
-
-def processes_in(folder: Path) -> list[int]:
-    """Processes of this machine whose root lies in a folder: what pods have left behind."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if os.readlink(entry / "root").startswith(str(folder)):
-                    found.append(int(entry.name))
-    return found

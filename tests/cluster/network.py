@@ -26,9 +26,7 @@ class Network:
 
     def open(self) -> None:
         """Make the namespace and its bridge, and attach this machine."""
-        self._holder = subprocess.Popen(
-            [*WITH_US, "unshare", "--net", "sleep", "infinity"], process_group=0
-        )
+        self._holder = subprocess.Popen([*WITH_US, "unshare", "--net", "sleep", "infinity"], process_group=0)
         own = Path("/proc/self/ns/net").readlink()
         until("a network namespace", lambda: self.namespace() != own, 10, 0.02)
         self.ip("link set lo up")

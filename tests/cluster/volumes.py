@@ -84,7 +84,8 @@ def _account(api: Api, pod: dict[str, Any], folder: Path, certificates: Path) ->
     if not pod["spec"].get("automountServiceAccountToken"):
         return []
     namespace, name = pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]
-    answer = api.request("POST", f"api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", {"spec": {}})
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    answer = api.request("POST", f"{api.path('ServiceAccount', namespace, name)}/token", asked)
     place = folder / "account"
     place.mkdir(exist_ok=True)
     (place / "token").write_text(answer["status"]["token"], encoding="utf-8")
