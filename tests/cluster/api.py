@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import time
 import urllib.error
@@ -30,6 +31,8 @@ PATHS = {
     "StatefulSet": ("apis/apps/v1", "statefulsets"),
 }
 CLUSTER_WIDE = ("CustomResourceDefinition", "Namespace", "Node", "PersistentVolume")
+PATIENCE = float(os.environ.get("PATIENCE", "1"))
+"""How many times as long everything may take: more than 1 on a loaded machine."""
 
 
 class Api:
@@ -111,11 +114,11 @@ def until(what: str, found: Callable[[], Any], timeout_s: float, every_s: float 
     Raises:
         TimeoutError: naming it.
     """
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + timeout_s * PATIENCE
     while True:
         result = found()
         if result:
             return result
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
+            raise TimeoutError(f"not within {timeout_s * PATIENCE:g} s: {what}")
         time.sleep(every_s)

@@ -92,7 +92,8 @@ main() {
   once generated generate_openapi "generating the one source file that is left out of the package"
   build
   chmod -R u+w "$CACHE/gopath"
-  rm -rf "$CACHE"/{apt,deb,gocache,gopath,source,root,openapi-gen,boilerplate.txt,violations.txt,fetched,unpacked,generated}
+  rm -rf "$CACHE"/{apt,deb,gocache,gopath,source,root,openapi-gen,boilerplate.txt,violations.txt,fetched,unpacked,generated} \
+    "$CACHE"/kubernetes_*
   say "built in $((SECONDS - started)) s"
 }
 

@@ -66,10 +66,13 @@ class KubeRay:
             return
         if run.attempt == 0:
             self._start(run)
-        elif not run.submitted and self._all_ready(run):
+            return
+        if not run.submitted and self._all_ready(run):
             self._submit(run)
         elif run.submitted:
             self._follow(run)
+        if run.ended:
+            return
         waited = now - run.created
         if not run.submitted and waited > run.spec["preRunningDeadlineSeconds"]:
             self._end(run, "Failed", "PreRunningDeadlineExceeded")
@@ -78,14 +81,19 @@ class KubeRay:
 
     def _start(self, run: Run) -> None:
         """The pods of an attempt."""
-        for version in VERSIONS:
-            found = list(problems({**run.made, "metadata": {"name": run.name}}, version))
-            if found:
-                raise AssertionError(found)
+        made = {**run.made, "metadata": {"name": run.name}}
+        found = [problem for version in VERSIONS for problem in problems(made, version)]
+        if found:
+            self._end(run, "Failed", f"ValidationFailed: {found[0]}")
+            return
         run.attempt, run.submitted = run.attempt + 1, False
         cluster = run.spec["rayClusterSpec"]
         selector = {"ray.io/cluster": run.cluster, "ray.io/node-type": "head"}
-        service = {"clusterIP": "None", "selector": selector, "ports": [{"name": "gcs", "port": 6379}]}
+        service: dict[str, Any] = {
+            "clusterIP": "None",
+            "selector": selector,
+            "ports": [{"name": "gcs", "port": 6379}],
+        }
         service["publishNotReadyAddresses"] = True
         self.api.create("Service", self.namespace, {"metadata": run.owned(run.head, {}), "spec": service})
         self._pod(run, cluster["headGroupSpec"], "head", f"{run.cluster}-head")
