@@ -36,7 +36,7 @@ def _obstacle() -> str | None:
     if missing:
         return f"needs {', '.join(missing)}"
     if not all((BINARIES / name).exists() for name in NEEDED) and "KUBE_BUILD" not in os.environ:
-        return "no control plane yet: bash tests/cluster/build_kube.sh builds it once (6 minutes), as KUBE_BUILD=1 does"
+        return "no control plane yet: bash tests/cluster/build_kube.sh builds it once (3 minutes), as KUBE_BUILD=1 does"
     return None
 
 
