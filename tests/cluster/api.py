@@ -50,7 +50,7 @@ class Api:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": content},
         )
-        with urllib.request.urlopen(request, timeout=20, context=self._context) as answer:
+        with urllib.request.urlopen(request, timeout=20 * PATIENCE, context=self._context) as answer:
             text = answer.read()
         return json.loads(text) if text[:1] in b"{[" else text.decode()
 

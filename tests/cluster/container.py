@@ -29,6 +29,7 @@ class Container:
     process: subprocess.Popen[bytes] | None = None
     inner: int = 0
     restarts: int = 0
+    restart_at: float = 0.0
     ready: bool = False
     ended: bool = False
     stopping: bool = False

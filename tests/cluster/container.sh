@@ -31,7 +31,9 @@ while IFS=$'\t' read -r source target mode; do
     mount -t tmpfs -o "size=${source#tmpfs:},mode=1777" tmpfs "$root$target"
     continue
   fi
-  if [[ -d "$source" ]]; then mkdir -p "$root$target"; else mkdir -p "$(dirname "$root$target")" && touch "$root$target"; fi
+  if [[ -d "$source" ]]; then mkdir -p "$root$target"
+  elif [[ ! -e "$root$target" ]]; then mkdir -p "$(dirname "$root$target")" && touch "$root$target"
+  fi
   mount --bind "$source" "$root$target"
   [[ "$mode" == rw ]] || mount -o remount,bind,ro "$root$target"
 done < "$mounts"
@@ -42,5 +44,7 @@ for ((tries = 0; tries < 300; tries++)); do
 done
 cd "$root"
 # shellcheck disable=SC2016  # the words are for the inner shell
+# --pdeathsig again, because a change of user clears it: the command ends with the process that waits for it outside
 exec chroot "$root" /usr/bin/env "PATH=$path" /usr/bin/setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs --bounding-set=-all \
+  --pdeathsig KILL \
   /bin/sh -c 'cd "$0" && exec "$@"' "$workdir" "$@"

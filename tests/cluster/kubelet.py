@@ -52,10 +52,10 @@ class Kubelet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        self._thread.join()
-        self._log_server.stop()
         for running in list(self.pods.values()):
             running.kill()
+        self._thread.join()
+        self._log_server.stop()
 
     def log_of(self, beginning: str) -> str:
         """Output of all pods whose names begin so, also of those that have gone, oldest first."""
@@ -132,13 +132,22 @@ class Kubelet:
                 running.ready = True
                 report(self.api, running, "Running")
         elif running.restarts_always:
-            running.restarts, running.ready = running.restarts + 1, False
-            report(self.api, running, "Running", exit_code=code)
-            running.start(self.plane.network)
-            report(self.api, running, "Running")
+            self._start_again(running, code)
         else:
             running.ended, running.ready = True, False
             report(self.api, running, "Failed" if code else "Succeeded", exit_code=code)
+
+    def _start_again(self, running: Container, code: int) -> None:
+        """At once the first time, then after a pause that grows, as a kubelet does."""
+        now = time.monotonic()
+        if running.restart_at == 0.0:
+            pause = 0.0 if running.restarts == 0 else min(10.0 * 2 ** (running.restarts - 1), 300.0)
+            running.restart_at, running.ready = now + pause, False
+            report(self.api, running, "Running", exit_code=code)
+        if now >= running.restart_at:
+            running.restarts, running.restart_at = running.restarts + 1, 0.0
+            running.start(self.plane.network)
+            report(self.api, running, "Running")
 
     def _stop(self, key: Key, running: Container | None) -> None:
         if running is None:
