@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import ssl
+import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -35,24 +35,61 @@ PATIENCE = float(os.environ.get("PATIENCE", "1"))
 """How many times as long everything may take: more than 1 on a loaded machine."""
 
 
-class Api:
-    """One API server."""
+class ApiError(OSError):
+    """The server refused; `code` is HTTP's."""
 
-    def __init__(self, server: str, token: str) -> None:
-        self.server, self.token = server, token
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text[:500]}")
+        self.code = code
+
+
+class Api:
+    """One API server. Each thread keeps a connection, because a new one costs the server more than an answer."""
+
+    def __init__(self, host: str, port: int, token: str) -> None:
+        self.host, self.port, self.token = host, port, token
+        self.server = f"https://{host}:{port}"
         self._context = ssl._create_unverified_context()
+        self._kept = threading.local()
 
     def request(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
-        """One request; raises urllib.error.HTTPError."""
-        request = urllib.request.Request(
-            f"{self.server}/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content},
-        )
-        with urllib.request.urlopen(request, timeout=20 * PATIENCE, context=self._context) as answer:
-            text = answer.read()
-        return json.loads(text) if text[:1] in b"{[" else text.decode()
+        """One request.
+
+        Raises:
+            ApiError: the server refused.
+            OSError: it did not answer.
+        """
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": content}
+        data = None if body is None else json.dumps(body).encode()
+        kept = getattr(self._kept, "connection", None)
+        try:
+            status, text = self._exchange(kept or self._connect(), method, path, data, headers)
+        except (ConnectionError, ssl.SSLError):
+            if kept is None:
+                raise
+            # closed by the server, as it had been idle
+            status, text = self._exchange(self._connect(), method, path, data, headers)
+        if status >= 400:
+            raise ApiError(status, text)
+        return json.loads(text) if text[:1] in ("{", "[") else text
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self.host, self.port, timeout=20 * PATIENCE, context=self._context)
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPSConnection,
+        method: str,
+        path: str,
+        data: bytes | None,
+        headers: dict[str, str],
+    ) -> tuple[int, str]:
+        self._kept.connection = None
+        connection.request(method, f"/{path}", data, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        self._kept.connection = connection
+        return answer.status, text
 
     def path(self, kind: str, namespace: str | None = None, name: str = "") -> str:
         """The path of a kind, or of one object."""
@@ -70,7 +107,7 @@ class Api:
         """One object, None when there is none."""
         try:
             found: dict[str, Any] = self.request("GET", self.path(kind, namespace, name))
-        except urllib.error.HTTPError as problem:
+        except ApiError as problem:
             if problem.code == 404:
                 return None
             raise
@@ -94,7 +131,7 @@ class Api:
         path = self.path(kind, namespace, name) + ("/status" if status else "")
         try:
             self.request("PATCH", path, change, "application/merge-patch+json")
-        except urllib.error.HTTPError as problem:
+        except ApiError as problem:
             if problem.code != 404:
                 raise
 
@@ -103,7 +140,7 @@ class Api:
         options = {"gracePeriodSeconds": 0} if now else {}
         try:
             self.request("DELETE", self.path(kind, namespace, name), options)
-        except urllib.error.HTTPError as problem:
+        except ApiError as problem:
             if problem.code != 404:
                 raise
 

@@ -27,7 +27,7 @@ class ControlPlane:
     def __init__(self, folder: Path, binaries: Path) -> None:
         self.folder, self.binaries = folder, binaries
         self.token = secrets.token_hex(16)
-        self.api = Api(f"https://{SERVER_IP}:6443", self.token)
+        self.api = Api(SERVER_IP, 6443, self.token)
         self.kubeconfig = folder / "kubeconfig"
         self.network = Network()
         self._started: dict[str, subprocess.Popen[bytes]] = {}

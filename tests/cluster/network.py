@@ -30,7 +30,8 @@ class Network:
         own = Path("/proc/self/ns/net").readlink()
         until("a network namespace", lambda: self.namespace() != own, 10, 0.02)
         self.ip("link set lo up")
-        self.ip("link add br0 type bridge")
+        # with an address of its own: else a bridge takes its lowest port's, and another as pods come and go
+        self.ip("link add br0 address 02:00:0a:f4:09:01 type bridge")
         self.ip(f"addr add {SERVER_IP}/24 dev br0")
         self.ip("link set br0 up")
         _ip(f"link add {self._host_end} type veth peer name host netns {self._holder.pid}")
