@@ -137,7 +137,10 @@ class Api:
 
     def delete(self, kind: str, namespace: str | None, name: str, *, now: bool = False) -> None:
         """Delete an object; gone is as good as deleted."""
-        options = {"gracePeriodSeconds": 0} if now else {}
+        # a Job's pods are left behind otherwise
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if now:
+            options["gracePeriodSeconds"] = 0
         try:
             self.request("DELETE", self.path(kind, namespace, name), options)
         except ApiError as problem:
@@ -146,16 +149,20 @@ class Api:
 
 
 def until(what: str, found: Callable[[], Any], timeout_s: float, every_s: float = 0.5) -> Any:
-    """Wait for something true and return it.
+    """Wait for something true and return it; a server that does not answer in between is waited for as well.
 
     Raises:
-        TimeoutError: naming it.
+        TimeoutError: naming it, and what stood in the way at last.
     """
     end = time.monotonic() + timeout_s * PATIENCE
     while True:
-        result = found()
+        obstacle = ""
+        try:
+            result = found()
+        except OSError as problem:
+            result, obstacle = None, f" ({problem})"
         if result:
             return result
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {timeout_s * PATIENCE:g} s: {what}")
+            raise TimeoutError(f"not within {timeout_s * PATIENCE:g} s: {what}{obstacle}")
         time.sleep(every_s)

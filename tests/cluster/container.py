@@ -14,6 +14,8 @@ from tests.cluster.api import until
 from tests.cluster.network import SUBNET, Network
 
 SCRIPT = Path(__file__).parent / "container.sh"
+BEHIND = ("nice", "-n", "5")
+"""Pods come after the control plane, which in life has machines of its own."""
 KILLED = 128 + signal.SIGKILL
 """Exit code of a container that was killed, as a container engine gives it."""
 
@@ -81,7 +83,14 @@ class Container:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 network.inside(
-                    "unshare", *namespaces, "bash", str(SCRIPT), *place, str(self.folder / "mounts"), *command
+                    *BEHIND,
+                    "unshare",
+                    *namespaces,
+                    "bash",
+                    str(SCRIPT),
+                    *place,
+                    str(self.folder / "mounts"),
+                    *command,
                 ),
                 stdout=log,
                 stderr=log,
@@ -90,11 +99,12 @@ class Container:
                 process_group=0,
             )
         self.inner = _first_process_inside(self.process, network)
-        network.attach(self.inner, self.number, f"v{self.number}r{self.restarts}")
+        if self.inner:
+            network.attach(self.inner, self.number, f"v{self.number}r{self.restarts}")
 
     def signal(self, number: signal.Signals) -> None:
         """Send its first process a signal; SIGKILL takes all others of its namespace with it."""
-        if self.process is not None and self.process.poll() is None:
+        if self.inner and self.process is not None and self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.inner, number)
 
@@ -102,6 +112,8 @@ class Container:
         """End it at once."""
         self.signal(signal.SIGKILL)
         if self.process is not None:
+            if not self.inner:
+                self.process.kill()
             self.process.wait()
 
     def entered(self, command: list[str]) -> list[str]:
@@ -113,14 +125,18 @@ class Container:
 
 
 def _first_process_inside(outer: subprocess.Popen[bytes], network: Network) -> int:
-    """The first process of the container, once it has a network namespace of its own."""
-
-    def child() -> int:
-        with contextlib.suppress(FileNotFoundError, IndexError):
-            return int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
-        return 0
-
-    inner: int = until("a container's first process", child, 60, 0.02)
+    """The first process of the container, once it has a network namespace of its own; 0 when it has ended before."""
     clusters = network.namespace()
-    until("its network", lambda: Path(f"/proc/{inner}/ns/net").readlink() != clusters, 60, 0.02)
-    return inner
+
+    def inside() -> int | None:
+        if outer.poll() is not None:
+            return -1
+        child = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
+        return child if Path(f"/proc/{child}/ns/net").readlink() != clusters else None
+
+    def found() -> int | None:
+        with contextlib.suppress(FileNotFoundError, IndexError):
+            return inside()
+        return None
+
+    return max(0, int(until("a container's first process", found, 60, 0.02)))

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.chart.schemas import VERSIONS, problems
-from tests.cluster.api import Api, until
+from tests.cluster.api import Api
 from tests.cluster.rayjob import NAME, Run, define, start_line, submit_line
 
 ENDED = {"SUCCEEDED": "Complete", "FAILED": "Failed", "STOPPED": "Failed"}
@@ -64,8 +64,10 @@ class KubeRay:
             if now - run.ended >= run.spec.get("ttlSecondsAfterFinished", 0):
                 self._delete_pods(run)
             return
-        if run.attempt == 0:
+        if run.attempt == 0 or (run.clearing and not self._pods(run)):
             self._start(run)
+            return
+        if run.clearing:
             return
         if not run.submitted and self._all_ready(run):
             self._submit(run)
@@ -86,7 +88,7 @@ class KubeRay:
         if found:
             self._end(run, "Failed", f"ValidationFailed: {found[0]}")
             return
-        run.attempt, run.submitted = run.attempt + 1, False
+        run.attempt, run.submitted, run.clearing = run.attempt + 1, False, False
         cluster = run.spec["rayClusterSpec"]
         selector = {"ray.io/cluster": run.cluster, "ray.io/node-type": "head"}
         service: dict[str, Any] = {
@@ -149,11 +151,10 @@ class KubeRay:
         if status not in ENDED:
             return
         if ENDED[status] == "Failed" and run.attempt <= run.spec.get("backoffLimit", 0):
+            run.clearing = True
             self._report(run, "Retrying")
             self._delete_pods(run)
             self.api.delete("Job", self.namespace, run.cluster)
-            until("the pods of the failed attempt gone", lambda: not self._pods(run), 180)
-            self._start(run)
         else:
             self._end(run, ENDED[status], "")
 

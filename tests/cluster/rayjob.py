@@ -51,6 +51,7 @@ class Run:
     created: float = field(default_factory=time.monotonic)
     attempt: int = 0
     submitted: bool = False
+    clearing: bool = False
     answered: float = 0.0
     ended: float = 0.0
     state: str = "Initializing"

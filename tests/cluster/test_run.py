@@ -68,4 +68,5 @@ def test_a_job_file_with_an_error_fails_before_any_pod_of_the_run(cluster: Clust
     left = cluster.left_of("wrong")
     assert [one.split()[0] for one in left] == ["Job", "Pod"]
     cluster.plane.api.delete("Job", NAMESPACE, left[0].split()[1])
+    until("nothing left", lambda: cluster.left_of("wrong") == [], 60)
     print(f"refused after {took:.0f} s")
