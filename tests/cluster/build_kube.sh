@@ -2,7 +2,7 @@
 # Build a Kubernetes control plane from Debian's source package, once: etcd, kube-apiserver, kube-controller-manager and
 # kube-scheduler, in .cache/kube (or $KUBE_CACHE). Nothing is installed on the machine; a second run returns at once.
 #
-#   bash tests/cluster/build_kube.sh        3 minutes on two free cores (250 s of CPU), 2 GB while it builds, 180 MB after
+#   bash tests/cluster/build_kube.sh        about 3 minutes on two free cores (250 s of CPU), 2 GB while it builds, 180 MB after
 #
 # Debian 12 packages Kubernetes 1.20 with all its dependencies, and Go 1.19, which builds it. A build that was interrupted
 # goes on where it was.
