@@ -24,7 +24,7 @@ def prepared(
     cluster: Cluster, assets: Path, folder: Path, changes: dict[str, Any] | None = None
 ) -> list[str]:
     """A benchmark's command line; its claim is bound to whichever volume is free."""
-    volume = cluster.volume(folder.name, claim=None)
+    volume = cluster.volume(folder.name.replace("_", "-"), claim=None)
     subprocess.run(["cp", "-r", str(assets), str(volume / "assets")], check=True)
     give(volume)
     (folder / "job.yaml").write_text(tiny_job(changes), encoding="utf-8")
