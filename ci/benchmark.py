@@ -30,13 +30,15 @@ from ci.results import markdown, write
 from tests.chart.engine import CHART, ChartError, ReleaseError, merged
 
 REGRESSION, FAILED = 1, 2
+CANCELS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, compare, write."""
     arguments = parser().parse_args(argv)
     expected = load_baseline(arguments.name, arguments.baselines)
-    signal.signal(signal.SIGTERM, _cancelled)
+    for number in CANCELS:
+        signal.signal(number, _cancelled)
     started, summary, problem = time.monotonic(), {}, ""
     try:
         summary = run_here(arguments) if arguments.local else run_on_cluster(arguments)
@@ -150,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _cancelled(signum: int, frame: FrameType | None) -> None:
-    """CI cancels with SIGTERM; the clean-up runs as after Ctrl-C."""
+    """CI cancels with SIGINT and, seconds later, SIGTERM: the first begins the clean-up, the second must not end it."""
+    for number in CANCELS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chart.engine import CHART, Releases, Rendered, render
+from tests.chart.engine import CHART, ReleaseError, Releases, Rendered, render
 
 SUMMARY = "summary: "
 POLL_S = 5.0
@@ -47,13 +47,19 @@ class ClusterRun:
 
     @contextmanager
     def installed(self, timeout_s: int) -> Iterator[None]:
-        """Install, and remove everything at the end: also after an error, a deadline or a cancelled CI job."""
+        """Install, and remove everything at the end: also after an error, a deadline or a cancelled CI job.
+
+        Raises:
+            BenchmarkError: the install was refused; with the output of the job file's check, which says why.
+        """
         try:
             self._helm.install(self.chart, self.release, self.values, timeout_s)
             yield
+        except ReleaseError as refusal:
+            raise BenchmarkError(f"{refusal}\n{self.log('check')}".strip()) from refusal
         finally:
             self._helm.uninstall(self.release)
-            self._delete_claims()
+            self._delete_kept()
 
     def status(self) -> str:
         """Complete, Failed, or "" while the run goes on."""
@@ -70,11 +76,11 @@ class ClusterRun:
             "",
         )
 
-    def log(self) -> str:
-        """All output of the submitter's last pod so far; "" before there is one."""
+    def log(self, role: str = "submitter") -> str:
+        """All output so far of the last pod with a role; "" before there is one."""
         from kubernetes.client import ApiException
 
-        selector = f"openrlhf-mtp.io/run={self.run},openrlhf-mtp.io/role=submitter"
+        selector = f"app.kubernetes.io/instance={self.release},openrlhf-mtp.io/role={role}"
         pods = self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
         started = sorted((pod for pod in pods if pod.status.phase != "Pending"), key=_created)
         if not started:
@@ -126,11 +132,11 @@ class ClusterRun:
         answer = self.core.read_namespaced_pod_log(pod, self.namespace, _preload_content=False)
         return bytes(answer.data)
 
-    def _delete_claims(self) -> None:
-        """Claims that the chart made are kept by Helm; a benchmark's are not wanted."""
-        self.core.delete_collection_namespaced_persistent_volume_claim(
-            self.namespace, label_selector=f"app.kubernetes.io/instance={self.release}"
-        )
+    def _delete_kept(self) -> None:
+        """What Helm keeps: claims that the chart made, and the check of a job file that has failed."""
+        mine = {"label_selector": f"app.kubernetes.io/instance={self.release}"}
+        self.core.delete_collection_namespaced_persistent_volume_claim(self.namespace, **mine)
+        self.batch.delete_collection_namespaced_job(self.namespace, propagation_policy="Background", **mine)
 
 
 def summary_in(output: str) -> dict[str, Any]:

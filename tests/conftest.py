@@ -5,6 +5,8 @@
 | unit | unit | 60 s (they take milliseconds; the limit is for a loaded machine) |
 | contract | contract | 120 s |
 | engine | engine | 420 s |
+| chart | chart | 120 s |
+| cluster | cluster | 600 s, skipped without root or a control plane (tests/cluster/conftest.py) |
 | gpu | gpu | 600 s, skipped without a CUDA GPU |
 """
 

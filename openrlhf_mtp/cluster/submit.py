@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -175,6 +176,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when the job succeeded."""
     arguments = parser().parse_args(argv)
+    # the first process of a container ignores a signal that it does not handle, and would be waited for
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from ray.job_submission import JobSubmissionClient
 
     from openrlhf_mtp.cluster.scale import StatefulSets

@@ -14,7 +14,11 @@ from tests.chart.engine import CHART, ROOT, render_ci
 TOOLS = Path(sys.executable).parent
 DOCKER = ROOT / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
-SCRIPTS = [*sorted(DOCKER.glob("*.sh")), ROOT / "ci/kind-e2e.sh"]
+SCRIPTS = [
+    *sorted(DOCKER.glob("*.sh")),
+    ROOT / "ci/kind-e2e.sh",
+    *sorted((ROOT / "tests/cluster").glob("*.sh")),
+]
 
 
 def versions():

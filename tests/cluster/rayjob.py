@@ -1,0 +1,110 @@
+"""A RayJob as the emulation of KubeRay sees it: its definition, and the lines that run in its pods."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.cluster.api import Api, until
+
+NAME = "rayjobs.ray.io"
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+DEFINITION: dict[str, Any] = {
+    "metadata": {"name": NAME},
+    "spec": {
+        "group": "ray.io",
+        "scope": "Namespaced",
+        "names": {"kind": "RayJob", "plural": "rayjobs", "singular": "rayjob"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": ANYTHING},
+                "subresources": {"status": {}},
+            }
+        ],
+    },
+}
+
+
+def define(api: Api) -> None:
+    """Teach the API server what a RayJob is."""
+    api.create("CustomResourceDefinition", None, DEFINITION)
+
+    def served() -> bool:
+        try:
+            return api.list("RayJob", "default") == []
+        except OSError:
+            return False
+
+    until("RayJobs on the API server", served, 60)
+
+
+@dataclass
+class Run:
+    """One RayJob on its way."""
+
+    made: dict[str, Any]
+    created: float = field(default_factory=time.monotonic)
+    attempt: int = 0
+    submitted: bool = False
+    clearing: bool = False
+    answered: float = 0.0
+    ended: float = 0.0
+    state: str = "Initializing"
+
+    @property
+    def name(self) -> str:
+        """Of the RayJob."""
+        return str(self.made["metadata"]["name"])
+
+    @property
+    def cluster(self) -> str:
+        """A name for this attempt's pods."""
+        return f"{self.name}-{self.attempt}"
+
+    @property
+    def head(self) -> str:
+        """The service by which workers and the submitter find the head."""
+        return f"{self.cluster}-head-svc"
+
+    @property
+    def job(self) -> str:
+        """The Ray job's id."""
+        return f"{self.cluster}-job"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Of the RayJob."""
+        return dict(self.made["spec"])
+
+    def owned(self, name: str, template: dict[str, Any]) -> dict[str, Any]:
+        """Metadata of an object that goes when the RayJob goes."""
+        meta = copy.deepcopy(template.get("metadata", {}))
+        owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": self.name, "controller": True}
+        owner["uid"] = self.made["metadata"]["uid"]
+        return {**meta, "name": name, "ownerReferences": [owner]}
+
+
+def start_line(run: Run, group: dict[str, Any], kind: str) -> str:
+    """What KubeRay makes of a group's rayStartParams; a worker waits for the head in an init container there."""
+    labels = ",".join(f"{name}={value}" for name, value in group["labels"].items())
+    given = {**group["rayStartParams"], "labels": labels}
+    words = " ".join(f"--{name}" if value == "true" else f"--{name}={value}" for name, value in given.items())
+    if kind == "head":
+        return f"ulimit -n 65536; ray start --head {words} --block"
+    wait = f"until (exec 3<>/dev/tcp/{run.head}/6379) 2>/dev/null; do sleep 1; done"
+    return f"{wait}; ulimit -n 65536; ray start {words} --address={run.head}:6379 --block"
+
+
+def submit_line(run: Run) -> str:
+    """What the submitter's Job runs: a pod that is started again follows the job instead of submitting it twice."""
+    address = f"--address http://{run.head}:8265"
+    return (
+        f"if ! ray job status {address} {run.job} >/dev/null 2>&1 ; "
+        f"then ray job submit {address} --no-wait --submission-id {run.job} -- {run.spec['entrypoint']} ; "
+        f"fi ; ray job logs {address} --follow {run.job}"
+    )

@@ -1,0 +1,108 @@
+"""Faults on the local cluster, each with the end that a user is promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chart.engine import merged
+from tests.cluster.api import until
+from tests.cluster.installed import NAMESPACE, Cluster
+from tests.cluster.runs import STEPS, long_values, reached, rows, steps, tiny_job, values, volume
+
+EVERY_STEP = [0, *range(1, STEPS + 1)]
+
+
+@pytest.mark.timeout(300)
+def test_a_rollout_pod_that_never_comes_ends_the_run_within_its_deadline(
+    cluster: Cluster, assets: Path
+) -> None:
+    volume(cluster, assets, "never")
+    short = {"job": {"startupDeadlineSeconds": 60}, "rollout": {"nodeSelector": {"pool": "no-such"}}}
+    with cluster.release("never", values(cluster, short)) as run:
+        assert cluster.job_ended(f"{run}-submitter", 240) == "Failed"
+        log = cluster.kubelet.log_of(f"{run}-submitter")
+        assert "role rollout: needed 1 pod(s) with 1 GPUs in all, present 0 with 0" in log
+        assert "attempt 1 of 2: FAILED" in log
+        # another attempt would not change it
+        assert "fresh Ray cluster" not in log
+    cluster.finish("never")
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("pod", ["trainer-0", "rollout-0", "head-0"])
+def test_a_pod_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
+    cluster: Cluster, assets: Path, pod: str, undisturbed_reward: float
+) -> None:
+    name = f"lost-{pod.removesuffix('-0')}"
+    folder = volume(cluster, assets, name)
+    with cluster.release(name, long_values(cluster)) as run:
+        until("three steps", lambda: reached(folder, 3), 600, 0.2)
+        cluster.kubelet.kill(f"{run}-{pod}")
+        end = cluster.job_ended(f"{run}-submitter", 600)
+        log = cluster.kubelet.log_of(f"{run}-submitter")
+        assert end == "Complete", log
+        assert "starting again in a fresh Ray cluster" in log
+        assert "attempt 2 of 2: SUCCEEDED" in log
+    # every step is there once: the second attempt went on where the checkpoint was
+    assert steps(folder) == EVERY_STEP
+    assert final_reward(folder) == pytest.approx(undisturbed_reward, abs=REWARD_NOISE)
+    cluster.finish(name)
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(900)
+def test_a_submitter_that_is_killed_is_replaced_by_one_that_follows_the_same_job(
+    cluster: Cluster, assets: Path
+) -> None:
+    folder = volume(cluster, assets, "submitter")
+    with cluster.release("submitter", long_values(cluster)) as run:
+        until("a first step", lambda: reached(folder, 1), 600, 0.2)
+        cluster.kubelet.kill(f"{run}-submitter")
+        assert cluster.job_ended(f"{run}-submitter", 500) == "Complete"
+        log = cluster.kubelet.log_of(f"{run}-submitter")
+        assert log.count("submitter: started") == 1
+        assert "attempt 1 of 2: SUCCEEDED" in log
+    assert steps(folder) == EVERY_STEP
+    cluster.finish("submitter")
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(900)
+def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, assets: Path) -> None:
+    folder = volume(cluster, assets, "drain")
+    # it would never save by itself
+    asked = {"job": {"config": tiny_job({"train": {"num_episodes": 3}}), "gracePeriodSeconds": 120}}
+    with cluster.release("drain", merged(long_values(cluster), asked)) as run:
+        until("a second step", lambda: reached(folder, 2), 600, 0.2)
+        cluster.plane.api.delete("Pod", NAMESPACE, f"{run}-trainer-0")
+        until("a checkpoint", lambda: list(folder.glob("*/checkpoints/_actor/global_step*")), 120)
+        end = cluster.job_ended(f"{run}-submitter", 600)
+        log = cluster.kubelet.log_of(f"{run}-submitter")
+        assert end == "Complete", log
+    assert steps(folder) == EVERY_STEP
+    cluster.finish("drain")
+
+
+REWARD_NOISE = 0.1
+"""Twice what the last steps of two undisturbed runs differ by."""
+
+
+def final_reward(folder: Path) -> float:
+    """The mean reward of a run's last three steps."""
+    last = [row["policy/reward"] for row in rows(folder)][-3:]
+    return sum(last) / len(last)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_reward(cluster: Cluster, assets: Path) -> float:
+    """Where the same run ends when nothing happens to it."""
+    folder = volume(cluster, assets, "quiet")
+    with cluster.release("quiet", long_values(cluster)) as run:
+        end = cluster.job_ended(f"{run}-submitter", 900)
+        assert end == "Complete", cluster.kubelet.log_of(f"{run}-submitter")
+    assert steps(folder) == EVERY_STEP
+    cluster.finish("quiet")
+    return final_reward(folder)

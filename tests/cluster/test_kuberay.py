@@ -1,0 +1,74 @@
+"""The `rayjob` backend on a real API server, with an EMULATION of KubeRay's operator (tests/cluster/kuberay.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.engine import merged
+from tests.cluster.api import until
+from tests.cluster.installed import NAMESPACE, Cluster
+from tests.cluster.kuberay import KubeRay
+from tests.cluster.runs import STEPS, long_values, reached, steps, values, volume
+
+RAYJOB: dict[str, Any] = {"backend": "rayjob"}
+
+
+@pytest.fixture(scope="module")
+def emulation(cluster: Cluster) -> Iterator[KubeRay]:
+    """An operator that watches the namespace."""
+    with KubeRay(cluster.plane.api, NAMESPACE) as operator:
+        yield operator
+
+
+def state(cluster: Cluster, run: str, timeout_s: float) -> str:
+    """How a RayJob ended."""
+
+    def ended() -> str:
+        made = cluster.plane.api.get("RayJob", NAMESPACE, run) or {}
+        found = str(made.get("status", {}).get("jobDeploymentStatus", ""))
+        return found if found in ("Complete", "Failed") else ""
+
+    result: str = until(f"the end of RayJob {run}", ended, timeout_s, 1.0)
+    return result
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("emulation")
+def test_a_rayjob_runs_to_its_end_and_gives_its_pods_back(cluster: Cluster, assets: Path) -> None:
+    folder = volume(cluster, assets, "operator")
+    with cluster.release("operator", values(cluster, RAYJOB)) as run:
+        assert state(cluster, run, 700) == "Complete", cluster.kubelet.log_of(run)
+        log = cluster.kubelet.log_of(f"{run}-1-")
+        assert "preflight: network one broadcast reached all pods" in log
+        until("released pods", lambda: not ray_pods(cluster, run), 120)
+    assert steps(folder) == [0, 1, 2, 3]
+    cluster.finish("operator")
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("emulation")
+def test_a_trainer_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
+    cluster: Cluster, assets: Path
+) -> None:
+    folder = volume(cluster, assets, "again")
+    with cluster.release("again", merged(long_values(cluster), RAYJOB)) as run:
+        until("three steps", lambda: reached(folder, 3), 600, 0.2)
+        cluster.kubelet.kill(f"{run}-1-trainer-0")
+        assert state(cluster, run, 900) == "Complete", cluster.kubelet.log_of(f"{run}-2-")
+        made = cluster.plane.api.get("RayJob", NAMESPACE, run) or {}
+        assert made["status"]["failed"] == 1
+    assert steps(folder) == [0, *range(1, STEPS + 1)]
+    cluster.finish("again")
+
+
+def ray_pods(cluster: Cluster, run: str) -> list[str]:
+    """The RayJob's pods of Ray that are still listed."""
+    return [
+        name for name in cluster.pods_of(run) if "-head" in name or "-trainer-" in name or "-rollout-" in name
+    ]
