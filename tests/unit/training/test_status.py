@@ -28,7 +28,11 @@ def test_our_own_metrics_pass_through_and_foreign_keys_stay_out():
 
 @pytest.mark.parametrize("family", sorted({metric.name.partition("/")[0] for metric in metrics.METRICS}))
 def test_no_family_of_declared_metrics_is_lost_on_the_way_to_the_run_folder(family):
-    elsewhere = {metrics.STEP, "eval", "critic"}  # the row's number, evaluations, and what OpenRLHF names itself
+    elsewhere = {
+        metrics.STEP,
+        "eval",
+        "critic",
+    }  # the row's number, evaluations, and what OpenRLHF names itself
     assert family in elsewhere or f"{family}/" in OWN_PREFIXES
 
 
