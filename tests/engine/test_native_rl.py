@@ -93,7 +93,7 @@ def test_the_stage_before_rl_trains_the_head_of_a_policy_with_experts(
     write_policy_with_experts(tmp_path, family)
     policy = "actor.model_name_or_path=experts"
     done = rl_jobs.run(
-        tmp_path, "pretrain", "job.yaml", policy, "--out", "pre", "data.max_samples=8", timeout_s=480
+        tmp_path, "pretrain", "job.yaml", policy, "--out", "pre", "data.max_samples=12", timeout_s=480
     )
     assert done.code == 0, done.output[-3000:]
     rows = rl_jobs.rows(tmp_path / "pre")
