@@ -130,7 +130,11 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
 
     settings = mtp.pretrain
     train_set, _ = split_by_prompt(list(read_responses(out / "responses")), settings.holdout_fraction)
-    steps = settings.epochs * steps_per_epoch(len(train_set), settings.batch_size)
+    try:
+        each_pass = steps_per_epoch(len(train_set), settings.batch_size)
+    except ValueError as error:
+        raise JobError(f"mtp.pretrain.batch_size: {error}") from error
+    steps = settings.epochs * each_pass
     steps = min(steps, settings.max_steps or steps)
     placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)
     actor_group = placed_actor_group(placements.for_role("trainer"))
