@@ -88,6 +88,7 @@ Report = Callable[[str, float], None]
 
 def measure(workload: Workload, report: Report) -> list[Result]:
     """Build the policy, and let the forms take turns, in changing order; the first turn of each is not counted."""
+    os.environ["TQDM_DISABLE"] = "1"  # OpenRLHF's bar, a line for each step; read when tqdm is imported
     with tempfile.TemporaryDirectory(prefix="bench_step_") as scratch:
         folder = _write_policy(Path(scratch) / "policy", workload)
         actor = _build_actor(folder, Path(scratch), workload)
@@ -154,7 +155,6 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     os.environ.update(WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    os.environ["TQDM_DISABLE"] = "1"  # OpenRLHF's bar, a line for each step
     prepare_process()
     batch = workload.sequences * workload.micro_batches
     flags = {
