@@ -62,21 +62,21 @@ class PolicyStep:
 
     def begin(self, info: StepInfo) -> None:
         """Look at all micro-batches of an optimizer step before its first one (collective)."""
-        is_tracked = self.joint is not None and self.joint.is_tracked
-        if info.position > 0 or not (self.weights.is_on or is_tracked):
+        tracked = self.joint if self.joint is not None and self.joint.is_tracked else None
+        if info.position > 0 or not (self.weights.is_on or tracked):
             return
         device = torch.cuda.current_device()
         for experience in info.micro_batches:
             experience.to_device(device)
         if self.weights.is_on:
             self.weights.begin_step(info.micro_batches, self._row_counts)
-        if self.joint is None or not is_tracked:
+        if tracked is None:
             return
         if not self._policy_has_moved:
-            self.joint.track(self.joint.no_sums())
+            tracked.track(tracked.no_sums())
         elif len(info.micro_batches) > 1:
             start = time.perf_counter()
-            self.joint.track(self._sums_ahead(self.joint, info.micro_batches))
+            tracked.track(self._sums_ahead(tracked, info.micro_batches))
             self._seconds += time.perf_counter() - start
 
     @torch.no_grad()

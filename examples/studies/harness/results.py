@@ -115,10 +115,10 @@ def _minutes(result: Mapping[str, Any]) -> float:
 
 
 def _cell(value: Mapping[str, float | None], digits: int, sign: str = "") -> str:
-    mean, low, high = (
-        "" if value[part] is None else f"{value[part]:{sign}.{digits}f}" for part in ("mean", "low", "high")
-    )
-    return f"{mean} ({low} to {high})" if low else mean
+    if value["low"] is None:
+        return f"{value['mean']:{sign}.{digits}f}"
+    mean, low, high = (f"{value[part]:{sign}.{digits}f}" for part in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
 
 
 def write_result(study: Study, places: Places, out: Path) -> dict[str, Any]:
