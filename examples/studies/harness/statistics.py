@@ -24,16 +24,16 @@ def interval(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: no value.
 
-    >>> interval([1.0, 2.0, 3.0])
-    Interval(mean=2.0, low=-0.48417, high=4.48417)
+    >>> found = interval([1.0, 2.0, 3.0])
+    >>> found.mean, round(found.low, 5), round(found.high, 5)
+    (2.0, -0.48417, 4.48417)
     """
     found = mean_of(values)
     if found is None:
         raise ValueError("got no finite value, expected one a seed")
     if found.points == 1:
         return Interval(found.value, None, None)
-    ends = (found.value - found.half_width, found.value + found.half_width)
-    return Interval(found.value, *(round(end, 5) for end in ends))
+    return Interval(found.value, found.value - found.half_width, found.value + found.half_width)
 
 
 def paired(values: Sequence[float], against: Sequence[float], *, ratio: bool = False) -> Interval:
