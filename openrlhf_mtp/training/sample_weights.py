@@ -15,6 +15,8 @@ from openrlhf_mtp.training.reduce import sum_over_ranks
 
 def _advantages(experience: Any) -> Tensor:
     spread = experience.info.get("group_reward_std")  # OpenRLHF's, where prompts have several samples
+    if isinstance(spread, list):  # its replay buffer leaves a list of scalars where it collected a tensor
+        spread = torch.stack(spread)
     return sample_advantages(experience.advantages, experience.action_mask, spread)
 
 

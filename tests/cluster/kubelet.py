@@ -22,6 +22,7 @@ from tests.cluster import names
 from tests.cluster.container import Container
 from tests.cluster.control_plane import NODE, ControlPlane
 from tests.cluster.logs import LogServer
+from tests.cluster.loop import Loop
 from tests.cluster.network import HOST_IP
 from tests.cluster.status import is_ready, report
 from tests.cluster.volumes import environment_of, mounts_of
@@ -36,25 +37,24 @@ class Kubelet:
         self.plane, self.api, self.folder = plane, plane.api, folder
         self.pods: dict[Key, Container] = {}
         self.logs: dict[str, Path] = {}
-        self.problems: list[str] = []
         self._next = 10
-        self._done = threading.Event()
         self._hosts = folder / "hosts"
         self._hosts.write_text("127.0.0.1 localhost\n", encoding="utf-8")
-        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._loop = Loop(self._round, every_s=0.5)
+        self.problems = self._loop.problems
         self._log_server = LogServer(HOST_IP, folder, self._read_log)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._done.set()
+        self._loop.end()
         for running in list(self.pods.values()):
             running.kill()
-        self._thread.join()
+        self._loop.join()
         self._log_server.stop()
 
     def log_of(self, beginning: str) -> str:
@@ -78,13 +78,6 @@ class Kubelet:
     def _read_log(self, namespace: str, name: str) -> bytes | None:
         known = self.pods.get((namespace, name))
         return None if known is None else known.log().encode()
-
-    def _loop(self) -> None:
-        while not self._done.wait(0.5):
-            try:
-                self._round()
-            except (OSError, TimeoutError, subprocess.CalledProcessError) as problem:
-                self.problems.append(f"{type(problem).__name__}: {problem}")
 
     def _round(self) -> None:
         """Bring what runs in line with what the API server lists for this node."""
@@ -165,7 +158,7 @@ class Kubelet:
                 left = max(1.0, deadline - time.monotonic())
                 subprocess.run(running.entered(hook), timeout=left, check=False, stdout=log, stderr=log)
         running.signal(signal.SIGTERM)
-        while running.exit_code() is None and time.monotonic() < deadline and not self._done.is_set():
+        while running.exit_code() is None and time.monotonic() < deadline and not self._loop.ending.is_set():
             time.sleep(0.2)
         running.kill()
         self.pods.pop(running.key, None)

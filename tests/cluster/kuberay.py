@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 import time
 import urllib.request
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from tests.chart.schemas import VERSIONS, problems
 from tests.cluster.api import Api
+from tests.cluster.loop import Loop
 from tests.cluster.rayjob import NAME, Run, define, start_line, submit_line
 
 ENDED = {"SUCCEEDED": "Complete", "FAILED": "Failed", "STOPPED": "Failed"}
@@ -30,33 +30,28 @@ class KubeRay:
     def __init__(self, api: Api, namespace: str = "default") -> None:
         self.api, self.namespace = api, namespace
         self.runs: dict[str, Run] = {}
-        self.problems: list[str] = []
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._loop = Loop(self._round, every_s=1.0)
+        self.problems = self._loop.problems
 
     def __enter__(self) -> Self:
         define(self.api)
-        self._thread.start()
+        self._loop.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._done.set()
-        self._thread.join()
+        self._loop.end()
+        self._loop.join()
         self.api.delete("CustomResourceDefinition", None, NAME)
 
-    def _loop(self) -> None:
-        while not self._done.wait(1.0):
-            try:
-                listed = {made["metadata"]["uid"]: made for made in self.api.list("RayJob", self.namespace)}
-                for uid in set(self.runs) - set(listed):
-                    del self.runs[uid]  # its pods go with their owner
-                for uid, made in listed.items():
-                    if not made["metadata"].get("deletionTimestamp"):
-                        self._reconcile(self.runs.setdefault(uid, Run(made)))
-            except OSError as problem:
-                self.problems.append(f"{type(problem).__name__}: {problem}")
+    def _round(self) -> None:
+        listed = {made["metadata"]["uid"]: made for made in self.api.list("RayJob", self.namespace)}
+        for uid in set(self.runs) - set(listed):
+            del self.runs[uid]  # its pods go with their owner
+        for uid, made in listed.items():
+            if not made["metadata"].get("deletionTimestamp"):
+                self._reconcile(self.runs.setdefault(uid, Run(made)))
 
     def _reconcile(self, run: Run) -> None:
         now = time.monotonic()

@@ -22,6 +22,8 @@ def emulation(cluster: Cluster) -> Iterator[KubeRay]:
     """An operator that watches the namespace."""
     with KubeRay(cluster.plane.api, NAMESPACE) as operator:
         yield operator
+        for problem in sorted(set(operator.problems)):
+            print("operator:", problem)
 
 
 def state(cluster: Cluster, run: str, timeout_s: float) -> str:

@@ -69,6 +69,34 @@ def learning_rates() -> list[float]:
     return rates
 
 
+def weights_after_the_replay_buffer() -> list[list[float]]:
+    """Advantage weights of a batch as OpenRLHF collects it, and as its replay buffer hands it out."""
+    import torch
+    from openrlhf.trainer.ppo_utils.experience import (
+        Experience,
+        make_experience_batch,
+        split_experience_batch,
+    )
+
+    from openrlhf_mtp.config.regime import AdvantageSettings
+    from openrlhf_mtp.training.sample_weights import SampleWeights
+
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    collected = Experience(
+        sequences=torch.zeros(3, 5, dtype=torch.long),
+        action_mask=mask,
+        advantages=torch.tensor([[0.4], [-1.0], [2.0]]) * mask,
+        info={"group_reward_std": torch.tensor([0.0, 0.5, 0.5])},
+    )
+    handed_out = make_experience_batch(split_experience_batch(collected))
+    found = []
+    for batch in (collected, handed_out):
+        weights = SampleWeights(AdvantageSettings(weighting="positive"))
+        weights.begin_step([batch], lambda one: one.action_mask.sum(1))
+        found.append(weights.of(batch).tolist())
+    return found
+
+
 def engine_configurations() -> dict[int, dict[str, Any]]:
     """The head's DeepSpeed configuration for a policy at each ZeRO stage."""
     from types import SimpleNamespace
@@ -89,7 +117,8 @@ def compute() -> dict[str, Any]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    return {f.__name__: f() for f in (observed_states, gaps, learning_rates, engine_configurations)}
+    parts = (observed_states, gaps, learning_rates, weights_after_the_replay_buffer, engine_configurations)
+    return {f.__name__: f() for f in parts}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +144,12 @@ def test_the_logprob_gap_is_over_action_tokens_of_all_experiences(computed):
 
 def test_the_learning_rate_warms_up_from_its_first_step_and_stays(computed):
     assert computed["learning_rates"] == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+
+
+def test_a_batch_from_the_replay_buffer_is_weighted_as_it_was_collected(computed):
+    collected, handed_out = computed["weights_after_the_replay_buffer"]
+    assert handed_out == pytest.approx(collected)
+    assert collected == pytest.approx([1.0, 0.0, 2.0])
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
