@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 CACHE=$(realpath -m "${KUBE_CACHE:-.cache/kube}")
 VERSION=v1.20.2
+REFLECT=github.com/modern-go/reflect2
 BINARIES=(etcd kube-apiserver kube-controller-manager kube-scheduler)
 
 have_all() { for one in "${BINARIES[@]}"; do [[ -x "$CACHE/bin/$one" ]] || return 1; done; }
@@ -26,6 +27,7 @@ fetch() {
     -o "APT::Sandbox::User=root")
   apt-get -qq "${apt[@]}" update
   (cd "$CACHE/deb" && apt-get -qq "${apt[@]}" download etcd-server golang-1.19-go golang-1.19-src \
+      golang-github-modern-go-reflect2-dev \
     && apt-get -qq "${apt[@]}" source --download-only kubernetes)
 }
 
@@ -38,6 +40,9 @@ unpack() {
   find "$CACHE/root/usr/lib/go-1.19" -maxdepth 2 -type l -delete
   cp -r "$CACHE/root/usr/share/go-1.19/." "$CACHE/root/usr/lib/go-1.19/"
   dpkg-source --no-check -x "$CACHE"/deb/kubernetes_*.dsc "$CACHE/source" >/dev/null
+  # Its own copy iterates over maps as Go did before 1.18, and crashes on custom resources
+  rm -r "$CACHE/source/vendor/$REFLECT"
+  cp -r "$CACHE/root/usr/share/gocode/src/$REFLECT" "$CACHE/source/vendor/$REFLECT"
 }
 
 # One source file is left out of the package and generated from annotations in the others.

@@ -44,8 +44,12 @@ SMALL: dict[str, Any] = {
     "storage": {"checkpoints": {"create": True, "size": "1Gi", "accessModes": ["ReadWriteOnce"]}},
 }
 STEPS = 9
-LONG: dict[str, Any] = {"train": {"num_episodes": 3}, "ckpt": {"save_steps": 2}}
-"""A run of nine steps that saves every second one, so that there is a middle to break it in."""
+LONG: dict[str, Any] = {
+    "actor": {"adam": {"lr": 2e-3}},
+    "train": {"num_episodes": 3},
+    "ckpt": {"save_steps": 2},
+}
+"""Nine steps, a checkpoint at every second, so that there is a middle to break it in; it learns enough to be seen."""
 
 
 def tiny_job(changes: dict[str, Any] | None = None) -> str:

@@ -86,14 +86,19 @@ def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, as
     cluster.finish("drain")
 
 
-REWARD_NOISE = 0.1
-"""Twice what the last steps of two undisturbed runs differ by."""
+REWARD_NOISE = 0.08
+"""Undisturbed runs on one machine began at 0.04 and ended at 0.15, 0.17 and 0.21."""
 
 
 def final_reward(folder: Path) -> float:
     """The mean reward of a run's last three steps."""
-    last = [row["policy/reward"] for row in rows(folder)][-3:]
+    last = [row["policy/reward"] for row in rows(folder) if "policy/reward" in row][-3:]
     return sum(last) / len(last)
+
+
+def first_reward(folder: Path) -> float:
+    """The mean reward of the first step, before any training."""
+    return next(row["policy/reward"] for row in rows(folder) if "policy/reward" in row)
 
 
 @pytest.fixture(scope="module")
@@ -105,4 +110,6 @@ def undisturbed_reward(cluster: Cluster, assets: Path) -> float:
         assert end == "Complete", cluster.kubelet.log_of(f"{run}-submitter")
     assert steps(folder) == EVERY_STEP
     cluster.finish("quiet")
-    return final_reward(folder)
+    reward = final_reward(folder)
+    assert reward > first_reward(folder) + REWARD_NOISE  # a run that had lost its training would be noticed
+    return reward
