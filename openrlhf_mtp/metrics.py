@@ -53,7 +53,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("policy/reward_std", "score", "Standard deviation of the reward over the step's responses"),
     Metric("policy/return", "score", "Mean return per response after KL shaping"),
     Metric(
-        "policy/entropy", "nat", "Mean entropy of the policy at action tokens, at the rollout's temperature"
+        "policy/entropy",
+        "nat",
+        "Mean entropy of the policy at action tokens, at the rollout's temperature; over the head's anchors unless "
+        "`actor.entropy_coef` is set",
     ),
     Metric("policy/kl", "nat", "Mean estimated KL divergence of the policy from the reference model"),
     Metric("policy/ppo_kl", "nat", "Mean estimated KL divergence of the policy from the one that generated"),
@@ -97,7 +100,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         MTP_COEFFICIENT,
         "1",
-        "Factor on the MTP loss that reaches the policy, mean over depths; 0 when detached",
+        "Factor on the MTP loss that reaches the policy, mean over depths; joint regimes",
     ),
     Metric(
         MTP_COEFFICIENT + _DEPTH,
@@ -105,10 +108,14 @@ METRICS: tuple[Metric, ...] = (
         "Factor at depth j; below 0 it turns against the policy gradient of the head",
     ),
     Metric(
-        "mtp/joint_loss", "loss", "MTP loss that reaches the policy, before its coefficient; joint regimes"
+        "mtp/joint_loss",
+        "loss",
+        "MTP loss that reaches the policy, before its coefficient (which `released_code` has inside); joint regimes",
     ),
     Metric(
-        "mtp/advantage_weight_max", "1", "Largest weight a token of the head's loss got from its advantage"
+        "mtp/advantage_weight_max",
+        "1",
+        "Largest weight a sample of the first rank got in the head's loss from its advantage",
     ),
     Metric(
         "mtp/advantage_fallback",

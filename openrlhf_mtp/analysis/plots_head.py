@@ -88,7 +88,7 @@ def _has(group: Group, base: str) -> bool:
 
 
 def _is_joint(group: Group) -> bool:
-    """Whether the MTP loss reached the policy at any step; a detached head logs a coefficient of 0."""
+    """Whether the MTP loss reached the policy at any step, or OCC's terms were measured."""
     names = (metrics.MTP_COEFFICIENT, metrics.depth_metric(metrics.MTP_COEFFICIENT, 1))
     joint = any(value != 0.0 for name in names for value in group.band(name).mean)
     return joint or group.has(metrics.depth_metric(metrics.OCC_ALIGNMENT, 1))

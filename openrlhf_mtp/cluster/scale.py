@@ -1,4 +1,4 @@
-"""Number of pods of the run's StatefulSets, through the API server with the pod's own token; no client library."""
+"""A run's StatefulSets and its submitter's memory, through the API server with the pod's token; no client library."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ import json
 import os
 import ssl
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.cluster.progress import Progress
+
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+PROGRESS = "progress"
+"""The memory's key."""
 
 
-class StatefulSets:
-    """The StatefulSets of one run, by name."""
+class RunPods:
+    """The pods of one run.
 
-    def __init__(self, replicas: dict[str, int], *, account: Path = ACCOUNT) -> None:
-        """`replicas` is how many pods each has while the run lasts."""
-        self.replicas = replicas
+    Args:
+        replicas: how many pods each StatefulSet has while the run lasts, by name.
+        memory: the ConfigMap in which progress is kept.
+        account: where the pod's token is.
+    """
+
+    def __init__(self, replicas: dict[str, int], memory: str, *, account: Path = ACCOUNT) -> None:
+        self.replicas, self.memory = replicas, memory
         self._account = account
-
-    def released(self) -> bool:
-        """Whether every one has been scaled to nothing: the run has ended."""
-        return all(self._request(name, "GET")["spec"].get("replicas", 0) == 0 for name in self.replicas)
 
     def release(self) -> None:
         """Give all pods back."""
@@ -34,14 +40,27 @@ class StatefulSets:
         for name, count in self.replicas.items():
             self._scale(name, count)
 
-    def _scale(self, name: str, count: int) -> None:
-        self._request(name, "PATCH", {"spec": {"replicas": count}})
+    def recall(self) -> Progress | None:
+        """What an earlier submitter left; None for the first."""
+        text = (self._request("GET", self._memory_path()).get("data") or {}).get(PROGRESS)
+        return None if text is None else Progress(**json.loads(text))
 
-    def _request(self, name: str, method: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def remember(self, progress: Progress) -> None:
+        """Leave it for a later one."""
+        self._request("PATCH", self._memory_path(), {"data": {PROGRESS: json.dumps(asdict(progress))}})
+
+    def _memory_path(self) -> str:
+        return f"api/v1/namespaces/{{namespace}}/configmaps/{self.memory}"
+
+    def _scale(self, name: str, count: int) -> None:
+        path = f"apis/apps/v1/namespaces/{{namespace}}/statefulsets/{name}/scale"
+        self._request("PATCH", path, {"spec": {"replicas": count}})
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         server = f"{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
         namespace = (self._account / "namespace").read_text(encoding="utf-8").strip()
         request = urllib.request.Request(
-            f"https://{server}/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}/scale",
+            f"https://{server}/{path.format(namespace=namespace)}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={

@@ -1,7 +1,8 @@
 """`python -m openrlhf_mtp.cluster.submit`: the submitter of the `statefulset` backend, which has no operator.
 
 It submits the Ray job, follows it through broken connections, starts a failed run again in a fresh Ray cluster, and
-gives the pods back at the end. A submitter that was killed is replaced by another, which finds the job and follows it.
+gives the pods back at the end, which may be a deadline. A submitter that was killed is replaced by another, which goes
+on where it was: what it has to know is kept on the API server (`Progress`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
+
+from openrlhf_mtp.cluster.progress import Progress
 
 LOST_S = 120.0
 """The head has not answered for this long: its pod has gone, and the job with it."""
 POLL_S = 3.0
 USER_ERROR = 2
 """Exit code of `openrlhf-mtp` and of the preflight for what another attempt would not change."""
+RUN_FAILED = 3
+"""This module's exit code when the run is over and has not succeeded: nothing is left to do for another submitter. A
+submitter that dies leaves with another one."""
 
 
 class Jobs(Protocol):
@@ -33,12 +40,12 @@ class Jobs(Protocol):
     def get_job_logs(self, job_id: str) -> str:
         """All of its output."""
 
+    def stop_job(self, job_id: str) -> bool:
+        """End it."""
+
 
 class Pods(Protocol):
-    """What is used of `StatefulSets`."""
-
-    def released(self) -> bool:
-        """Whether the run has ended and given its pods back."""
+    """What is used of `cluster.scale.RunPods`."""
 
     def release(self) -> None:
         """Give all pods back."""
@@ -46,9 +53,31 @@ class Pods(Protocol):
     def restore(self) -> None:
         """Ask for all pods again."""
 
+    def recall(self) -> Progress | None:
+        """What an earlier submitter left; None for the first."""
+
+    def remember(self, progress: Progress) -> None:
+        """Leave it for a later one."""
+
+
+class DeadlineError(Exception):
+    """The run has taken longer than it may."""
+
 
 class Submitter:
-    """One run's life. Clock and clients are arguments so that a test can play them."""
+    """One run's life. Clock and clients are arguments so that a test can play them.
+
+    Args:
+        connect: the head's jobs; OSError or RuntimeError while it is not there.
+        pods: of the run; None where they are kept as they are.
+        name: of the run; attempts are NAME-1, NAME-2, ...
+        entrypoint: the command of the Ray job.
+        startup_s: how long the head may take to come.
+        deadline_s: how long the run may take from its first submitter on.
+        clock: seconds since 1970.
+        sleep: waits seconds.
+        say: prints.
+    """
 
     def __init__(
         self,
@@ -58,37 +87,77 @@ class Submitter:
         name: str,
         entrypoint: str,
         startup_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        deadline_s: float = float("inf"),
+        clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         say: Callable[[str], None] = lambda text: print(text, end="", flush=True),
     ) -> None:
         self.connect, self.pods = connect, pods
-        self.name, self.entrypoint, self.startup_s = name, entrypoint, startup_s
+        self.name, self.entrypoint = name, entrypoint
+        self.startup_s, self.deadline_s = startup_s, deadline_s
         self.clock, self.sleep, self.say = clock, sleep, say
+        self.progress = Progress(clock())
 
     def run(self, retries: int, release_after_s: float) -> int:
         """Until the run succeeds or has no attempt left; returns the exit code."""
-        if self.pods is not None and self.pods.released():
-            self.say("submitter: this run has ended before, and its pods were released\n")
-            return 1
-        code = self._attempts(retries)
+        self._take_over()
+        if self.progress.exit_code is not None:
+            self.say("submitter: this run has ended before\n")
+            self._insist(self.pods.release if self.pods else None)
+            return self.progress.exit_code
+        try:
+            code = self._attempts(retries)
+        except DeadlineError:
+            self.say(f"submitter: the run has not ended within {self.deadline_s:g} s and is stopped\n")
+            self._stop_job()
+            code, release_after_s = RUN_FAILED, 0.0
         if self.pods is not None:
             self.say(f"submitter: the pods are released in {release_after_s:g} s\n")
             self.sleep(release_after_s)
-            self.pods.release()
+            self._remember(exit_code=code)
+            self._insist(self.pods.release)
         return code
 
+    def _take_over(self) -> None:
+        if self.pods is None:
+            return
+        found = self._insist(self.pods.recall)
+        if found is None:
+            self._remember()
+        else:
+            self.progress = found
+
+    def _remember(self, **changes: Any) -> None:
+        self.progress = replace(self.progress, **changes)
+        if self.pods is not None:
+            pods, progress = self.pods, self.progress
+            self._insist(lambda: pods.remember(progress))
+
+    def _insist(self, ask: Callable[[], Any] | None) -> Any:
+        """Ask the API server until it answers; it may be away for a while, as in an upgrade."""
+        end = self.clock() + self.startup_s
+        while ask is not None:
+            try:
+                return ask()
+            except OSError as problem:
+                if self.clock() > end:
+                    raise
+                self.say(f"submitter: the API server does not do as asked ({problem}), asking again\n")
+                self.sleep(POLL_S)
+        return None
+
     def _attempts(self, retries: int) -> int:
-        for number in range(1, retries + 2):
+        while True:
+            number = self.progress.attempt
+            if self.progress.clearing:
+                self._fresh_cluster()
             outcome, code = self._attempt(f"{self.name}-{number}")
             self.say(f"submitter: attempt {number} of {retries + 1}: {outcome}\n")
             if outcome == "SUCCEEDED":
                 return 0
             if code == USER_ERROR or outcome == "STOPPED" or number > retries:
-                return 1
-            if self.pods is not None:
-                self._fresh_cluster()
-        return 1
+                return RUN_FAILED
+            self._remember(attempt=number + 1, clearing=self.pods is not None)
 
     def _attempt(self, job_id: str) -> tuple[str, int | None]:
         """Submit a job, or find it from an earlier submitter, and follow it; its outcome and the driver's exit code."""
@@ -101,7 +170,7 @@ class Submitter:
                     self.say(f"submitter: started {job_id}\n")
                 return self._follow(jobs, job_id)
             except (OSError, RuntimeError):  # not there yet, or only half
-                self.sleep(POLL_S)
+                self._wait()
         return f"no head within {self.startup_s:g} s", None
 
     def _follow(self, jobs: Jobs, job_id: str) -> tuple[str, int | None]:
@@ -115,28 +184,46 @@ class Submitter:
                     return "LOST (the head was started anew)", None
                 if self.clock() - answered > LOST_S:
                     return f"LOST (the head has not answered for {LOST_S:g} s)", None
-                self.sleep(POLL_S)
+                self._wait()
                 continue
             answered = self.clock()
             self.say(output[printed:])
             printed = len(output)
             if info.status.is_terminal():
                 return str(info.status.value), info.driver_exit_code
-            self.sleep(POLL_S)
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until the next look.
+
+        Raises:
+            DeadlineError: the run has no time left.
+        """
+        if self.clock() - self.progress.started > self.deadline_s:
+            raise DeadlineError
+        self.sleep(POLL_S)
+
+    def _stop_job(self) -> None:
+        """The driver ends by SIGTERM, as far as it can still be asked."""
+        try:
+            self.connect().stop_job(f"{self.name}-{self.progress.attempt}")
+        except (OSError, RuntimeError) as problem:
+            self.say(f"submitter: the job could not be asked to stop: {problem}\n")
 
     def _fresh_cluster(self) -> None:
         """All pods anew: what the failed attempt left in memory is gone, and a lost pod is replaced."""
         assert self.pods is not None
         self.say("submitter: starting again in a fresh Ray cluster\n")
-        self.pods.release()
+        self._insist(self.pods.release)
         deadline = self.clock() + self.startup_s
         while self.clock() < deadline:
             try:
                 self.connect()
             except (OSError, RuntimeError):
                 break
-            self.sleep(POLL_S)
-        self.pods.restore()
+            self._wait()
+        self._insist(self.pods.restore)
+        self._remember(clearing=False)
 
 
 def _knows(jobs: Jobs, job_id: str) -> bool:
@@ -162,12 +249,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--retries", type=int, default=0, help="how often a failed run is started again")
     made.add_argument("--startup-s", type=float, default=3600.0, help="how long the head may take to come")
     made.add_argument(
+        "--deadline-s", type=float, default=float("inf"), help="how long the run may take in all"
+    )
+    made.add_argument(
+        "--memory",
+        metavar="NAME",
+        help="the ConfigMap in which a run's progress is kept; without it pods are left as they are",
+    )
+    made.add_argument(
         "--release-after-s", type=float, default=60.0, help="between the end and the release of pods"
     )
     made.add_argument(
         "--group", action="append", default=[], metavar="NAME=PODS", help="a StatefulSet of the run"
     )
-    made.add_argument("--keep-pods", action="store_true", help="leave all pods as they are")
     made.add_argument("--again", action="store_true", help="a new job at every call, as for a test")
     made.add_argument("entrypoint", nargs="+", help="the command of the Ray job")
     return made
@@ -180,16 +274,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from ray.job_submission import JobSubmissionClient
 
-    from openrlhf_mtp.cluster.scale import StatefulSets
+    from openrlhf_mtp.cluster.scale import RunPods
 
     groups = dict(text.split("=", 1) for text in arguments.group)
     replicas = {name: int(count) for name, count in groups.items()}
     submitter = Submitter(
         lambda: JobSubmissionClient(arguments.address),
-        None if arguments.keep_pods else StatefulSets(replicas),
+        RunPods(replicas, arguments.memory) if arguments.memory else None,
         name=f"{arguments.name}-{time.time():.0f}" if arguments.again else arguments.name,
         entrypoint=shlex.join(arguments.entrypoint),
         startup_s=arguments.startup_s,
+        deadline_s=arguments.deadline_s,
     )
     return submitter.run(arguments.retries, arguments.release_after_s)
 

@@ -125,6 +125,10 @@ class HeadTrainer:
         counts = anchor_counts(self._objective, mask.flatten(0, 1), weight)
         return counts.view(mask.shape[:2]).sum(1)
 
+    def predicted_tokens(self, action_mask: Tensor, segment_ids: Tensor) -> Tensor:
+        """Action tokens that the depths predict in each row, over all depths: positions [B, T], [B, T] -> [B]."""
+        return anchor_mask(action_mask, segment_ids, self.depths).sum((1, 2))
+
     @property
     def _objective(self) -> Objective:
         return mixture(self.schedule.at(self.steps), OBJECTIVES)

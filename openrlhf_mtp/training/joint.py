@@ -128,7 +128,7 @@ class JointTerm:
             self._keep_terms(sums)
 
     def watch(self, log_probs: Tensor, rollout: Rollout, head: HeadLogProbs) -> None:
-        """Add a micro-batch to OCC's two terms where nothing is tracked, so that regimes can be compared by them."""
+        """Add a micro-batch to OCC's two terms where the coefficient does not need them, to compare regimes."""
         sums = occ_sums(log_probs.detach(), rollout.old_log_probs, head.values.detach(), head.mask)
         self._terms = sums if self._terms is None else self._terms + sums
 

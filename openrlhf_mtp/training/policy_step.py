@@ -48,6 +48,8 @@ class PolicyStep:
         self.trainer = trainer
         self.actor = actor
         self.weights = SampleWeights(mtp.advantage)
+        # the joint cross-entropy counts all predicted tokens, whatever the head's own objective counts
+        self.joint_weights = SampleWeights(mtp.advantage) if mtp.regime == "joint_ce" else None
         self.joint = JointTerm(mtp, trainer, policy_loss) if mtp.is_joint else None
         self._term: Tensor | None = None
         self._policy_has_moved = True
@@ -69,7 +71,9 @@ class PolicyStep:
         for experience in info.micro_batches:
             experience.to_device(device)
         if self.weights.is_on:
-            self.weights.begin_step(info.micro_batches, self._row_counts)
+            self.weights.begin_step(info.micro_batches, self._counts(self.trainer.row_counts))
+            if self.joint_weights is not None:
+                self.joint_weights.begin_step(info.micro_batches, self._counts(self.trainer.predicted_tokens))
         if tracked is None:
             return
         if not self._policy_has_moved:
@@ -109,8 +113,9 @@ class PolicyStep:
                 )
         return total
 
-    def _row_counts(self, experience: Any) -> Tensor:
-        return self.trainer.row_counts(
+    @staticmethod
+    def _counts(count: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Any], Tensor]:
+        return lambda experience: count(
             action_positions(experience.action_mask), experience.attention_mask.long()
         )
 
@@ -137,11 +142,13 @@ class PolicyStep:
         if joint.coefficient is None or joint.coefficient.any():
             head = joint.head_log_probs(batch, seen.hidden, output.anchors, known=output.records.log_q)
             rollout = rollout_of(experience)
-            if not joint.is_tracked and self._policy_has_moved:
+            if self._policy_has_moved and (not joint.is_tracked or joint.is_released_code):
                 joint.watch(seen.log_probs, rollout, head)
-            elif joint.is_tracked and joint.coefficient is None:
+            if joint.is_tracked and joint.coefficient is None:
                 joint.track(joint.sums(seen.log_probs, experience.action_mask, rollout, head))
-            self._term = joint.term(head, rollout, batch.row_weight, info)
+            weights = self.joint_weights
+            row_weight = weights.of(experience) if weights is not None and weights.is_on else None
+            self._term = joint.term(head, rollout, row_weight, info)
         self._seconds += time.perf_counter() - start
 
     def term(self) -> Tensor | None:

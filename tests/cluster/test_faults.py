@@ -48,7 +48,8 @@ def test_a_pod_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
         assert "attempt 2 of 2: SUCCEEDED" in log
     # every step is there once: the second attempt went on where the checkpoint was
     assert steps(folder) == EVERY_STEP
-    assert final_reward(folder) == pytest.approx(undisturbed_reward, abs=REWARD_NOISE)
+    gained = (final_reward(folder) - UNTRAINED) / (undisturbed_reward - UNTRAINED)
+    assert gained > SHARE_WITHIN_NOISE
     cluster.finish(name)
 
 
@@ -86,19 +87,17 @@ def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, as
     cluster.finish("drain")
 
 
-REWARD_NOISE = 0.08
-"""Undisturbed runs on one machine began at 0.04 and ended at 0.15, 0.17 and 0.21."""
+UNTRAINED = 0.04
+"""The tiny job's reward before training, 0.03 to 0.05 in every run."""
+SHARE_WITHIN_NOISE = 0.25
+"""So much of an undisturbed run's gain must be there. Chance is large: six such runs ended between 0.14 and 0.30. That
+nothing at all is lost is shown bit for bit in tests/engine/test_resume.py."""
 
 
 def final_reward(folder: Path) -> float:
     """The mean reward of a run's last three steps."""
     last = [row["policy/reward"] for row in rows(folder) if "policy/reward" in row][-3:]
     return sum(last) / len(last)
-
-
-def first_reward(folder: Path) -> float:
-    """The mean reward of the first step, before any training."""
-    return next(row["policy/reward"] for row in rows(folder) if "policy/reward" in row)
 
 
 @pytest.fixture(scope="module")
@@ -111,5 +110,5 @@ def undisturbed_reward(cluster: Cluster, assets: Path) -> float:
     assert steps(folder) == EVERY_STEP
     cluster.finish("quiet")
     reward = final_reward(folder)
-    assert reward > first_reward(folder) + REWARD_NOISE  # a run that had lost its training would be noticed
+    assert reward > 2 * UNTRAINED  # else there is nothing to compare with
     return reward

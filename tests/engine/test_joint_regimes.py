@@ -112,18 +112,18 @@ def reference_log_probs(
 
 
 def advantage_weights(experience: Any, micro_batches: list[Any]) -> Any:
-    """sigmoid(a) [B], over its mean over the anchors of the optimizer step that have all depths inside."""
+    """sigmoid(a) [B], over its mean over all tokens that the depths predict in the optimizer step."""
     import torch
 
     def weight(one: Any) -> Any:
         mask = one.action_mask
         return torch.sigmoid((one.advantages * mask).sum(1) / mask.sum(1))
 
-    def anchors(one: Any) -> Any:
-        return (one.action_mask.sum(1) - DEPTHS).clamp(min=0)
+    def predicted(one: Any) -> Any:
+        return sum((one.action_mask.sum(1) - depth).clamp(min=0) for depth in range(1, DEPTHS + 1))
 
-    total = sum((weight(one) * anchors(one)).sum() for one in micro_batches)
-    return weight(experience) * sum(anchors(one).sum() for one in micro_batches) / total
+    total = sum((weight(one) * predicted(one)).sum() for one in micro_batches)
+    return weight(experience) * sum(predicted(one).sum() for one in micro_batches) / total
 
 
 def is_inside(args: Any, old: Any, engine: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the submitter asks of the API server: the scale of its own StatefulSets, with its token, over checked TLS."""
+"""What the submitter asks of the API server: its StatefulSets' scales and its memory, with its token, over TLS."""
 
 import http.server
 import json
@@ -8,15 +8,22 @@ import threading
 
 import pytest
 
-from openrlhf_mtp.cluster.scale import StatefulSets
+from openrlhf_mtp.cluster.progress import Progress
+from openrlhf_mtp.cluster.scale import RunPods
 
 GROUPS = {"run-head": 1, "run-trainer": 2}
+SCALES = {f"/apis/apps/v1/namespaces/team/statefulsets/{name}/scale": count for name, count in GROUPS.items()}
+MEMORY = "/api/v1/namespaces/team/configmaps/run-submitter"
+
+
+def replicas(server):
+    return {path: server.kept[path]["spec"]["replicas"] for path in SCALES}
 
 
 class ApiServer(http.server.BaseHTTPRequestHandler):
-    """Keeps the replicas that it is told."""
+    """Keeps what it is told, by path."""
 
-    replicas: dict[str, int]
+    kept: dict[str, dict]
     seen: list[tuple[str, str, str]]
 
     def do_GET(self):
@@ -25,14 +32,12 @@ class ApiServer(http.server.BaseHTTPRequestHandler):
     def do_PATCH(self):
         assert self.headers["Content-Type"] == "application/merge-patch+json"
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.replicas[self.path.split("/")[-2]] = body["spec"]["replicas"]
+        self.kept[self.path].update(body)
         self._answer()
 
     def _answer(self):
         self.seen.append((self.command, self.path, self.headers["Authorization"]))
-        count = self.replicas[self.path.split("/")[-2]]
-        # Kubernetes leaves out a number that is zero
-        text = json.dumps({"spec": {"replicas": count} if count else {}}).encode()
+        text = json.dumps(self.kept[self.path]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -50,7 +55,8 @@ def server(tmp_path, monkeypatch):
     subprocess.run(["openssl", *new], cwd=tmp_path, check=True, capture_output=True)
     (tmp_path / "token").write_text("secret\n", encoding="utf-8")
     (tmp_path / "namespace").write_text("team", encoding="utf-8")
-    handler = type("Handler", (ApiServer,), {"replicas": dict(GROUPS), "seen": []})
+    kept = {path: {"spec": {"replicas": count}} for path, count in SCALES.items()}
+    handler = type("Handler", (ApiServer,), {"kept": {**kept, MEMORY: {"metadata": {}}}, "seen": []})
     made = http.server.HTTPServer(("127.0.0.1", 0), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "ca.crt", tmp_path / "key")
@@ -66,22 +72,27 @@ def server(tmp_path, monkeypatch):
 
 
 def test_pods_are_given_back_and_asked_for_again(server, tmp_path):
-    sets = StatefulSets(GROUPS, account=tmp_path)
-    assert not sets.released()
-    sets.release()
-    assert server.replicas == {"run-head": 0, "run-trainer": 0}
-    assert sets.released()
-    sets.restore()
-    assert server.replicas == GROUPS
-    assert not sets.released()
+    pods = RunPods(GROUPS, "run-submitter", account=tmp_path)
+    pods.release()
+    assert set(replicas(server).values()) == {0}
+    pods.restore()
+    assert replicas(server) == SCALES
 
 
-def test_only_the_scale_of_its_own_sets_is_asked_for_with_its_token(server, tmp_path):
-    StatefulSets(GROUPS, account=tmp_path).release()
-    assert server.seen == [
-        ("PATCH", f"/apis/apps/v1/namespaces/team/statefulsets/{name}/scale", "Bearer secret")
-        for name in GROUPS
-    ]
+def test_progress_is_kept(server, tmp_path):
+    pods = RunPods(GROUPS, "run-submitter", account=tmp_path)
+    assert pods.recall() is None
+    progress = Progress(started=1.5, attempt=2, clearing=True)
+    pods.remember(progress)
+    assert RunPods(GROUPS, "run-submitter", account=tmp_path).recall() == progress
+
+
+def test_only_its_own_objects_are_asked_for_with_its_token(server, tmp_path):
+    pods = RunPods(GROUPS, "run-submitter", account=tmp_path)
+    pods.release()
+    pods.recall()
+    expected = [*(("PATCH", path) for path in SCALES), ("GET", MEMORY)]
+    assert server.seen == [(method, path, "Bearer secret") for method, path in expected]
 
 
 def test_a_server_with_another_certificate_is_not_trusted(server, tmp_path):
@@ -104,5 +115,5 @@ def test_a_server_with_another_certificate_is_not_trusted(server, tmp_path):
     ]
     subprocess.run(["openssl", *new], cwd=other, check=True, capture_output=True)
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-        StatefulSets(GROUPS, account=other).release()
-    assert server.replicas == GROUPS
+        RunPods(GROUPS, "run-submitter", account=other).release()
+    assert replicas(server) == SCALES

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from openrlhf_mtp.cluster.submit import LOST_S, Submitter, parser
+from openrlhf_mtp.cluster.progress import Progress
+from openrlhf_mtp.cluster.submit import LOST_S, RUN_FAILED, Submitter, parser
 
 UNKNOWN = RuntimeError("Request failed with status code 404: Job x does not exist.")
 
@@ -16,17 +17,25 @@ class Status(str):
         return self in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
+class Killed(Exception):
+    """The submitter's pod has gone in the middle of this call."""
+
+
 class World:
     """A head that can be down or anew, jobs that end as told, pods that can be scaled."""
 
     def __init__(self, ends, *, head_from=0.0):
         self.now, self.head_from = 0.0, head_from
         self.ends = dict(enumerate(ends, start=1))
-        self.jobs, self.scaled, self.said = {}, [], ""
-        self.down = lambda now: False
+        self.jobs, self.scaled, self.stopped, self.said = {}, [], [], ""
+        self.memory, self.calls, self.killed_at, self.dies_at = None, [], 0, float("inf")
+        self.down = self.api_down = lambda now: False
 
     def sleep(self, seconds):
         self.now += seconds
+        if self.now >= self.dies_at:
+            self.dies_at = float("inf")
+            raise Killed
 
     # the head
     def connect(self):
@@ -52,24 +61,43 @@ class World:
     def get_job_logs(self, job_id):
         return "".join(f"{job_id} line {n}\n" for n in range(int(self.now - self.jobs[job_id]) // 20))
 
-    # the pods
-    def released(self):
-        return bool(self.scaled) and self.scaled[-1] == "release"
+    def stop_job(self, job_id):
+        self.stopped.append(job_id)
+        return True
 
+    # the pods, and what the API server keeps
     def release(self):
+        self._api("release")
         self.scaled.append("release")
 
     def restore(self):
+        self._api("restore")
         self.scaled.append("restore")
         self.jobs.clear()
 
-    def run(self, *, retries=2, pods=True, startup_s=600):
+    def recall(self):
+        self._api("recall")
+        return self.memory
+
+    def remember(self, progress):
+        self._api("remember")
+        self.memory = progress
+
+    def _api(self, call):
+        self.calls.append(call)
+        if len(self.calls) == self.killed_at:
+            raise Killed
+        if self.api_down(self.now):
+            raise ConnectionError("no API server")
+
+    def run(self, *, retries=2, pods=True, startup_s=600, deadline_s=float("inf")):
         submitter = Submitter(
             self.connect,
             self if pods else None,
             name="run",
             entrypoint="bash run.sh",
             startup_s=startup_s,
+            deadline_s=deadline_s,
             clock=lambda: self.now,
             sleep=self.sleep,
             say=self._say,
@@ -102,7 +130,7 @@ def test_a_run_that_fails_is_started_again_in_a_fresh_cluster():
 
 def test_a_run_that_fails_too_often_fails_and_gives_its_pods_back():
     world = World([("FAILED", 1), ("FAILED", 1)])
-    assert world.run(retries=1) == 1
+    assert world.run(retries=1) == RUN_FAILED
     assert world.scaled == ["release", "restore", "release"]
     assert "attempt 2 of 2: FAILED" in world.said
 
@@ -112,7 +140,7 @@ def test_a_run_that_fails_too_often_fails_and_gives_its_pods_back():
 )
 def test_what_another_attempt_would_not_change_is_not_tried_again(end):
     world = World([end])
-    assert world.run() == 1
+    assert world.run() == RUN_FAILED
     assert world.scaled == ["release"]
 
 
@@ -146,7 +174,7 @@ def test_a_head_that_was_started_anew_does_not_know_the_job():
 
 def test_a_head_that_never_comes_ends_the_run_in_time():
     world = World([], head_from=1e9)
-    assert world.run(retries=0, startup_s=300) == 1
+    assert world.run(retries=0, startup_s=300) == RUN_FAILED
     assert "no head within 300 s" in world.said
     assert world.now < 400
     assert world.scaled == ["release"]
@@ -161,11 +189,65 @@ def test_a_second_submitter_follows_the_job_of_the_first():
 
 
 def test_a_submitter_after_the_end_says_so_and_starts_nothing():
-    world = World([("SUCCEEDED", 0)])
-    world.scaled = ["release"]
-    assert world.run() == 1
+    world = World([("FAILED", 2)])
+    assert world.run() == RUN_FAILED
+    world.jobs.clear()
+    world.said = ""
+    assert world.run() == RUN_FAILED
     assert world.jobs == {}
-    assert world.said == "submitter: this run has ended before, and its pods were released\n"
+    assert world.said == "submitter: this run has ended before\n"
+    assert world.scaled == ["release", "release"]  # the first may have died before it could
+
+
+def test_a_submitter_that_takes_over_a_second_attempt_follows_that_one():
+    world = World([("FAILED", 1), ("SUCCEEDED", 0)])
+    world.dies_at = 90
+    with pytest.raises(Killed):
+        world.run()
+    assert world.memory.attempt == 2
+    assert world.run() == 0
+    assert world.said.count("started run-2") == 1
+    assert "started run-1" in world.said
+    assert "attempt 2 of 3: SUCCEEDED" in world.said
+    assert world.scaled == ["release", "restore", "release"]
+
+
+@pytest.mark.parametrize("call", range(1, 10))
+def test_wherever_a_submitter_is_killed_the_next_one_ends_the_run_as_it_would_have(call):
+    world = World([("FAILED", 1), ("SUCCEEDED", 0)])
+    world.killed_at = call
+    try:
+        code = world.run()
+    except Killed:
+        code = world.run()
+    assert code == 0
+    assert world.scaled[-1] == "release"
+    assert world.memory.attempt == 2
+    assert world.memory.exit_code == 0
+    assert set(world.jobs) == {"run-2"}  # one job in the fresh cluster, none beside it
+
+
+def test_an_api_server_that_is_away_for_a_moment_is_asked_again():
+    world = World([("FAILED", 1), ("SUCCEEDED", 0)])
+    world.api_down = lambda now: 55 <= now < 100
+    assert world.run() == 0
+    assert "does not do as asked" in world.said
+    assert world.scaled == ["release", "restore", "release"]
+
+
+def test_a_run_that_takes_too_long_is_stopped_and_gives_its_pods_back_at_once():
+    world = World([("FAILED", 1), ("SUCCEEDED", 0)])
+    assert world.run(deadline_s=90) == RUN_FAILED
+    assert world.stopped == ["run-2"]
+    assert world.scaled == ["release", "restore", "release"]
+    assert world.now < 100
+
+
+def test_the_deadline_counts_from_the_first_submitter():
+    world = World([("SUCCEEDED", 0)], head_from=1000)
+    world.memory = Progress(started=-50.0)
+    assert world.run(deadline_s=90) == RUN_FAILED
+    assert world.now < 50
 
 
 def test_pods_that_are_to_be_kept_are_not_scaled():

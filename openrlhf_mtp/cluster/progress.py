@@ -1,0 +1,22 @@
+"""What a submitter leaves for the one that takes over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, for a submitter that takes over.
+
+    Attributes:
+        started: when the first submitter began (seconds since 1970).
+        attempt: number of the attempt, from 1.
+        clearing: the pods of the attempt before are being replaced.
+        exit_code: the run has ended with it; None before.
+    """
+
+    started: float
+    attempt: int = 1
+    clearing: bool = False
+    exit_code: int | None = None
