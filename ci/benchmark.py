@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from ci.compare import BASELINES, compare, load_baseline, regressions
-from ci.on_cluster import BenchmarkError, ClusterRun, has_shared_folder, summary_in
+from ci.on_cluster import BenchmarkError, ClusterRun, has_shared_folder, namespace_of, summary_in
 from ci.results import markdown, write
 from tests.chart.engine import CHART, ChartError, ReleaseError, merged
 
@@ -90,8 +90,9 @@ def run_on_cluster(arguments: argparse.Namespace) -> dict[str, Any]:
     run = ClusterRun(
         chart_values(arguments),
         kubeconfig=arguments.kubeconfig,
-        namespace=arguments.namespace,
+        namespace=arguments.namespace or namespace_of(arguments.kubeconfig),
         chart=arguments.chart,
+        release=arguments.release,
     )
     print(f"release {run.release}, run {run.run}", flush=True)
     with run.installed(int(arguments.deadline_s)):
@@ -115,9 +116,25 @@ def chart_values(arguments: argparse.Namespace) -> dict[str, Any]:
     overrides = [*values.get("job", {}).get("overrides", []), *arguments.set]
     values = merged(values, {"job": {**job, "overrides": overrides}})
     if arguments.image:
-        repository, _, tag = arguments.image.rpartition(":")
-        values = merged(values, {"image": {"repository": repository, "tag": tag, "digest": ""}})
+        values = merged(values, {"image": image_of(arguments.image)})
     return values
+
+
+def image_of(text: str) -> dict[str, str]:
+    """The chart's `image` values of NAME:TAG or NAME@DIGEST.
+
+    Raises:
+        BenchmarkError: neither a tag nor a digest.
+    """
+    name, at, digest = text.partition("@")
+    if at:
+        return {"repository": name, "tag": "", "digest": digest}
+    repository, _, tag = text.rpartition(":")
+    if not repository or "/" in tag:  # the colon was a registry's port
+        raise BenchmarkError(
+            f"--image: got {text}, expected NAME:TAG or NAME@DIGEST, so that the run can be repeated"
+        )
+    return {"repository": repository, "tag": tag, "digest": ""}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,17 +155,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--baselines", type=Path, default=BASELINES, help="the figures to compare with")
     made.add_argument("--deadline-s", type=float, default=7200.0, help="the whole run may take this long")
     made.add_argument("--local", action="store_true", help="run on this machine, without a cluster")
-    made.add_argument("--image", default="", metavar="NAME:TAG", help="the image; default the values files'")
+    made.add_argument(
+        "--image", default="", metavar="NAME:TAG|NAME@DIGEST", help="the image; default the values files'"
+    )
     made.add_argument("--values", type=Path, action="append", default=[], help="values files, later ones win")
-    made.add_argument("--namespace", default="default", help="where to run")
+    made.add_argument(
+        "--release", default="", help="the release's name, for `python -m ci.remove`; default bench-RANDOM"
+    )
     made.add_argument("--chart", type=Path, default=CHART, help="the chart's folder")
+    cluster_options(made)
+    return made
+
+
+def cluster_options(made: argparse.ArgumentParser) -> None:
+    """Which cluster, and where on it."""
+    made.add_argument("--namespace", default="", help="where to run; default the kubeconfig's")
     made.add_argument(
         "--kubeconfig",
         type=Path,
         default=Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config")),
         help="which cluster",
     )
-    return made
 
 
 def _cancelled(signum: int, frame: FrameType | None) -> None:

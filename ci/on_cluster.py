@@ -18,6 +18,10 @@ from tests.chart.engine import CHART, ReleaseError, Releases, Rendered, render
 
 SUMMARY = "summary: "
 POLL_S = 5.0
+SILENT_S = 300.0
+"""An API server that has not answered for this long will not."""
+PLACED = ("imagePullSecrets", "nodeSelector", "tolerations", "schedulerName")
+"""What a pod needs to get where the head's volume can be mounted."""
 
 
 class BenchmarkError(RuntimeError):
@@ -28,15 +32,21 @@ class ClusterRun:
     """One release of the chart on the cluster of a kubeconfig. Names are unique, so several can run at once."""
 
     def __init__(
-        self, values: dict[str, Any], *, kubeconfig: Path, namespace: str, chart: Path = CHART
+        self,
+        values: dict[str, Any],
+        *,
+        kubeconfig: Path,
+        namespace: str,
+        chart: Path = CHART,
+        release: str = "",
     ) -> None:
-        from kubernetes import client, config
+        from kubernetes import client
 
         self.values, self.namespace, self.chart = values, namespace, chart
-        self.release = f"bench-{uuid.uuid4().hex[:8]}"
+        self.release = release or f"bench-{uuid.uuid4().hex[:8]}"
         self.rendered: Rendered = render(values, name=self.release, namespace=namespace)
         self._helm = Releases(kubeconfig, namespace)
-        made = config.new_client_from_config(config_file=str(kubeconfig))
+        made = api_of(kubeconfig)
         self.core, self.batch = client.CoreV1Api(made), client.BatchV1Api(made)
         self.custom = client.CustomObjectsApi(made)
 
@@ -58,8 +68,7 @@ class ClusterRun:
         except ReleaseError as refusal:
             raise BenchmarkError(f"{refusal}\n{self.log('check')}".strip()) from refusal
         finally:
-            self._helm.uninstall(self.release)
-            self._delete_kept()
+            remove(self.release, self._helm, self.core, self.batch, self.namespace)
 
     def status(self) -> str:
         """Complete, Failed, or "" while the run goes on."""
@@ -95,10 +104,23 @@ class ClusterRun:
         Raises:
             BenchmarkError: it failed, or did not end in time.
         """
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
         end, printed, output = time.monotonic() + deadline_s, 0, ""
+        silent_since: float | None = None
         while True:
-            status = self.status()
-            output = self.log() or output
+            try:
+                status = self.status()
+                output = self.log() or output
+                silent_since = None
+            except (ApiException, HTTPError) as problem:  # one missing answer must not end a run of hours
+                silent_since = silent_since or time.monotonic()
+                is_refusal = 400 <= (getattr(problem, "status", None) or 0) < 500
+                if is_refusal or time.monotonic() - silent_since > SILENT_S:
+                    raise BenchmarkError(f"the API server does not answer: {problem}") from problem
+                time.sleep(POLL_S)
+                continue
             say(output[printed:])
             printed = max(printed, len(output))
             if status == "Complete":
@@ -123,7 +145,12 @@ class ClusterRun:
                     raise BenchmarkError(f"the run folder was not there within {timeout_s:g} s: pod {phase}")
                 time.sleep(1.0)
                 phase = self.core.read_namespaced_pod(name, self.namespace).status.phase
-            unpack(self._printed(name), out)
+            printed = self._printed(name)
+            if phase == "Failed":
+                raise BenchmarkError(
+                    f"the run folder could not be read: {printed[-500:].decode(errors='replace')}"
+                )
+            unpack(printed, out)
         finally:
             self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
 
@@ -132,11 +159,28 @@ class ClusterRun:
         answer = self.core.read_namespaced_pod_log(pod, self.namespace, _preload_content=False)
         return bytes(answer.data)
 
-    def _delete_kept(self) -> None:
-        """What Helm keeps: claims that the chart made, and the check of a job file that has failed."""
-        mine = {"label_selector": f"app.kubernetes.io/instance={self.release}"}
-        self.core.delete_collection_namespaced_persistent_volume_claim(self.namespace, **mine)
-        self.batch.delete_collection_namespaced_job(self.namespace, propagation_policy="Background", **mine)
+
+def api_of(kubeconfig: Path) -> Any:
+    """A client of the current context."""
+    from kubernetes import config
+
+    return config.new_client_from_config(config_file=str(kubeconfig))
+
+
+def remove(release: str, helm: Releases, core: Any, batch: Any, namespace: str) -> None:
+    """The release and what Helm keeps of it: claims that the chart made, and a check of a job file that has failed."""
+    helm.uninstall(release)
+    mine = {"label_selector": f"app.kubernetes.io/instance={release}"}
+    core.delete_collection_namespaced_persistent_volume_claim(namespace, **mine)
+    batch.delete_collection_namespaced_job(namespace, propagation_policy="Background", **mine)
+
+
+def namespace_of(kubeconfig: Path) -> str:
+    """The namespace of the kubeconfig's current context."""
+    from kubernetes import config
+
+    _, current = config.list_kube_config_contexts(config_file=str(kubeconfig))
+    return str(current["context"].get("namespace") or "default")
 
 
 def summary_in(output: str) -> dict[str, Any]:
@@ -161,7 +205,7 @@ def collector(rendered: Rendered, name: str) -> dict[str, Any]:
     folder = next(
         line.partition("RUN=")[2].strip("'")
         for made in rendered.of_kind("ConfigMap")
-        for line in made["data"].get("run.sh", "").splitlines()
+        for line in made.get("data", {}).get("run.sh", "").splitlines()
         if line.startswith("export JOB=")
     )
     small = {"cpu": "100m", "memory": "256Mi"}
@@ -171,6 +215,7 @@ def collector(rendered: Rendered, name: str) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app.kubernetes.io/instance": name.removesuffix("-fetch")}},
         "spec": {
             "restartPolicy": "Never",
+            **{key: head["spec"][key] for key in PLACED if key in head["spec"]},
             "automountServiceAccountToken": False,
             "securityContext": head["spec"]["securityContext"],
             "containers": [

@@ -73,10 +73,24 @@ class Peer:
         broadcast(rank, world_size, address, backend, timeout_s)
 
 
+class NoCudaError(RuntimeError):
+    """torch finds no GPU in these pods; the message names them."""
+
+
 def attempt(
-    nodes: Sequence[Node], limit_s: float, *, busy: bool, ray: Any, on: Callable[[Node], dict[str, Any]]
+    nodes: Sequence[Node],
+    limit_s: float,
+    *,
+    busy: bool,
+    nvidia: bool,
+    ray: Any,
+    on: Callable[[Node], dict[str, Any]],
 ) -> float | None:
-    """One broadcast over `nodes`, from the first; the seconds it took, None when it failed or did not end in time."""
+    """One broadcast over `nodes`, from the first; the seconds it took, None when it failed or did not end in time.
+
+    Raises:
+        NoCudaError: it is to go over NCCL and not all pods can.
+    """
     started = time.monotonic()
     kind = ray.remote(num_cpus=0, num_gpus=0 if busy else 1)(Peer)
     peers = [kind.options(**on(node)).remote() for node in nodes]
@@ -87,7 +101,9 @@ def attempt(
     try:
         cuda = ray.get([peer.has_cuda.remote() for peer in peers], timeout=left())
         address = ray.get(peers[0].address.remote(), timeout=left())
-        backend = "nccl" if all(cuda) and not busy else "gloo"
+        if nvidia and not busy and not all(cuda):
+            raise NoCudaError(", ".join(str(node) for node, has in zip(nodes, cuda, strict=True) if not has))
+        backend = "nccl" if nvidia and not busy else "gloo"
         joined = [
             peer.join.remote(rank, len(peers), address, backend, left()) for rank, peer in enumerate(peers)
         ]
@@ -102,7 +118,13 @@ def attempt(
 
 
 def reach_all(
-    nodes: Sequence[Node], limit_s: float, *, busy: bool, ray: Any, on: Callable[[Node], dict[str, Any]]
+    nodes: Sequence[Node],
+    limit_s: float,
+    *,
+    busy: bool,
+    nvidia: bool,
+    ray: Any,
+    on: Callable[[Node], dict[str, Any]],
 ) -> tuple[float | None, list[tuple[Node, Node]]]:
     """Broadcast over all nodes; where that fails, over pairs, to name those that cannot talk.
 
@@ -113,11 +135,12 @@ def reach_all(
     """
     if len(nodes) < 2:
         return 0.0, []
-    seconds = attempt(nodes, limit_s, busy=busy, ray=ray, on=on)
+    how = {"busy": busy, "nvidia": nvidia, "ray": ray, "on": on}
+    seconds = attempt(nodes, limit_s, **how)
     if seconds is not None:
         return seconds, []
     limit = min(PAIR_LIMIT_S, limit_s)
-    return None, [pair for pair in pairs(nodes) if attempt(pair, limit, busy=busy, ray=ray, on=on) is None]
+    return None, [pair for pair in pairs(nodes) if attempt(pair, limit, **how) is None]
 
 
 def pairs(nodes: Sequence[Node]) -> list[tuple[Node, Node]]:

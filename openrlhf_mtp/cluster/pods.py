@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 TOKEN = ".preflight"
@@ -20,16 +22,55 @@ def write_token(run: Path) -> str:
     return token
 
 
-def look(run: str, token: str, min_shm_bytes: int, shm: Path = SHM) -> list[str]:
+def nvidia_devices() -> list[str]:
+    """Lines of `nvidia-smi -L`, whatever CUDA_VISIBLE_DEVICES says. OSError or SubprocessError when it cannot run."""
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.splitlines()
+
+
+def look(
+    run: str,
+    token: str,
+    min_shm_bytes: int,
+    gpus: int = 0,
+    *,
+    shm: Path = SHM,
+    devices: Callable[[], list[str]] = nvidia_devices,
+) -> list[str]:
     """Problems of this pod, empty when it can run the job.
 
     Args:
         run: the run folder.
         token: what the head wrote there; "" where the storage is not shared.
         min_shm_bytes: how large /dev/shm must be.
+        gpus: NVIDIA GPUs that the pod must have; 0: not looked at.
         shm: where it is.
+        devices: lists them.
     """
-    return [*_shm_problems(shm, min_shm_bytes), *_folder_problems(Path(run), token)]
+    return [
+        *_gpu_problems(gpus, devices),
+        *_shm_problems(shm, min_shm_bytes),
+        *_folder_problems(Path(run), token),
+    ]
+
+
+def _gpu_problems(gpus: int, devices: Callable[[], list[str]]) -> list[str]:
+    if gpus == 0:
+        return []
+    try:
+        lines = devices()
+    except (OSError, subprocess.SubprocessError) as error:
+        return [
+            f"nvidia-smi does not run ({error}), so there is no GPU in the container; is NVIDIA's runtime the nodes' "
+            "default? otherwise set pods.runtimeClassName=nvidia"
+        ]
+    slices = [line for line in lines if line.strip().startswith("MIG")]
+    seen = slices or [line for line in lines if line.startswith("GPU")]
+    if len(seen) >= gpus:
+        return []
+    return [
+        f"has {len(seen)} GPUs, expected {gpus}; look at the nodes' device plug-in and accelerator.resource"
+    ]
 
 
 def _shm_problems(shm: Path, least: int) -> list[str]:

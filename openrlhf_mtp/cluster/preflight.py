@@ -1,7 +1,8 @@
 """`python -m openrlhf_mtp.cluster.preflight`: what would make a run hang or fail late, found before it starts.
 
-In a Ray job on the head pod, in this order: all pods are there and have their GPUs, /dev/shm is large enough, the
-checkpoint path can be written and is the same folder everywhere, and one broadcast reaches every pod.
+In a Ray job on the head pod, in this order: all pods are there and have their GPUs, which the driver sees too,
+/dev/shm is large enough, the checkpoint path can be written and is the same folder everywhere, and one broadcast
+reaches every pod.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.cluster import pods
-from openrlhf_mtp.cluster.broadcast import reach_all
+from openrlhf_mtp.cluster.broadcast import NoCudaError, reach_all
 from openrlhf_mtp.cluster.nodes import Need, Node, living, missing
 
+LOOK_S = 120.0
+"""A pod that has not looked at its mounts by then hangs in one of them."""
 MIN_SHM_BYTES = 256 << 20
 """Less than this is a container's default (64 MiB) or a mistake; NCCL and the object store fail in it."""
 
@@ -56,30 +59,43 @@ def wait_for_pods(
         sleep(min(2.0, max(0.0, deadline - clock())))
 
 
-def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, ray: Any) -> None:
-    """Each pod looks at its own /dev/shm and at the run folder.
+def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, ray: Any) -> None:
+    """Each pod looks at its own GPUs, at its /dev/shm and at the run folder.
 
     Raises:
         PreflightError: every problem of every pod.
     """
     token = pods.write_token(run) if shared else ""
     look = ray.remote(num_cpus=0)(pods.look)
-    found = ray.get(
-        [look.options(**_on(node)).remote(str(run), token, MIN_SHM_BYTES) for node in nodes], timeout=120
-    )
-    problems = [f"{node}: {problem}" for node, lines in zip(nodes, found, strict=True) for problem in lines]
+    asked = [
+        look.options(**_on(node)).remote(str(run), token, MIN_SHM_BYTES, int(node.gpus) if nvidia else 0)
+        for node in nodes
+    ]
+    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_S)
+    hangs = f"has not answered within {LOOK_S:g} s; does a volume hang? (kubectl describe pod)"
+    problems = [
+        f"{node}: {problem}"
+        for node, one in zip(nodes, asked, strict=True)
+        for problem in (ray.get(one) if one in answered else [hangs])
+    ]
     if problems:
         raise PreflightError("these pods cannot run the job:\n  " + "\n  ".join(problems))
 
 
-def check_network(nodes: Sequence[Node], broadcast_s: float, *, busy: bool, ray: Any) -> float:
+def check_network(nodes: Sequence[Node], broadcast_s: float, *, busy: bool, nvidia: bool, ray: Any) -> float:
     """One broadcast from the first trainer over all pods; returns the seconds it took.
 
     Raises:
-        PreflightError: it did not end in time, with the pairs that cannot talk.
+        PreflightError: it did not end in time, with the pairs that cannot talk; or torch finds no GPU in a pod.
     """
     with_gpus = [node for node in nodes if node.gpus]
-    seconds, silent = reach_all(with_gpus, broadcast_s, busy=busy, ray=ray, on=_on)
+    try:
+        seconds, silent = reach_all(with_gpus, broadcast_s, busy=busy, nvidia=nvidia, ray=ray, on=_on)
+    except NoCudaError as problem:
+        raise PreflightError(
+            f"torch finds no GPU in {problem}: the image's CUDA and the nodes' driver may not fit, or the image has "
+            "torch's CPU build"
+        ) from None
     if seconds is not None:
         return seconds
     pairs = "\n  ".join(f"{one} and {other}" for one, other in silent)
@@ -110,9 +126,11 @@ def run(arguments: argparse.Namespace) -> None:
     nodes = wait_for_pods([need for need in needs if need.pods], arguments.wait_s, nodes=ray.nodes)
     described = ", ".join(f"{need.pods} {need.role} x {need.gpus} GPUs" for need in needs if need.pods)
     print(f"preflight: pods    {described}, after {time.monotonic() - started:.0f} s")
-    check_pods(nodes, Path(arguments.run), shared=arguments.shared, ray=ray)
+    check_pods(nodes, Path(arguments.run), shared=arguments.shared, nvidia=arguments.nvidia, ray=ray)
     print(f"preflight: storage {arguments.run} can be written{' and is shared' if arguments.shared else ''}")
-    seconds = check_network(nodes, arguments.broadcast_s, busy=arguments.busy, ray=ray)
+    seconds = check_network(
+        nodes, arguments.broadcast_s, busy=arguments.busy, nvidia=arguments.nvidia, ray=ray
+    )
     print(f"preflight: network one broadcast reached all pods in {seconds:.1f} s", flush=True)
 
 
@@ -125,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--wait-s", type=float, default=900.0, help="how long pods may take to come")
     made.add_argument("--broadcast-s", type=float, default=120.0, help="how long the broadcast may take")
     made.add_argument("--shared", action="store_true", help="the run folder lies on a volume of all pods")
+    made.add_argument("--nvidia", action="store_true", help="GPUs are NVIDIA's: count them, use NCCL")
     made.add_argument("--busy", action="store_true", help="a job holds the GPUs: use gloo on the CPUs")
     return made
 

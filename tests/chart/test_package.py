@@ -74,7 +74,7 @@ def test_a_plain_manifest_is_valid_and_needs_no_helm(topology):
     objects = [made for made in yaml.safe_load_all(text) if made]
     assert [problem for made in objects for problem in schemas.problems(made, "1.32")] == []
     assert not re.search(r"helm\.sh|managed-by|\{\{|mtp-[0-9a-f]{8}\b", text)
-    (job,) = [made for made in objects if made["kind"] == "ConfigMap" and "job.yaml" in made["data"]]
+    (job,) = [made for made in objects if made["kind"] == "ConfigMap" and "job.yaml" in made.get("data", {})]
     assert "immutable" not in job
     assert yaml.safe_load(job["data"]["job.yaml"])["mtp"]["depths"] == 3
 

@@ -72,12 +72,24 @@ def test_only_the_submitter_that_scales_pods_has_a_token(name):
 
 
 @every_values_file
-def test_the_submitter_may_scale_this_runs_pods_and_nothing_else(name):
+def test_the_submitter_may_scale_this_runs_pods_and_keep_its_progress_and_nothing_else(name):
     for role in render_ci(name).of_kind("Role"):
-        (rule,) = role["rules"]
-        assert (rule["resources"], rule["verbs"]) == (["statefulsets/scale"], ["get", "patch"])
-        run = role["metadata"]["name"].removesuffix("-submitter")
-        assert all(one.startswith(f"{run}-") for one in rule["resourceNames"])
+        own = role["metadata"]["name"]
+        run = own.removesuffix("-submitter")
+        scales, memory = role["rules"]
+        assert scales["resources"] == ["statefulsets/scale"]
+        assert all(one.startswith(f"{run}-") for one in scales["resourceNames"])
+        assert (memory["resources"], memory["resourceNames"]) == (["configmaps"], [own])
+        assert scales["verbs"] == memory["verbs"] == ["get", "patch"]
+
+
+@every_values_file
+def test_the_submitter_ends_a_run_before_kubernetes_ends_the_submitter(name):
+    for made in render_ci(name).of_kind("Job"):
+        command = containers(made["spec"]["template"])[0].get("command", [])
+        if "openrlhf_mtp.cluster.submit" in command:
+            deadline = int(command[command.index("--deadline-s") + 1])
+            assert deadline + 300 <= made["spec"]["activeDeadlineSeconds"]
 
 
 @every_values_file

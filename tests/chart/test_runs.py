@@ -157,6 +157,29 @@ def test_the_notes_warn_of_what_was_left_open_and_only_then():
     ):
         assert words in open_ended
     assert "Left open" not in render_ci("cpu-smoke").notes
+    unshared = render(job_values(JOB, job={"prepare": ["python get.py --out data/set"]})).notes
+    assert "storage.data names no volume: what job.prepare writes" in unshared
+    assert "storage.modelCache names no volume" not in unshared
+    storage = {"checkpoints": {"create": True, "accessModes": ["ReadWriteOnce"]}}
+    assert "can mount it on one node only" in render(job_values(JOB, storage=storage)).notes
+    assert "Prometheus cannot read" in render(job_values(JOB, monitoring={"podMonitor": True})).notes
+    assert "network policies do not hold" in render(job_values(JOB, network={"hostNetwork": True})).notes
+
+
+def test_a_variable_of_nccl_is_there_once():
+    network = {"nccl": {"debug": "WARN", "socketInterface": "^docker0", "extraEnv": {"NCCL_DEBUG": "INFO"}}}
+    group = render(job_values(JOB, network=network)).one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]
+    environment = group["template"]["spec"]["containers"][0]["env"]
+    assert [one["value"] for one in environment if one["name"] == "NCCL_DEBUG"] == ["INFO"]
+    assert "GLOO_SOCKET_IFNAME" not in [one["name"] for one in environment]
+
+
+def test_the_test_pod_has_rays_token_with_either_backend():
+    for backend in ("rayjob", "statefulset"):
+        made = render(job_values(JOB, backend=backend, auth={"existingSecret": "ray-token"}))
+        (pod,) = made.of_kind("Pod")
+        names = [one["name"] for one in pod["spec"]["containers"][0]["env"]]
+        assert "RAY_AUTH_TOKEN" in names
     assert "it is a new one" in render(job_values(JOB), upgrade=True).notes
 
 

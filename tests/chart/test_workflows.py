@@ -52,8 +52,8 @@ def test_the_benchmark_runs_nightly_and_on_a_label_and_no_fork_sees_the_cluster(
 
 
 def benchmark_words(commands):
-    """Options and files of the one command that runs the benchmark."""
-    words = " ".join(commands).replace("\\", " ").partition("ci.benchmark")[2].split()
+    """Options and files of the one command that runs the benchmark, which another may follow."""
+    words = " ".join(commands).replace("\\", " ").partition("ci.benchmark")[2].partition(".venv/")[0].split()
     return {word for word in words if word.startswith("--") or ("/" in word and "$" not in word)}
 
 

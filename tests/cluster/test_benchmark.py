@@ -105,3 +105,20 @@ def test_a_benchmark_that_is_cancelled_removes_its_run(
     assert process.returncode == 2, output
     assert "cancelled" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
     until("nothing left", lambda: left(cluster) == [], 120)
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(600)
+def test_what_a_killed_benchmark_leaves_is_removed_by_cis_last_step(
+    cluster: Cluster, assets: Path, tmp_path: Path
+) -> None:
+    process = start([*prepared(cluster, assets, tmp_path), "--release", "bench-killed"], tmp_path)
+    until("its pods", lambda: any("-head" in name for name in left(cluster)), 300)
+    process.kill()
+    process.wait()
+    where = ["--kubeconfig", str(cluster.plane.kubeconfig)]
+    for _ in range(2):  # nothing there is as good as removed
+        subprocess.run(
+            [sys.executable, "-m", "ci.remove", "bench-killed", *where], cwd=ROOT, check=True, timeout=200
+        )
+    until("nothing left", lambda: left(cluster) == [], 120)

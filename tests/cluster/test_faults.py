@@ -12,6 +12,8 @@ from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.runs import STEPS, long_values, reached, rows, steps, tiny_job, values, volume
 
 EVERY_STEP = [0, *range(1, STEPS + 1)]
+SAVED = 2
+"""The last checkpoint before the third step."""
 
 
 @pytest.mark.timeout(300)
@@ -40,14 +42,16 @@ def test_a_pod_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
     folder = volume(cluster, assets, name)
     with cluster.release(name, long_values(cluster)) as run:
         until("three steps", lambda: reached(folder, 3), 600, 0.2)
+        before = rows(folder)
         cluster.kubelet.kill(f"{run}-{pod}")
         end = cluster.job_ended(f"{run}-submitter", 600)
         log = cluster.kubelet.log_of(f"{run}-submitter")
         assert end == "Complete", log
         assert "starting again in a fresh Ray cluster" in log
         assert "attempt 2 of 2: SUCCEEDED" in log
-    # every step is there once: the second attempt went on where the checkpoint was
+    # every step is there once, and those up to the checkpoint were not taken again
     assert steps(folder) == EVERY_STEP
+    assert rows(folder)[: SAVED + 1] == before[: SAVED + 1]
     gained = (final_reward(folder) - UNTRAINED) / (undisturbed_reward - UNTRAINED)
     assert gained > SHARE_WITHIN_NOISE
     cluster.finish(name)
@@ -78,13 +82,31 @@ def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, as
     asked = {"job": {"config": tiny_job({"train": {"num_episodes": 3}}), "gracePeriodSeconds": 120}}
     with cluster.release("drain", merged(long_values(cluster), asked)) as run:
         until("a second step", lambda: reached(folder, 2), 600, 0.2)
+        before = rows(folder)
         cluster.plane.api.delete("Pod", NAMESPACE, f"{run}-trainer-0")
         until("a checkpoint", lambda: list(folder.glob("*/checkpoints/_actor/global_step*")), 120)
         end = cluster.job_ended(f"{run}-submitter", 600)
         log = cluster.kubelet.log_of(f"{run}-submitter")
         assert end == "Complete", log
     assert steps(folder) == EVERY_STEP
+    assert (
+        rows(folder)[: SAVED + 1] == before[: SAVED + 1]
+    )  # the checkpoint came after the step that was going on
     cluster.finish("drain")
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(600)
+def test_a_run_that_takes_too_long_is_stopped_and_gives_its_pods_back(cluster: Cluster, assets: Path) -> None:
+    folder = volume(cluster, assets, "late")
+    endless = {"job": {"config": tiny_job({"train": {"num_episodes": 1000}}), "startupDeadlineSeconds": 60}}
+    with cluster.release("late", merged(values(cluster, endless), {"job": {"deadlineSeconds": 100}})) as run:
+        assert cluster.job_ended(f"{run}-submitter", 400) == "Failed"
+        log = cluster.kubelet.log_of(f"{run}-submitter")
+        assert "submitter: the run has not ended within 100 s and is stopped" in log
+        until("released pods", lambda: not [p for p in cluster.pods_of(run) if "submitter" not in p], 120)
+    assert reached(folder, 1)  # it was training
+    cluster.finish("late")
 
 
 UNTRAINED = 0.04

@@ -12,7 +12,7 @@ from tests.chart.engine import merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.kuberay import KubeRay
-from tests.cluster.runs import STEPS, long_values, reached, steps, values, volume
+from tests.cluster.runs import STEPS, long_values, reached, rows, steps, values, volume
 
 RAYJOB: dict[str, Any] = {"backend": "rayjob"}
 
@@ -61,11 +61,13 @@ def test_a_trainer_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoi
     folder = volume(cluster, assets, "again")
     with cluster.release("again", merged(long_values(cluster), RAYJOB)) as run:
         until("three steps", lambda: reached(folder, 3), 600, 0.2)
+        before = rows(folder)
         cluster.kubelet.kill(f"{run}-1-trainer-0")
         assert state(cluster, run, 900) == "Complete", cluster.kubelet.log_of(f"{run}-2-")
         made = cluster.plane.api.get("RayJob", NAMESPACE, run) or {}
         assert made["status"]["failed"] == 1
     assert steps(folder) == [0, *range(1, STEPS + 1)]
+    assert rows(folder)[:3] == before[:3]  # up to the checkpoint nothing was taken again
     cluster.finish("again")
 
 

@@ -9,7 +9,7 @@
 {{- define "mtp.hash" -}}
 {{- $values := omit .Values "networkPolicy" "monitoring" "pdb" "extraObjects" "serviceAccount" "global" "_counts" -}}
 {{- $values = set $values "job" (omit .Values.job "suspend") -}}
-{{- dict "values" $values "exporter" .Values.monitoring.exporter "chart" .Chart.Version | toJson | sha256sum | trunc 8 -}}
+{{- dict "values" $values "exporter" .Values.monitoring.exporter "account" (include "mtp.serviceAccount" .) "chart" .Chart.Version | toJson | sha256sum | trunc 8 -}}
 {{- end -}}
 
 {{- define "mtp.run" -}}

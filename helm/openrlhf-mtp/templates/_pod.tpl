@@ -11,6 +11,20 @@
 {{- toYaml (concat $variables .group.extraEnv) -}}
 {{- end -}}
 
+{{/* NCCL's variables by name, what `extraEnv` gives in place of the chart's own, as JSON. */}}
+{{- define "mtp.ncclEnv" -}}
+{{- $n := .Values.network -}}
+{{- $variables := dict "NCCL_DEBUG" $n.nccl.debug -}}
+{{- with $n.nccl.socketInterface -}}{{- $_ := set $variables "NCCL_SOCKET_IFNAME" . -}}{{- end -}}
+{{- if $n.rdma.enabled -}}
+{{- with $n.nccl.hca -}}{{- $_ := set $variables "NCCL_IB_HCA" . -}}{{- end -}}
+{{- if not (kindIs "invalid" $n.nccl.gidIndex) -}}{{- $_ := set $variables "NCCL_IB_GID_INDEX" (toString $n.nccl.gidIndex) -}}{{- end -}}
+{{- else -}}
+{{- $_ := set $variables "NCCL_IB_DISABLE" "1" -}}
+{{- end -}}
+{{- mergeOverwrite $variables (deepCopy $n.nccl.extraEnv) | toJson -}}
+{{- end -}}
+
 {{/* Environment that the chart gives every pod of a run. Arguments: root, group. */}}
 {{- define "mtp.ownEnv" -}}
 {{- $v := .root.Values -}}
@@ -34,27 +48,12 @@
 - name: RAY_USAGE_STATS_ENABLED
   value: "0"
 {{- with $v.network.nccl.socketInterface }}
-- name: NCCL_SOCKET_IFNAME
-  value: {{ . | quote }}
+{{- if not (hasPrefix "^" .) }}{{/* gloo takes names only */}}
 - name: GLOO_SOCKET_IFNAME
   value: {{ trimPrefix "=" . | quote }}
 {{- end }}
-- name: NCCL_DEBUG
-  value: {{ $v.network.nccl.debug }}
-{{- if $v.network.rdma.enabled }}
-{{- with $v.network.nccl.hca }}
-- name: NCCL_IB_HCA
-  value: {{ . | quote }}
 {{- end }}
-{{- if not (kindIs "invalid" $v.network.nccl.gidIndex) }}
-- name: NCCL_IB_GID_INDEX
-  value: {{ $v.network.nccl.gidIndex | quote }}
-{{- end }}
-{{- else }}
-- name: NCCL_IB_DISABLE
-  value: "1"
-{{- end }}
-{{- range $name, $value := $v.network.nccl.extraEnv }}
+{{- range $name, $value := include "mtp.ncclEnv" .root | fromJson }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
@@ -75,7 +74,11 @@
 
 {{/* Ray's token. KubeRay gives it to the pods of a RayJob itself (authOptions). */}}
 {{- define "mtp.authEnv" -}}
-{{- if and .Values.auth.existingSecret (eq .Values.backend "statefulset") }}
+{{- if eq .Values.backend "statefulset" }}{{ include "mtp.tokenEnv" . }}{{ end }}
+{{- end -}}
+
+{{- define "mtp.tokenEnv" -}}
+{{- if .Values.auth.existingSecret }}
 - name: RAY_AUTH_MODE
   value: token
 - name: RAY_AUTH_TOKEN
@@ -174,7 +177,9 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- $tolerations := .group.tolerations }}
 {{- if gt (int .group.physicalGpus) 0 }}
-{{- $tolerations = append $tolerations (dict "key" $v.accelerator.resource "operator" "Exists" "effect" "NoSchedule") }}
+{{- range list $v.accelerator.resource "nvidia.com/gpu" | uniq }}{{/* nodes with MIG slices carry the plain taint */}}
+{{- $tolerations = append $tolerations (dict "key" . "operator" "Exists" "effect" "NoSchedule") }}
+{{- end }}
 {{- end }}
 {{- with $tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
@@ -293,7 +298,7 @@ containers:
     env:
       - {name: HOME, value: /tmp}
       {{- if not .beforeInstall }}
-      {{- with include "mtp.authEnv" $root | trim }}
+      {{- with include (ternary "mtp.tokenEnv" "mtp.authEnv" (eq .role "test")) $root | trim }}
       {{- . | nindent 6 }}
       {{- end }}
       {{- end }}

@@ -29,6 +29,28 @@ def test_missing_shared_memory_is_said(run, tmp_path):
     assert "is missing; mount a memory volume" in problem
 
 
+@pytest.mark.parametrize(
+    ("lines", "gpus"),
+    [
+        (["GPU 0: NVIDIA H100", "GPU 1: NVIDIA H100"], 2),
+        (["GPU 0: NVIDIA H100", "  MIG 3g.40gb Device 0:", "  MIG 3g.40gb Device 1:"], 2),
+        ([], 0),
+    ],
+)
+def test_as_many_gpus_as_expected_are_no_problem(run, tmp_path, lines, gpus):
+    assert look(str(run), "", SMALL, gpus, shm=tmp_path, devices=lambda: lines) == []
+
+
+def test_too_few_gpus_are_said_with_both_numbers(run, tmp_path):
+    (problem,) = look(str(run), "", SMALL, 8, shm=tmp_path, devices=lambda: ["GPU 0: NVIDIA H100"])
+    assert problem.startswith("has 1 GPUs, expected 8")
+
+
+def test_a_pod_without_the_driver_is_said_with_the_remedy(run, tmp_path):
+    (problem,) = look(str(run), "", SMALL, 1, shm=tmp_path)  # the real nvidia-smi of a host without one
+    assert "pods.runtimeClassName=nvidia" in problem
+
+
 def test_a_folder_that_cannot_be_written_is_said_with_the_user(tmp_path):
     (problem,) = look("/proc/no-such-folder", "", SMALL, shm=tmp_path)
     assert f"cannot write to /proc/no-such-folder as user {os.getuid()}" in problem

@@ -1,0 +1,35 @@
+"""Remove a benchmark's release, for CI's last step: a cancelled job may have been ended before it could.
+
+    python -m ci.remove RELEASE [--namespace NAME] [--kubeconfig FILE]
+
+Nothing there is as good as removed. Exit code 0, or an error of the API server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ci.benchmark import cluster_options
+from ci.on_cluster import api_of, namespace_of, remove
+from tests.chart.engine import Releases
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Remove it."""
+    from kubernetes import client
+
+    made = argparse.ArgumentParser(prog="python -m ci.remove", description=__doc__)
+    made.add_argument("release", help="what the benchmark was given as --release")
+    cluster_options(made)
+    arguments = made.parse_args(argv)
+    namespace = arguments.namespace or namespace_of(arguments.kubeconfig)
+    api = api_of(arguments.kubeconfig)
+    helm = Releases(arguments.kubeconfig, namespace)
+    remove(arguments.release, helm, client.CoreV1Api(api), client.BatchV1Api(api), namespace)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
