@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from openrlhf_mtp.training.bench_step import FIXED, OCC, PLAIN, Result, Workload, measure
+from openrlhf_mtp.training.bench_step import FIXED, OCC, PARTS, PLAIN, Result, Workload, measure
 
 RESULT = "bench_step.json"
 SMOKE = {"layers": 2, "hidden": 128, "vocab": 512, "sequences": 2, "prompt": 4, "response": 24, "repeats": 1}
@@ -36,7 +36,9 @@ def bench_step(out: Path, workload: Workload, *, smoke: bool = False) -> int:
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULT).write_text(json.dumps(to_json(results, note), indent=2) + "\n", encoding="utf-8")
-    Console().print(render(results, note))
+    console = Console()
+    console.print(render(results, note))
+    console.print(render_parts(results))
     print(f"result: {out / RESULT}")
     return 0
 
@@ -57,7 +59,7 @@ def to_json(results: list[Result], note: dict[str, Any]) -> dict[str, Any]:
     rows = {
         name: {
             "seconds": result.seconds,
-            "head_seconds": result.head_seconds,
+            "parts": result.parts,
             "over_no_head": result.over(plain),
         }
         for name, result in forms.items()
@@ -75,15 +77,27 @@ def render(results: list[Result], note: dict[str, Any]) -> Table:
     )
     occ = forms[OCC].over(forms[FIXED])
     caption = (
-        "An optimizer step, policy's update included: median of the repeats; ratios are paired by\n"
-        "turn. Head: forward, loss and (not frozen) backward and update of the head.\n"
+        "An optimizer step, policy's update included: median of the repeats; ratios are paired by turn.\n"
         f"occ over fixed: {occ[0]:.3f} ({occ[1]:.3f}-{occ[2]:.3f})"
     )
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for column in ("form", "seconds", "over no head", "range", "head s"):
+    for column in ("form", "seconds", "over no head", "range"):
         table.add_column(column, justify="left" if column == "form" else "right", no_wrap=True)
     for name, result in forms.items():
         middle, low, high = result.over(forms[PLAIN])
-        head = f"{median(result.head_seconds):.2f}" if name != PLAIN else "-"
-        table.add_row(name, f"{median(result.seconds):.2f}", f"{middle:.3f}", f"{low:.3f}-{high:.3f}", head)
+        table.add_row(name, f"{median(result.seconds):.2f}", f"{middle:.3f}", f"{low:.3f}-{high:.3f}")
+    return table
+
+
+def render_parts(results: list[Result]) -> Table:
+    """Where the time goes."""
+    caption = (
+        "Median seconds. Forward, backward, update: the policy's, a joint term's backward included.\n"
+        "Head: its forward and loss, backward and update of its own. The pass ahead of OCC is in forward."
+    )
+    table = Table(title="where the time goes", caption=caption, title_justify="left", caption_justify="left")
+    for column in ("form", *PARTS):
+        table.add_column(column, justify="left" if column == "form" else "right", no_wrap=True)
+    for result in results:
+        table.add_row(result.form, *(f"{median(result.parts[part]):.2f}" for part in PARTS))
     return table

@@ -18,6 +18,9 @@ from typing import Any
 
 from openrlhf_mtp.config.mtp import MTPSettings
 
+PARTS = ("forward", "backward", "update", "head")
+"""Where a step's time goes: the policy's forward pass, its backward with the joint term's, its update, and the head
+with a forward pass, loss, backward and update of its own."""
 PLAIN = "no head"
 FIXED, OCC = "joint_policy, fixed", "joint_policy, occ"
 DETACH = "detach"
@@ -69,12 +72,12 @@ class Result:
     Attributes:
         form: its name.
         seconds: of each timed step.
-        head_seconds: of them, on the head and its loss, each step; the joint term's backward is not in it.
+        parts: of them, by part of the step (`PARTS`), each step; what is left is moving and logging.
     """
 
     form: str
     seconds: tuple[float, ...]
-    head_seconds: tuple[float, ...]
+    parts: dict[str, tuple[float, ...]]
 
     def over(self, other: Result) -> tuple[float, float, float]:
         """Time over another form's, step by step as they took turns: median, least, greatest."""
@@ -94,18 +97,66 @@ def measure(workload: Workload, report: Report) -> list[Result]:
         actor = _build_actor(folder, Path(scratch), workload)
         forms = {name: _head_parts(actor, mtp) for name, mtp in workload.forms().items()}
         experiences = list(_experiences(actor, workload))
+        watch = _Stopwatch()
+        watch.watch(actor.trainer.actor, "forward", "forward")
+        watch.watch(actor.trainer.actor.model, "backward", "backward")  # the DeepSpeed engine's
+        watch.watch(actor.trainer.strategy, "optimizer_step", "update")
+        for _, _, step in forms.values():
+            for call in ("begin", "observe", "end") if step is not None else ():
+                watch.watch(step, call, "head")
         seconds: dict[str, list[float]] = {name: [] for name in forms}
-        head_seconds: dict[str, list[float]] = {name: [] for name in forms}
+        parts: dict[str, list[dict[str, float]]] = {name: [] for name in forms}
         for turn in range(workload.repeats + 1):
             # there and back: whoever always came after the same one would always find the machine as that one left it
             order = list(forms) if turn % 2 else list(reversed(forms))
             for name in order:
-                took, on_head = _timed_step(actor, forms[name], experiences)
+                took, by_part = _timed_step(actor, forms[name], experiences, watch)
                 report(name, took)
                 if turn > 0:
                     seconds[name].append(took)
-                    head_seconds[name].append(on_head)
-    return [Result(name, tuple(seconds[name]), tuple(head_seconds[name])) for name in forms]
+                    parts[name].append(by_part)
+    return [
+        Result(name, tuple(seconds[name]), {part: tuple(row[part] for row in parts[name]) for part in PARTS})
+        for name in forms
+    ]
+
+
+class _Stopwatch:
+    """Time inside calls, by part; a call within another one's counts for its own part alone."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._inner = [0.0]
+
+    def watch(self, owner: Any, call: str, part: str) -> None:
+        """Have a method of an object timed from now on."""
+        untimed = getattr(owner, call)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._inner.append(0.0)
+            start = _now()
+            try:
+                return untimed(*args, **kwargs)
+            finally:
+                took = _now() - start
+                self.seconds[part] += took - self._inner.pop()
+                self._inner[-1] += took
+
+        setattr(owner, call, timed)
+
+    def drain(self) -> dict[str, float]:
+        """Seconds by part since the last call."""
+        seconds, self.seconds = self.seconds, dict.fromkeys(PARTS, 0.0)
+        return seconds
+
+
+def _now() -> float:
+    """Seconds, with all that a GPU was asked for done."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _write_policy(folder: Path, workload: Workload) -> Path:
@@ -237,20 +288,16 @@ def _experiences(actor: Any, workload: Workload) -> Iterator[Any]:
         )
 
 
-def _timed_step(actor: Any, parts: tuple[Any, Any, Any], experiences: list[Any]) -> tuple[float, float]:
-    """Seconds of one optimizer step in a form, and of the head in it."""
-    import torch
-
+def _timed_step(
+    actor: Any, parts: tuple[Any, Any, Any], experiences: list[Any], watch: _Stopwatch
+) -> tuple[float, dict[str, float]]:
+    """Seconds of one optimizer step in a form, and of its parts."""
     trainer = actor.trainer
     trainer.mtp, trainer.head, trainer.mtp_step = parts
     for experience in experiences:
         trainer.replay_buffer.append(experience)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    status = trainer.ppo_train(0.0)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
+    start = _now()
+    trainer.ppo_train(0.0)
+    seconds = _now() - start
     trainer.replay_buffer.clear()
-    return seconds, float(status.get("time/mtp_s", 0.0))
+    return seconds, watch.drain()

@@ -1,7 +1,9 @@
 """The script of a run, run: with the package's commands replaced by ones that write down how they were called."""
 
 import os
+import re
 import subprocess
+import time
 
 import pytest
 
@@ -77,6 +79,26 @@ def test_a_run_says_that_it_lives_and_takes_that_back_at_its_end(script):
     _, output = script.run()
     assert "ALIVE" in output
     assert not (script.folder / ".running").exists()
+
+
+def test_another_run_in_the_same_folder_is_waited_for_until_it_is_silent(script):
+    script.run()
+    running = script.folder / ".running"
+    running.write_text("run1-other\n", encoding="utf-8")
+    almost_silent = time.time() - 58.5
+    os.utime(running, (almost_silent, almost_silent))
+    code, output = script.run()
+    assert code == 0
+    assert output.startswith(f"waiting for run1-other, which still runs in {script.folder}")
+    assert not running.exists()
+
+
+def test_a_retry_does_not_wait_for_the_attempt_before_it(script):
+    script.run()
+    own = re.search(r"ME=(\S+)", script.path.read_text(encoding="utf-8"))[1]
+    (script.folder / ".running").write_text(f"{own}\n", encoding="utf-8")
+    _, output = script.run()
+    assert "waiting" not in output
 
 
 def test_a_failed_run_ends_with_the_code_of_training_and_a_retry_does_not_prepare_again(script):

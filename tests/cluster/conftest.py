@@ -35,6 +35,8 @@ def _obstacle() -> str | None:
     ]
     if missing:
         return f"needs {', '.join(missing)}"
+    if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode:
+        return "needs the right to make namespaces, which most containers do not have"
     if not all((BINARIES / name).exists() for name in NEEDED) and "KUBE_BUILD" not in os.environ:
         return "no control plane yet: bash tests/cluster/build_kube.sh builds it once (3 minutes), as KUBE_BUILD=1 does"
     return None

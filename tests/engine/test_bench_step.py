@@ -22,7 +22,9 @@ def test_every_regime_takes_real_steps_in_turn(tmp_path: Path) -> None:
     assert set(forms) == set(Workload().forms())
     for form in forms.values():
         assert len(form["seconds"]) == SMOKE["repeats"]
-        assert 0 <= form["head_seconds"][0] < form["seconds"][0]
-    assert forms["no head"]["head_seconds"] == [0.0]
-    assert all(form["head_seconds"][0] > 0 for name, form in forms.items() if name != "no head")
+        parts = {name: seconds[0] for name, seconds in form["parts"].items()}
+        assert all(seconds > 0 for name, seconds in parts.items() if name != "head")
+        assert sum(parts.values()) < form["seconds"][0]
+    assert forms["no head"]["parts"]["head"] == [0.0]
+    assert all(form["parts"]["head"][0] > 0 for name, form in forms.items() if name != "no head")
     assert record["occ_over_fixed"][0] > 0

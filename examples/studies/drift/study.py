@@ -51,6 +51,9 @@ STUDY = Study(
         Column("reward/last", "reward, last 10 steps"),
         Column("entropy/first", "entropy, first 10 steps"),
         Column("entropy/last", "entropy, last 10 steps"),
+        Column("drift/change", "change of acceptance"),
+        Column("drift/by_entropy", "by entropy"),
+        Column("drift/mismatch", "mismatch"),
     ],
     contrasts=[
         Contrast("online_e2e_tv", "pre_rl_only", "length/last"),

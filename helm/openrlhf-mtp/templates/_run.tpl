@@ -19,11 +19,19 @@ set -euo pipefail
 cd /workspace
 export JOB=/etc/openrlhf-mtp/job.yaml RUN={{ include "mtp.shellWord" (include "mtp.runFolder" .) }}
 mkdir -p "$RUN"
-# Pods that are told to stop wait for a checkpoint only while this file is fresh.
-heartbeat() { while touch "$RUN/.running"; do sleep 10; done; }
+# A run that lives keeps this file fresh. Pods that are told to stop wait for a checkpoint only then, and another run in the
+# same folder waits until it is gone: an upgrade begins while the pods before it are still saving.
+RUNNING="$RUN/.running" ME={{ include "mtp.run" . }}
+age() { echo $(($(date +%s) - $(stat -c %Y "$RUNNING" 2>/dev/null || echo 0))); }
+while [[ -e "$RUNNING" && "$(cat "$RUNNING")" != "$ME" && $(age) -lt 60 ]]; do
+  echo "waiting for $(cat "$RUNNING"), which still runs in $RUN"
+  sleep 2
+done
+echo "$ME" > "$RUNNING"
+heartbeat() { while sleep 10; do touch "$RUNNING"; done; }
 heartbeat >/dev/null 2>&1 &
 background=($!)
-trap 'kill "${background[@]}" 2>/dev/null || true; rm -f "$RUN/.running"' EXIT
+trap 'kill "${background[@]}" 2>/dev/null || true; [[ "$(cat "$RUNNING")" != "$ME" ]] || rm -f "$RUNNING"' EXIT
 {{- if .Values.preflight.enabled }}
 python -m openrlhf_mtp.cluster.preflight --run "$RUN" {{ include "mtp.preflightWords" . }}
 {{- end }}
