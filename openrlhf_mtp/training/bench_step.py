@@ -91,7 +91,6 @@ Report = Callable[[str, float], None]
 
 def measure(workload: Workload, report: Report) -> list[Result]:
     """Build the policy, and let the forms take turns, in changing order; the first turn of each is not counted."""
-    os.environ["TQDM_DISABLE"] = "1"  # OpenRLHF's bar, a line for each step; read when tqdm is imported
     with tempfile.TemporaryDirectory(prefix="bench_step_") as scratch:
         folder = _write_policy(Path(scratch) / "policy", workload)
         actor = _build_actor(folder, Path(scratch), workload)
@@ -198,6 +197,8 @@ def _write_policy(folder: Path, workload: Workload) -> Path:
 
 def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     """The policy worker of a job with one trainer rank and no engines."""
+    from tqdm import tqdm
+
     from openrlhf_mtp.training.context import RunContext
     from openrlhf_mtp.upstream.openrlhf_flags import parse
     from openrlhf_mtp.upstream.processes import prepare_process
@@ -207,6 +208,10 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
         port = str(probe.getsockname()[1])
     os.environ.update(WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     prepare_process()
+    from openrlhf.trainer.ray import ppo_actor
+
+    # a bar for each step would hide the seconds
+    ppo_actor.tqdm = lambda steps, **_: tqdm(steps, disable=True)
     batch = workload.sequences * workload.micro_batches
     flags = {
         "actor.model_name_or_path": folder,

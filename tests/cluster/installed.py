@@ -55,13 +55,26 @@ class Cluster:
     @contextmanager
     def release(self, name: str, values: dict[str, Any], *, timeout_s: int = 600) -> Iterator[str]:
         """Install, give the run's name, and uninstall at the end, whatever happens."""
-        helm = engine.Releases(self.plane.kubeconfig, NAMESPACE)
+        helm = self.helm()
         try:
             helm.install(self.chart(), name, engine.merged(values, OLD_SERVER), timeout_s)
-            (policy,) = self.owned(name, "NetworkPolicy")
-            yield policy["metadata"]["name"]
+            yield self.run_of(name)
         finally:
             helm.uninstall(name)
+
+    def upgrade(self, name: str, values: dict[str, Any], *, timeout_s: int = 600) -> str:
+        """Upgrade a release; the new run's name."""
+        self.helm().upgrade(self.chart(), name, engine.merged(values, OLD_SERVER), timeout_s)
+        return self.run_of(name)
+
+    def helm(self) -> engine.Releases:
+        """Helm on this cluster."""
+        return engine.Releases(self.plane.kubeconfig, NAMESPACE)
+
+    def run_of(self, name: str) -> str:
+        """The name of the release's run."""
+        (policy,) = self.owned(name, "NetworkPolicy")
+        return str(policy["metadata"]["name"])
 
     def owned(self, release: str, kind: str) -> list[dict[str, Any]]:
         """Objects of a kind that belong to a release, by label."""
