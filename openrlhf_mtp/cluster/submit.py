@@ -171,7 +171,8 @@ class Submitter:
                 return self._follow(jobs, job_id)
             except (OSError, RuntimeError):  # not there yet, or only half
                 self._wait()
-        return f"no head within {self.startup_s:g} s", USER_ERROR  # a pod that cannot be scheduled, most likely
+        # most likely its pod cannot be scheduled, and another attempt could not change that
+        return f"no head within {self.startup_s:g} s", USER_ERROR
 
     def _follow(self, jobs: Jobs, job_id: str) -> tuple[str, int | None]:
         printed, answered = 0, self.clock()

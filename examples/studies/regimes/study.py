@@ -1,6 +1,6 @@
 """Study 4: regimes of joint training, and what they do to the reward.
 
-    python examples/studies/regimes/study.py            two CPU cores, no GPU; 90 minutes after study 1, with --parallel 2
+    python examples/studies/regimes/study.py            two CPU cores; 90 minutes after study 1, with --parallel 2
     python examples/studies/regimes/study.py --smoke    two minutes: two arms, one seed, two steps
 
 From the same policy and the same head, 150 steps of GRPO with four updates a rollout: the head trained without touching
