@@ -109,7 +109,21 @@ def test_pods_that_cannot_talk_are_named_as_a_pair(monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         preflight.PreflightError, match=r"to each other:\n  .*\(trainer, .* and .*\(rollout, "
     ):
-        preflight.check_network(living(ray.nodes()), 12.0, busy=True, ray=ray)
+        preflight.check_network(living(ray.nodes()), 12.0, busy=True, nvidia=False, ray=ray)
+
+
+@pytest.mark.usefixtures("ray_of_three")
+def test_pods_in_which_torch_finds_no_gpu_do_not_pass_over_gloo() -> None:
+    import ray
+    import torch
+
+    from openrlhf_mtp.cluster import preflight
+    from openrlhf_mtp.cluster.nodes import living
+
+    if torch.cuda.is_available():
+        pytest.skip("this host has a GPU")
+    with pytest.raises(preflight.PreflightError, match=r"torch finds no GPU in .*\(trainer, "):
+        preflight.check_network(living(ray.nodes()), 60.0, busy=False, nvidia=True, ray=ray)
 
 
 def test_arguments_of_the_chart_are_understood() -> None:
