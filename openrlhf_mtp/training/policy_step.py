@@ -49,7 +49,8 @@ class PolicyStep:
         self.actor = actor
         self.weights = SampleWeights(mtp.advantage)
         # the joint cross-entropy counts all predicted tokens, whatever the head's own objective counts
-        self.joint_weights = SampleWeights(mtp.advantage) if mtp.regime == "joint_ce" else None
+        has_own_weights = self.weights.is_on and mtp.regime == "joint_ce"
+        self.joint_weights = SampleWeights(mtp.advantage) if has_own_weights else None
         self.joint = JointTerm(mtp, trainer, policy_loss) if mtp.is_joint else None
         self._term: Tensor | None = None
         self._policy_has_moved = True
@@ -146,8 +147,7 @@ class PolicyStep:
                 joint.watch(seen.log_probs, rollout, head)
             if joint.is_tracked and joint.coefficient is None:
                 joint.track(joint.sums(seen.log_probs, experience.action_mask, rollout, head))
-            weights = self.joint_weights
-            row_weight = weights.of(experience) if weights is not None and weights.is_on else None
+            row_weight = None if self.joint_weights is None else self.joint_weights.of(experience)
             self._term = joint.term(head, rollout, row_weight, info)
         self._seconds += time.perf_counter() - start
 
