@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -25,9 +26,9 @@ from typing import Any
 import yaml
 
 from ci.compare import BASELINES, compare, load_baseline, regressions
-from ci.on_cluster import BenchmarkError, ClusterRun, has_shared_folder, namespace_of, summary_in
+from ci.on_cluster import BenchmarkError, Cluster, ClusterRun, has_shared_folder, summary_in
 from ci.results import markdown, write
-from tests.chart.engine import CHART, ChartError, ReleaseError, merged
+from helm.engine import CHART, ChartError, ReleaseError, merged
 
 REGRESSION, FAILED = 1, 2
 CANCELS = (signal.SIGINT, signal.SIGTERM)
@@ -35,8 +36,12 @@ CANCELS = (signal.SIGINT, signal.SIGTERM)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, compare, write."""
-    arguments = parser().parse_args(argv)
-    expected = load_baseline(arguments.name, arguments.baselines)
+    made = parser()
+    arguments = made.parse_args(argv)
+    try:
+        expected = load_baseline(arguments.name, arguments.baselines)
+    except (ValueError, OSError) as problem:
+        made.error(str(problem))
     for number in CANCELS:
         signal.signal(number, _cancelled)
     started, summary, problem = time.monotonic(), {}, ""
@@ -46,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = str(failure)
     except KeyboardInterrupt:
         problem = "cancelled"
+    except Exception as surprise:  # Python's own exit code for it is 1, which would be read as a regression
+        traceback.print_exc()
+        problem = f"{type(surprise).__name__}: {surprise}"
     seconds = time.monotonic() - started
     results = [] if problem else compare(summary, expected)
     shown = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -87,19 +95,14 @@ def run_on_cluster(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         BenchmarkError: the run failed, or did not end in time.
     """
-    run = ClusterRun(
-        chart_values(arguments),
-        kubeconfig=arguments.kubeconfig,
-        namespace=arguments.namespace or namespace_of(arguments.kubeconfig),
-        chart=arguments.chart,
-        release=arguments.release,
-    )
+    cluster = Cluster(arguments.kubeconfig, arguments.namespace)
+    run = ClusterRun(chart_values(arguments), cluster, chart=arguments.chart, release=arguments.release)
     print(f"release {run.release}, run {run.run}", flush=True)
     with run.installed(int(arguments.deadline_s)):
         output = run.follow(arguments.deadline_s, lambda text: print(text, end="", flush=True))
         summary = summary_in(output)
-        if has_shared_folder(run.rendered):
-            run.fetch(arguments.out / "run")
+        if has_shared_folder(run.rendered) and (left_out := run.fetch(arguments.out / "run")):
+            print(left_out, flush=True)
     return summary
 
 

@@ -14,12 +14,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chart.engine import CHART, ReleaseError, Releases, Rendered, render
+from helm.engine import CHART, ReleaseError, Releases, Rendered, render
 
 SUMMARY = "summary: "
 POLL_S = 5.0
 SILENT_S = 300.0
 """An API server that has not answered for this long will not."""
+LOG_BYTES = 6 << 20
+"""A kubelet keeps 10 MiB of a pod's output; an archive grows by a third in base64."""
+MOST = "--exclude=checkpoints --exclude=final --exclude=records ."
+FEW = "$(ls summary.json metrics.jsonl report.html run.yaml command.txt 2> /dev/null || true)"
+COLLECT = """set -euo pipefail
+cd '{folder}'
+what="{most}"
+left_out=""
+if (($(tar -cz $what | wc -c) > {limit})); then
+  what="{few}"
+  left_out="the run folder is too large for a pod's log: figures, TensorBoard's files and logs were left out"
+fi
+echo "$left_out"
+tar -cz $what | base64 -w 8000
+"""
 PLACED = ("imagePullSecrets", "nodeSelector", "tolerations", "schedulerName")
 """What a pod needs to get where the head's volume can be mounted."""
 
@@ -28,27 +43,44 @@ class BenchmarkError(RuntimeError):
     """The run did not end well; the message says how."""
 
 
+class Cluster:
+    """One namespace of a kubeconfig's current context, and Helm in it.
+
+    Raises:
+        BenchmarkError: the file is not there, or has no current context.
+    """
+
+    def __init__(self, kubeconfig: Path, namespace: str = "") -> None:
+        from kubernetes import client, config
+
+        try:
+            self.namespace = namespace or namespace_of(kubeconfig)
+            api = config.new_client_from_config(config_file=str(kubeconfig))
+        except config.ConfigException as problem:
+            raise BenchmarkError(
+                f"--kubeconfig: got {kubeconfig}, expected a cluster's: {problem}"
+            ) from problem
+        self.helm = Releases(kubeconfig, self.namespace)
+        self.core, self.batch = client.CoreV1Api(api), client.BatchV1Api(api)
+        self.custom = client.CustomObjectsApi(api)
+
+    def remove(self, release: str) -> None:
+        """A release and what Helm keeps of it: claims that the chart made, a check of a job file that has failed."""
+        self.helm.uninstall(release)
+        mine = {"label_selector": f"app.kubernetes.io/instance={release}"}
+        self.core.delete_collection_namespaced_persistent_volume_claim(self.namespace, **mine)
+        self.batch.delete_collection_namespaced_job(self.namespace, propagation_policy="Background", **mine)
+
+
 class ClusterRun:
-    """One release of the chart on the cluster of a kubeconfig. Names are unique, so several can run at once."""
+    """One release of the chart on a cluster. Names are unique, so several can run at once."""
 
     def __init__(
-        self,
-        values: dict[str, Any],
-        *,
-        kubeconfig: Path,
-        namespace: str,
-        chart: Path = CHART,
-        release: str = "",
+        self, values: dict[str, Any], cluster: Cluster, *, chart: Path = CHART, release: str = ""
     ) -> None:
-        from kubernetes import client
-
-        self.values, self.namespace, self.chart = values, namespace, chart
+        self.values, self.cluster, self.chart = values, cluster, chart
         self.release = release or f"bench-{uuid.uuid4().hex[:8]}"
-        self.rendered: Rendered = render(values, name=self.release, namespace=namespace)
-        self._helm = Releases(kubeconfig, namespace)
-        made = api_of(kubeconfig)
-        self.core, self.batch = client.CoreV1Api(made), client.BatchV1Api(made)
-        self.custom = client.CustomObjectsApi(made)
+        self.rendered: Rendered = render(values, name=self.release, namespace=cluster.namespace)
 
     @property
     def run(self) -> str:
@@ -63,22 +95,22 @@ class ClusterRun:
             BenchmarkError: the install was refused; with the output of the job file's check, which says why.
         """
         try:
-            self._helm.install(self.chart, self.release, self.values, timeout_s)
+            self.cluster.helm.install(self.chart, self.release, self.values, timeout_s)
             yield
         except ReleaseError as refusal:
             raise BenchmarkError(f"{refusal}\n{self.log('check')}".strip()) from refusal
         finally:
-            remove(self.release, self._helm, self.core, self.batch, self.namespace)
+            self.cluster.remove(self.release)
 
     def status(self) -> str:
         """Complete, Failed, or "" while the run goes on."""
         if self.rendered.of_kind("RayJob"):
-            found = self.custom.get_namespaced_custom_object(
-                "ray.io", "v1", self.namespace, "rayjobs", self.run
+            found = self.cluster.custom.get_namespaced_custom_object(
+                "ray.io", "v1", self.cluster.namespace, "rayjobs", self.run
             )
             state = str(found.get("status", {}).get("jobDeploymentStatus", ""))
             return state if state in ("Complete", "Failed") else ""
-        job = self.batch.read_namespaced_job(f"{self.run}-submitter", self.namespace)
+        job = self.cluster.batch.read_namespaced_job(f"{self.run}-submitter", self.cluster.namespace)
         conditions = job.status.conditions or []
         return next(
             (one.type for one in conditions if one.status == "True" and one.type in ("Complete", "Failed")),
@@ -90,7 +122,7 @@ class ClusterRun:
         from kubernetes.client import ApiException
 
         selector = f"app.kubernetes.io/instance={self.release},openrlhf-mtp.io/role={role}"
-        pods = self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        pods = self.cluster.core.list_namespaced_pod(self.cluster.namespace, label_selector=selector).items
         started = sorted((pod for pod in pods if pod.status.phase != "Pending"), key=_created)
         if not started:
             return ""
@@ -133,46 +165,39 @@ class ClusterRun:
                 )
             time.sleep(POLL_S)
 
-    def fetch(self, out: Path, timeout_s: float = 300.0) -> None:
-        """The run folder without checkpoints, through a small pod that mounts the same volume and prints an archive."""
+    def fetch(self, out: Path, timeout_s: float = 300.0) -> str:
+        """The run folder's results, through a small pod that mounts the same volume and prints an archive.
+
+        Returns:
+            "", or a line that says what was left out because a pod's log is too small for it.
+        """
         pod = collector(self.rendered, f"{self.release}-fetch")
         name = pod["metadata"]["name"]
-        self.core.create_namespaced_pod(self.namespace, pod)
+        self.cluster.core.create_namespaced_pod(self.cluster.namespace, pod)
         try:
             end, phase = time.monotonic() + timeout_s, ""
             while phase not in ("Succeeded", "Failed"):
                 if time.monotonic() > end:
                     raise BenchmarkError(f"the run folder was not there within {timeout_s:g} s: pod {phase}")
                 time.sleep(1.0)
-                phase = self.core.read_namespaced_pod(name, self.namespace).status.phase
+                phase = self.cluster.core.read_namespaced_pod(name, self.cluster.namespace).status.phase
             printed = self._printed(name)
             if phase == "Failed":
                 raise BenchmarkError(
                     f"the run folder could not be read: {printed[-500:].decode(errors='replace')}"
                 )
-            unpack(printed, out)
+            left_out, _, archive = printed.partition(b"\n")
+            unpack(archive, out)
+            return left_out.decode()
         finally:
-            self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
+            self.cluster.core.delete_namespaced_pod(name, self.cluster.namespace, grace_period_seconds=0)
 
     def _printed(self, pod: str) -> bytes:
         """All output of a pod. The client would turn it into text and cut it."""
-        answer = self.core.read_namespaced_pod_log(pod, self.namespace, _preload_content=False)
+        answer = self.cluster.core.read_namespaced_pod_log(
+            pod, self.cluster.namespace, _preload_content=False
+        )
         return bytes(answer.data)
-
-
-def api_of(kubeconfig: Path) -> Any:
-    """A client of the current context."""
-    from kubernetes import config
-
-    return config.new_client_from_config(config_file=str(kubeconfig))
-
-
-def remove(release: str, helm: Releases, core: Any, batch: Any, namespace: str) -> None:
-    """The release and what Helm keeps of it: claims that the chart made, and a check of a job file that has failed."""
-    helm.uninstall(release)
-    mine = {"label_selector": f"app.kubernetes.io/instance={release}"}
-    core.delete_collection_namespaced_persistent_volume_claim(namespace, **mine)
-    batch.delete_collection_namespaced_job(namespace, propagation_policy="Background", **mine)
 
 
 def namespace_of(kubeconfig: Path) -> str:
@@ -197,7 +222,7 @@ def summary_in(output: str) -> dict[str, Any]:
 
 
 def collector(rendered: Rendered, name: str) -> dict[str, Any]:
-    """A pod that prints the run folder, made from the test pod's security and the head's checkpoint volume."""
+    """A pod that prints the run folder's results; security and checkpoint volume are the head's."""
     head = _head(rendered)
     (volume,) = [one for one in head["spec"]["volumes"] if one["name"] == "checkpoints"]
     (container,) = head["spec"]["containers"]
@@ -209,6 +234,7 @@ def collector(rendered: Rendered, name: str) -> dict[str, Any]:
         if line.startswith("export JOB=")
     )
     small = {"cpu": "100m", "memory": "256Mi"}
+    script = COLLECT.format(folder=folder, limit=LOG_BYTES, most=MOST, few=FEW)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -222,11 +248,7 @@ def collector(rendered: Rendered, name: str) -> dict[str, Any]:
                 {
                     "name": "fetch",
                     "image": container["image"],
-                    "command": [
-                        "/bin/bash",
-                        "-c",
-                        f"cd '{folder}' && tar -cz --exclude=checkpoints --exclude=final . | base64",
-                    ],
+                    "command": ["/bin/bash", "-c", script],
                     "securityContext": container["securityContext"],
                     "resources": {"limits": small, "requests": small},
                     "volumeMounts": [mount],

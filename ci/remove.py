@@ -12,22 +12,19 @@ import sys
 from collections.abc import Sequence
 
 from ci.benchmark import cluster_options
-from ci.on_cluster import api_of, namespace_of, remove
-from tests.chart.engine import Releases
+from ci.on_cluster import BenchmarkError, Cluster
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Remove it."""
-    from kubernetes import client
-
     made = argparse.ArgumentParser(prog="python -m ci.remove", description=__doc__)
     made.add_argument("release", help="what the benchmark was given as --release")
     cluster_options(made)
     arguments = made.parse_args(argv)
-    namespace = arguments.namespace or namespace_of(arguments.kubeconfig)
-    api = api_of(arguments.kubeconfig)
-    helm = Releases(arguments.kubeconfig, namespace)
-    remove(arguments.release, helm, client.CoreV1Api(api), client.BatchV1Api(api), namespace)
+    try:
+        Cluster(arguments.kubeconfig, arguments.namespace).remove(arguments.release)
+    except BenchmarkError as problem:
+        made.error(str(problem))
     return 0
 
 

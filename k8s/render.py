@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.chart.engine import EXAMPLES, ci_values, job_values, merged, render
+from helm.engine import EXAMPLES, ci_values, job_values, merged, render
 
 FOLDER = Path(__file__).parent
 NAME = "mtp"

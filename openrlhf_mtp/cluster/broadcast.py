@@ -7,11 +7,12 @@ runs in Ray actors that are killed when the time is over.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from openrlhf_mtp.cluster.nodes import Node
+from openrlhf_mtp.cluster.nodes import Node, on_node
 
 ELEMENTS = 1 << 20
 """4 MiB: larger than what is sent inline, small enough for any network."""
@@ -77,70 +78,68 @@ class NoCudaError(RuntimeError):
     """torch finds no GPU in these pods; the message names them."""
 
 
-def attempt(
-    nodes: Sequence[Node],
-    limit_s: float,
-    *,
-    busy: bool,
-    nvidia: bool,
-    ray: Any,
-    on: Callable[[Node], dict[str, Any]],
-) -> float | None:
-    """One broadcast over `nodes`, from the first; the seconds it took, None when it failed or did not end in time.
+@dataclass(frozen=True)
+class Broadcasts:
+    """How broadcasts are made: by which Ray, over what."""
 
-    Raises:
-        NoCudaError: it is to go over NCCL and not all pods can.
-    """
-    started = time.monotonic()
-    kind = ray.remote(num_cpus=0, num_gpus=0 if busy else 1)(Peer)
-    peers = [kind.options(**on(node)).remote() for node in nodes]
+    ray: Any
+    nvidia: bool
+    """GPUs are NVIDIA's: over NCCL."""
+    busy: bool
+    """A job holds the GPUs: over gloo on the CPUs."""
 
-    def left() -> float:
-        return max(0.1, limit_s - (time.monotonic() - started))
+    def over(self, nodes: Sequence[Node], limit_s: float) -> float | None:
+        """One broadcast from the first node; the seconds it took, None when it failed or did not end in time.
 
-    try:
-        cuda = ray.get([peer.has_cuda.remote() for peer in peers], timeout=left())
-        address = ray.get(peers[0].address.remote(), timeout=left())
-        if nvidia and not busy and not all(cuda):
-            raise NoCudaError(", ".join(str(node) for node, has in zip(nodes, cuda, strict=True) if not has))
-        backend = "nccl" if nvidia and not busy else "gloo"
-        joined = [
-            peer.join.remote(rank, len(peers), address, backend, left()) for rank, peer in enumerate(peers)
-        ]
-        ray.get(joined, timeout=left())
-    except (ray.exceptions.RayError, TimeoutError) as problem:
-        print(f"broadcast over {', '.join(node.name for node in nodes)}: {_first_line(problem)}", flush=True)
-        return None
-    finally:
-        for peer in peers:
-            ray.kill(peer)
-    return time.monotonic() - started
+        Raises:
+            NoCudaError: it is to go over NCCL and not all pods can.
+        """
+        ray, started = self.ray, time.monotonic()
+        kind = ray.remote(num_cpus=0, num_gpus=0 if self.busy else 1)(Peer)
+        peers = [kind.options(**on_node(node)).remote() for node in nodes]
+        backend = "nccl" if self.nvidia and not self.busy else "gloo"
 
+        def left() -> float:
+            return max(0.1, limit_s - (time.monotonic() - started))
 
-def reach_all(
-    nodes: Sequence[Node],
-    limit_s: float,
-    *,
-    busy: bool,
-    nvidia: bool,
-    ray: Any,
-    on: Callable[[Node], dict[str, Any]],
-) -> tuple[float | None, list[tuple[Node, Node]]]:
-    """Broadcast over all nodes; where that fails, over pairs, to name those that cannot talk.
+        try:
+            cuda = ray.get([peer.has_cuda.remote() for peer in peers], timeout=left())
+            address = ray.get(peers[0].address.remote(), timeout=left())
+            if backend == "nccl" and not all(cuda):
+                without = [str(node) for node, has in zip(nodes, cuda, strict=True) if not has]
+                raise NoCudaError(", ".join(without))
+            joined = [
+                peer.join.remote(rank, len(peers), address, backend, left())
+                for rank, peer in enumerate(peers)
+            ]
+            ray.get(joined, timeout=left())
+        except (ray.exceptions.RayError, TimeoutError) as problem:
+            print(
+                f"broadcast over {', '.join(node.name for node in nodes)}: {_first_line(problem)}", flush=True
+            )
+            return None
+        finally:
+            for peer in peers:
+                ray.kill(peer)
+        return time.monotonic() - started
 
-    Pairs are the first trainer with every other pod, which is how weights go out, and neighbours in the list.
+    def reach_all(
+        self, nodes: Sequence[Node], limit_s: float
+    ) -> tuple[float | None, list[tuple[Node, Node]]]:
+        """Broadcast over all nodes; where that fails, over pairs, to name those that cannot talk.
 
-    Returns:
-        (seconds, []) when all were reached, else (None, silent pairs).
-    """
-    if len(nodes) < 2:
-        return 0.0, []
-    how = {"busy": busy, "nvidia": nvidia, "ray": ray, "on": on}
-    seconds = attempt(nodes, limit_s, **how)
-    if seconds is not None:
-        return seconds, []
-    limit = min(PAIR_LIMIT_S, limit_s)
-    return None, [pair for pair in pairs(nodes) if attempt(pair, limit, **how) is None]
+        Pairs are the first trainer with every other pod, which is how weights go out, and neighbours in the list.
+
+        Returns:
+            (seconds, []) when all were reached, else (None, silent pairs).
+        """
+        if len(nodes) < 2:
+            return 0.0, []
+        seconds = self.over(nodes, limit_s)
+        if seconds is not None:
+            return seconds, []
+        limit = min(PAIR_LIMIT_S, limit_s)
+        return None, [pair for pair in pairs(nodes) if self.over(pair, limit) is None]
 
 
 def pairs(nodes: Sequence[Node]) -> list[tuple[Node, Node]]:

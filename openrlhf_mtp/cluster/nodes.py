@@ -74,3 +74,10 @@ def missing(needs: Sequence[Need], nodes: Sequence[Node]) -> list[str]:
                 f"present {len(present)} with {gpus:g}"
             )
     return lines
+
+
+def on_node(node: Node) -> dict[str, Any]:
+    """Options that put a Ray task or actor on a node and nowhere else."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}

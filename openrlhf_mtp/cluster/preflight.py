@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.cluster import pods
-from openrlhf_mtp.cluster.broadcast import NoCudaError, reach_all
-from openrlhf_mtp.cluster.nodes import Need, Node, living, missing
+from openrlhf_mtp.cluster.broadcast import Broadcasts, NoCudaError
+from openrlhf_mtp.cluster.nodes import Need, Node, living, missing, on_node
 
 LOOK_S = 120.0
 """A pod that has not looked at its mounts by then hangs in one of them."""
@@ -68,7 +68,7 @@ def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, 
     token = pods.write_token(run) if shared else ""
     look = ray.remote(num_cpus=0)(pods.look)
     asked = [
-        look.options(**_on(node)).remote(str(run), token, MIN_SHM_BYTES, int(node.gpus) if nvidia else 0)
+        look.options(**on_node(node)).remote(str(run), token, MIN_SHM_BYTES, int(node.gpus) if nvidia else 0)
         for node in nodes
     ]
     answered, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_S)
@@ -82,7 +82,7 @@ def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, 
         raise PreflightError("these pods cannot run the job:\n  " + "\n  ".join(problems))
 
 
-def check_network(nodes: Sequence[Node], broadcast_s: float, *, busy: bool, nvidia: bool, ray: Any) -> float:
+def check_network(nodes: Sequence[Node], broadcast_s: float, broadcasts: Broadcasts) -> float:
     """One broadcast from the first trainer over all pods; returns the seconds it took.
 
     Raises:
@@ -90,7 +90,7 @@ def check_network(nodes: Sequence[Node], broadcast_s: float, *, busy: bool, nvid
     """
     with_gpus = [node for node in nodes if node.gpus]
     try:
-        seconds, silent = reach_all(with_gpus, broadcast_s, busy=busy, nvidia=nvidia, ray=ray, on=_on)
+        seconds, silent = broadcasts.reach_all(with_gpus, broadcast_s)
     except NoCudaError as problem:
         raise PreflightError(
             f"torch finds no GPU in {problem}: the image's CUDA and the nodes' driver may not fit, or the image has "
@@ -110,12 +110,6 @@ def check_network(nodes: Sequence[Node], broadcast_s: float, *, busy: bool, nvid
     )
 
 
-def _on(node: Node) -> dict[str, Any]:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
-
-
 def run(arguments: argparse.Namespace) -> None:
     """All checks, a line each."""
     import ray
@@ -128,9 +122,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"preflight: pods    {described}, after {time.monotonic() - started:.0f} s")
     check_pods(nodes, Path(arguments.run), shared=arguments.shared, nvidia=arguments.nvidia, ray=ray)
     print(f"preflight: storage {arguments.run} can be written{' and is shared' if arguments.shared else ''}")
-    seconds = check_network(
-        nodes, arguments.broadcast_s, busy=arguments.busy, nvidia=arguments.nvidia, ray=ray
-    )
+    broadcasts = Broadcasts(ray, nvidia=arguments.nvidia, busy=arguments.busy)
+    seconds = check_network(nodes, arguments.broadcast_s, broadcasts)
     print(f"preflight: network one broadcast reached all pods in {seconds:.1f} s", flush=True)
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from tests.chart.engine import ci_values, merged, render
+from helm.engine import ci_values, merged, render
 
 CASES = ("one-gpu", "one-node-colocated", "four-nodes", "infiniband", "statefulset")
 

@@ -5,9 +5,9 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
+from helm.engine import CI_NAMES, render_ci
 from openrlhf_mtp.cli.main import app
 from openrlhf_mtp.cluster import exporter, preflight, request_checkpoint, submit
-from tests.chart.engine import CI_NAMES, render_ci
 from tests.chart.schemas import containers, pod_templates
 
 PARSERS = {

@@ -7,12 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openrlhf_mtp.config.checks import Situation, check
-from openrlhf_mtp.config.host import Host
-from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.roles import roles, total_gpus
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
-from tests.chart.engine import (
+from helm.engine import (
     CI_NAMES,
     JOBS,
     ROOT,
@@ -23,6 +18,11 @@ from tests.chart.engine import (
     render,
     render_ci,
 )
+from openrlhf_mtp.config.checks import Situation, check
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.roles import roles, total_gpus
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
 ENGINES = "rollout engines"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.engine import CI_NAMES, ci_values, merged, render
+from helm.engine import CI_NAMES, ci_values, merged, render
 
 GOLDEN = Path(__file__).parent / "golden"
 READ = ("num_nodes", "num_gpus_per_node", "num_engines", "tensor_parallel_size", "init_coef", "estimator")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.engine import CHART, ROOT, render_ci
+from helm.engine import CHART, ROOT, render_ci
 
 TOOLS = Path(sys.executable).parent
 DOCKER = ROOT / "docker"

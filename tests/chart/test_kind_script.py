@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
+from helm.engine import ROOT
 from openrlhf_mtp import __version__
-from tests.chart.engine import ROOT
 
 SCRIPT = ROOT / "ci" / "kind-e2e.sh"
 STAND_IN = """#!/bin/bash

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chart.engine import ChartError, ci_values, job_values, merged, render
+from helm.engine import ChartError, ci_values, job_values, merged, render
 
 JOB = (
     "actor: {num_gpus_per_node: 4}\nvllm: {num_engines: 4}\nreward: {remote_url: r.py}\n"

@@ -10,11 +10,11 @@ import yaml
 
 from helm import generate
 from helm.dashboard import PANELS
+from helm.engine import CHART, CI_NAMES, ROOT, ci_values, files_of, lint, package
 from k8s import render as manifests
 from openrlhf_mtp import metrics
 from openrlhf_mtp.cluster.exporter import series
 from tests.chart import schemas
-from tests.chart.engine import CHART, CI_NAMES, ROOT, ci_values, files_of, lint, package
 
 
 @pytest.mark.parametrize("name", CI_NAMES)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.chart.engine import CI_NAMES, ci_values, render_ci
+from helm.engine import CI_NAMES, ci_values, render_ci
 from tests.chart.schemas import containers, pod_templates
 
 NAMESPACED = {

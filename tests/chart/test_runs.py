@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.chart.engine import job_values, merged, render, render_ci
+from helm.engine import job_values, merged, render, render_ci
 
 JOB = (
     "actor: {num_gpus_per_node: 2}\nvllm: {num_engines: 2}\nreward: {remote_url: r.py}\n"

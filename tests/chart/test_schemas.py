@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
+from helm.engine import CI_NAMES, JOBS, job_values, render, render_ci
 from tests.chart import schemas
-from tests.chart.engine import CI_NAMES, JOBS, job_values, render, render_ci
 
 
 def all_problems(rendered, version):

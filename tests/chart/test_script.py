@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.chart.engine import render_ci
+from helm.engine import render_ci
 
 RECORDER = """#!/bin/bash
 echo "CALL {name} $*"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.chart.engine import job_values, merged
+from helm.engine import job_values, merged
 from tests.cluster.control_plane import ROOT
 from tests.cluster.installed import Cluster
 from tests.engine import rl_jobs

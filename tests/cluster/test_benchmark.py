@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.engine import merged
+from helm.engine import merged
+from tests.benchmarks import start
 from tests.cluster.api import until
 from tests.cluster.control_plane import ROOT
 from tests.cluster.installed import NAMESPACE, OLD_SERVER, Cluster
@@ -23,7 +23,7 @@ from tests.cluster.runs import give, tiny_job, values
 def prepared(
     cluster: Cluster, assets: Path, folder: Path, changes: dict[str, Any] | None = None
 ) -> list[str]:
-    """A benchmark's command line; its claim is bound to whichever volume is free."""
+    """A benchmark's arguments; its claim is bound to whichever volume is free."""
     volume = cluster.volume(folder.name.replace("_", "-"), claim=None)
     subprocess.run(["cp", "-r", str(assets), str(volume / "assets")], check=True)
     give(volume)
@@ -33,29 +33,7 @@ def prepared(
     (folder / "values.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
     words = ["tiny", "--job", "job.yaml", "--values", "values.yaml", "--out", "out", "--deadline-s", "900"]
     cluster_words = ["--chart", str(cluster.chart()), "--kubeconfig", str(cluster.plane.kubeconfig)]
-    return [
-        sys.executable,
-        "-m",
-        "ci.benchmark",
-        *words,
-        *cluster_words,
-        "--image",
-        "registry.example.com/x:1",
-    ]
-
-
-def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    """As a CI job starts it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GITHUB_STEP_SUMMARY": str(folder / "shown.md")}
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        process_group=0,
-    )
+    return [*words, *cluster_words, "--image", "registry.example.com/x:1"]
 
 
 def left(cluster: Cluster) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.engine import merged
+from helm.engine import merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.runs import STEPS, long_values, reached, rows, steps, tiny_job, values, volume

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.engine import merged
+from helm.engine import merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.kuberay import KubeRay

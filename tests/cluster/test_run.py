@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.engine import ReleaseError, job_values, merged
+from helm.engine import ReleaseError, job_values, merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.runs import SMALL, rows, tiny_job, values, volume

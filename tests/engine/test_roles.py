@@ -99,6 +99,7 @@ def test_pods_that_cannot_talk_are_named_as_a_pair(monkeypatch: pytest.MonkeyPat
     import ray
 
     from openrlhf_mtp.cluster import broadcast, preflight
+    from openrlhf_mtp.cluster.broadcast import Broadcasts
     from openrlhf_mtp.cluster.nodes import living
 
     class Mute(broadcast.Peer):
@@ -109,7 +110,7 @@ def test_pods_that_cannot_talk_are_named_as_a_pair(monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         preflight.PreflightError, match=r"to each other:\n  .*\(trainer, .* and .*\(rollout, "
     ):
-        preflight.check_network(living(ray.nodes()), 12.0, busy=True, nvidia=False, ray=ray)
+        preflight.check_network(living(ray.nodes()), 12.0, Broadcasts(ray, nvidia=False, busy=True))
 
 
 @pytest.mark.usefixtures("ray_of_three")
@@ -118,12 +119,13 @@ def test_pods_in_which_torch_finds_no_gpu_do_not_pass_over_gloo() -> None:
     import torch
 
     from openrlhf_mtp.cluster import preflight
+    from openrlhf_mtp.cluster.broadcast import Broadcasts
     from openrlhf_mtp.cluster.nodes import living
 
     if torch.cuda.is_available():
         pytest.skip("this host has a GPU")
     with pytest.raises(preflight.PreflightError, match=r"torch finds no GPU in .*\(trainer, "):
-        preflight.check_network(living(ray.nodes()), 60.0, busy=False, nvidia=True, ray=ray)
+        preflight.check_network(living(ray.nodes()), 60.0, Broadcasts(ray, nvidia=True, busy=False))
 
 
 def test_arguments_of_the_chart_are_understood() -> None:

@@ -1,9 +1,14 @@
 """Small decisions of `ci.benchmark` before anything is installed."""
 
+import os
+import subprocess
+
 import pytest
 
+from ci import benchmark
 from ci.benchmark import image_of
-from ci.on_cluster import BenchmarkError, namespace_of
+from ci.on_cluster import LOG_BYTES, BenchmarkError, collector, namespace_of, unpack
+from helm.engine import render_ci
 
 KUBECONFIG = """
 apiVersion: v1
@@ -40,3 +45,40 @@ def test_the_namespace_is_the_current_contexts(tmp_path, given, found):
     path = tmp_path / "kubeconfig"
     path.write_text(KUBECONFIG % given, encoding="utf-8")
     assert namespace_of(path) == found
+
+
+def test_a_kubeconfig_that_is_none_is_an_error_that_names_it(tmp_path, capsys):
+    words = ["tiny", "--job", "job.yaml", "--out", str(tmp_path), "--kubeconfig", str(tmp_path / "none")]
+    assert benchmark.main(words) == benchmark.FAILED
+    assert f"--kubeconfig: got {tmp_path / 'none'}, expected a cluster's" in capsys.readouterr().out
+
+
+def test_an_error_nobody_expected_is_a_failure_and_no_regression(tmp_path, monkeypatch):
+    def broken(arguments):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(benchmark, "run_on_cluster", broken)
+    assert benchmark.main(["tiny", "--job", "job.yaml", "--out", str(tmp_path)]) == benchmark.FAILED
+    assert "ZeroDivisionError: a bug" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("figure_bytes", [1000, 7 << 20])
+def test_what_a_pod_prints_of_a_run_folder_fits_its_log(tmp_path, figure_bytes):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("summary.json", "report.html", "figure.png", "checkpoints/big.pt"):
+        (folder / name).write_bytes(os.urandom(figure_bytes if name == "figure.png" else 10))
+    (container,) = collector(render_ci("cpu-smoke"), "x-fetch")["spec"]["containers"]
+    script = container["command"][-1]
+    there = next(line for line in script.splitlines() if line.startswith("cd "))
+    printed = subprocess.run(
+        ["bash", "-c", script.replace(there, f"cd '{folder}'")], check=True, capture_output=True
+    ).stdout
+    left_out, _, archive = printed.partition(b"\n")
+    unpack(archive, tmp_path / "out")
+    found = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    if figure_bytes < LOG_BYTES:
+        assert (found, left_out) == ({"summary.json", "report.html", "figure.png"}, b"")
+    else:
+        assert found == {"summary.json", "report.html"}
+        assert b"too large for a pod's log" in left_out

@@ -14,7 +14,7 @@ from typing import Any
 import helm_python
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm" / "openrlhf-mtp"
 EXAMPLES = ROOT / "examples"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same loader, ten times as fast
