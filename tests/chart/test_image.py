@@ -166,7 +166,8 @@ def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
     ):
         subprocess.run(["cp", "-rL", ROOT / source, build / source], check=True)
     subprocess.run(["cp", CHART / "versions.env", build / "docker"], check=True)
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    indices = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}  # the machine's
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **indices}
     for step in (["packages", "cpu", tmp_path / "venv", "python3.11"], ["project", tmp_path / "venv"]):
         done = subprocess.run(
             ["bash", "docker/install.sh", *step], cwd=build, env=environment, capture_output=True, text=True

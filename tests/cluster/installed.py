@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chart import engine
+from helm import engine
 from tests.cluster.api import CLUSTER_WIDE, PATHS, until
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import Kubelet
