@@ -36,6 +36,7 @@ MTP_EXPECTED_LENGTH = "mtp/expected_length"
 MTP_COEFFICIENT = "mtp/coefficient"
 OCC_ALIGNMENT = "occ/alignment"
 OCC_MAGNITUDE = "occ/magnitude"
+OCC_SIGN = "occ/sign"
 SPEC_ACCEPTANCE_RATE = "spec/acceptance_rate"
 SPEC_LENGTH = "spec/mean_acceptance_length"
 SPEC_ALPHA_GAP = "spec/alpha_gap"
@@ -128,6 +129,11 @@ METRICS: tuple[Metric, ...] = (
         "Mean of delta_RL * delta_MTP over action tokens; its sign is the coefficient's",
     ),
     Metric(OCC_MAGNITUDE + _DEPTH, "nat^2", "Mean of delta_MTP^2 over action tokens"),
+    Metric(
+        OCC_SIGN + _DEPTH,
+        "sign",
+        "Sign of the alignment, and so of OCC's coefficient: the mean over the step's updates of -1, 0 or 1",
+    ),
     Metric("mtp/grad_norm", "norm", "L2 norm of the head's gradient before its own clipping"),
     Metric("mtp/lr", "1", "Learning rate of the head"),
     Metric("mtp/anchors", "count", "Anchors the loss counted over all ranks"),

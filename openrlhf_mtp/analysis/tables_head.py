@@ -35,22 +35,27 @@ def agreement_table(groups: Groups) -> Table | None:
 
 
 def occ_table(groups: Groups) -> Table | None:
-    """Means over the run of the coefficient and its terms, and how often the coefficient was below 0."""
+    """Means over the run of the coefficient and its terms, and how often the alignment was below 0."""
     rows = []
     for group in groups:
         for j in range(1, group.depths(metrics.MTP_COEFFICIENT) + 1):
             name = metrics.depth_metric(metrics.MTP_COEFFICIENT, j)
             factors = [value for run in group.runs for value in run.series(name)[1] if math.isfinite(value)]
             if any(factors):
-                negative = sum(factor < 0 for factor in factors) / len(factors)
                 terms = [_mean_over_runs(group, metrics.depth_metric(base, j)) for base in _BASES]
-                rows.append([group.label, f"depth {j}", *terms, f"{negative:.0%}"])
-    header = ["run", "depth", "coefficient", "alignment", "magnitude", "steps below 0"]
+                rows.append([group.label, f"depth {j}", *terms, _below_zero(group, j)])
+    header = ["run", "depth", "coefficient", "alignment", "magnitude", "updates with alignment below 0"]
     note = "Means over the steps; ± is half a 95 % interval over runs (Student's t), where there are several."
     return Table(header, rows, note) if rows else None
 
 
 _BASES = (metrics.MTP_COEFFICIENT, metrics.OCC_ALIGNMENT, metrics.OCC_MAGNITUDE)
+
+
+def _below_zero(group: Group, depth: int) -> str:
+    name = metrics.depth_metric(metrics.OCC_SIGN, depth)
+    signs = [value for run in group.runs for value in run.series(name)[1] if math.isfinite(value)]
+    return f"{sum(1 - sign for sign in signs) / 2 / len(signs):.0%}" if signs else "not logged"
 
 
 def _mean_over_runs(group: Group, name: str) -> str:

@@ -129,8 +129,8 @@ class OutputHead:
         return states if self.temperature == 1.0 else states.div_(self.temperature)
 
     def anchors_at_once(self, depths: int) -> int:
-        """How many anchors a chunk has."""
-        return max(1, self.chunk_logits // (depths * self.weight.shape[0]))
+        """How many anchors a chunk has, alike on all ranks that share the vocabulary (collective)."""
+        return max(1, self.chunk_logits // (depths * self.shard.largest(self.weight)))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ class Shard:
             dist.all_reduce(tensor, op=op, group=self.group)
         return tensor
 
+    def largest(self, part: Tensor) -> int:
+        """Rows of the largest part among the group's, where this rank's is `part` (collective)."""
+        return int(self.reduce(torch.tensor(len(part), device=part.device), dist.ReduceOp.MAX))
+
 
 WHOLE = Shard()
 

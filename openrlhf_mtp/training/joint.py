@@ -22,7 +22,7 @@ from openrlhf_mtp.coefficient.tracker import CoefficientTracker
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import Anchors
 from openrlhf_mtp.losses.token_log_probs import token_log_probs
-from openrlhf_mtp.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, depth_metric
+from openrlhf_mtp.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, OCC_SIGN, depth_metric
 from openrlhf_mtp.training.chain import HeadBatch, detached_head, run_chain
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.reduce import sum_over_ranks
@@ -191,6 +191,7 @@ class JointTerm:
             count = max(1.0, float(tokens[j - 1]))
             row[depth_metric(OCC_ALIGNMENT, j)] = float(alignment[j - 1]) / count
             row[depth_metric(OCC_MAGNITUDE, j)] = float(magnitude[j - 1]) / count
+            row[depth_metric(OCC_SIGN, j)] = float(alignment[j - 1].sign())
         self._rows.append(row)
 
     def end_step(self, *, losses_add_up: bool) -> None:

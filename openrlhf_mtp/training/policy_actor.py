@@ -43,7 +43,8 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         if not (ckpt / HEAD_CHECKPOINT / tag).is_dir():
             raise FileNotFoundError(
                 f"the policy resumes from {ckpt / '_actor' / tag} but {ckpt / HEAD_CHECKPOINT} holds no head of that "
-                "name; restore that folder, or start a new run from the exported checkpoint"
+                'name. A run with mtp.regime "frozen" keeps none: resume it with that regime, or start a new run from '
+                "its final/. Otherwise restore the folder"
             )
         _, state = self.strategy.load_ckpt(head.engine, str(ckpt / HEAD_CHECKPOINT), tag=tag)
         self.trainer.mtp_step.load_state(state)

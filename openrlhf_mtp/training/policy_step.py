@@ -140,10 +140,12 @@ class PolicyStep:
         if joint is None:
             return
         start = time.perf_counter()
-        if joint.coefficient is None or joint.coefficient.any():
+        # decided alike on every rank: the released code's coefficient, and whether it is 0, is each rank's own
+        is_watched = self._policy_has_moved and (not joint.is_tracked or joint.is_released_code)
+        if is_watched or joint.coefficient is None or joint.coefficient.any():
             head = joint.head_log_probs(batch, seen.hidden, output.anchors, known=output.records.log_q)
             rollout = rollout_of(experience)
-            if self._policy_has_moved and (not joint.is_tracked or joint.is_released_code):
+            if is_watched:
                 joint.watch(seen.log_probs, rollout, head)
             if joint.is_tracked and joint.coefficient is None:
                 joint.track(joint.sums(seen.log_probs, experience.action_mask, rollout, head))

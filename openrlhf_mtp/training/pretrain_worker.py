@@ -143,7 +143,9 @@ class HeadPretrainWorker(BaseModelActor):
             head=self.trainer.head,
             trunk=self.trainer.trunk,
             depths=self.trainer.depths,
-            objective=ObjectiveSettings(objective=self.settings.objective),
+            objective=ObjectiveSettings(
+                objective=self.settings.objective, depth_decay=self.settings.depth_decay
+            ),
             temperature=self.trainer.temperature,
         )
         size = self.settings.micro_batch_size

@@ -42,19 +42,21 @@ class Tally:
         return float(alpha.sum() / count.sum().clamp(min=1.0))
 
     def metrics(self) -> dict[str, float]:
-        """The head's metrics; only the count when no response was longer than the horizon of k + 1 tokens."""
+        """The head's metrics; without a figure over anchors that no response was long enough for."""
         loss, loss_count, entropy, length, horizon = self._scalars.tolist()
         depth_loss, alpha, greedy, depth_count = self._by_depth.tolist()
         row = {"mtp/anchors": depth_count[0]}
-        if not horizon:
-            return row
-        row[MTP_LOSS] = loss / loss_count if loss_count else 0.0
-        row["mtp/expected_length"] = length / horizon
-        row["mtp/entropy"] = entropy / depth_count[0]
-        for j in range(1, self.depths + 1):
-            row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / depth_count[j - 1]
-            row[depth_metric(MTP_ALPHA, j)] = alpha[j - 1] / depth_count[j - 1]
-            row[depth_metric(MTP_ALPHA_GREEDY, j)] = greedy[j - 1] / depth_count[j - 1]
+        if loss_count:
+            row[MTP_LOSS] = loss / loss_count
+        if horizon:
+            row["mtp/expected_length"] = length / horizon
+        if depth_count[0]:
+            row["mtp/entropy"] = entropy / depth_count[0]
+        for j, count in enumerate(depth_count, start=1):
+            if count:
+                row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / count
+                row[depth_metric(MTP_ALPHA, j)] = alpha[j - 1] / count
+                row[depth_metric(MTP_ALPHA_GREEDY, j)] = greedy[j - 1] / count
         drafts, *reached = self._walked.tolist()
         if drafts:
             row |= {depth_metric(MTP_REACH, j): sums / drafts for j, sums in enumerate(reached, start=1)}

@@ -7,6 +7,7 @@ and its gradient at the three places where it enters the policy: hidden states, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "occ, GSPO": (OCC, {"actor__policy_loss_type": "gspo"}),
     "occ, dynamic batches": (OCC, {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": 96}),
     "occ, one micro-batch a step": (OCC, {"train__micro_batch_size": 8}),
+    "occ, adapters": (OCC, {"ds__lora__rank": 4, "ds__lora__alpha": 64}),
     "occ, half of the anchors": (OCC | {"anchor_fraction": 0.5}, {}),
     "occ, released code": (
         {**OCC, "coefficient": {"kind": "occ", "occ_variant": "released_code"}},
@@ -213,8 +215,11 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
             reference = reference + factor / DEPTHS * each / (mtp.anchor_fraction if inside_mean else 1.0)
         term = latest["term"] if latest["term"] is not None else reference * 0.0
         added = float((loss - latest["plain"]).detach())
-        got = torch.autograd.grad(term, entries, retain_graph=True)
-        wanted = torch.autograd.grad(reference, entries, retain_graph=True)
+        # adapters leave embedding and output head as they are: the hidden states alone lead to them
+        trained = [entry for entry in entries if entry.requires_grad]
+        assert len(trained) == (1 if strategy.args.ds.lora.rank else 3)
+        got = torch.autograd.grad(term, trained, retain_graph=True)
+        wanted = torch.autograd.grad(reference, trained, retain_graph=True)
         gap = max(float((g - w).abs().max()) for g, w in zip(got, wanted, strict=True))
         size = [float(w.abs().max()) for w in wanted]
         outcome.seen.append(Seen(added, float(reference), gap, size, coefficient))
@@ -245,25 +250,13 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
         yield
 
 
-def float32_actor(args: Any) -> Any:
-    """OpenRLHF offers half precisions only, in which two ways of adding up could not be compared."""
-    import torch
-
-    runs.prepare()
-    args.ds.param_dtype = "fp32"
-    # dynamic batches come with packing, and packing with flash attention, which a CPU has not; padded they are as good
-    args.ds.packing_samples, args.ds.attn_implementation = False, "sdpa"
-    with mock.patch("openrlhf.utils.utils.convert_to_torch_dtype", return_value=torch.float32):
-        return runs.build_actor(args)
-
-
 def run_all(folder: Path, out: Path, names: list[str]) -> dict[str, Outcome]:
     """Every case from the same start, two rollout batches of two optimizer steps each."""
     outcomes = {}
     for name in names:
         mtp, flags = CASES[name]
         args = runs.arguments(folder, out / name.replace(" ", "_"), mtp, **MOVING | flags)
-        actor = float32_actor(args)
+        actor = runs.build_float32_actor(args)
         outcome = Outcome()
         with intercepted(actor, outcome):
             outcome.status = runs.train(actor, range(2), own_order=True)
@@ -317,6 +310,7 @@ def test_the_terms_of_occ_are_metrics(outcomes):
             ratio = row[f"occ/alignment/depth_{j}"] / row[f"occ/magnitude/depth_{j}"]
             # one of the two updates has a coefficient, the other is 0
             assert row[f"mtp/coefficient/depth_{j}"] == pytest.approx(ratio / STEPS_OF_A_BATCH, rel=1e-6)
+            assert row[f"occ/sign/depth_{j}"] == (1.0 if ratio > 0 else -1.0)
         assert row["mtp/joint_loss"] != 0.0
 
 
@@ -356,3 +350,25 @@ def test_occ_does_not_depend_on_the_number_of_ranks(outcomes, on_two_ranks):
         metric = f"mtp/coefficient/depth_{j}"
         assert first[metric] == second[metric] != 0.0
         assert first[metric] == pytest.approx(alone[metric], rel=1e-3)
+
+
+def run_with_unlike_ranks(folder: Path, out: Path) -> list[dict[str, float]]:
+    """The released code's coefficient is each rank's own: here one rank's is 0, as with bounds or short responses."""
+    import torch
+
+    from openrlhf_mtp.coefficient.tracker import CoefficientTracker
+
+    coefficient = {"kind": "occ", "occ_variant": "released_code", "bounds": [0.0, 1.0]}
+    actor = runs.build_float32_actor(
+        runs.arguments(folder, out, {**OCC, "coefficient": coefficient}, **MOVING)
+    )
+    own = torch.full((DEPTHS,), float(os.environ["RANK"]), dtype=torch.float64)
+    with mock.patch.object(CoefficientTracker, "released_code", return_value=own):
+        return runs.train(actor, range(2))
+
+
+def test_ranks_whose_coefficients_differ_do_not_wait_for_each_other(tmp_path):
+    folder = runs.write_policy(tmp_path / "policy", tied=True)
+    first, second = on_ranks(2, run_with_unlike_ranks, folder, tmp_path / "out", timeout_s=120)
+    for one, other in zip(first, second, strict=True):
+        assert one["occ/magnitude/depth_1"] == other["occ/magnitude/depth_1"] > 0.0

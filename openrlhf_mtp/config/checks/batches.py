@@ -42,3 +42,16 @@ def lengths(s: Situation) -> Iterator[Conflict]:
             f"less than data.max_len = {s.number('data.max_len')}, or no token is left for the prompt",
             "lower it or raise data.max_len",
         )
+    if s.mtp is None:
+        return
+    for name, limit in (
+        ("rollout.max_new_tokens", new),
+        ("mtp.pretrain.max_new_tokens", s.mtp.pretrain.max_new_tokens),
+    ):
+        if isinstance(limit, int) and limit <= s.mtp.depths:
+            yield error(
+                name,
+                limit,
+                f"more than mtp.depths = {s.mtp.depths}: no response would be long enough to train all depths on",
+                "raise it or lower mtp.depths",
+            )

@@ -115,6 +115,14 @@ def test_a_right_job_has_no_conflict(problems):
             "error: rollout.max_new_tokens: got 128, expected less than data.max_len = 128",
         ),
         (
+            ["rollout.max_new_tokens=3"],
+            "error: rollout.max_new_tokens: got 3, expected more than mtp.depths = 3",
+        ),
+        (
+            ["mtp.pretrain.max_new_tokens=2"],
+            "error: mtp.pretrain.max_new_tokens: got 2, expected more than mtp.depths = 3",
+        ),
+        (
             ["data.max_len=512"],
             "error: data.max_len: got 512, expected at most the model's max_position_embeddings, 256",
         ),

@@ -12,6 +12,7 @@ from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.alignment import Anchors, find_anchors
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
+from openrlhf_mtp.losses.rows import WHOLE, Shard
 from openrlhf_mtp.losses.targets import from_hidden
 
 DEPTHS, WIDTH, VOCAB = 3, 8, 11
@@ -46,14 +47,18 @@ class Batch:
         temperature: float = 0.7,
         vocab_size: int | None = None,
         chunk_anchors: int | None = None,
+        chunk_logits: int | None = None,
+        shard: Shard = WHOLE,
         choice: dict[str, Any] | None = None,
         **options: Any,
     ) -> MTPLossOutput:
         """The batch's loss."""
         anchors = self.anchors(**(choice or {}))
-        head = OutputHead.of(self.output_weight, temperature, vocab_size=vocab_size)
+        head = OutputHead.of(self.output_weight, temperature, vocab_size=vocab_size, shard=shard)
         if chunk_anchors is not None:
-            head = replace(head, chunk_logits=chunk_anchors * len(self.states) * len(head.weight))
+            chunk_logits = chunk_anchors * len(self.states) * len(head.weight)
+        if chunk_logits is not None:
+            head = replace(head, chunk_logits=chunk_logits)
         return mtp_loss(
             self.on_grid(anchors),
             anchors,
@@ -102,6 +107,12 @@ def random_batch(
         action_mask=actions.to(device),
         segment_ids=segments.to(device),
     )
+
+
+def wide_vocabulary(batch: Batch, vocab: int = 1000) -> Batch:
+    """The same anchors over so large a vocabulary that logits are the largest tensors."""
+    generator = torch.Generator().manual_seed(1)
+    return replace(batch, output_weight=torch.randn(vocab, WIDTH, generator=generator).to(batch.hidden.dtype))
 
 
 def on_logits(

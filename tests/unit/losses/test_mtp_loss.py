@@ -14,8 +14,11 @@ from torch.autograd import gradcheck
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.projection import Space
+from openrlhf_mtp.losses.rows import Shard
 from openrlhf_mtp.losses.targets import from_logits
-from tests.unit.losses.batches import VOCAB, WIDTH, on_logits, random_batch
+from tests.processes import on_ranks
+from tests.unit.losses.batches import VOCAB, WIDTH, on_logits, random_batch, wide_vocabulary
+from tests.unit.losses.largest import Largest
 
 TEMPERATURE = 0.7
 
@@ -72,6 +75,17 @@ def test_the_chunk_size_does_not_matter(name, chunk):
     (expected,) = torch.autograd.grad(whole.loss_sum, batch.states[1])
     (got,) = torch.autograd.grad(chunked.loss_sum, batch.states[1])
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_no_operation_makes_more_logits_than_a_chunk_has(name):
+    batch = wide_vocabulary(random_batch(rows=6))
+    vocab, anchors, depths = len(batch.output_weight), len(batch.anchors().mask), len(batch.states)
+    assert vocab > anchors * depths * WIDTH / 2, "hidden states must not be what is largest"
+    with Largest() as largest:
+        batch.loss(name, chunk_anchors=2).loss_sum.backward()
+    # two anchors' drafts at all depths, or the output head itself
+    assert largest.numel <= max(2 * depths * vocab, vocab * WIDTH) < anchors * depths * vocab / 4
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -219,3 +233,34 @@ def test_a_share_of_the_anchors_keeps_the_reported_means():
         alpha.mean().item()
     )
     assert (part.sums.loss_sum / part.sums.loss_count).item() == pytest.approx(1 - alpha.mean().item())
+
+
+SHARE_OF_THE_FIRST = 0.2
+
+
+def _own_part() -> dict[str, list[np.ndarray]]:
+    """The loss and its gradient on this rank: a fifth of the vocabulary for the first, the rest for the second."""
+    torch.distributed.init_process_group("gloo")
+    batch = random_batch()
+    cut = int(VOCAB * SHARE_OF_THE_FIRST)
+    own = slice(0, cut) if torch.distributed.get_rank() == 0 else slice(cut, None)
+    part = replace(batch, output_weight=batch.output_weight[own])
+    shard = Shard(own.start, torch.distributed.group.WORLD)
+    found = {}
+    for name in OBJECTIVES:
+        # the larger part holds two anchors' logits: were chunks made by the own part, ranks would wait for each other
+        output = part.loss(name, shard=shard, chunk_logits=2 * len(batch.states) * (VOCAB - cut))
+        gradient = torch.autograd.grad(output.loss_sum, part.states)
+        found[name] = [sums(output).numpy(), *(piece.numpy() for piece in gradient)]
+    torch.distributed.destroy_process_group()
+    return found
+
+
+def test_a_vocabulary_in_unequal_parts_gives_the_loss_and_the_gradient_of_the_whole():
+    parts = on_ranks(2, _own_part)
+    batch = random_batch()
+    for name in OBJECTIVES:
+        expected = [sums(batch.loss(name)), *batch.states_gradient(name)]
+        for part in parts:
+            for got, wanted in zip(part[name], expected, strict=True):
+                torch.testing.assert_close(torch.from_numpy(got), wanted)

@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from openrlhf_mtp.losses.token_log_probs import token_log_probs
+from tests.unit.losses.largest import Largest
 
 ROWS, WIDTH, VOCAB = 7, 5, 11
 
@@ -38,6 +39,16 @@ def test_values_and_both_gradients_are_those_of_plain_autograd(temperature, chun
             strict=True,
         ):
             torch.testing.assert_close(g, w)
+
+
+def test_no_operation_makes_more_logits_than_a_chunk_has():
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(40, WIDTH, generator=generator).requires_grad_()
+    weight = torch.randn(500, WIDTH, generator=generator).requires_grad_()
+    tokens = torch.randint(500, (40,), generator=generator)
+    with Largest() as largest:
+        token_log_probs(states, weight, tokens, 0.7, chunk_logits=4 * 500).sum().backward()
+    assert largest.numel <= max(4 * 500, weight.numel()) < 40 * 500 / 4
 
 
 def test_the_gradient_equals_finite_differences():

@@ -61,9 +61,15 @@ def test_means_of_means_would_give_another_number():
     assert tallied(FIRST, SECOND)["mtp/alpha/depth_1"] != pytest.approx(sum(means) / 2)
 
 
-def test_a_step_without_a_long_enough_response_reports_only_that():
-    short = output(0.0, 0.0, [1.0, 0.0], [3.0, 0.0], [1.0, 0.0], 2.0, 0.0, 0.0)
-    assert tallied(short) == {"mtp/anchors": 3.0}
+def test_a_step_without_a_long_enough_response_reports_the_depths_that_it_reaches():
+    short = output(0.0, 0.0, [1.5, 0.0], [3.0, 0.0], [0.75, 0.0], 6.0, 0.0, 0.0)
+    assert tallied(short) == {
+        "mtp/anchors": 3.0,
+        "mtp/entropy": 2.0,
+        "mtp/loss/depth_1": 0.5,
+        "mtp/alpha/depth_1": 0.25,
+        "mtp/alpha_greedy/depth_1": 0.125,
+    }
     assert tallied() == {"mtp/anchors": 0.0}
 
 
