@@ -6,7 +6,10 @@ the command line puts into `args.run`, because training and rollout do not impor
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,9 @@ from openrlhf_mtp.training.context import RunContext
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.status import evaluation_row, step_row
 from openrlhf_mtp.upstream.bindings import bind_async_worker, plain_class
+
+HELD_OUT_TOKENS = 8192
+"""Action tokens of an evaluation on which the head is measured: as many as a figure needs."""
 
 
 class MeasuredTraining:
@@ -87,6 +93,30 @@ def logprob_gap(experiences: list[Any]) -> dict[str, float]:
     return {"spec/logprob_gap": gap.mean().item(), "spec/logprob_gap_max": gap.max().item()}
 
 
+@contextmanager
+def kept_result(owner: Any, method: str) -> Iterator[list[Any]]:
+    """Within this context, what the method of `owner` returns is also put into the list."""
+    kept: list[Any] = []
+    call = getattr(owner, method)
+
+    def keeping(*args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        kept.extend(result)
+        return result
+
+    setattr(owner, method, keeping)
+    try:
+        yield kept
+    finally:
+        delattr(owner, method)
+
+
+def spread(samples: list[Any], tokens: int) -> list[Any]:
+    """Evenly spaced samples with about `tokens` action tokens in all, or all samples if they have less."""
+    total = sum(int(sample.action_mask.sum()) for sample in samples)
+    return samples[:: max(1, math.ceil(total / tokens))]
+
+
 class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # type: ignore[misc]
     """OpenRLHF's synchronous controller, with an evaluation before the first step and after the last."""
 
@@ -116,8 +146,9 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
     def evaluate(self, global_step: int, **generate_kwargs: Any) -> dict[str, Any]:
         """OpenRLHF's evaluation; its result also goes into the run folder."""
         start = time.time()
-        logs: dict[str, Any] = super().evaluate(global_step, **generate_kwargs)
-        row = {**evaluation_row(logs), "time/eval_s": time.time() - start}
+        with kept_result(self.samples_generator, "generate_eval_samples") as samples:
+            logs: dict[str, Any] = super().evaluate(global_step, **generate_kwargs)
+        row = {**evaluation_row(logs), **self._held_out(samples), "time/eval_s": time.time() - start}
         if self.writer.last_step == global_step:
             self.writer.amend(row, step=global_step)
         else:
@@ -126,6 +157,15 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
         self.monitor.measure(0.0)  # the evaluation's drafts do not count for the next step
         self._step_started = time.time()
         return logs
+
+    def _held_out(self, samples: list[Any]) -> dict[str, float]:
+        """The head's acceptance on the evaluation's responses."""
+        if self.args.mtp is None or not samples:
+            return {}
+        chosen = ray.put(spread(samples, HELD_OUT_TOKENS))
+        asked = self.actor_model_group.async_run_method(method_name="measure_held_out", experiences=chosen)
+        row: dict[str, float] = ray.get(asked)[0]
+        return row
 
 
 class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.TrainingActor)):  # type: ignore[misc]

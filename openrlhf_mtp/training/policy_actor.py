@@ -80,6 +80,11 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         if head is not None and dist.get_rank() == 0:
             save_head(os.path.join(policy_folder, HEAD_FOLDER), head.head)
 
+    def measure_held_out(self, experiences: list[Any]) -> dict[str, float]:
+        """Acceptance of the head on an evaluation's responses (every rank is called, with the same ones)."""
+        found: dict[str, float] = self.trainer.measure_held_out(experiences)
+        return found
+
     def get_sync_report(self) -> dict[str, float]:
         """Metrics of the last weight sync (rank 0's are the ones that count)."""
         return self.trainer.sync_report

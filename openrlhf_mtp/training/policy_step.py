@@ -32,6 +32,20 @@ def rollout_of(experience: Any) -> Rollout:
     return Rollout(experience.action_log_probs, experience.advantages, experience.rollout_log_probs)
 
 
+def head_batch(
+    trainer: HeadTrainer, experience: Any, seen: Observation, row_weight: Tensor | None = None
+) -> HeadBatch:
+    """What the head's loss needs of OpenRLHF's experience and the policy's forward pass on it."""
+    return HeadBatch(
+        sequences=experience.sequences,
+        attention_mask=experience.attention_mask,
+        action_mask=action_positions(experience.action_mask),
+        hidden=seen.hidden.detach(),
+        targets=from_logits(seen.logits, seen.packed_position, trainer.trunk.config.vocab_size),
+        row_weight=row_weight,
+    )
+
+
 class PolicyStep:
     """The head's part of every micro-batch.
 
@@ -121,15 +135,8 @@ class PolicyStep:
         )
 
     def _batch(self, experience: Any, seen: Observation) -> HeadBatch:
-        vocab_size = self.trainer.trunk.config.vocab_size
-        return HeadBatch(
-            sequences=experience.sequences,
-            attention_mask=experience.attention_mask,
-            action_mask=action_positions(experience.action_mask),
-            hidden=seen.hidden.detach(),
-            targets=from_logits(seen.logits, seen.packed_position, vocab_size),
-            row_weight=self.weights.of(experience) if self.weights.is_on else None,
-        )
+        row_weight = self.weights.of(experience) if self.weights.is_on else None
+        return head_batch(self.trainer, experience, seen, row_weight)
 
     def observe(self, experience: Any, info: StepInfo, seen: Observation) -> None:
         """Train the head on the policy's forward pass; prepare the joint term."""

@@ -13,6 +13,7 @@ from typing import Any
 import openrlhf.trainer.ray.ppo_actor as upstream
 import torch
 import torch.distributed as dist
+from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from openrlhf.utils.loss_utils import get_loss_batch_info
 
@@ -23,10 +24,12 @@ from openrlhf_mtp.heads.equip import HEAD_FOLDER
 from openrlhf_mtp.records import write_records
 from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.actor import MTPActor, Observation
+from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_trainer import HeadTrainer
-from openrlhf_mtp.training.policy_step import PolicyStep
+from openrlhf_mtp.training.held_out import evaluate_head
+from openrlhf_mtp.training.policy_step import PolicyStep, head_batch
 from openrlhf_mtp.training.weight_source import open_weight_sync
 from openrlhf_mtp.upstream.extra_loss import added_to_backward
 from openrlhf_mtp.upstream.optimizer_step import StepInfo, dynamic_window
@@ -38,6 +41,15 @@ RECORD_EVERY = 10
 def head_folder(args: Any, mtp: MTPSettings) -> str:
     """Where the job's head lies."""
     return mtp.head or os.path.join(args.actor.model_name_or_path, HEAD_FOLDER)
+
+
+def joined_rows(experiences: list[Any], pad_token_id: int) -> Experience:
+    """Samples of an evaluation as one micro-batch."""
+    rows = [
+        Experience(sequences=one.sequences, attention_mask=one.attention_mask, action_mask=one.action_mask)
+        for one in experiences
+    ]
+    return Experience.concat_experiences(rows, pad_token_id)
 
 
 def build_head_trainer(strategy: Any, actor: MTPActor, mtp: MTPSettings) -> HeadTrainer:
@@ -111,6 +123,37 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         records = head.records()
         if records is not None:
             write_records(Path(self.args.run.run_folder), self.global_step, **records)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def measure_held_out(self, experiences: list[Any]) -> dict[str, float]:
+        """The head's acceptance on responses of an evaluation, the same on every rank (collective); rank 0 also keeps
+        it anchor by anchor."""
+        assert self.head is not None, "the controller asks for it where the job has a head"
+        size = self.args.train.micro_batch_size
+        self.actor.eval()
+        batches = (
+            self._forward(self.head, joined_rows(experiences[at : at + size], self.tokenizer.pad_token_id))
+            for at in range(0, len(experiences), size)
+        )
+        found = evaluate_head(self.head, self.mtp, batches)  # type: ignore[arg-type]
+        self.actor.train()
+        if found.records and dist.get_rank() == 0:
+            out = Path(self.args.run.run_folder)
+            write_records(out, self.global_step, **found.records, split="heldout")  # type: ignore[arg-type]
+        return found.metrics
+
+    def _forward(self, head: HeadTrainer, experience: Any) -> HeadBatch:
+        """The policy's forward pass on a micro-batch, for the head alone."""
+        seen: list[Observation] = []
+        experience.to_device(torch.cuda.current_device())
+        with self.actor.observed(seen.append):
+            self.actor(
+                experience.sequences,
+                experience.action_mask,
+                attention_mask=experience.attention_mask,
+                return_output=True,
+            )
+        return head_batch(head, experience, seen[0])
 
     def training_step(
         self, experience: Any, kl_ctl: float, step: int, loss_batch_info: dict[str, Any] | None = None

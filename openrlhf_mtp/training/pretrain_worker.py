@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,13 @@ from numpy.typing import NDArray
 from openrlhf.trainer.ray.launcher import BaseModelActor
 
 from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.config.objective import ObjectiveSettings
 from openrlhf_mtp.config.pretrain import PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.metrics import (
-    MTP_ALPHA,
-    MTP_ALPHA_GREEDY,
-    MTP_EXPECTED_LENGTH,
-    MTP_LOSS,
     STEP,
-    depth_metric,
 )
-from openrlhf_mtp.records import Split, joined, write_records
+from openrlhf_mtp.records import Split, write_records
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.batches import collate, step_indices
@@ -37,6 +31,7 @@ from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.responses import Response, read_responses, split_by_prompt
 
 CHECKPOINTS = "checkpoints"
@@ -100,7 +95,7 @@ class HeadPretrainWorker(BaseModelActor):
             step = self.trainer.steps
             require_finite(row, step=step, where="pre-RL stage")
             if step % self.settings.eval_steps == 0 or step == last_step:
-                self._keep_records("rollout", [self.trainer.records()])
+                self._keep_records("rollout", self.trainer.records())
                 row.update(self.evaluate())
             if writer is not None:
                 writer.append({STEP: step, **row})
@@ -138,36 +133,17 @@ class HeadPretrainWorker(BaseModelActor):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Acceptance on the held-out responses, over all ranks; rank 0 also keeps it anchor by anchor."""
-        measured = HeadTrainer(
-            engine=None,
-            head=self.trainer.head,
-            trunk=self.trainer.trunk,
-            depths=self.trainer.depths,
-            objective=ObjectiveSettings(
-                objective=self.settings.objective, depth_decay=self.settings.depth_decay
-            ),
-            temperature=self.trainer.temperature,
-        )
         size = self.settings.micro_batch_size
         mine = self.held_out[dist.get_rank() :: dist.get_world_size()]
-        records = []
-        for at in range(0, len(mine), size):
-            measured.accumulate(self._head_batch(mine[at : at + size]), 1.0)
-            records.append(measured.records())
-        self._keep_records("heldout", records)
-        row = measured.drain()
-        wanted = {MTP_LOSS, MTP_EXPECTED_LENGTH} | {
-            depth_metric(base, j)
-            for base in (MTP_ALPHA, MTP_ALPHA_GREEDY)
-            for j in range(1, self.mtp.depths + 1)
-        }
-        return {f"eval/{name}": value for name, value in row.items() if name in wanted}
+        batches = (self._head_batch(mine[at : at + size]) for at in range(0, len(mine), size))
+        found = evaluate_head(self.trainer, self.settings, batches)
+        self._keep_records("heldout", found.records)
+        return found.metrics
 
-    def _keep_records(self, split: Split, parts: Sequence[Mapping[str, NDArray[Any]] | None]) -> None:
+    def _keep_records(self, split: Split, records: Mapping[str, NDArray[Any]] | None) -> None:
         """Entropy and acceptance of this step's anchors on rank 0, for the report."""
-        kept = [part for part in parts if part is not None]
-        if kept and dist.get_rank() == 0:
-            write_records(self.out, self.trainer.steps, **joined(kept), split=split)
+        if records and dist.get_rank() == 0:
+            write_records(self.out, self.trainer.steps, **records, split=split)
 
     def _save(self) -> None:
         self.strategy.save_ckpt(

@@ -85,12 +85,19 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     assert any((before[name] != after[name]).any() for name in before), "the head was trained during RL"
     # entropy against acceptance, anchor by anchor, of the rollout and of held-out prompts
     (recorded,) = read_run(assets / "rl").records.values()
-    (*_, held_out) = read_run(assets / "pre").held_out.values()
-    for records in (recorded, held_out):
+    (*_, before_rl) = read_run(assets / "pre").held_out.values()
+    during_rl = read_run(assets / "rl").held_out
+    assert list(during_rl) == [0, len(rows)], "an evaluation before the first step and after the last"
+    for records in (recorded, before_rl, *during_rl.values()):
         counted = np.isfinite(records.alpha)
         assert counted[:, 0].all()
         assert (np.isfinite(records.greedy) == counted).all()
         assert len(np.unique(records.response)) > 1
+    evaluated = rl_jobs.rows(assets / "rl")[-1]
+    counted = np.isfinite(during_rl[len(rows)].alpha[:, 0])
+    assert evaluated["eval/mtp/alpha/depth_1"] == pytest.approx(
+        float(during_rl[len(rows)].alpha[counted, 0].mean()), rel=1e-4
+    )
     for name in ("run.yaml", "command.txt", "summary.json", "report.html", "figures/reward.png"):
         assert (assets / "rl" / name).stat().st_size > 0, name
     summary = json.loads((assets / "rl" / "summary.json").read_text())

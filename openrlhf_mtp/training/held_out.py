@@ -1,0 +1,62 @@
+"""What a head is accepted with on responses it is not trained on, in both stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from openrlhf_mtp.config.objective import ObjectiveSettings
+from openrlhf_mtp.metrics import (
+    MTP_ALPHA,
+    MTP_ALPHA_GREEDY,
+    MTP_EXPECTED_LENGTH,
+    MTP_LOSS,
+    depth_metric,
+)
+from openrlhf_mtp.records import joined
+from openrlhf_mtp.training.chain import HeadBatch
+from openrlhf_mtp.training.head_trainer import HeadTrainer
+
+
+class HeldOut(NamedTuple):
+    """An evaluation of the head.
+
+    Attributes:
+        metrics: loss, overlaps and expected length over all ranks, named `eval/mtp/...`.
+        records: this rank's anchors one by one, as `records.write_records` takes them; empty without any.
+    """
+
+    metrics: dict[str, float]
+    records: Mapping[str, NDArray[Any]]
+
+
+def evaluate_head(trainer: HeadTrainer, settings: ObjectiveSettings, batches: Iterable[HeadBatch]) -> HeldOut:
+    """Measure the trainer's head on every anchor of `batches`, without a gradient (collective).
+
+    The loss is the objective that `settings` end with, whatever its schedule trains with at the moment.
+    """
+    measured = HeadTrainer(
+        engine=None,
+        head=trainer.head,
+        trunk=trainer.trunk,
+        depths=trainer.depths,
+        objective=ObjectiveSettings(objective=settings.objective, depth_decay=settings.depth_decay),
+        temperature=trainer.temperature,
+        trunk_sharded=trainer.trunk_sharded,
+    )
+    parts = []
+    for batch in batches:
+        measured.accumulate(batch, 1.0)
+        part = measured.records()
+        if part is not None:
+            parts.append(part)
+    bases = [MTP_LOSS, MTP_EXPECTED_LENGTH]
+    bases += [
+        depth_metric(base, j) for base in (MTP_ALPHA, MTP_ALPHA_GREEDY) for j in range(1, trainer.depths + 1)
+    ]
+    row = measured.drain()
+    return HeldOut(
+        {f"eval/{name}": row[name] for name in bases if name in row}, joined(parts) if parts else {}
+    )
