@@ -48,6 +48,7 @@ NATIVES: dict[str, dict[str, Any]] = {
     },
     "deepseek_v3": {
         "model_type": "deepseek_v3",
+        "topk_method": "noaux_tc",
         "num_nextn_predict_layers": 1,
         "num_key_value_heads": 4,
         "q_lora_rank": 48,
