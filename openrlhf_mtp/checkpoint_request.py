@@ -1,11 +1,14 @@
 """A pod that must stop asks its run for a checkpoint, through a file in the run folder.
 
 The pod writes `.checkpoint-requested` and waits. The controller, after the step it is in, saves a checkpoint whatever
-`ckpt.save_steps` says, and removes the file. A run that lives keeps touching `.running`; nobody waits for a dead one.
+`ckpt.save_steps` says, and removes the file. Nobody waits in vain: a run that lives keeps touching `.running`, and
+`.stepping` is there once a step is going on that will answer.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +17,11 @@ from typing import Any
 
 REQUEST = ".checkpoint-requested"
 RUNNING = ".running"
+STEPPING = ".stepping"
 STALE_S = 60.0
 """A run that has not touched its file for this long has ended without removing it."""
+WAIT = "OPENRLHF_MTP_CHECKPOINT_WAIT_S"
+"""Environment: how long a driver that gets SIGTERM waits for the checkpoint. The chart sets it."""
 
 
 def ask(
@@ -28,29 +34,57 @@ def ask(
     """Ask for a checkpoint and wait for it; True when it was saved, False when nothing runs or the time is over."""
     request = run / REQUEST
     deadline = clock() + timeout_s
-    if not (run / RUNNING).exists():
+    if not _answers(run):
         return False
     request.touch()
     while clock() < deadline:
         if not request.exists():
             return True
-        if not _alive(run):
+        if not _answers(run):
             break
         sleep(1.0)
     request.unlink(missing_ok=True)
     return False
 
 
-def _alive(run: Path) -> bool:
-    """Whether the run touched its file lately. Both times are the file system's, so clocks of pods do not matter."""
-    now = run / f"{REQUEST}.now"
-    try:
-        now.touch()
-        fresh = now.stat().st_mtime - (run / RUNNING).stat().st_mtime < STALE_S
-        now.unlink(missing_ok=True)
-    except FileNotFoundError:
+def _answers(run: Path) -> bool:
+    """Whether the run takes steps and touched its file lately. Both times are the file system's, not a pod's."""
+    if not ((run / STEPPING).exists() and (run / RUNNING).exists()):
         return False
-    return fresh
+    now = run / f"{REQUEST}.now"
+    now.touch()
+    try:
+        return now.stat().st_mtime - (run / RUNNING).stat().st_mtime < STALE_S
+    except FileNotFoundError:  # it ended just now, or another pod that asks was faster
+        return (run / RUNNING).exists()
+    finally:
+        now.unlink(missing_ok=True)
+
+
+def accept(run: Path) -> None:
+    """From now on each step answers: models and engines stand."""
+    (run / STEPPING).touch()
+
+
+@contextmanager
+def asked_at_sigterm(run: Path) -> Iterator[None]:
+    """SIGTERM asks for a checkpoint first, then does what it did before; the second one does so at once.
+
+    Ray ends a job with SIGTERM to its driver, which knows of no step: the controller is another process. KubeRay has
+    Ray do that when a RayJob is deleted, before the pods are told to stop.
+    """
+    usual = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, usual)
+        ask(run, float(os.environ.get(WAIT, "0")))
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 @contextmanager

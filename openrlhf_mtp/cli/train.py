@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.checkpoint_request import asked_at_sigterm
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.processes import peak_memory
 from openrlhf_mtp.cli.progress import follow_run
@@ -85,6 +86,7 @@ def run_train(
         with (
             follow_run(out, title="RL", total=expected_rollouts(situation)),
             openrlhf_output(out, verbose=verbose),
+            asked_at_sigterm(out),  # after ray.init, which sets a handler of its own
         ):
             bound_train(args)(args)
     from openrlhf_mtp.analysis.report import write_report

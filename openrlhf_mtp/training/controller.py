@@ -38,6 +38,7 @@ class MeasuredTraining:
         self.monitor = context.monitor_factory(self.vllm_engines)  # type: ignore[attr-defined]
         self.writer = RunWriter(Path(context.run_folder), after_step=resumed_at or None)
         self._step_started = time.time()
+        checkpoint_request.accept(self.writer.out)
 
     def _compute_rollout_stats(self, experiences: list[Any]) -> dict[str, float]:
         """OpenRLHF's rollout statistics, plus the gap between the engine's log-probs and the trainer's."""

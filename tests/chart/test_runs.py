@@ -6,6 +6,7 @@ import re
 import pytest
 
 from helm.engine import job_values, merged, render, render_ci
+from openrlhf_mtp import checkpoint_request
 
 JOB = (
     "actor: {num_gpus_per_node: 2}\nvllm: {num_engines: 2}\nreward: {remote_url: r.py}\n"
@@ -104,8 +105,20 @@ def test_a_stopping_pod_asks_for_a_checkpoint_where_it_outlives_the_pod():
     assert (
         container["lifecycle"]["preStop"]["exec"]["command"][2] == "openrlhf_mtp.cluster.request_checkpoint"
     )
+    # Ray, which KubeRay has end the job before it stops the pods, must not kill the driver while it waits
+    given = {one["name"]: one.get("value") for one in container["env"]}
+    wait = container["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert given[checkpoint_request.WAIT] == wait
+    assert (
+        int(given["RAY_JOB_STOP_WAIT_TIME_S"])
+        == with_storage["template"]["spec"]["terminationGracePeriodSeconds"]
+    )
+    assert int(given["RAY_JOB_STOP_WAIT_TIME_S"]) > int(wait)
     without = render(job_values(JOB)).one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]
     assert "lifecycle" not in without["template"]["spec"]["containers"][0]
+    assert checkpoint_request.WAIT not in [
+        one["name"] for one in without["template"]["spec"]["containers"][0]["env"]
+    ]
 
 
 def test_gangs_are_labelled_as_each_scheduler_reads_them():

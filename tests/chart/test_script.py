@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -14,7 +15,10 @@ echo "CALL {name} $*"
 case "$*" in
   *exporter*) exec sleep 60 ;;
   *preflight*) exit ${{PREFLIGHT:-0}} ;;
-  train*) [[ -e "$RUN/.running" ]] && echo ALIVE; echo '{{"steps": 3}}' > "$RUN/summary.json"; exit ${{TRAIN:-0}} ;;
+  train*) trap 'sleep 1.5; [[ -e "$RUN/.running" ]] && echo SAVED; exit 15' TERM
+    [[ -e "$RUN/.stepping" ]] && echo STALE; touch "$RUN/.stepping"
+    while [[ -n "${{WAIT:-}}" ]]; do sleep 0.1; done
+    [[ -e "$RUN/.running" ]] && echo ALIVE; echo '{{"steps": 3}}' > "$RUN/summary.json"; exit ${{TRAIN:-0}} ;;
   *teach*) exit ${{TEACH:-0}} ;;
 esac
 """
@@ -35,6 +39,17 @@ class Script:
         self.path = folder / "run.sh"
         self.path.write_text(text.replace("/workspace", str(self.workspace)), encoding="utf-8")
         self.environment = {"PATH": f"{folder / 'bin'}:{os.defpath}", "HOME": str(folder)}
+
+    def start(self):
+        """A run that trains until it is ended, in a process group of its own."""
+        return subprocess.Popen(
+            ["bash", self.path],
+            env={**self.environment, "WAIT": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+        )
 
     def run(self, **codes):
         """(exit code, output)"""
@@ -79,6 +94,35 @@ def test_a_run_says_that_it_lives_and_takes_that_back_at_its_end(script):
     _, output = script.run()
     assert "ALIVE" in output
     assert not (script.folder / ".running").exists()
+
+
+def test_a_job_that_ray_ends_lives_until_the_driver_has_its_checkpoint(script):
+    process = script.start()
+    until_trained(script)
+    os.killpg(process.pid, signal.SIGTERM)  # Ray sends it to every process of the job
+    output, _ = process.communicate(timeout=30)
+    assert "SAVED" in output
+    assert process.returncode == 143
+    assert left_of(script) == []
+
+
+def test_a_run_does_not_step_before_its_controller_says_so(script):
+    script.run()
+    (script.folder / ".stepping").touch()  # an attempt that was killed
+    _, output = script.run()
+    assert "STALE" not in output
+    assert left_of(script) == []
+
+
+def until_trained(script):
+    end = time.monotonic() + 20
+    while not list(script.workspace.glob("runs/*/.stepping")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def left_of(script):
+    return [name for name in (".running", ".stepping") if (script.folder / name).exists()]
 
 
 def test_another_run_in_the_same_folder_is_waited_for_until_it_is_silent(script):

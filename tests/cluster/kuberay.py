@@ -1,12 +1,21 @@
 """An EMULATION of KubeRay's operator, as far as this chart uses it: no Go, no RayCluster object, no webhook.
 
-It does with a RayJob what the operator's documents and source say (K8sJobMode): pods from the groups with a line that
-starts Ray, a Job that submits and follows the Ray job, the Ray job's state asked of the head, a fresh cluster for a
-retry, deadlines, and the deletion of the pods at the end. That the operator does the same is not tested here.
+It does with a RayJob what the operator's source (1.6.2, K8sJobMode) does:
+
+    pods from the groups, with a line that starts Ray; the job is submitted only when all of them are ready
+    a Job that submits and follows the Ray job; where Ray no longer knows it (a new head), it is submitted again
+    the end of an attempt: the Ray job's and the submitter's; a Ray job that was stopped counts as complete
+    both deadlines from the beginning of each attempt; only the one after activeDeadlineSeconds is not repeated
+    a failed attempt is repeated in a fresh cluster, whatever its exit code
+    a RayJob that is deleted: Ray is told to stop the job, then the pods go with their owner
+
+Not emulated: a pod that is deleted is not made anew, and the timeouts of states that do not occur here. That the
+operator does the same is not tested.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import time
@@ -17,11 +26,9 @@ from typing import Any, Self
 from tests.chart.schemas import VERSIONS, problems
 from tests.cluster.api import Api
 from tests.cluster.loop import Loop
-from tests.cluster.rayjob import NAME, Run, define, start_line, submit_line
+from tests.cluster.rayjob import FINALIZER, NAME, Run, define, start_line, submit_line
 
-ENDED = {"SUCCEEDED": "Complete", "FAILED": "Failed", "STOPPED": "Failed"}
-LOST_S = 60.0
-"""The head has not answered for this long: the attempt has failed."""
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class KubeRay:
@@ -50,8 +57,21 @@ class KubeRay:
         for uid in set(self.runs) - set(listed):
             del self.runs[uid]  # its pods go with their owner
         for uid, made in listed.items():
-            if not made["metadata"].get("deletionTimestamp"):
-                self._reconcile(self.runs.setdefault(uid, Run(made)))
+            run = self.runs.setdefault(uid, Run(made))
+            if made["metadata"].get("deletionTimestamp"):
+                self._let_go(run)
+            else:
+                self._reconcile(run)
+
+    def _let_go(self, run: Run) -> None:
+        """Have Ray stop the job, which does not wait for its end; whether it could or not, the RayJob may go."""
+        if run.submitted and not run.ended:
+            with contextlib.suppress(OSError):
+                self._ask_ray(run, f"jobs/{run.job}/stop", method="POST")
+        self._keep(run, [])
+
+    def _keep(self, run: Run, finalizers: list[str]) -> None:
+        self.api.patch("RayJob", self.namespace, run.name, {"metadata": {"finalizers": finalizers}})
 
     def _reconcile(self, run: Run) -> None:
         now = time.monotonic()
@@ -64,17 +84,15 @@ class KubeRay:
             return
         if run.clearing:
             return
-        if not run.submitted and self._all_ready(run):
-            self._submit(run)
+        waited = now - run.started
+        if waited > run.spec["activeDeadlineSeconds"]:
+            self._end(run, "Failed", "DeadlineExceeded")
         elif run.submitted:
             self._follow(run)
-        if run.ended:
-            return
-        waited = now - run.created
-        if not run.submitted and waited > run.spec["preRunningDeadlineSeconds"]:
-            self._end(run, "Failed", "PreRunningDeadlineExceeded")
-        elif waited > run.spec["activeDeadlineSeconds"]:
-            self._end(run, "Failed", "DeadlineExceeded")
+        elif waited > run.spec["preRunningDeadlineSeconds"]:
+            self._fail(run, "PreRunningDeadlineExceeded")
+        elif self._all_ready(run):
+            self._submit(run)
 
     def _start(self, run: Run) -> None:
         """The pods of an attempt."""
@@ -83,7 +101,9 @@ class KubeRay:
         if found:
             self._end(run, "Failed", f"ValidationFailed: {found[0]}")
             return
+        self._keep(run, [FINALIZER])
         run.attempt, run.submitted, run.clearing = run.attempt + 1, False, False
+        run.started = time.monotonic()
         cluster = run.spec["rayClusterSpec"]
         selector = {"ray.io/cluster": run.cluster, "ray.io/node-type": "head"}
         service: dict[str, Any] = {
@@ -130,28 +150,49 @@ class KubeRay:
         backoff = run.spec["submitterConfig"]["backoffLimit"]
         spec = {"backoffLimit": backoff, "template": template}
         self.api.create("Job", self.namespace, {"metadata": run.owned(run.cluster, {}), "spec": spec})
-        run.submitted, run.answered = True, time.monotonic()
+        run.submitted = True
         self._report(run, "Running")
 
     def _follow(self, run: Run) -> None:
-        (head,) = [pod for pod in self._pods(run) if pod["metadata"]["labels"]["ray.io/node-type"] == "head"]
-        try:
-            url = f"http://{head['status']['podIP']}:8265/api/jobs/{run.job}"
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                status = json.load(answer)["status"]
-            run.answered = time.monotonic()
-        except (OSError, KeyError):
-            # not submitted yet, or the head has gone
-            status = "FAILED" if time.monotonic() - run.answered > LOST_S else "PENDING"
-        if status not in ENDED:
+        job = self.api.get("Job", self.namespace, run.cluster) or {}
+        conditions = job.get("status", {}).get("conditions", [])
+        submitter = {one["type"] for one in conditions if one["status"] == "True"}
+        if "Failed" in submitter:
+            self._fail(run, "SubmissionFailed")
             return
-        if ENDED[status] == "Failed" and run.attempt <= run.spec.get("backoffLimit", 0):
-            run.clearing = True
-            self._report(run, "Retrying")
-            self._delete_pods(run)
-            self.api.delete("Job", self.namespace, run.cluster)
-        else:
-            self._end(run, ENDED[status], "")
+        try:
+            status = self._ask_ray(run, f"jobs/{run.job}")["status"]
+        except OSError as problem:
+            # not submitted yet, or a new head; while it is silent the operator waits for the submitter's end
+            if submitter and getattr(problem, "code", None) == 404:
+                self._fail(run, "AppFailed")
+            return
+        if submitter and status in ENDED:
+            if status == "FAILED":
+                self._fail(run, "AppFailed")
+            else:
+                self._end(run, "Complete", "")
+
+    def _ask_ray(self, run: Run, path: str, method: str = "GET") -> dict[str, Any]:
+        """Ray's answer; OSError when there is none, with HTTP's code when it refuses."""
+        heads = [pod for pod in self._pods(run) if pod["metadata"]["labels"]["ray.io/node-type"] == "head"]
+        address = next((pod["status"].get("podIP") for pod in heads), None)
+        if address is None:
+            raise OSError(f"{run.name} has no head")
+        request = urllib.request.Request(f"http://{address}:8265/api/{path}", method=method)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            told: dict[str, Any] = json.load(answer)
+        return told
+
+    def _fail(self, run: Run, reason: str) -> None:
+        """The attempt has failed: another one, in a fresh cluster, or the end."""
+        if run.attempt > run.spec.get("backoffLimit", 0):
+            self._end(run, "Failed", reason)
+            return
+        run.clearing = True
+        self._report(run, "Retrying", reason)
+        self._delete_pods(run)
+        self.api.delete("Job", self.namespace, run.cluster)
 
     def _end(self, run: Run, state: str, reason: str) -> None:
         run.ended = time.monotonic()
@@ -168,5 +209,6 @@ class KubeRay:
 
     def _report(self, run: Run, state: str, reason: str = "") -> None:
         run.state = state
-        status = {"jobDeploymentStatus": state, "reason": reason, "failed": max(0, run.attempt - 1)}
+        failed = run.attempt if state in ("Failed", "Retrying") else run.attempt - 1
+        status = {"jobDeploymentStatus": state, "reason": reason, "failed": failed}
         self.api.patch("RayJob", self.namespace, run.name, {"status": status}, status=True)

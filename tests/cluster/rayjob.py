@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tests.cluster.api import Api, until
 
 NAME = "rayjobs.ray.io"
+FINALIZER = "ray.io/rayjob-finalizer"
+"""A RayJob that is deleted stays until the operator has had Ray stop its job."""
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 DEFINITION: dict[str, Any] = {
     "metadata": {"name": NAME},
@@ -48,11 +49,10 @@ class Run:
     """One RayJob on its way."""
 
     made: dict[str, Any]
-    created: float = field(default_factory=time.monotonic)
     attempt: int = 0
+    started: float = 0.0
     submitted: bool = False
     clearing: bool = False
-    answered: float = 0.0
     ended: float = 0.0
     state: str = "Initializing"
 

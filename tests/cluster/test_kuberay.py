@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from helm.engine import merged
+from openrlhf_mtp.checkpoint_request import RUNNING, STEPPING
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.kuberay import KubeRay
-from tests.cluster.runs import STEPS, long_values, reached, rows, steps, values, volume
+from tests.cluster.runs import STEPS, long_values, reached, rows, steps, tiny_job, values, volume
 
 RAYJOB: dict[str, Any] = {"backend": "rayjob"}
 
@@ -69,6 +70,41 @@ def test_a_trainer_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoi
     assert steps(folder) == [0, *range(1, STEPS + 1)]
     assert rows(folder)[:3] == before[:3]  # up to the checkpoint nothing was taken again
     cluster.finish("again")
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("emulation")
+def test_an_uninstall_leaves_a_checkpoint_of_the_step_that_was_going_on(
+    cluster: Cluster, assets: Path
+) -> None:
+    folder = volume(cluster, assets, "removed")
+    # it would never save by itself, nor end
+    endless = {"job": {"config": tiny_job({"train": {"num_episodes": 1000}}), "gracePeriodSeconds": 120}}
+    with cluster.release("removed", merged(values(cluster, endless), RAYJOB)) as run:
+        until("a second step", lambda: reached(folder, 2), 600, 0.2)
+        assert not list(folder.glob("*/checkpoints/_actor/global_step*"))
+    # KubeRay has Ray stop the job before the pods are told to stop: neither may cut the step short
+    until("the pods gone", lambda: not cluster.pods_of(run), 180)
+    assert list(folder.glob("*/checkpoints/_actor/global_step*"))
+    assert not [path for name in (RUNNING, STEPPING) for path in folder.glob(f"*/{name}")]
+    cluster.finish("removed")
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("emulation")
+def test_pods_that_never_come_cost_every_attempt_its_deadline(cluster: Cluster, assets: Path) -> None:
+    volume(cluster, assets, "absent")
+    short = {"job": {"startupDeadlineSeconds": 60}, "rollout": {"nodeSelector": {"pool": "no-such"}}}
+    with cluster.release("absent", merged(values(cluster, short), RAYJOB)) as run:
+        assert state(cluster, run, 500) == "Failed"
+        made = cluster.plane.api.get("RayJob", NAMESPACE, run) or {}
+        assert (made["status"]["reason"], made["status"]["failed"]) == ("PreRunningDeadlineExceeded", 2)
+        assert "preflight" not in cluster.kubelet.log_of(
+            run
+        )  # the job is not submitted before all pods are ready
+    cluster.finish("absent")
 
 
 def ray_pods(cluster: Cluster, run: str) -> list[str]:

@@ -1,11 +1,22 @@
 """A stopping pod gets its checkpoint, and never waits for a run that is not there."""
 
 import os
+import signal
 import threading
 import time
 from types import SimpleNamespace
 
-from openrlhf_mtp.checkpoint_request import REQUEST, RUNNING, answered, ask
+import pytest
+
+from openrlhf_mtp.checkpoint_request import (
+    REQUEST,
+    RUNNING,
+    WAIT,
+    accept,
+    answered,
+    ask,
+    asked_at_sigterm,
+)
 
 
 class Time:
@@ -20,6 +31,14 @@ class Time:
         return self.now
 
 
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run that takes steps."""
+    (tmp_path / RUNNING).touch()
+    accept(tmp_path)
+    return tmp_path
+
+
 def test_nobody_waits_where_nothing_runs(tmp_path):
     clock = Time()
     assert ask(tmp_path, 100, clock=clock, sleep=clock.sleep) is False
@@ -27,44 +46,48 @@ def test_nobody_waits_where_nothing_runs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_died_is_not_waited_for(tmp_path):
-    (tmp_path / RUNNING).touch()
-    long_ago = time.time() - 3600
-    os.utime(tmp_path / RUNNING, (long_ago, long_ago))
+def test_a_run_that_does_not_step_yet_is_not_waited_for(tmp_path):
+    (tmp_path / RUNNING).touch()  # it checks its pods, prepares data or starts its engines
     clock = Time()
     assert ask(tmp_path, 100, clock=clock, sleep=clock.sleep) is False
     assert clock.now == 0
-    assert not (tmp_path / REQUEST).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [RUNNING]
 
 
-def test_a_request_that_is_not_answered_is_withdrawn_when_the_time_is_over(tmp_path):
-    (tmp_path / RUNNING).touch()
+def test_a_run_that_died_is_not_waited_for(run):
+    long_ago = time.time() - 3600
+    os.utime(run / RUNNING, (long_ago, long_ago))
     clock = Time()
-    assert ask(tmp_path, 20, clock=clock, sleep=clock.sleep) is False
+    assert ask(run, 100, clock=clock, sleep=clock.sleep) is False
+    assert clock.now == 0
+    assert not (run / REQUEST).exists()
+
+
+def test_a_request_that_is_not_answered_is_withdrawn_when_the_time_is_over(run):
+    clock = Time()
+    assert ask(run, 20, clock=clock, sleep=clock.sleep) is False
     assert clock.now == 20
-    assert not (tmp_path / REQUEST).exists()
+    assert not (run / REQUEST).exists()
 
 
-def test_a_run_that_ends_meanwhile_ends_the_wait(tmp_path):
-    (tmp_path / RUNNING).touch()
-    clock = Time(each=lambda: (tmp_path / RUNNING).unlink(missing_ok=True))
-    assert ask(tmp_path, 100, clock=clock, sleep=clock.sleep) is False
+def test_a_run_that_ends_meanwhile_ends_the_wait(run):
+    clock = Time(each=lambda: (run / RUNNING).unlink(missing_ok=True))
+    assert ask(run, 100, clock=clock, sleep=clock.sleep) is False
     assert clock.now == 1
 
 
-def test_a_request_is_answered_by_the_next_step_that_saves(tmp_path):
-    (tmp_path / RUNNING).touch()
+def test_a_request_is_answered_by_the_next_step_that_saves(run):
     checkpoints, saved = SimpleNamespace(save_steps=float("inf")), []
 
     def step():
-        with answered(tmp_path, checkpoints):
+        with answered(run, checkpoints):
             saved.append(7 % checkpoints.save_steps == 0)
 
     step()
     result = []
-    waiter = threading.Thread(target=lambda: result.append(ask(tmp_path, 30)))
+    waiter = threading.Thread(target=lambda: result.append(ask(run, 30)))
     waiter.start()
-    while not (tmp_path / REQUEST).exists():
+    while not (run / REQUEST).exists():
         time.sleep(0.01)
     step()
     waiter.join()
@@ -74,13 +97,57 @@ def test_a_request_is_answered_by_the_next_step_that_saves(tmp_path):
     assert checkpoints.save_steps == float("inf")
 
 
-def test_a_save_that_fails_is_not_an_answer(tmp_path):
-    (tmp_path / REQUEST).touch()
+def test_a_save_that_fails_is_not_an_answer(run):
+    (run / REQUEST).touch()
     checkpoints = SimpleNamespace(save_steps=50)
     try:
-        with answered(tmp_path, checkpoints):
+        with answered(run, checkpoints):
             raise OSError("disk full")
     except OSError:
         pass
-    assert (tmp_path / REQUEST).exists()
+    assert (run / REQUEST).exists()
     assert checkpoints.save_steps == 50
+
+
+class Ended(Exception):
+    """What the driver's own handler of SIGTERM does."""
+
+
+@pytest.fixture
+def own_handler():
+    def end(number, frame):
+        raise Ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    yield end
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_driver_that_is_ended_waits_for_the_step_and_then_ends_as_it_would_have(
+    run, own_handler, monkeypatch
+):
+    monkeypatch.setenv(WAIT, "30")
+    requested = []
+
+    def controller():
+        while not (run / REQUEST).exists():
+            time.sleep(0.01)
+        requested.append(True)
+        with answered(run, SimpleNamespace(save_steps=50)):
+            pass
+
+    threading.Thread(target=controller, daemon=True).start()
+    with pytest.raises(Ended), asked_at_sigterm(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert requested == [True]
+    assert not (run / REQUEST).exists()
+    assert signal.getsignal(signal.SIGTERM) is own_handler
+
+
+def test_a_driver_without_a_step_to_wait_for_ends_at_once(tmp_path, own_handler, monkeypatch):
+    monkeypatch.setenv(WAIT, "30")
+    started = time.monotonic()
+    with pytest.raises(Ended), asked_at_sigterm(tmp_path):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert time.monotonic() - started < 1
+    assert list(tmp_path.iterdir()) == []

@@ -41,6 +41,12 @@
 - name: OPENRLHF_MTP_CLUSTER_GPUS
   value: {{ add (mul $counts.trainer.replicas $counts.trainer.gpus) (mul $counts.rollout.replicas $counts.rollout.gpus) | quote }}
 {{- end }}
+{{- if and (eq .group.role "head") (include "mtp.shared" (dict "root" .root "name" "checkpoints")) }}
+- name: OPENRLHF_MTP_CHECKPOINT_WAIT_S
+  value: {{ include "mtp.checkpointWait" .root | quote }}
+- name: RAY_JOB_STOP_WAIT_TIME_S{{/* from SIGTERM to SIGKILL when Ray ends a job; 3 if not set */}}
+  value: {{ $v.job.gracePeriodSeconds | quote }}
+{{- end }}
 - name: HF_HOME
   value: {{ trimSuffix "/" $v.storage.modelCache.mountPath }}/hub
 - name: HOME
@@ -70,6 +76,11 @@
 {{- end }}
 {{- end }}
 {{- include "mtp.authEnv" .root }}
+{{- end -}}
+
+{{/* Seconds that a pod or the driver waits for a checkpoint before it stops; the rest of the grace period is for stopping. */}}
+{{- define "mtp.checkpointWait" -}}
+{{- max 1 (sub (int .Values.job.gracePeriodSeconds) 15) -}}
 {{- end -}}
 
 {{/* Ray's token. KubeRay gives it to the pods of a RayJob itself (authOptions). */}}
@@ -244,7 +255,7 @@ spec:
       lifecycle:
         preStop:
           exec:
-            command: [python, -m, openrlhf_mtp.cluster.request_checkpoint, {{ include "mtp.runFolder" $root }}, --timeout-s, {{ max 1 (sub (int $v.job.gracePeriodSeconds) 15) | quote }}]
+            command: [python, -m, openrlhf_mtp.cluster.request_checkpoint, {{ include "mtp.runFolder" $root }}, --timeout-s, {{ include "mtp.checkpointWait" $root | quote }}]
       {{- end }}
       volumeMounts:
         - {name: shm, mountPath: /dev/shm}

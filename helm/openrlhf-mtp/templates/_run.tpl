@@ -21,17 +21,25 @@ export JOB=/etc/openrlhf-mtp/job.yaml RUN={{ include "mtp.shellWord" (include "m
 mkdir -p "$RUN"
 # A run that lives keeps this file fresh. Pods that are told to stop wait for a checkpoint only then, and another run in the
 # same folder waits until it is gone: an upgrade begins while the pods before it are still saving.
-RUNNING="$RUN/.running" ME={{ include "mtp.run" . }}
+RUNNING="$RUN/.running" STEPPING="$RUN/.stepping" ME={{ include "mtp.run" . }}
 age() { echo $(($(date +%s) - $(stat -c %Y "$RUNNING" 2>/dev/null || echo 0))); }
 while [[ -e "$RUNNING" && "$(cat "$RUNNING")" != "$ME" && $(age) -lt 60 ]]; do
   echo "waiting for $(cat "$RUNNING"), which still runs in $RUN"
   sleep 2
 done
 echo "$ME" > "$RUNNING"
-heartbeat() { while sleep 10; do touch "$RUNNING"; done; }
+rm -f "$STEPPING" # of an attempt that was killed; the controller makes it anew
+# Ray ends a job by SIGTERM to every process below this one. The driver then waits for a checkpoint, and as long as it does
+# the run lives: this shell ends after it, and the heartbeat only with this shell.
+heartbeat() { trap '' TERM; while sleep 10; do touch -c "$RUNNING"; done; }
 heartbeat >/dev/null 2>&1 &
 background=($!)
-trap 'kill "${background[@]}" 2>/dev/null || true; [[ "$(cat "$RUNNING")" != "$ME" ]] || rm -f "$RUNNING"' EXIT
+finish() {
+  { kill -KILL "${background[@]}"; wait "${background[@]}"; } 2>/dev/null || true
+  [[ "$(cat "$RUNNING")" != "$ME" ]] || rm -f "$RUNNING" "$STEPPING"
+}
+trap finish EXIT
+trap 'exit 143' TERM
 {{- if .Values.preflight.enabled }}
 python -m openrlhf_mtp.cluster.preflight --run "$RUN" {{ include "mtp.preflightWords" . }}
 {{- end }}
