@@ -30,8 +30,7 @@ finish() {
 run_backend() {
   local backend=$1 release="e2e-$1" run status=""
   step h install "$release" helm/openrlhf-mtp --values helm/openrlhf-mtp/ci/cpu-smoke-values.yaml \
-    --set "image.repository=$IMAGE" --set "backend=$backend" --set-file "job.config=$JOB" --timeout 15m \
-    --set "storage.checkpoints.accessModes={ReadWriteOnce}" # kind's own storage, all pods on one node
+    --set "image.repository=$IMAGE" --set "backend=$backend" --set-file "job.config=$JOB" --timeout 15m
   run=$(k get networkpolicy --selector "app.kubernetes.io/instance=$release" --output jsonpath='{.items[0].metadata.name}')
   for ((minute = 0; minute < 60; minute++)); do
     if [[ "$backend" == rayjob ]]; then

@@ -73,7 +73,7 @@ def test_a_plain_manifest_is_valid_and_needs_no_helm(topology):
     text = (manifests.FOLDER / f"{topology}.yaml").read_text(encoding="utf-8")
     objects = [made for made in yaml.safe_load_all(text) if made]
     assert [problem for made in objects for problem in schemas.problems(made, "1.32")] == []
-    assert not re.search(r"helm\.sh|managed-by|\{\{|mtp-[0-9a-f]{8}\b", text)
+    assert not re.search(r"helm\.sh|managed-by|\{\{|run1-[0-9a-f]{8}\b", text)
     (job,) = [made for made in objects if made["kind"] == "ConfigMap" and "job.yaml" in made.get("data", {})]
     assert "immutable" not in job
     assert yaml.safe_load(job["data"]["job.yaml"])["mtp"]["depths"] == 3
@@ -82,6 +82,21 @@ def test_a_plain_manifest_is_valid_and_needs_no_helm(topology):
 def test_the_readme_lists_every_plain_manifest():
     readme = (manifests.FOLDER / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\| \[([\w-]+)\.yaml\]", readme)) == set(manifests.TOPOLOGIES)
+
+
+@pytest.mark.parametrize("topology", manifests.TOPOLOGIES)
+def test_a_second_run_is_the_first_with_its_name_replaced_as_the_readme_says(topology):
+    first, second = manifests.manifests(topology), manifests.manifests(topology, "run2")
+    assert {file: text.replace("run1", "run2") for file, text in first.items()} == second
+
+
+def test_deleting_a_run_keeps_what_it_has_made():
+    kinds = {
+        path.name: {made["kind"] for made in yaml.safe_load_all(path.read_text(encoding="utf-8")) if made}
+        for path in manifests.FOLDER.glob("*.yaml")
+    }
+    claims = {name: found for name, found in kinds.items() if "PersistentVolumeClaim" in found}
+    assert claims == {"cpu-volume.yaml": {"PersistentVolumeClaim"}}
 
 
 def test_the_dashboard_shows_only_metrics_that_are_declared():

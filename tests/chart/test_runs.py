@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from helm.engine import job_values, merged, render, render_ci
+from helm.engine import ci_values, job_values, merged, render, render_ci
 from openrlhf_mtp import checkpoint_request
 
 JOB = (
@@ -169,7 +169,11 @@ def test_the_notes_warn_of_what_was_left_open_and_only_then():
         "every pod of the cluster can run code",
     ):
         assert words in open_ended
-    assert "Left open" not in render_ci("cpu-smoke").notes
+    shared = {"storage": {"checkpoints": {"accessModes": ["ReadWriteMany"]}}}
+    assert "Left open" not in render(merged(ci_values("cpu-smoke"), shared)).notes
+    one_node = render_ci("cpu-smoke").notes.partition("Left open")[2].strip()
+    assert one_node.startswith("- storage.checkpoints.accessModes has no ReadWriteMany")
+    assert len(one_node.splitlines()) == 1
     unshared = render(job_values(JOB, job={"prepare": ["python get.py --out data/set"]})).notes
     assert "storage.data names no volume: what job.prepare writes" in unshared
     assert "storage.modelCache names no volume" not in unshared
