@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 
 TOKEN = ".preflight"
 SHM = Path("/dev/shm")
+INFINIBAND = Path("/dev/infiniband")
+VERBS = "libibverbs.so.1"
 
 
 def write_token(run: Path) -> str:
@@ -34,7 +37,10 @@ def look(
     min_shm_bytes: int,
     gpus: int = 0,
     *,
+    rdma: bool = False,
     shm: Path = SHM,
+    infiniband: Path = INFINIBAND,
+    verbs: str = VERBS,
     devices: Callable[[], list[str]] = nvidia_devices,
 ) -> list[str]:
     """Problems of this pod, empty when it can run the job.
@@ -44,11 +50,15 @@ def look(
         token: what the head wrote there; "" where the storage is not shared.
         min_shm_bytes: how large /dev/shm must be.
         gpus: NVIDIA GPUs that the pod must have; 0: not looked at.
+        rdma: whether a pod with GPUs must have what NCCL needs for InfiniBand or RoCE.
         shm: where it is.
+        infiniband: where its devices are.
+        verbs: its library.
         devices: lists them.
     """
     return [
         *_gpu_problems(gpus, devices),
+        *(_rdma_problems(infiniband, verbs) if rdma and gpus else []),
         *_shm_problems(shm, min_shm_bytes),
         *_folder_problems(Path(run), token),
     ]
@@ -71,6 +81,24 @@ def _gpu_problems(gpus: int, devices: Callable[[], list[str]]) -> list[str]:
     return [
         f"has {len(seen)} GPUs, expected {gpus}; look at the nodes' device plug-in and accelerator.resource"
     ]
+
+
+def _rdma_problems(infiniband: Path, verbs: str) -> list[str]:
+    """Where one of them is missing NCCL uses TCP and does not say so."""
+    problems = []
+    if not list(infiniband.glob("uverbs*")):
+        problems.append(
+            f"has no verbs device ({infiniband}/uverbs*), which network.rdma promises; look at the RDMA device plug-in "
+            "and network.rdma.resource"
+        )
+    try:
+        ctypes.CDLL(verbs)
+    except OSError as error:
+        problems.append(
+            f"cannot load {verbs} ({error}); build the image from docker/Dockerfile, or install libibverbs1 and "
+            "ibverbs-providers in yours"
+        )
+    return problems
 
 
 def _shm_problems(shm: Path, least: int) -> list[str]:

@@ -1,8 +1,8 @@
 """`python -m openrlhf_mtp.cluster.preflight`: what would make a run hang or fail late, found before it starts.
 
-In a Ray job on the head pod, in this order: all pods are there and have their GPUs, which the driver sees too,
-/dev/shm is large enough, the checkpoint path can be written and is the same folder everywhere, and one broadcast
-reaches every pod.
+In a Ray job on the head pod, in this order: all pods are there and have their GPUs, which the driver sees too, and
+their RDMA devices, /dev/shm is large enough, the checkpoint path can be written and is the same folder everywhere, and
+one broadcast reaches every pod.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def wait_for_pods(
         sleep(min(2.0, max(0.0, deadline - clock())))
 
 
-def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, ray: Any) -> None:
-    """Each pod looks at its own GPUs, at its /dev/shm and at the run folder.
+def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, rdma: bool, ray: Any) -> None:
+    """Each pod looks at its own GPUs and RDMA devices, at its /dev/shm and at the run folder.
 
     Raises:
         PreflightError: every problem of every pod.
@@ -68,7 +68,9 @@ def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, 
     token = pods.write_token(run) if shared else ""
     look = ray.remote(num_cpus=0)(pods.look)
     asked = [
-        look.options(**on_node(node)).remote(str(run), token, MIN_SHM_BYTES, int(node.gpus) if nvidia else 0)
+        look.options(**on_node(node)).remote(
+            str(run), token, MIN_SHM_BYTES, int(node.gpus) if nvidia else 0, rdma=rdma
+        )
         for node in nodes
     ]
     answered, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_S)
@@ -120,7 +122,16 @@ def run(arguments: argparse.Namespace) -> None:
     nodes = wait_for_pods([need for need in needs if need.pods], arguments.wait_s, nodes=ray.nodes)
     described = ", ".join(f"{need.pods} {need.role} x {need.gpus} GPUs" for need in needs if need.pods)
     print(f"preflight: pods    {described}, after {time.monotonic() - started:.0f} s")
-    check_pods(nodes, Path(arguments.run), shared=arguments.shared, nvidia=arguments.nvidia, ray=ray)
+    check_pods(
+        nodes,
+        Path(arguments.run),
+        shared=arguments.shared,
+        nvidia=arguments.nvidia,
+        rdma=arguments.rdma,
+        ray=ray,
+    )
+    if arguments.rdma:
+        print("preflight: rdma    every pod with GPUs has a verbs device and the library for it")
     print(f"preflight: storage {arguments.run} can be written{' and is shared' if arguments.shared else ''}")
     broadcasts = Broadcasts(ray, nvidia=arguments.nvidia, busy=arguments.busy)
     seconds = check_network(nodes, arguments.broadcast_s, broadcasts)
@@ -137,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--broadcast-s", type=float, default=120.0, help="how long the broadcast may take")
     made.add_argument("--shared", action="store_true", help="the run folder lies on a volume of all pods")
     made.add_argument("--nvidia", action="store_true", help="GPUs are NVIDIA's: count them, use NCCL")
+    made.add_argument("--rdma", action="store_true", help="GPU pods have InfiniBand or RoCE: look for it")
     made.add_argument("--busy", action="store_true", help="a job holds the GPUs: use gloo on the CPUs")
     return made
 

@@ -96,6 +96,12 @@ def test_a_target_runs_as_a_user_with_the_same_id_as_the_pods(target):
         assert f"org.opencontainers.image.{label}=" in stage
 
 
+def test_the_gpu_image_has_what_nccl_loads_for_infiniband():
+    base = DOCKERFILE.partition(" AS gpu-base\n")[2].partition("\nFROM ")[0]
+    for package in ("libibverbs1", "ibverbs-providers", "librdmacm1"):
+        assert f" {package} " in base
+
+
 def test_packages_come_before_sources_and_no_secret_is_named():
     assert DOCKERFILE.index("COPY requirements/") < DOCKERFILE.index("COPY openrlhf_mtp/")
     assert not re.search("TOKEN|PASSWORD|SECRET|API_KEY", DOCKERFILE)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import time
 
 import pytest
 
@@ -119,6 +121,35 @@ def test_a_stopping_pod_asks_for_a_checkpoint_where_it_outlives_the_pod():
     assert checkpoint_request.WAIT not in [
         one["name"] for one in without["template"]["spec"]["containers"][0]["env"]
     ]
+
+
+def test_pods_with_rdma_are_checked_for_it():
+    def checked(name):
+        return " --rdma" in render_ci(name).of_kind("ConfigMap")[0]["data"]["run.sh"]
+
+    assert checked("infiniband")
+    assert not checked("four-nodes")
+
+
+def waiting_worker():
+    spec = render_ci("statefulset").one("StatefulSet", "-trainer")["spec"]["template"]["spec"]
+    return spec["containers"][0]
+
+
+def test_a_worker_that_waits_for_the_head_stops_when_it_is_told_to():
+    line = re.sub(r"/dev/tcp/[^/]+", "/dev/tcp/127.0.0.1", waiting_worker()["args"][0].replace("/6379", "/1"))
+    waiting = subprocess.Popen(["bash", "-c", line])
+    time.sleep(0.5)
+    waiting.terminate()
+    assert (
+        waiting.wait(timeout=5) == 143
+    )  # its own choice: -15 would be a signal that a first process ignores
+
+
+def test_a_worker_may_wait_for_the_head_as_long_as_the_run_may_take_to_start():
+    probe = waiting_worker()["startupProbe"]
+    deadline = ci_values("statefulset").get("job", {}).get("startupDeadlineSeconds", 3600)
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= deadline
 
 
 def test_gangs_are_labelled_as_each_scheduler_reads_them():

@@ -133,13 +133,14 @@ ephemeral-storage: {{ .group.ephemeralStorage }}
 - {name: agent, containerPort: 52365, protocol: TCP}
 {{- end -}}
 
-{{/* Ray's own health: of the node, and on the head of the control plane too. */}}
+{{/* Ray's own health: of the node, and on the head of the control plane too. A pod that waits for the head is not started
+anew while the run may still start. */}}
 {{- define "mtp.probes" -}}
 startupProbe:
   httpGet: {path: /api/healthz, port: 52365}
   periodSeconds: 5
   timeoutSeconds: 5
-  failureThreshold: 120
+  failureThreshold: {{ div (add 4 (int .root.Values.job.startupDeadlineSeconds)) 5 }}
 readinessProbe:
   httpGet: {path: /api/healthz, port: 52365}
   periodSeconds: 10

@@ -9,7 +9,7 @@
 {{/* The preflight's arguments beside the job and the run folder. */}}
 {{- define "mtp.preflightWords" -}}
 {{- $counts := include "mtp.counts" . | fromJson -}}
---trainer {{ $counts.trainer.replicas }}x{{ $counts.trainer.gpus }} --rollout {{ $counts.rollout.replicas }}x{{ $counts.rollout.gpus }} --wait-s {{ .Values.job.startupDeadlineSeconds }} --broadcast-s {{ .Values.preflight.broadcastTimeoutSeconds }}{{ if include "mtp.shared" (dict "root" . "name" "checkpoints") }} --shared{{ end }}{{ if eq .Values.accelerator.type "nvidia" }} --nvidia{{ end }}
+--trainer {{ $counts.trainer.replicas }}x{{ $counts.trainer.gpus }} --rollout {{ $counts.rollout.replicas }}x{{ $counts.rollout.gpus }} --wait-s {{ .Values.job.startupDeadlineSeconds }} --broadcast-s {{ .Values.preflight.broadcastTimeoutSeconds }}{{ if include "mtp.shared" (dict "root" . "name" "checkpoints") }} --shared{{ end }}{{ if eq .Values.accelerator.type "nvidia" }} --nvidia{{ end }}{{ if .Values.network.rdma.enabled }} --rdma{{ end }}
 {{- end -}}
 
 {{- define "mtp.runScript" -}}

@@ -46,6 +46,36 @@ def test_too_few_gpus_are_said_with_both_numbers(run, tmp_path):
     assert problem.startswith("has 1 GPUs, expected 8")
 
 
+@pytest.fixture
+def infiniband(tmp_path):
+    folder = tmp_path / "infiniband"
+    folder.mkdir()
+    (folder / "uverbs0").touch()
+    return folder
+
+
+def looked_for_rdma(run, tmp_path, gpus=1, **changes):
+    given = {"rdma": True, "shm": tmp_path, "devices": lambda: ["GPU 0: NVIDIA H100"], "verbs": "libc.so.6"}
+    return look(str(run), "", SMALL, gpus, **{**given, **changes})
+
+
+def test_a_pod_with_a_verbs_device_and_its_library_has_no_problem(run, tmp_path, infiniband):
+    assert looked_for_rdma(run, tmp_path, infiniband=infiniband) == []
+
+
+def test_a_pod_without_a_verbs_device_is_said_where_rdma_was_promised(run, tmp_path, infiniband):
+    (infiniband / "uverbs0").unlink()
+    (problem,) = looked_for_rdma(run, tmp_path, infiniband=infiniband)
+    assert problem.startswith("has no verbs device")
+    assert looked_for_rdma(run, tmp_path, infiniband=infiniband, rdma=False) == []
+    assert looked_for_rdma(run, tmp_path, infiniband=infiniband, gpus=0) == []  # the head
+
+
+def test_an_image_without_the_verbs_library_is_said(run, tmp_path, infiniband):
+    (problem,) = looked_for_rdma(run, tmp_path, infiniband=infiniband, verbs="libnone-such.so.1")
+    assert problem.startswith("cannot load libnone-such.so.1")
+
+
 def test_a_pod_without_the_driver_is_said_with_the_remedy(run, tmp_path):
     (problem,) = look(str(run), "", SMALL, 1, shm=tmp_path)  # the real nvidia-smi of a host without one
     assert "pods.runtimeClassName=nvidia" in problem
