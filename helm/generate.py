@@ -1,5 +1,5 @@
-"""Write what follows from other files: values.schema.json and the table in docs/kubernetes.md from the chart's
-values.yaml, and the Grafana dashboard from helm/dashboard.py.
+"""Write what follows from other files: values.schema.json and the table in the chart's README.md from its values.yaml,
+and the Grafana dashboard from helm/dashboard.py.
 
     python -m helm.generate [--check]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 VALUES = ROOT / "helm" / "openrlhf-mtp" / "values.yaml"
 SCHEMA = VALUES.with_name("values.schema.json")
 DASHBOARD = VALUES.parent / "files" / "dashboard.json"
-PAGE = ROOT / "docs" / "kubernetes.md"
+PAGE = VALUES.with_name("README.md")
 BEGIN, END = "<!-- values: written by helm/generate.py -->", "<!-- end of values -->"
 
 QUANTITY = r"^([0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?)?$"
@@ -148,13 +148,24 @@ def table(values: list[Value]) -> str:
             continue
         title = f"**`{section.path}`** — {section.text}"
         if parent := section.extra.get("extends"):
-            title += f" Takes every key of `{parent}`."
-        leaves = [v for v in values if v.path.startswith(f"{section.path}.") and not v.is_section]
+            title += f" {_inherits(parent)}"
+        leaves = [
+            value
+            for value in values
+            if value.path.startswith(f"{section.path}.")
+            and (not value.is_section or "extends" in value.extra)
+        ]
         blocks.append([title, *(["", HEAD, *map(_row, leaves)] if leaves else [])])
     return "\n" + "\n\n".join("\n".join(block) for block in blocks)
 
 
+def _inherits(parent: str) -> str:
+    return f"Takes every key of `{parent}`."
+
+
 def _row(value: Value) -> str:
+    if value.is_section:
+        return f"| `{value.path}.*` | | {_cell(value.text)} {_inherits(value.extra['extends'])} |"
     return f"| `{value.path}` | {_shown(value.default)} | {_cell(value.text)} |"
 
 

@@ -186,6 +186,21 @@ PROBLEMS = {
         "trainer.extraEnv: MY_API_KEY looks like a secret, which must not be in values; refer to a Secret with "
         "valueFrom.secretKeyRef",
     ),
+    "a key of W&B in an override": (
+        {"job": {"overrides": ["logger.wandb.key=abc"]}},
+        "job.config, job.overrides: logger.wandb.key is a secret, which must not be in values; name the Secret that "
+        "holds it in secrets.wandb",
+    ),
+    "a key of W&B in the job file": (
+        {"job": {"config": f"{JOB}logger: {{wandb: {{key: abc}}}}\n"}},
+        "job.config, job.overrides: logger.wandb.key is a secret, which must not be in values; name the Secret that "
+        "holds it in secrets.wandb",
+    ),
+    "shm that Ray does not start in": (
+        {"head": {"shmSize": "128Mi"}},
+        "head.shmSize: got 128Mi, expected 256Mi or more: Ray's object store (half of it) and NCCL do not start in "
+        "less; raise it",
+    ),
     "shm larger than half the memory": (
         {"trainer": {"memory": "16Gi", "shmSize": "12Gi"}},
         "trainer.shmSize: got 12Gi, expected at most half of the pod's memory, 16Gi: what is written to /dev/shm "

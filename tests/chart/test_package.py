@@ -57,6 +57,15 @@ def test_the_schema_is_closed_except_where_keys_are_the_users():
     walk(json.loads(generate.SCHEMA.read_text(encoding="utf-8")), "values")
 
 
+def test_the_table_says_which_sections_take_the_keys_of_another():
+    table = generate.table(generate.read_values())
+    for section in ("storage.modelCache", "storage.data"):
+        assert re.search(
+            rf"^\| `{section}\.\*` \| \| .* Takes every key of `storage.checkpoints`\. \|$", table, re.M
+        )
+    assert "It has no GPU. Takes every key of `pods`." in table
+
+
 def test_a_value_without_a_comment_is_refused(tmp_path):
     path = tmp_path / "values.yaml"
     path.write_text("# Documented.\none: 1\ntwo: 2\n", encoding="utf-8")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from helm.engine import CI_NAMES, ci_values, render_ci
+from helm.engine import CI_NAMES, ci_values, merged, render, render_ci
 from tests.chart.schemas import containers, pod_templates
 
 NAMESPACED = {
@@ -148,6 +148,21 @@ def test_services_and_budgets_select_this_run_alone(name):
         labels = selector.get("matchLabels", selector)
         assert labels.get("openrlhf-mtp.io/run", run) == run
         assert labels["app.kubernetes.io/instance"] == "run1"
+
+
+def test_tensorboard_which_has_no_password_lets_in_only_who_may_see_the_dashboard():
+    given = {"monitoring": {"tensorboard": True}, "networkPolicy": {"dashboardFrom": [{"podSelector": {}}]}}
+    rendered = render(merged(ci_values("one-gpu"), given))
+    policy = rendered.one("NetworkPolicy", "-tensorboard")["spec"]
+    assert policy["podSelector"] == rendered.one("Deployment", "-tensorboard")["spec"]["selector"]
+    assert policy["ingress"] == [
+        {"from": [{"podSelector": {}}], "ports": [{"port": 6006, "protocol": "TCP"}]}
+    ]
+    closed = render(merged(ci_values("one-gpu"), {"monitoring": {"tensorboard": True}}))
+    assert "ingress" not in closed.one("NetworkPolicy", "-tensorboard")["spec"]
+    open_ended = merged(given, {"networkPolicy": {"enabled": False}})
+    notes = render(merged(ci_values("one-gpu"), open_ended)).notes
+    assert "every pod of the cluster can read the run folders' figures" in notes
 
 
 @every_values_file

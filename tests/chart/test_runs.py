@@ -95,6 +95,17 @@ def test_shell_words_of_overrides_survive_quotes_and_spaces():
     assert last.endswith(" 'data.input_template=it'\\''s {} $HOME'")
 
 
+def test_weights_and_biases_is_on_where_its_secret_is_named_and_the_key_is_nowhere():
+    rendered = render(job_values(JOB, secrets={"wandb": {"name": "wandb"}}))
+    assert rendered.train_line.endswith("'logger.wandb.key=in-WANDB_API_KEY'")
+    group = rendered.one("RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    (variable,) = [
+        one for one in group["template"]["spec"]["containers"][0]["env"] if one["name"] == "WANDB_API_KEY"
+    ]
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": "wandb", "key": "api-key"}
+    assert "logger.wandb.key" not in render(job_values(JOB)).train_line
+
+
 def test_a_retry_resumes_and_a_preparation_is_not_repeated():
     script = render_ci("cpu-smoke").of_kind("ConfigMap")[0]["data"]["run.sh"]
     assert 'openrlhf-mtp train "$JOB" --out "$RUN" --resume' in script

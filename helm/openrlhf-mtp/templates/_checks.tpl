@@ -38,6 +38,9 @@ job's counts is said by _counts.tpl. */}}
 {{- else if not $job -}}
 {{- $problems = append $problems "job.config: got no section, expected a job file with sections such as `actor:` and `mtp:`" -}}
 {{- end -}}
+{{- if get (include "mtp.settings" . | fromJson) "logger.wandb.key" -}}
+{{- $problems = append $problems "job.config, job.overrides: logger.wandb.key is a secret, which must not be in values; name the Secret that holds it in secrets.wandb" -}}
+{{- end -}}
 {{- if and .Values.job.suspend (ne .Values.backend "rayjob") -}}
 {{- $problems = append $problems "job.suspend: only the rayjob backend can hold a run back; set backend=rayjob" -}}
 {{- end -}}
@@ -130,9 +133,13 @@ job's counts is said by _counts.tpl. */}}
 {{/* The memory of each group; needs the counts. */}}
 {{- define "mtp.checkGroups" -}}
 {{- $problems := list -}}
+{{- $leastShm := include "mtp.bytes" "256Mi" | float64 -}}{{/* half of it is Ray's object store, 75 MiB at least; the rest is NCCL's */}}
 {{- range $role := list "head" "trainer" "rollout" -}}
 {{- $group := include "mtp.group" (dict "root" $ "role" $role) | fromJson -}}
 {{- $shm := include "mtp.bytes" $group.shmSize | float64 -}}
+{{- if lt $shm $leastShm -}}
+{{- $problems = append $problems (printf "%s.shmSize: got %s, expected 256Mi or more: Ray's object store (half of it) and NCCL do not start in less; raise it" $role $group.shmSize) -}}
+{{- end -}}
 {{- $memory := include "mtp.bytes" $group.memory | float64 -}}
 {{- if gt (mulf 2.0 $shm) $memory -}}
 {{- $problems = append $problems (printf "%s.shmSize: got %s, expected at most half of the pod's memory, %s: what is written to /dev/shm counts as memory; lower it or raise %s.memory" $role $group.shmSize $group.memory $role) -}}

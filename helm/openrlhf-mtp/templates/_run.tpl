@@ -1,9 +1,11 @@
 {{/* What runs: the script of the Ray job, and its parts that other objects need too. */}}
 
-{{/* The job's overrides as shell words, the chart's own last. */}}
+{{/* The job's overrides as shell words, the chart's own last. OpenRLHF logs to Weights & Biases only where it is given a key;
+wandb itself takes the one in WANDB_API_KEY first, so that the secret is on no command line and in no run folder. */}}
 {{- define "mtp.overrideWords" -}}
-{{- $counts := include "mtp.counts" . | fromJson -}}
-{{- range concat .Values.job.overrides $counts.overrides }} {{ include "mtp.shellWord" . }}{{ end -}}
+{{- $own := (include "mtp.counts" . | fromJson).overrides -}}
+{{- if .Values.secrets.wandb.name -}}{{- $own = append $own "logger.wandb.key=in-WANDB_API_KEY" -}}{{- end -}}
+{{- range concat .Values.job.overrides $own }} {{ include "mtp.shellWord" . }}{{ end -}}
 {{- end -}}
 
 {{/* The preflight's arguments beside the job and the run folder. */}}
