@@ -25,8 +25,9 @@ from typing import Any
 
 import yaml
 
+from ci.cluster import BenchmarkError, Cluster
 from ci.compare import BASELINES, compare, load_baseline, regressions
-from ci.on_cluster import BenchmarkError, Cluster, ClusterRun, has_shared_folder, summary_in
+from ci.on_cluster import ClusterRun, has_shared_folder, has_submitter, summary_in
 from ci.results import markdown, write
 from helm.engine import CHART, ChartError, ReleaseError, merged
 
@@ -48,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         summary = run_here(arguments) if arguments.local else run_on_cluster(arguments)
     except (BenchmarkError, ChartError, ReleaseError) as failure:
-        problem = str(failure)
-    except KeyboardInterrupt:
-        problem = "cancelled"
+        problem = told(failure)
+    except KeyboardInterrupt as cancel:
+        problem = told(cancel)
     except Exception as surprise:  # Python's own exit code for it is 1, which would be read as a regression
         traceback.print_exc()
         problem = f"{type(surprise).__name__}: {surprise}"
@@ -62,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem:
         return FAILED
     return REGRESSION if regressions(results) else 0
+
+
+def told(failure: BaseException) -> str:
+    """An error after the one that it came on top of, as when a failed run cannot be removed either."""
+    before = None if failure.__suppress_context__ else failure.__context__
+    return f"{told(before)}\n{failure}".strip() if before else str(failure)
 
 
 def run_here(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -85,7 +92,19 @@ def run_here(arguments: argparse.Namespace) -> dict[str, Any]:
             process.wait()
     if code != 0:
         raise BenchmarkError(f"openrlhf-mtp train ended with {code}")
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return summary_of(run)
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """The summary in a run folder.
+
+    Raises:
+        BenchmarkError: there is none.
+    """
+    try:
+        found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as problem:
+        raise BenchmarkError(f"the run ended without a summary: {problem}") from problem
     return found
 
 
@@ -98,12 +117,24 @@ def run_on_cluster(arguments: argparse.Namespace) -> dict[str, Any]:
     cluster = Cluster(arguments.kubeconfig, arguments.namespace)
     run = ClusterRun(chart_values(arguments), cluster, chart=arguments.chart, release=arguments.release)
     print(f"release {run.release}, run {run.run}", flush=True)
+    if not has_submitter(run.rendered):
+        if not has_shared_folder(run.rendered):
+            raise BenchmarkError(
+                "scheduling.gang: got kai, whose runs have no pod that prints their figures; give the benchmark "
+                "storage.checkpoints to read them from"
+            )
+        print(
+            "no pod prints this run's output (gang scheduling by KAI); its figures are read at the end",
+            flush=True,
+        )
     with run.installed(int(arguments.deadline_s)):
         output = run.follow(arguments.deadline_s, lambda text: print(text, end="", flush=True))
-        summary = summary_in(output)
-        if has_shared_folder(run.rendered) and (left_out := run.fetch(arguments.out / "run")):
+        if not has_shared_folder(run.rendered):
+            return summary_in(output)
+        (arguments.out / "run" / "summary.json").unlink(missing_ok=True)  # of a run before
+        if left_out := run.fetch(arguments.out / "run"):
             print(left_out, flush=True)
-    return summary
+    return summary_of(arguments.out / "run")
 
 
 def chart_values(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -185,7 +216,7 @@ def _cancelled(signum: int, frame: FrameType | None) -> None:
     """CI cancels with SIGINT and, seconds later, SIGTERM: the first begins the clean-up, the second must not end it."""
     for number in CANCELS:
         signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("cancelled")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,18 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from helm.engine import CHART, ReleaseError, Releases, Rendered, render
+from ci.cluster import POLL_S, BenchmarkError, Cluster, fetch_pod, is_refusal
+from helm.engine import CHART, NameTakenError, ReleaseError, Rendered, render
 
 SUMMARY = "summary: "
-POLL_S = 5.0
 SILENT_S = 300.0
 """An API server that has not answered for this long will not."""
+SHOWN, BEGINNING = 3000, 1000
+"""So many characters of an output's end say how it ended, and of its beginning that it is the same one."""
 LOG_BYTES = 6 << 20
 """A kubelet keeps 10 MiB of a pod's output; an archive grows by a third in base64."""
 MOST = "--exclude=checkpoints --exclude=final --exclude=records ."
@@ -39,39 +41,6 @@ PLACED = ("imagePullSecrets", "nodeSelector", "tolerations", "schedulerName")
 """What a pod needs to get where the head's volume can be mounted."""
 
 
-class BenchmarkError(RuntimeError):
-    """The run did not end well; the message says how."""
-
-
-class Cluster:
-    """One namespace of a kubeconfig's current context, and Helm in it.
-
-    Raises:
-        BenchmarkError: the file is not there, or has no current context.
-    """
-
-    def __init__(self, kubeconfig: Path, namespace: str = "") -> None:
-        from kubernetes import client, config
-
-        try:
-            self.namespace = namespace or namespace_of(kubeconfig)
-            api = config.new_client_from_config(config_file=str(kubeconfig))
-        except config.ConfigException as problem:
-            raise BenchmarkError(
-                f"--kubeconfig: got {kubeconfig}, expected a cluster's: {problem}"
-            ) from problem
-        self.helm = Releases(kubeconfig, self.namespace)
-        self.core, self.batch = client.CoreV1Api(api), client.BatchV1Api(api)
-        self.custom = client.CustomObjectsApi(api)
-
-    def remove(self, release: str) -> None:
-        """A release and what Helm keeps of it: claims that the chart made, a check of a job file that has failed."""
-        self.helm.uninstall(release)
-        mine = {"label_selector": f"app.kubernetes.io/instance={release}"}
-        self.core.delete_collection_namespaced_persistent_volume_claim(self.namespace, **mine)
-        self.batch.delete_collection_namespaced_job(self.namespace, propagation_policy="Background", **mine)
-
-
 class ClusterRun:
     """One release of the chart on a cluster. Names are unique, so several can run at once."""
 
@@ -85,30 +54,35 @@ class ClusterRun:
     @property
     def run(self) -> str:
         """The run's name, a prefix of all its objects'."""
-        return str(self.rendered.of_kind("NetworkPolicy")[0]["metadata"]["name"])
+        (head,) = self.rendered.of_kind("RayJob") or [self.rendered.one("StatefulSet", "-head")]
+        return str(head["metadata"]["name"].removesuffix("-head"))
 
     @contextmanager
     def installed(self, timeout_s: int) -> Iterator[None]:
         """Install, and remove everything at the end: also after an error, a deadline or a cancelled CI job.
 
         Raises:
-            BenchmarkError: the install was refused; with the output of the job file's check, which says why.
+            BenchmarkError: the name is not free; or the install was refused, with the output of the job file's check,
+                which says why; or something could not be removed.
         """
-        try:
-            self.cluster.helm.install(self.chart, self.release, self.values, timeout_s)
+        self.cluster.require_free(self.release)
+        with ExitStack() as at_end:
+            at_end.callback(self.cluster.remove, self.release)
+            try:
+                self.cluster.install(self.chart, self.release, self.values, timeout_s)
+            except NameTakenError as taken:  # another install was quicker, and this is its release
+                at_end.pop_all()
+                raise BenchmarkError(
+                    f"--release: got {self.release}, expected a new name: {taken}"
+                ) from taken
+            except ReleaseError as refusal:
+                raise BenchmarkError(f"{refusal}\n{self.log('check')}".strip()) from refusal
             yield
-        except ReleaseError as refusal:
-            raise BenchmarkError(f"{refusal}\n{self.log('check')}".strip()) from refusal
-        finally:
-            self.cluster.remove(self.release)
 
     def status(self) -> str:
         """Complete, Failed, or "" while the run goes on."""
         if self.rendered.of_kind("RayJob"):
-            found = self.cluster.custom.get_namespaced_custom_object(
-                "ray.io", "v1", self.cluster.namespace, "rayjobs", self.run
-            )
-            state = str(found.get("status", {}).get("jobDeploymentStatus", ""))
+            state = str(self._rayjob_status().get("jobDeploymentStatus", ""))
             return state if state in ("Complete", "Failed") else ""
         job = self.cluster.batch.read_namespaced_job(f"{self.run}-submitter", self.cluster.namespace)
         conditions = job.status.conditions or []
@@ -116,6 +90,18 @@ class ClusterRun:
             (one.type for one in conditions if one.status == "True" and one.type in ("Complete", "Failed")),
             "",
         )
+
+    def _rayjob_status(self) -> dict[str, Any]:
+        found = self.cluster.custom.get_namespaced_custom_object(
+            "ray.io", "v1", self.cluster.namespace, "rayjobs", self.run
+        )
+        return dict(found.get("status") or {})
+
+    def why(self, output: str) -> str:
+        """What is known of an end that was not wanted: the operator's message and the end of the output."""
+        told = self._rayjob_status() if self.rendered.of_kind("RayJob") else {}
+        message = " ".join(str(told[key]) for key in ("reason", "message") if told.get(key))
+        return f"{message}\nthe end of its output:\n{output[-SHOWN:]}".strip()
 
     def log(self, role: str = "submitter") -> str:
         """All output so far of the last pod with a role; "" before there is one."""
@@ -139,58 +125,52 @@ class ClusterRun:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        end, printed, output = time.monotonic() + deadline_s, 0, ""
+        end, output = time.monotonic() + deadline_s, ""
         silent_since: float | None = None
         while True:
             try:
                 status = self.status()
-                output = self.log() or output
+                before, output = output, self.log() or output
                 silent_since = None
             except (ApiException, HTTPError) as problem:  # one missing answer must not end a run of hours
                 silent_since = silent_since or time.monotonic()
-                is_refusal = 400 <= (getattr(problem, "status", None) or 0) < 500
-                if is_refusal or time.monotonic() - silent_since > SILENT_S:
+                if is_refusal(problem) or time.monotonic() - silent_since > SILENT_S:
                     raise BenchmarkError(f"the API server does not answer: {problem}") from problem
                 time.sleep(POLL_S)
                 continue
-            say(output[printed:])
-            printed = max(printed, len(output))
+            say(news(before, output))
             if status == "Complete":
                 return output
             if status == "Failed":
-                raise BenchmarkError(f"the run failed; the end of its output:\n{output[-3000:]}")
+                raise BenchmarkError(f"the run failed; {self.why(output)}")
             if time.monotonic() > end:
-                raise BenchmarkError(
-                    f"no end within {deadline_s:g} s; the end of its output:\n{output[-3000:]}"
-                )
+                raise BenchmarkError(f"no end within {deadline_s:g} s; {self.why(output)}")
             time.sleep(POLL_S)
 
     def fetch(self, out: Path, timeout_s: float = 300.0) -> str:
         """The run folder's results, through a small pod that mounts the same volume and prints an archive.
 
+        The pod goes with the release, see `Cluster.remove`.
+
         Returns:
             "", or a line that says what was left out because a pod's log is too small for it.
         """
-        pod = collector(self.rendered, f"{self.release}-fetch")
-        name = pod["metadata"]["name"]
-        self.cluster.core.create_namespaced_pod(self.cluster.namespace, pod)
-        try:
-            end, phase = time.monotonic() + timeout_s, ""
-            while phase not in ("Succeeded", "Failed"):
-                if time.monotonic() > end:
-                    raise BenchmarkError(f"the run folder was not there within {timeout_s:g} s: pod {phase}")
-                time.sleep(1.0)
-                phase = self.cluster.core.read_namespaced_pod(name, self.cluster.namespace).status.phase
-            printed = self._printed(name)
-            if phase == "Failed":
-                raise BenchmarkError(
-                    f"the run folder could not be read: {printed[-500:].decode(errors='replace')}"
-                )
-            left_out, _, archive = printed.partition(b"\n")
-            unpack(archive, out)
-            return left_out.decode()
-        finally:
-            self.cluster.core.delete_namespaced_pod(name, self.cluster.namespace, grace_period_seconds=0)
+        name = fetch_pod(self.release)
+        self.cluster.core.create_namespaced_pod(self.cluster.namespace, collector(self.rendered, name))
+        end, phase = time.monotonic() + timeout_s, ""
+        while phase not in ("Succeeded", "Failed"):
+            if time.monotonic() > end:
+                raise BenchmarkError(f"the run folder was not there within {timeout_s:g} s: pod {phase}")
+            time.sleep(1.0)
+            phase = self.cluster.core.read_namespaced_pod(name, self.cluster.namespace).status.phase
+        printed = self._printed(name)
+        if phase == "Failed":
+            raise BenchmarkError(
+                f"the run folder could not be read: {printed[-500:].decode(errors='replace')}"
+            )
+        left_out, _, archive = printed.partition(b"\n")
+        unpack(archive, out)
+        return left_out.decode()
 
     def _printed(self, pod: str) -> bytes:
         """All output of a pod. The client would turn it into text and cut it."""
@@ -200,12 +180,10 @@ class ClusterRun:
         return bytes(answer.data)
 
 
-def namespace_of(kubeconfig: Path) -> str:
-    """The namespace of the kubeconfig's current context."""
-    from kubernetes import config
-
-    _, current = config.list_kube_config_contexts(config_file=str(kubeconfig))
-    return str(current["context"].get("namespace") or "default")
+def news(before: str, now: str) -> str:
+    """What has been printed since: all of it where another file was begun, by the kubelet at 10 MiB or by a new pod."""
+    goes_on = len(now) >= len(before) and now.startswith(before[:BEGINNING])
+    return now[len(before) :] if goes_on else now
 
 
 def summary_in(output: str) -> dict[str, Any]:
@@ -216,7 +194,7 @@ def summary_in(output: str) -> dict[str, Any]:
     """
     lines = [line for line in output.splitlines() if line.startswith(SUMMARY)]
     if not lines:
-        raise BenchmarkError(f"the run ended without a summary; the end of its output:\n{output[-3000:]}")
+        raise BenchmarkError(f"the run ended without a summary; the end of its output:\n{output[-SHOWN:]}")
     found: dict[str, Any] = json.loads(lines[-1].removeprefix(SUMMARY))
     return found
 
@@ -264,6 +242,11 @@ def has_shared_folder(rendered: Rendered) -> bool:
     return any(
         one["name"] == "checkpoints" and "emptyDir" not in one for one in _head(rendered)["spec"]["volumes"]
     )
+
+
+def has_submitter(rendered: Rendered) -> bool:
+    """Whether a pod prints the run's output. With gang scheduling by KAI, KubeRay submits without one (HTTPMode)."""
+    return all(job["spec"].get("submissionMode") != "HTTPMode" for job in rendered.of_kind("RayJob"))
 
 
 def _head(rendered: Rendered) -> dict[str, Any]:

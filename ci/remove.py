@@ -2,7 +2,7 @@
 
     python -m ci.remove RELEASE [--namespace NAME] [--kubeconfig FILE]
 
-Nothing there is as good as removed. Exit code 0, or an error of the API server.
+Nothing there is as good as removed. Exit code 0, or 2 when something could not be removed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from ci.benchmark import cluster_options
-from ci.on_cluster import BenchmarkError, Cluster
+from ci.cluster import BenchmarkError, Cluster
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -146,6 +146,14 @@ class ReleaseError(Exception):
     """Helm could not do what was asked on a cluster."""
 
 
+class NameTakenError(ReleaseError):
+    """A release of this name is there already; nothing was done to it."""
+
+
+TAKEN = ("cannot reuse a name", "release: already exists")
+"""Helm's words for it: when it looks, and when another install was quicker after that."""
+
+
 class Releases:
     """Releases on a cluster, as `helm install` and `helm uninstall` handle them."""
 
@@ -156,10 +164,23 @@ class Releases:
         """Install a chart; its hooks have ended when this returns.
 
         Raises:
+            NameTakenError: there is such a release.
             ReleaseError: it was refused, or a hook failed.
         """
         try:
             self._config.install(str(chart), name, values, timeout=timeout_s, wait="hookOnly")
+        except helm_python.HelmError as problem:
+            kind = NameTakenError if any(words in str(problem) for words in TAKEN) else ReleaseError
+            raise kind(str(problem)) from problem
+
+    def has(self, name: str) -> bool:
+        """Whether there is a release of this name, in whichever state.
+
+        Raises:
+            ReleaseError: the API server did not say.
+        """
+        try:
+            return bool(self._config.list(all_states=True, name_filter=f"^{re.escape(name)}$"))
         except helm_python.HelmError as problem:
             raise ReleaseError(str(problem)) from problem
 
@@ -179,5 +200,12 @@ class Releases:
             raise ReleaseError(str(problem)) from problem
 
     def uninstall(self, name: str) -> None:
-        """Remove a release; none is as good as removed."""
-        self._config.uninstall(name, ignore_not_found=True)
+        """Remove a release; none is as good as removed.
+
+        Raises:
+            ReleaseError: it could not be removed.
+        """
+        try:
+            self._config.uninstall(name, ignore_not_found=True)
+        except helm_python.HelmError as problem:
+            raise ReleaseError(str(problem)) from problem

@@ -7,7 +7,8 @@ import pytest
 
 from ci import benchmark
 from ci.benchmark import image_of
-from ci.on_cluster import LOG_BYTES, BenchmarkError, collector, namespace_of, unpack
+from ci.cluster import BenchmarkError, namespace_of
+from ci.on_cluster import LOG_BYTES, collector, unpack
 from helm.engine import render_ci
 
 KUBECONFIG = """

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from ci import benchmark
+from ci.cluster import BenchmarkError
 from ci.compare import BASELINES, Expectation, compare, load_baseline, regressions
-from ci.on_cluster import BenchmarkError, summary_in
+from ci.on_cluster import summary_in
 from ci.results import junit, markdown, write
 from openrlhf_mtp import metrics
 
