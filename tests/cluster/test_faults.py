@@ -9,6 +9,7 @@ import pytest
 from helm.engine import merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
+from tests.cluster.phases import Phase, make_holdable, phase, within
 from tests.cluster.runs import STEPS, long_values, reached, rows, steps, tiny_job, values, volume
 
 EVERY_STEP = [0, *range(1, STEPS + 1)]
@@ -34,16 +35,22 @@ def test_a_rollout_pod_that_never_comes_ends_the_run_within_its_deadline(
 
 @pytest.mark.slow_cluster
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("pod", ["trainer-0", "rollout-0", "head-0"])
-def test_a_pod_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
-    cluster: Cluster, assets: Path, pod: str, undisturbed_reward: float
+@pytest.mark.parametrize(
+    ("pod", "during"), [("trainer-0", "training"), ("rollout-0", "generation"), ("head-0", "generation")]
+)
+def test_a_pod_that_is_lost_within_a_step_costs_an_attempt_and_no_step_before_the_checkpoint(
+    cluster: Cluster, assets: Path, pod: str, during: Phase, undisturbed_reward: float
 ) -> None:
     name = f"lost-{pod.removesuffix('-0')}"
     folder = volume(cluster, assets, name)
+    make_holdable(folder)
     with cluster.release(name, long_values(cluster)) as run:
         until("three steps", lambda: reached(folder, 3), 600, 0.2)
-        before = rows(folder)
-        cluster.kubelet.kill(f"{run}-{pod}")
+        with within(during, folder):
+            before = rows(folder)
+            cluster.kubelet.kill(f"{run}-{pod}")
+            # the step that the pod was lost in had not ended
+            assert (phase(folder), rows(folder)) == (during, before)
         end = cluster.job_ended(f"{run}-submitter", 600)
         log = cluster.kubelet.log_of(f"{run}-submitter")
         assert end == "Complete", log
@@ -52,8 +59,8 @@ def test_a_pod_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
     # every step is there once, and those up to the checkpoint were not taken again
     assert steps(folder) == EVERY_STEP
     assert rows(folder)[: SAVED + 1] == before[: SAVED + 1]
-    gained = (final_reward(folder) - UNTRAINED) / (undisturbed_reward - UNTRAINED)
-    assert gained > SHARE_WITHIN_NOISE
+    # what was learnt before the fault is not lost
+    assert final_reward(folder) > max(LEARNT, SHARE_WITHIN_NOISE * undisturbed_reward)
     cluster.finish(name)
 
 
@@ -109,11 +116,11 @@ def test_a_run_that_takes_too_long_is_stopped_and_gives_its_pods_back(cluster: C
     cluster.finish("late")
 
 
-UNTRAINED = 0.04
-"""The tiny job's reward before training, 0.03 to 0.05 in every run."""
-SHARE_WITHIN_NOISE = 0.25
-"""So much of an undisturbed run's gain must be there. Chance is large: six such runs ended between 0.14 and 0.30. That
-nothing at all is lost is shown bit for bit in tests/engine/test_resume.py."""
+LEARNT = 0.1
+"""Twice the largest reward that was seen of the tiny job's untrained policy (0.02 to 0.05, standard error 0.004)."""
+SHARE_WITHIN_NOISE = 0.4
+"""So much of an undisturbed run's reward must be there. Chance is large: six such runs ended between 0.14 and 0.30.
+That nothing at all is lost is shown bit for bit in tests/engine/test_resume.py."""
 
 
 def final_reward(folder: Path) -> float:
@@ -132,5 +139,5 @@ def undisturbed_reward(cluster: Cluster, assets: Path) -> float:
     assert steps(folder) == EVERY_STEP
     cluster.finish("quiet")
     reward = final_reward(folder)
-    assert reward > 2 * UNTRAINED  # else there is nothing to compare with
+    assert reward > LEARNT  # else there is nothing to compare with
     return reward
