@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from openrlhf_mtp.cluster.nodes import Node
 from openrlhf_mtp.cluster.placement import ROLE_LABEL, ClusterTooSmallError, Placements
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def cluster() -> Iterator[Any]:
     """A head without GPUs, a trainer with two and a rollout node with one, all logical."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster()
+    made = Cluster()
     for role, gpus in (("head", 0), ("trainer", 2), ("rollout", 1)):
-        cluster.add_node(num_cpus=4, num_gpus=gpus, labels={ROLE_LABEL: role}, object_store_memory=80 << 20)
-    yield cluster.address
-    cluster.shutdown()
+        add_node(made, role, gpus)
+    yield made
+    made.shutdown()
+
+
+def add_node(cluster: Any, role: str, gpus: int) -> Any:
+    """One more node of a role."""
+    return cluster.add_node(
+        num_cpus=4, num_gpus=gpus, labels={ROLE_LABEL: role}, object_store_memory=80 << 20
+    )
+
+
+@pytest.fixture(scope="module")
+def address(cluster: Any) -> str:
+    """Where a driver finds the cluster."""
+    return str(cluster.address)
 
 
 @pytest.fixture
@@ -126,6 +143,68 @@ def test_pods_in_which_torch_finds_no_gpu_do_not_pass_over_gloo() -> None:
         pytest.skip("this host has a GPU")
     with pytest.raises(preflight.PreflightError, match=r"torch finds no GPU in .*\(trainer, "):
         preflight.check_network(living(ray.nodes()), 60.0, Broadcasts(ray, nvidia=True, busy=False))
+
+
+@pytest.fixture
+def three_pods(cluster: Any) -> Iterator[list[Node]]:
+    """The trainer, the rollout node and a second one, named as three pods would be."""
+    import ray
+
+    from openrlhf_mtp.cluster.nodes import living
+
+    second = add_node(cluster, "rollout", 1)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    with_gpus = [node for node in living(ray.nodes()) if node.gpus]
+    yield [replace(node, name=f"pod-{number}") for number, node in enumerate(with_gpus)]
+    ray.shutdown()
+    cluster.remove_node(second)
+
+
+def failing_peer(fails: Callable[[int], bool]) -> type:
+    """A peer that cannot join a broadcast; `fails` is asked in its own pod, with the number of pods."""
+    from openrlhf_mtp.cluster import broadcast
+
+    class Failing(broadcast.Peer):
+        def join(self, rank: int, world_size: int, address: str, backend: Any, timeout_s: float) -> None:
+            if fails(world_size):
+                raise ConnectionError("no route to host")
+            super().join(rank, world_size, address, backend, timeout_s)
+
+    return Failing
+
+
+def refusal(pods: list[Node], peer: type, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the preflight says of a network in which pods take part as `peer` does."""
+    import ray
+
+    from openrlhf_mtp.cluster import broadcast, preflight
+
+    monkeypatch.setattr(broadcast, "Peer", peer)
+    with pytest.raises(preflight.PreflightError) as caught:
+        preflight.check_network(pods, 90.0, broadcast.Broadcasts(ray, nvidia=False, busy=True))
+    return str(caught.value)
+
+
+def test_a_pod_that_cannot_talk_is_named_with_each_other_and_they_are_not(
+    three_pods: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mute = three_pods[2].id
+
+    def is_mute(world_size: int) -> bool:
+        import ray
+
+        return bool(ray.get_runtime_context().get_node_id() == mute)
+
+    said = refusal(three_pods, failing_peer(is_mute), monkeypatch)
+    named = re.findall(r"(pod-\d) \(\S+ \S+\) and (pod-\d)", said)
+    assert named == [("pod-0", "pod-2"), ("pod-1", "pod-2")]
+
+
+def test_pods_that_talk_in_pairs_and_not_all_together_are_said_so(
+    three_pods: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refusal(three_pods, failing_peer(lambda world_size: world_size > 2), monkeypatch)
+    assert "a broadcast over all 3 pods did not end within 90 s, though every pair can talk" in said
 
 
 def test_arguments_of_the_chart_are_understood() -> None:
