@@ -51,6 +51,15 @@ def test_the_benchmark_runs_nightly_and_on_a_label_and_no_fork_sees_the_cluster(
     assert "github.event.label.name == 'benchmark'" in BENCHMARK["jobs"]["local"]["if"]
 
 
+def test_what_the_clusters_job_needs_is_named_as_the_job_reads_it():
+    text = (ROOT / ".github" / "workflows" / "benchmark.yml").read_text(encoding="utf-8")
+    comment = " ".join(line.strip(" #") for line in text.splitlines() if line.strip().startswith("#"))
+    assert set(re.findall(r"vars\.(\w+)", text)) == set(
+        re.findall(r"variable (\w+) .* of the repository", comment)
+    )
+    assert set(re.findall(r"secrets\.(\w+)", text)) == set(re.findall(r"secret (\w+)", comment))
+
+
 def benchmark_words(commands):
     """Options and files of the one command that runs the benchmark, which another may follow."""
     words = " ".join(commands).replace("\\", " ").partition("ci.benchmark")[2].partition(".venv/")[0].split()
