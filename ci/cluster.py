@@ -123,6 +123,8 @@ def _insist(step: Callable[[], object], end: float) -> str:
             if is_refusal(problem) or time.monotonic() > end:
                 return str(problem)
             time.sleep(POLL_S)
+        except Exception as surprise:  # whatever is wrong here, the other steps are to be done
+            return f"{type(surprise).__name__}: {surprise}"
 
 
 def is_refusal(problem: Exception) -> bool:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,25 @@ import yaml
 
 from helm.engine import merged
 from tests.benchmarks import start
-from tests.cluster.api import until
+from tests.cluster.api import PATIENCE, until
 from tests.cluster.control_plane import ROOT
 from tests.cluster.installed import NAMESPACE, OLD_SERVER, Cluster
 from tests.cluster.runs import give, tiny_job, values
 
 
 def prepared(
-    cluster: Cluster, assets: Path, folder: Path, changes: dict[str, Any] | None = None
+    cluster: Cluster,
+    assets: Path,
+    folder: Path,
+    changes: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> list[str]:
-    """A benchmark's arguments; its claim is bound to whichever volume is free."""
+    """A benchmark's arguments, with changes of the job and more values; its claim is bound to a volume that is free."""
     volume = cluster.volume(folder.name.replace("_", "-"), claim=None)
     subprocess.run(["cp", "-r", str(assets), str(volume / "assets")], check=True)
     give(volume)
     (folder / "job.yaml").write_text(tiny_job(changes), encoding="utf-8")
-    run = merged(values(cluster), OLD_SERVER)
+    run = merged(merged(values(cluster), OLD_SERVER), more or {})
     run["job"].pop("config")
     (folder / "values.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
     words = ["tiny", "--job", "job.yaml", "--values", "values.yaml", "--out", "out", "--deadline-s", "900"]
@@ -82,6 +87,62 @@ def test_a_benchmark_that_is_cancelled_removes_its_run(
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 2, output
     assert "cancelled" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
+    until("nothing left", lambda: left(cluster) == [], 120)
+
+
+@pytest.mark.timeout(400)
+def test_a_benchmark_that_is_cancelled_while_helm_waits_for_a_hook_ends_at_once_and_for_good(
+    cluster: Cluster, assets: Path, tmp_path: Path
+) -> None:
+    nowhere = {"pods": {"nodeSelector": {"pool": "no-such"}}}  # the check of the job file never starts
+    words = prepared(cluster, assets, tmp_path, more=nowhere)
+    process = start([*words, "--release", "bench-hook"], tmp_path)
+    until("the hook's pod", lambda: any("-check-" in name for name in left(cluster)), 120)
+    cancelled = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert time.monotonic() - cancelled < 60 * PATIENCE  # the hook would have been waited for 900 s
+    assert process.returncode == 2, output
+    assert "cancelled" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
+    until("nothing left", lambda: cluster.left_of("bench-hook") == [], 120)
+    time.sleep(10)
+    assert cluster.left_of("bench-hook") == []  # the install has not gone on
+
+
+@pytest.mark.timeout(400)
+def test_a_benchmark_does_not_touch_a_release_that_has_its_name(
+    cluster: Cluster, assets: Path, tmp_path: Path
+) -> None:
+    pending = merged(values(cluster), {"pods": {"nodeSelector": {"pool": "no-such"}}})
+    foreign = merged(pending, {"preflight": {"checkJob": False}})  # its pods stay Pending
+    with cluster.release("bench-foreign", foreign):
+        before = cluster.left_of("bench-foreign")
+        assert any(one.startswith("PersistentVolumeClaim") for one in before)
+        words = [*prepared(cluster, assets, tmp_path), "--release", "bench-foreign"]
+        process = start(words, tmp_path)
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 2, output
+        assert "got bench-foreign, expected a new name" in output
+        assert set(before) <= set(cluster.left_of("bench-foreign"))
+    cluster.finish("bench-foreign")
+
+
+@pytest.mark.slow_cluster
+@pytest.mark.timeout(1800)
+def test_two_benchmarks_at_once_are_each_others_strangers(
+    cluster: Cluster, assets: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "at-once-1", tmp_path / "at-once-2"]
+    for folder in folders:
+        folder.mkdir()
+    processes = [start(prepared(cluster, assets, folder), folder) for folder in folders]
+    until("both runs' pods", lambda: sum("-head" in name for name in left(cluster)) == 2, 400)
+    outputs = [process.communicate(timeout=1300 * PATIENCE)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert len({output.splitlines()[0] for output in outputs}) == 2  # "release NAME, run NAME"
+    for folder, output in zip(folders, outputs, strict=True):
+        assert output.count("attempt 1 of 1: SUCCEEDED") == 1
+        assert (folder / "out/run/report.html").exists()
     until("nothing left", lambda: left(cluster) == [], 120)
 
 

@@ -1,7 +1,12 @@
 """Small decisions of `ci.benchmark` before anything is installed."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +66,41 @@ def test_an_error_nobody_expected_is_a_failure_and_no_regression(tmp_path, monke
     monkeypatch.setattr(benchmark, "run_on_cluster", broken)
     assert benchmark.main(["tiny", "--job", "job.yaml", "--out", str(tmp_path)]) == benchmark.FAILED
     assert "ZeroDivisionError: a bug" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def signals_as_before():
+    handlers = {number: signal.getsignal(number) for number in benchmark.CANCELS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_cancelled_local_benchmark_ends_all_processes_of_its_run(tmp_path, monkeypatch, capsys):
+    train, ready, child = tmp_path / "train", tmp_path / "ready", tmp_path / "child"
+    train.write_text(f"#!/bin/bash\nsleep 1000 &\necho $! > {child}\ntouch {ready}\nwait\n", encoding="utf-8")
+    train.chmod(0o755)
+    monkeypatch.setattr(benchmark.sys, "executable", str(train))
+
+    def cancel():
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=cancel, daemon=True).start()
+    code = benchmark.main(["tiny", "--local", "--job", "job.yaml", "--out", str(tmp_path / "out")])
+    assert (code, "cancelled" in capsys.readouterr().out) == (benchmark.FAILED, True)
+    end = time.monotonic() + 10
+    while lives(child.read_text().strip()):
+        assert time.monotonic() < end, "the run's own child lives on"
+        time.sleep(0.05)
+
+
+def lives(pid):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return False
 
 
 @pytest.mark.parametrize("figure_bytes", [1000, 7 << 20])

@@ -123,9 +123,10 @@ def test_a_removal_is_tried_again_while_the_api_server_is_away(play):
     assert api.asked == [REMOVED[0]] * 3 + REMOVED
 
 
-def test_what_cannot_be_removed_is_said_and_the_rest_is_removed(play, monkeypatch):
+@pytest.mark.parametrize("failure", [ReleaseError("no permission for Secrets"), KeyError("no permission")])
+def test_what_cannot_be_removed_is_said_and_the_rest_is_removed(play, monkeypatch, failure):
     monkeypatch.setattr(cluster, "REMOVE_S", 0.0)
-    api = Api(failures=[ReleaseError("no permission for Secrets")])
+    api = Api(failures=[failure])
     with pytest.raises(
         BenchmarkError, match=r"bench-1 was not removed from namespace team.*\n.*no permission"
     ):
