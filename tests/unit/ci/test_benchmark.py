@@ -68,15 +68,6 @@ def test_an_error_nobody_expected_is_a_failure_and_no_regression(tmp_path, monke
     assert "ZeroDivisionError: a bug" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def signals_as_before():
-    handlers = {number: signal.getsignal(number) for number in benchmark.CANCELS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signals_as_before")
 def test_a_cancelled_local_benchmark_ends_all_processes_of_its_run(tmp_path, monkeypatch, capsys):
     train, ready, child = tmp_path / "train", tmp_path / "ready", tmp_path / "child"
     train.write_text(f"#!/bin/bash\nsleep 1000 &\necho $! > {child}\ntouch {ready}\nwait\n", encoding="utf-8")
