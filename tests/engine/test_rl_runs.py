@@ -32,7 +32,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_sound(
-    done: Finished, out: Path, *, steps: int = STEPS, max_gap: float = 0.02
+    done: Finished, out: Path, *, steps: int = STEPS, max_gap: float = 0.02, max_alpha_gap: float = 0.06
 ) -> list[dict[str, float]]:
     """What every finished RL run must show."""
     assert done.code == 0, done.output[-3000:]
@@ -51,7 +51,7 @@ def assert_sound(
         assert row["sync/verify_s"] > 0
         # what the trainer promises is what the engine accepts, within the noise of some 200 drafts (a standard error
         # of 0.01) and what the step's updates change while the trainer measures
-        assert abs(row["spec/alpha_gap"]) < 0.06
+        assert abs(row["spec/alpha_gap"]) < max_alpha_gap
     return rows
 
 
@@ -124,8 +124,9 @@ def test_asynchronous_mode_with_two_engines_and_kl_loss(assets: Path) -> None:
         *("algo.kl.init_coef=0.001", "algo.kl.use_loss=true", "algo.kl.estimator=k3"),
         *("ref.num_nodes=1", "ref.num_gpus_per_node=1", "mtp.objective=ce", "eval.steps=2"),
     )
-    # the samples of a step come from the policy of the step before, so the gap is the update's size
-    rows = assert_sound(done, assets / "async", max_gap=0.3)
+    # the samples of a step come from the policy of the step before, so the gap is the update's size; and what the
+    # engines have drafted since the last step are not all of the step's own samples (0.10 seen with 129 drafts)
+    rows = assert_sound(done, assets / "async", max_gap=0.3, max_alpha_gap=0.25)
     assert {row["sync/rpc_calls"] for row in rows} == {2}
     assert "eval/accuracy" in rows[1], "the generating side's evaluation is logged with its step"
 
