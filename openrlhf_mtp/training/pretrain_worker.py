@@ -20,9 +20,7 @@ from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.pretrain import PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.targets import from_hidden
-from openrlhf_mtp.metrics import (
-    STEP,
-)
+from openrlhf_mtp.metrics import STEP
 from openrlhf_mtp.records import Split, write_records
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.actor import MTPActor
