@@ -2,7 +2,7 @@
 
 The pod writes `.checkpoint-requested` and waits. The controller, after the step it is in, saves a checkpoint whatever
 `ckpt.save_steps` says, and removes the file. Nobody waits in vain: a run that lives keeps touching `.running`, and
-`.stepping` is there once a step is going on that will answer.
+`.stepping` is there as long as a step is going on that will answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def ask(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Ask for a checkpoint and wait for it; True when it was saved, False when nothing runs or the time is over."""
+    """Ask for a checkpoint and wait for it; True when it was saved, False when nothing runs or the time is over.
+
+    Whoever asks ends, and the run with it: after an answer no other step is asked for one.
+    """
     request = run / REQUEST
     deadline = clock() + timeout_s
     if not _answers(run):
@@ -39,6 +42,7 @@ def ask(
     request.touch()
     while clock() < deadline:
         if not request.exists():
+            (run / STEPPING).unlink(missing_ok=True)
             return True
         if not _answers(run):
             break
@@ -68,7 +72,8 @@ def accept(run: Path) -> None:
 
 @contextmanager
 def asked_at_sigterm(run: Path) -> Iterator[None]:
-    """SIGTERM asks for a checkpoint first, then does what it did before; the second one does so at once.
+    """SIGTERM asks for a checkpoint first, then does what it did before; the second one does so at once. In the end no
+    step answers any more, however the run ended.
 
     Ray ends a job with SIGTERM to its driver, which knows of no step: the controller is another process. KubeRay has
     Ray do that when a RayJob is deleted, before the pods are told to stop.
@@ -85,6 +90,7 @@ def asked_at_sigterm(run: Path) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, usual)
+        (run / STEPPING).unlink(missing_ok=True)
 
 
 @contextmanager

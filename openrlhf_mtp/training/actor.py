@@ -75,6 +75,18 @@ class MTPActor(Actor):
             self._observer = None
             self._hidden = None
 
+    def observe(self, experience: Any) -> Observation:
+        """The forward pass on one of OpenRLHF's micro-batches, for the head alone."""
+        seen: list[Observation] = []
+        with self.observed(seen.append):
+            self(
+                experience.sequences,
+                experience.action_mask,
+                attention_mask=experience.attention_mask,
+                return_output=True,
+            )
+        return seen[0]
+
     def hidden_states(self, sequences: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Last hidden states [B, T, H] without logits, for right- or left-padded batches: as the head reads them, and
         after the final norm, which is the same unless the head reads them before it."""

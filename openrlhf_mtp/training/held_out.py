@@ -52,6 +52,7 @@ def evaluate_head(trainer: HeadTrainer, settings: ObjectiveSettings, batches: It
         part = measured.records()
         if part is not None:
             parts.append(part)
+        del batch  # with its logits, before the next one's are computed
     bases = [MTP_LOSS, MTP_EXPECTED_LENGTH]
     bases += [
         depth_metric(base, j) for base in (MTP_ALPHA, MTP_ALPHA_GREEDY) for j in range(1, trainer.depths + 1)

@@ -107,26 +107,17 @@ class PolicyStep:
         """
         total = joint.no_sums()
         for experience in experiences:
-
-            def add(seen: Observation, experience: Any = experience) -> None:
-                nonlocal total
-                batch = self._batch(experience, seen)
-                anchors = batch.anchors(
-                    self.trainer.depths, share=self.trainer.objective.anchor_fraction, draw=self.trainer.draw
-                )
-                head = joint.head_log_probs(batch, seen.hidden, anchors)
-                total = total + joint.sums(
-                    seen.log_probs, experience.action_mask, rollout_of(experience), head
-                )
-
-            with self.actor.observed(add):
-                self.actor(
-                    experience.sequences,
-                    experience.action_mask,
-                    attention_mask=experience.attention_mask,
-                    return_output=True,
-                )
+            total = total + self._sums_of(joint, experience)
         return total
+
+    def _sums_of(self, joint: JointTerm, experience: Any) -> Tensor:
+        seen = self.actor.observe(experience)
+        batch = self._batch(experience, seen)
+        anchors = batch.anchors(
+            self.trainer.depths, share=self.trainer.objective.anchor_fraction, draw=self.trainer.draw
+        )
+        head = joint.head_log_probs(batch, seen.hidden, anchors)
+        return joint.sums(seen.log_probs, experience.action_mask, rollout_of(experience), head)
 
     @staticmethod
     def _counts(count: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Any], Tensor]:

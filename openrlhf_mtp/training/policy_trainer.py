@@ -7,6 +7,7 @@ regimes one term is added to the loss at the point where it is back-propagated.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,31 +130,23 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         """The head's acceptance on responses of an evaluation, the same on every rank (collective); rank 0 also keeps
         it anchor by anchor."""
         assert self.head is not None, "the controller asks for it where the job has a head"
-        size = self.args.train.micro_batch_size
         self.actor.eval()
-        batches = (
-            self._forward(self.head, joined_rows(experiences[at : at + size], self.tokenizer.pad_token_id))
-            for at in range(0, len(experiences), size)
-        )
-        found = evaluate_head(self.head, self.mtp, batches)  # type: ignore[arg-type]
-        self.actor.train()
+        try:
+            found = evaluate_head(self.head, self.mtp, self._batches(self.head, experiences))  # type: ignore[arg-type]
+        finally:
+            self.actor.train()
         if found.records and dist.get_rank() == 0:
             out = Path(self.args.run.run_folder)
             write_records(out, self.global_step, **found.records, split="heldout")  # type: ignore[arg-type]
         return found.metrics
 
-    def _forward(self, head: HeadTrainer, experience: Any) -> HeadBatch:
-        """The policy's forward pass on a micro-batch, for the head alone."""
-        seen: list[Observation] = []
-        experience.to_device(torch.cuda.current_device())
-        with self.actor.observed(seen.append):
-            self.actor(
-                experience.sequences,
-                experience.action_mask,
-                attention_mask=experience.attention_mask,
-                return_output=True,
-            )
-        return head_batch(head, experience, seen[0])
+    def _batches(self, head: HeadTrainer, experiences: list[Any]) -> Iterator[HeadBatch]:
+        """The policy's forward passes on the samples of an evaluation, a micro-batch at a time."""
+        size = self.args.train.micro_batch_size
+        for at in range(0, len(experiences), size):
+            rows = joined_rows(experiences[at : at + size], self.tokenizer.pad_token_id)
+            rows.to_device(torch.cuda.current_device())
+            yield head_batch(head, rows, self.actor.observe(rows))
 
     def training_step(
         self, experience: Any, kl_ctl: float, step: int, loss_batch_info: dict[str, Any] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from helm.engine import merged
-from openrlhf_mtp.checkpoint_request import RUNNING, STEPPING
+from openrlhf_mtp.checkpoint_request import STEPPING
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.kuberay import KubeRay
@@ -87,7 +87,8 @@ def test_an_uninstall_leaves_a_checkpoint_of_the_step_that_was_going_on(
     # KubeRay has Ray stop the job before the pods are told to stop: neither may cut the step short
     until("the pods gone", lambda: not cluster.pods_of(run), 180)
     assert list(folder.glob("*/checkpoints/_actor/global_step*"))
-    assert not [path for name in (RUNNING, STEPPING) for path in folder.glob(f"*/{name}")]
+    # `.running` may stay, of a shell that went with its pod, and gets old; a pod that asks now must not wait
+    assert not list(folder.glob(f"*/{STEPPING}"))
     cluster.finish("removed")
 
 

@@ -1,5 +1,6 @@
 """A stopping pod gets its checkpoint, and never waits for a run that is not there."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ import pytest
 from openrlhf_mtp.checkpoint_request import (
     REQUEST,
     RUNNING,
+    STEPPING,
     WAIT,
     accept,
     answered,
@@ -93,6 +95,7 @@ def test_a_request_is_answered_by_the_next_step_that_saves(run):
     waiter.join()
     step()
     assert result == [True]
+    assert ask(run, 30) is False  # the run ends with the first pod that asked
     assert saved == [False, True, False]
     assert checkpoints.save_steps == float("inf")
 
@@ -111,6 +114,14 @@ def test_a_save_that_fails_is_not_an_answer(run):
 
 class Ended(Exception):
     """What the driver's own handler of SIGTERM does."""
+
+
+@pytest.mark.parametrize("failure", [None, Ended])
+def test_a_run_that_has_ended_answers_no_more(run, failure):
+    with contextlib.suppress(Ended), asked_at_sigterm(run):
+        if failure:
+            raise failure
+    assert not (run / STEPPING).exists()
 
 
 @pytest.fixture
@@ -141,6 +152,7 @@ def test_a_driver_that_is_ended_waits_for_the_step_and_then_ends_as_it_would_hav
         os.kill(os.getpid(), signal.SIGTERM)
     assert requested == [True]
     assert not (run / REQUEST).exists()
+    assert not (run / STEPPING).exists()
     assert signal.getsignal(signal.SIGTERM) is own_handler
 
 
