@@ -29,7 +29,8 @@ def two_nodes() -> dict[str, Any]:
         name: {"existingClaim": "shared", "subPath": place, "mountPath": f"/shared/{place}"}
         for name, place in places.items()
     }
-    return job_values(EXAMPLES / "llama-3.1-8b_2nodes" / "job.yaml", storage=storage)
+    head = {"overrides": ["mtp.head=/shared/runs/llama-head/head"]}
+    return merged(job_values(EXAMPLES / "llama-3.1-8b_2nodes" / "job.yaml", storage=storage), {"job": head})
 
 
 TOPOLOGIES: dict[str, tuple[str, dict[str, Any]]] = {

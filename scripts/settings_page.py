@@ -23,6 +23,8 @@ def allowed(annotation: Any) -> str:
     if get_origin(annotation) is dict:
         return "a mapping of these names to numbers"
     choices = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return f"list of {len(choices)} numbers"
     if choices and all(isinstance(choice, str) for choice in choices):
         return ", ".join(choices)
     names = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "null"}

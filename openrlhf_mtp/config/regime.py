@@ -52,8 +52,8 @@ class AdvantageSettings(Settings):
     weighting: Weighting = knob(
         "none",
         unit="",
-        help="none: all alike; positive: samples with positive advantage only; sigmoid, exponential: more weight the "
-        "higher the advantage",
+        help="none: all alike; positive: samples with positive advantage, those at 0 by half; sigmoid, exponential: "
+        "more weight the higher the advantage",
     )
     temperature: float = knob(
         1.0, unit="advantage", help="scale of sigmoid and exponential; smaller is sharper", gt=0
