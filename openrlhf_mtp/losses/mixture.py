@@ -7,9 +7,10 @@ All of them read the same rows, so a mixture costs no more than its dearest part
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 
@@ -17,8 +18,8 @@ from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 def mixture(parts: Mapping[str, float], objectives: Mapping[str, Objective]) -> Objective:
     """The objective sum_n parts[n] * objectives[n].
 
-    `loss_count` is the largest part's: it only serves the reported mean, and parts with a fixed horizon count fewer
-    anchors than the rest.
+    `loss_count` is the mean of theirs with the same weights. Parts with a fixed horizon count fewer anchors than the
+    rest, and the mean weight of samples is taken over what is counted (`advantage`).
 
     Raises:
         ValueError: no part, an unknown name, or a weight that is not positive.
@@ -33,13 +34,15 @@ def mixture(parts: Mapping[str, float], objectives: Mapping[str, Objective]) -> 
 
     def combined(inputs: ObjectiveInput) -> ObjectiveOutput:
         outputs = [objectives[name](inputs) for name in parts]
-        weighted = list(zip(parts.values(), outputs, strict=True))
+
+        def total(field: Callable[[ObjectiveOutput], Tensor]) -> Tensor:
+            weighted = zip(parts.values(), outputs, strict=True)
+            return torch.stack([weight * field(output) for weight, output in weighted]).sum(0)
+
         return ObjectiveOutput(
-            loss_sum=torch.stack([weight * output.loss_sum for weight, output in weighted]).sum(),
-            loss_count=torch.stack([output.loss_count for output in outputs]).max(),
-            depth_loss_sum=torch.stack([weight * output.depth_loss_sum for weight, output in weighted]).sum(
-                0
-            ),
+            loss_sum=total(lambda output: output.loss_sum),
+            loss_count=total(lambda output: output.loss_count) / sum(parts.values()),
+            depth_loss_sum=total(lambda output: output.depth_loss_sum),
         )
 
     return combined

@@ -144,6 +144,8 @@ class WeightSync:
     def _require_same_tensors(self, held: list[dict[str, Any]]) -> None:
         problems = []
         for number, engine in enumerate(held):
+            if "head" not in self._sources and engine["head"] is not None:
+                problems.append(f"engine {number}: drafts with a head that the trainer does not send")
             for part, source in self._sources.items():
                 if engine[part] is None:
                     problems.append(

@@ -32,6 +32,10 @@ def stale(expected: Digests, workers: Sequence[Sequence[Sequence[Any]]]) -> list
             bad = [str(i) for i, digest in enumerate(digests) if digest != expected[name]]
             if bad:
                 problems.append(f"{name} (layer {layer}, worker {', '.join(bad)})")
+            if len(digests) != len(workers):
+                problems.append(
+                    f"{name} (layer {layer}): read back by {len(digests)} of {len(workers)} workers"
+                )
         elif add(*digests) != add(*[expected[name]] * copies):
             problems.append(f"{name} (layer {layer}, sharded over {len(workers)} workers)")
     return sorted(problems)

@@ -28,7 +28,9 @@ MOVING = {"actor__max_norm": 1.0, "actor__adam__lr": 3e-3}
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "policy loss": (JOINT, {}),
+    "policy loss, temperature": (JOINT, {"rollout__temperature": 0.7}),
     "cross-entropy": (JOINT | {"regime": "joint_ce"}, {}),
+    "cross-entropy, half of the anchors": (JOINT | {"regime": "joint_ce", "anchor_fraction": 0.5}, {}),
     "cross-entropy, dynamic batches": (
         JOINT | {"regime": "joint_ce"},
         {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": 96},
@@ -69,6 +71,8 @@ class Seen:
         gradient_gap: largest difference of the gradients for hidden states, embedding and output head.
         gradient_size: largest entry of each of the reference's.
         coefficient: by depth.
+        occ: what this micro-batch adds to sum(delta_RL delta_MTP), sum(delta_MTP^2) and to the tokens, each by depth.
+        released: what it adds to the public code's sum of ratios and to its positions.
     """
 
     term: float
@@ -76,6 +80,8 @@ class Seen:
     gradient_gap: float
     gradient_size: list[float]
     coefficient: list[float]
+    occ: list[list[float]]
+    released: list[float]
 
 
 @dataclass
@@ -88,12 +94,16 @@ class Outcome:
 
 
 def reference_log_probs(
-    own: Any, experience: Any, entries: tuple[Any, Any, Any], share: set[tuple[int, int]] | None
+    head: Any,
+    experience: Any,
+    entries: tuple[Any, Any, Any],
+    temperature: float,
+    share: set[tuple[int, int]] | None,
 ) -> tuple[Any, Any]:
     """log q^j(x_t) in column t - 1 and where it exists, [k, B, T - 1] each, by the definition of the masks."""
     import torch
 
-    head, (hidden, table, weight) = own.trainer.head, entries
+    hidden, table, weight = entries
     tokens, attention = experience.sequences, experience.attention_mask.long()
     batch, length = tokens.shape
     positions = (attention.cumsum(-1) - 1).clamp(min=0)
@@ -104,13 +114,27 @@ def reference_log_probs(
     values = hidden.new_zeros(DEPTHS, batch, length - 1)
     mask = torch.zeros(DEPTHS, batch, length - 1, dtype=torch.bool)
     for j in range(1, DEPTHS + 1):
-        log_q = (states[j - 1] @ weight.T / own.trainer.temperature).log_softmax(-1)
+        log_q = (states[j - 1] @ weight.T / temperature).log_softmax(-1)
         for b in range(batch):
             for i in range(length - j - 1):
                 if action[b, i + 1 : i + j + 2].all() and (share is None or (b, i) in share):
                     mask[j - 1, b, i + j] = True
                     values[j - 1, b, i + j] = log_q[b, i, tokens[b, i + j + 1]]
     return values, mask
+
+
+def occ_terms(log_probs: Any, old: Any, values: Any, mask: Any, action: Any) -> tuple[Any, Any]:
+    """What a micro-batch adds to OCC's sums and to the public code's, token by token from their definitions."""
+    paper = [[0.0] * DEPTHS for _ in range(3)]
+    for j, b, t in mask.nonzero().tolist():
+        rl, mtp = (float(new[b, t]) - float(old[b, t]) for new in (log_probs, values[j]))
+        for row, add in zip(paper, (rl * mtp, mtp * mtp, 1.0), strict=True):
+            row[j] += add
+    ratio = 0.0
+    for b, t in (mask[0] & action.bool()).nonzero().tolist():
+        rl, mtp = (float(new[b, t]) - float(old[b, t]) for new in (log_probs, values[0]))
+        ratio += rl * mtp / (mtp * mtp + 1e-8)
+    return paper, [ratio, float(len(action) * action.sum(1).max())]
 
 
 def advantage_weights(experience: Any, micro_batches: list[Any]) -> Any:
@@ -190,7 +214,8 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
             flat, length = anchors.index.tolist(), experience.sequences.shape[1]
             share = {divmod(n, length) for n in flat}
         entries = (latest["seen"].hidden, *latest["matrices"])
-        values, mask = reference_log_probs(own, experience, entries, share)
+        temperature = strategy.args.rollout.temperature
+        values, mask = reference_log_probs(own.trainer.head, experience, entries, temperature, share)
         coefficient = (joint.coefficient if joint.is_tracked else joint.tracker.fixed()).tolist()
         rollout = rollout_of(experience)
         inside = is_inside(strategy.args, rollout.old_log_probs, rollout.rollout_log_probs)
@@ -222,7 +247,9 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
         wanted = torch.autograd.grad(reference, trained, retain_graph=True)
         gap = max(float((g - w).abs().max()) for g, w in zip(got, wanted, strict=True))
         size = [float(w.abs().max()) for w in wanted]
-        outcome.seen.append(Seen(added, float(reference), gap, size, coefficient))
+        scored = latest["seen"].log_probs.detach(), rollout.old_log_probs, values.detach(), mask
+        terms = occ_terms(*scored, experience.action_mask)
+        outcome.seen.append(Seen(added, float(reference), gap, size, coefficient, *terms))
         backward(strategy, loss, *args, **kwargs)
 
     @contextmanager
@@ -293,6 +320,30 @@ def coefficients(outcome: Outcome) -> list[list[float]]:
     return [step[0].coefficient for step in by_step]
 
 
+def second_step_of_each_batch(outcome: Outcome) -> Iterator[list[Seen]]:
+    """The micro-batches of the updates before which the policy has moved."""
+    each = len(outcome.seen) // (2 * STEPS_OF_A_BATCH)
+    for step in (1, 3):
+        yield outcome.seen[step * each : (step + 1) * each]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("occ")])
+def test_the_coefficient_is_its_definition_over_the_optimizer_steps_tokens(outcomes, name):
+    import numpy as np
+
+    for number, step in enumerate(second_step_of_each_batch(outcomes[name])):
+        got, status = step[0].coefficient, outcomes[name].status[number]
+        if name == "occ, released code":
+            total, positions = np.sum([micro.released for micro in step], axis=0)
+            assert got == pytest.approx([total / positions, 0.0, 0.0], rel=1e-3)
+            continue
+        top, bottom, count = np.sum([micro.occ for micro in step], axis=0)
+        np.testing.assert_allclose(got, top / (bottom + 1e-8), rtol=1e-3, atol=1e-7)
+        for j in range(DEPTHS):
+            assert status[f"occ/alignment/depth_{j + 1}"] == pytest.approx(top[j] / count[j], rel=1e-3)
+            assert status[f"occ/magnitude/depth_{j + 1}"] == pytest.approx(bottom[j] / count[j], rel=1e-3)
+
+
 def test_occ_is_zero_on_the_first_update_after_a_rollout_and_follows_the_policy_afterwards(outcomes):
     first, second, third, fourth = coefficients(outcomes["occ"])
     assert first == third == [0.0] * DEPTHS
@@ -302,6 +353,8 @@ def test_occ_is_zero_on_the_first_update_after_a_rollout_and_follows_the_policy_
 def test_occ_does_not_depend_on_the_split_into_micro_batches(outcomes):
     whole, split = (coefficients(outcomes[name]) for name in ("occ, one micro-batch a step", "occ"))
     assert whole[1] == pytest.approx(split[1], rel=1e-3)
+    losses = [outcomes[name].status[0]["mtp/joint_loss"] for name in ("occ, one micro-batch a step", "occ")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_the_terms_of_occ_are_metrics(outcomes):

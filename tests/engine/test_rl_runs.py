@@ -55,6 +55,12 @@ def assert_sound(
     return rows
 
 
+def nbytes(folder: Path) -> int:
+    return sum(
+        tensor.numel() * tensor.element_size() for tensor in load_file(folder / "model.safetensors").values()
+    )
+
+
 def tensors(folder: Path) -> dict[str, object]:
     return dict(load_file(folder / "model.safetensors"))
 
@@ -79,6 +85,12 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     assert len(calls.read_text()) == samples
     assert all(row["mtp/grad_norm"] > 0 and row["time/mtp_s"] > 0 for row in rows)
     assert {row["sync/rpc_calls"] for row in rows} == {1}
+    final = assets / "rl" / "final"
+    assert {row["sync/bytes"] for row in rows} == {nbytes(final) + nbytes(final / "mtp")}, "policy and head"
+    for row in rows:
+        # an evaluation's tokens, 16 responses, are not the next step's
+        generated = row["policy/response_length"] * rl_jobs.JOB["rollout"]["batch_size"] * 4
+        assert row["perf/rollout_tokens"] == pytest.approx(generated, rel=0.05)
 
     before, after = tensors(assets / "pre" / "head"), tensors(assets / "rl" / "final" / "mtp")
     assert before.keys() == after.keys()
@@ -95,9 +107,12 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
         assert len(np.unique(records.response)) > 1
     evaluated = rl_jobs.rows(assets / "rl")[-1]
     counted = np.isfinite(during_rl[len(rows)].alpha[:, 0])
-    assert evaluated["eval/mtp/alpha/depth_1"] == pytest.approx(
-        float(during_rl[len(rows)].alpha[counted, 0].mean()), rel=1e-4
-    )
+    for name, recorded in (
+        ("alpha", during_rl[len(rows)].alpha),
+        ("alpha_greedy", during_rl[len(rows)].greedy),
+    ):
+        mean = float(recorded[counted, 0].mean())
+        assert evaluated[f"eval/mtp/{name}/depth_1"] == pytest.approx(mean, rel=1e-4)
     for name in ("run.yaml", "command.txt", "summary.json", "report.html", "figures/reward.png"):
         assert (assets / "rl" / name).stat().st_size > 0, name
     summary = json.loads((assets / "rl" / "summary.json").read_text())

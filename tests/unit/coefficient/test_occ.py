@@ -111,6 +111,13 @@ def test_a_resumed_tracker_goes_on_as_if_nothing_had_happened(ratios, smoothing)
     assert second.paper(last).tolist() == whole.paper(last).tolist()
 
 
+def test_the_scale_multiplies_both_forms_and_the_released_code_knows_depth_1_alone():
+    assert tracker(scale=0.5).paper(sums_of(2.0, 4.0, -6.0)).tolist() == pytest.approx([1.0, 2.0, -3.0])
+    step = torch.tensor([6.0, 4.0], dtype=torch.float64)  # sum of ratios, positions
+    assert tracker(scale=2.0).released_code(step).tolist() == [3.0, 0.0, 0.0]
+    assert tracker(scale=2.0).released_code(torch.zeros(2)).tolist() == [0.0, 0.0, 0.0]
+
+
 def test_the_fixed_coefficient_is_the_settings():
     fixed = CoefficientTracker(CoefficientSettings(value=0.3), DEPTHS)
     assert fixed.fixed().tolist() == [0.3] * DEPTHS

@@ -28,6 +28,30 @@ def row_loss(name: str, q: Any, p: Any, token: int) -> float:
     return float(losses[name])
 
 
+def sums(name: str, draft: Any, target: Any, token: Any, mask: Any) -> dict[str, Any]:
+    """Every field of the loss's sums, by its definition; arguments as for `objective`."""
+    k = draft.shape[1]
+    found = {field: np.zeros(k) for field in ("depth_loss_sum", "depth_count", "alpha_sum", "greedy_sum")}
+    entropy = length = horizon = 0.0
+    for n in range(len(draft)):
+        q, p = ([softmax(row) for row in side[n]] for side in (draft, target))
+        alpha = [np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)]
+        reach = np.cumprod(alpha)
+        entropy += -(p[0] * np.log(p[0])).sum()
+        if mask[n].all():
+            length, horizon = length + 1 + reach.sum(), horizon + 1
+        for j in range(k):
+            if mask[n, j]:
+                loss = 1 - reach[j] if name == "e2e_tv" else row_loss(name, q[j], p[j], token[n, j])
+                found["depth_loss_sum"][j] += loss
+                found["depth_count"][j] += 1
+                found["alpha_sum"][j] += alpha[j]
+                found["greedy_sum"][j] += p[j][q[j].argmax()]
+    loss_sum, loss_count = objective(name, draft, target, token, mask)
+    scalars = {"loss_sum": loss_sum, "loss_count": loss_count}
+    return found | scalars | {"entropy_sum": entropy, "length_sum": length, "horizon_count": horizon}
+
+
 def objective(name: str, draft: Any, target: Any, token: Any, mask: Any) -> tuple[float, float]:
     """(loss_sum, loss_count) of logits [N, k, V], logits [N, k, V], tokens [N, k], mask [N, k]."""
     total, count, k = 0.0, 0.0, draft.shape[1]

@@ -2,6 +2,7 @@
 
 import itertools
 from typing import get_args
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -43,9 +44,11 @@ def test_every_objective_of_a_job_file_is_here():
 @given(seed=st.integers(0, 10_000), depths=st.integers(1, 4), vocab=st.integers(2, 9))
 def test_the_loss_equals_the_formula(name, seed, depths, vocab):
     rows = random_rows(seed, depths=depths, vocab=vocab)
-    sums = on_logits(name, *rows).sums
-    expected = reference.objective(name, *(t.detach().numpy() for t in rows))
-    np.testing.assert_allclose([sums.loss_sum.item(), sums.loss_count.item()], expected, rtol=1e-10)
+    sums = on_logits(name, *rows).sums._asdict()
+    expected = reference.sums(name, *(t.detach().numpy() for t in rows))
+    assert sums.keys() == expected.keys()
+    for field, value in sums.items():
+        np.testing.assert_allclose(value.detach().numpy(), expected[field], rtol=1e-9, err_msg=field)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -162,16 +165,27 @@ def test_a_mixture_is_the_weighted_sum_of_its_parts():
     rows = random_rows(5)
     combined = mixture({"kl": 0.3, "e2e_tv": 0.7}, OBJECTIVES)
 
-    def with_objective(objective):
-        from unittest import mock
+    with mock.patch.dict(OBJECTIVES, {"mixed": combined}):
+        got = on_logits("mixed", *rows)
+    kl, e2e_tv = (on_logits(name, *rows) for name in ("kl", "e2e_tv"))
+    expected = 0.3 * kl.loss_sum + 0.7 * e2e_tv.loss_sum
+    torch.testing.assert_close(got.loss_sum, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(got.loss_sum, rows[0]), torch.autograd.grad(expected, rows[0])
+    )
+    torch.testing.assert_close(
+        got.sums.depth_loss_sum, 0.3 * kl.sums.depth_loss_sum + 0.7 * e2e_tv.sums.depth_loss_sum
+    )
 
-        with mock.patch.dict(OBJECTIVES, {"mixed": objective}):
-            return on_logits("mixed", *rows).loss_sum
 
-    got = with_objective(combined)
-    expected = 0.3 * on_logits("kl", *rows).loss_sum + 0.7 * on_logits("e2e_tv", *rows).loss_sum
-    torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(torch.autograd.grad(got, rows[0]), torch.autograd.grad(expected, rows[0]))
+def test_a_mixture_counts_an_anchor_by_the_weights_of_the_parts_that_count_it():
+    *_, mask = random_rows(5)  # the first anchor is whole; of the others some end before the last depth
+    parts = {"kl": 0.2, "e2e_tv": 0.6}
+    uniform = depth_weights(3, 1.0)
+    kl, e2e_tv = (anchor_counts(OBJECTIVES[name], mask, uniform) for name in parts)
+    assert (kl != e2e_tv).any()
+    counts = anchor_counts(mixture(parts, OBJECTIVES), mask, uniform)
+    torch.testing.assert_close(counts, 0.25 * kl + 0.75 * e2e_tv)
 
 
 @pytest.mark.parametrize("parts", [{}, {"kl": 0.0}, {"kl": -1.0}])

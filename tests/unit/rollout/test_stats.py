@@ -72,12 +72,22 @@ def test_without_speculation_only_throughput_is_reported() -> None:
 
 
 def test_a_difference_of_counters_is_what_happened_in_between() -> None:
-    later = counters(
-        num_drafts=14, num_accepted_tokens=21, accepted_per_depth=(12, 7, 2), generation_tokens=40
+    later = EngineCounters(
+        num_drafts=14,
+        num_draft_tokens=42,
+        num_accepted_tokens=21,
+        accepted_per_depth=(12, 7, 2),
+        generation_tokens=40,
+        busy_seconds=2.5,
     )
-    delta = later.since(counters())
-    assert (delta.num_drafts, delta.num_accepted_tokens, delta.generation_tokens) == (4, 6, 15)
-    assert delta.accepted_per_depth == (4, 2, 0)
+    assert later.since(counters()) == EngineCounters(
+        num_drafts=4,
+        num_draft_tokens=12,
+        num_accepted_tokens=6,
+        accepted_per_depth=(4, 2, 0),
+        generation_tokens=15,
+        busy_seconds=0.5,
+    )
 
 
 def test_the_first_draft_after_a_silent_start_counts_from_zero() -> None:

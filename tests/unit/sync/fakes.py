@@ -41,6 +41,8 @@ class FakeEngine:
         self.keeps_old: set[str] = set()
         self.before_round: Callable[[], None] = lambda: None
         self.joins = True
+        self.workers = 1  # as it says; it joins with one
+        self.init_info: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(1)
         self._broadcaster: Broadcaster | None = None
 
@@ -51,13 +53,14 @@ class FakeEngine:
             lambda: {
                 "policy": self.manifests["policy"].to_wire(),
                 "head": None if head is None else head.to_wire(),
-                "workers": 1,
+                "workers": self.workers,
                 "device": "cpu",
             }
         )
 
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
         self.calls.append("sync_init")
+        self.init_info = init_info
         return self._pool.submit(self._join, init_info)
 
     def sync_round(self, plan: dict[str, Any]) -> Future[list[dict[str, Any]]]:

@@ -20,6 +20,12 @@ def test_a_stale_tensor_is_named_with_its_layer_and_worker():
     assert stale({"norm": 7}, workers) == ["norm (layer norm.weight, worker 1)"]
 
 
+def test_a_worker_that_does_not_report_its_copy_is_missed():
+    assert stale({"norm": 7}, [[["norm", "norm.weight", 2, 7]], []]) == [
+        "norm (layer norm.weight): read back by 1 of 2 workers"
+    ]
+
+
 def test_replicas_whose_errors_cancel_in_the_sum_are_still_named():
     workers = [[["norm", "norm.weight", 2, 6]], [["norm", "norm.weight", 2, 8]]]
     assert stale({"norm": 7}, workers) == ["norm (layer norm.weight, worker 0, 1)"]

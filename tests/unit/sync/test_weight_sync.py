@@ -135,6 +135,23 @@ def test_a_head_for_an_engine_without_draft_is_refused(start: Start):
         job.sync.open()
 
 
+def test_an_engine_that_drafts_with_a_head_nobody_sends_is_refused(start: Start):
+    job = start(is_open=False)
+    sync = WeightSync(job.engines, SyncSettings(), source(job.policy), None)
+    with pytest.raises(ManifestMismatch, match="engine 0: drafts with a head that the trainer does not send"):
+        sync.open()
+
+
+def test_every_worker_of_every_engine_has_a_rank_of_its_own(start: Start):
+    job = start(engines=3, is_open=False, timeout_s=0.5)
+    for engine in job.engines:
+        engine.workers, engine.joins = 2, False
+    with pytest.raises(SyncError):
+        job.sync.open()
+    given = [engine.init_info for engine in job.engines]
+    assert [(info["rank_offset"], info["world_size"]) for info in given] == [(1, 7), (3, 7), (5, 7)]
+
+
 def test_an_engine_that_fails_ends_the_round_at_once(start: Start):
     """While the trainer waits in a broadcast for the other engine."""
     job = start(engines=2)
