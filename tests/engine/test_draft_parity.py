@@ -1,6 +1,6 @@
 """The engine drafts with the same distributions that training computes, for every family.
 
-Float32, random policy and head, several prompts in one batch. For each proposal of the engine the training chain
+Float32, random policy and head, several prompts and temperatures in one batch. For each proposal of the engine the training chain
 is run over what the engine knew then (the true tokens, and its own drafts as later inputs), and the two
 distributions are compared at every depth. A wrong mask, position, cache slot, norm or weight shows as a large TV.
 """
@@ -29,6 +29,8 @@ from tests.engine.tiny import (
 # float32 kernels of vLLM and of PyTorch differ by rounding alone: 3e-5 was the largest seen
 TOLERANCE = 1e-4
 PROMPT_LENGTHS = (5, 13, 24, 40)
+TEMPERATURES = (1.0, 0.7, 1.4, 1.0)
+"""Of the requests, which are decoded in one batch."""
 NEW_TOKENS = 24
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{name: (changes, {}) for name, changes in FAMILIES.items()},
@@ -49,7 +51,9 @@ class Parity:
     rejected: int
 
 
-def chain_distributions(policy: Any, head: Any, known: list[int], drafts: list[int]) -> Any:
+def chain_distributions(
+    policy: Any, head: Any, known: list[int], drafts: list[int], temperature: float
+) -> Any:
     """Training's q^1..q^k [k, V] at the last anchor of `known[:-1]`, with the engine's drafts as deeper inputs."""
     import torch
 
@@ -59,7 +63,7 @@ def chain_distributions(policy: Any, head: Any, known: list[int], drafts: list[i
     hidden = policy.model(tokens[:, :length]).last_hidden_state
     embeddings = [policy.model.embed_tokens(tokens[:, j : j + length]) for j in range(1, DEPTHS + 1)]
     states = head(hidden, embeddings, positions, torch.ones_like(positions), DEPTHS)
-    return torch.stack([policy.lm_head(z[0, -1]).softmax(-1) for z in states])
+    return torch.stack([(policy.lm_head(z[0, -1]) / temperature).softmax(-1) for z in states])
 
 
 def replay(
@@ -93,7 +97,12 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
     prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
     requests = engine.generate(
         [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
-        SamplingParams(temperature=1.0, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False, logprobs=1),
+        [
+            SamplingParams(
+                temperature=temperature, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False, logprobs=1
+            )
+            for temperature in TEMPERATURES
+        ],
         use_tqdm=False,
     )
     recorded = engine.collective_rpc("mtp_recorded_drafts")[0]
@@ -102,12 +111,12 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     head = load_head(folder / "mtp", policy.config, dtype=torch.float32, device="cpu")
     worst, proposals, accepted, rejected = torch.zeros(DEPTHS), 0, 0, 0
-    for request, prompt in zip(requests, prompts, strict=True):
+    for request, prompt, temperature in zip(requests, prompts, TEMPERATURES, strict=True):
         own = [drafts for name, drafts in recorded.items() if name.split("-")[0] == request.request_id]
         assert len(own) == 1, f"request {request.request_id} among {list(recorded)}"
         for known, drafts, probabilities, count in replay(prompt, list(request.outputs[0].token_ids), own[0]):
             with torch.no_grad():
-                expected = chain_distributions(policy, head, known, drafts)
+                expected = chain_distributions(policy, head, known, drafts, temperature)
             tv = 0.5 * (expected - torch.tensor(probabilities)).abs().sum(-1)
             worst = torch.maximum(worst, tv)
             proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count

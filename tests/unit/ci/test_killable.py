@@ -15,6 +15,14 @@ from helm.engine import ROOT, NameTakenError
 LATE_S = 2.0
 
 
+@pytest.fixture(autouse=True)
+def usual_interrupt():
+    """A shell that starts a command in the background has it ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def write_late(path):
     path.with_suffix(".started").touch()
     time.sleep(LATE_S)
