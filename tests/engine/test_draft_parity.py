@@ -1,7 +1,7 @@
 """The engine drafts with the same distributions that training computes, for every family.
 
-Float32, random policy and head, several prompts and temperatures in one batch. For each proposal of the engine the training chain
-is run over what the engine knew then (the true tokens, and its own drafts as later inputs), and the two
+Float32, random policy and head, several prompts and temperatures in one batch. For each proposal of the engine the
+training chain is run over what the engine knew then (the true tokens, and its own drafts as later inputs), and the two
 distributions are compared at every depth. A wrong mask, position, cache slot, norm or weight shows as a large TV.
 """
 

@@ -47,6 +47,14 @@ def test_each_metric_is_its_own_sum_over_its_own_count():
     metrics.validate(row)
 
 
+def test_the_overlap_that_ends_a_warm_up_is_the_mean_over_all_depths_anchors():
+    tally = Tally(DEPTHS)
+    assert tally.mean_alpha() == 0.0
+    for each in (FIRST, SECOND):
+        tally.add(each)
+    assert tally.mean_alpha() == (7.0 + 3.0) / (10.0 + 6.0)
+
+
 def test_the_promise_is_counted_over_all_micro_batches_drafts():
     tally = Tally(DEPTHS)
     tally.add(FIRST)
