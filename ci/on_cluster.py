@@ -125,7 +125,7 @@ class ClusterRun:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        end, output = time.monotonic() + deadline_s, ""
+        end, output, printed = time.monotonic() + deadline_s, "", ""
         silent_since: float | None = None
         while True:
             try:
@@ -139,12 +139,13 @@ class ClusterRun:
                 time.sleep(POLL_S)
                 continue
             say(news(before, output))
+            printed += news(before, output)  # also of a submitter that another has taken over from
             if status == "Complete":
                 return output
             if status == "Failed":
-                raise BenchmarkError(f"the run failed; {self.why(output)}")
+                raise BenchmarkError(f"the run failed; {self.why(printed)}")
             if time.monotonic() > end:
-                raise BenchmarkError(f"no end within {deadline_s:g} s; {self.why(output)}")
+                raise BenchmarkError(f"no end within {deadline_s:g} s; {self.why(printed)}")
             time.sleep(POLL_S)
 
     def fetch(self, out: Path, timeout_s: float = 300.0) -> str:

@@ -66,6 +66,12 @@ class SyncSettings(Settings):
         256, unit="MiB", help="tensors are packed into buckets of this size for sending", ge=1
     )
     timeout_s: float = knob(300.0, unit="s", help="a sync round that takes longer ends with an error", gt=0)
+    start_timeout_s: float = knob(
+        1800.0,
+        unit="s",
+        help="once the trainer stands, engines have this long to load their model and answer",
+        gt=0,
+    )
     verify_every: int = knob(
         1,
         unit="sync rounds",

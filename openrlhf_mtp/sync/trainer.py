@@ -70,14 +70,16 @@ class WeightSync:
     def open(self) -> None:
         """Compare manifests with every engine, then connect all ranks.
 
+        Engines may still be loading their model; the first answer has a time limit of its own.
+
         Raises ManifestMismatch listing every difference, SyncTimeout naming the ranks that did not come.
         """
         if self._rank != TRAINER_RANK:
             return
-        deadline = Deadline(self._settings.timeout_s)
         calls = Calls(self._engines, "sync_manifest", lambda _, engine: engine.sync_manifest())
-        held = calls.results(deadline)
+        held = calls.results(Deadline(self._settings.start_timeout_s))
         self._require_same_tensors(held)
+        deadline = Deadline(self._settings.timeout_s)
         backend = choose_backend(
             self._settings.backend, device_id(self._device), [engine["device"] for engine in held]
         )

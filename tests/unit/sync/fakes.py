@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -40,6 +41,7 @@ class FakeEngine:
         self.calls: list[str] = []
         self.keeps_old: set[str] = set()
         self.before_round: Callable[[], None] = lambda: None
+        self.loads_for_s = 0.0
         self.joins = True
         self.workers = 1  # as it says; it joins with one
         self.init_info: dict[str, Any] = {}
@@ -49,14 +51,18 @@ class FakeEngine:
     def sync_manifest(self) -> Future[dict[str, Any]]:
         self.calls.append("sync_manifest")
         head = self.manifests.get("head")
-        return self._pool.submit(
-            lambda: {
-                "policy": self.manifests["policy"].to_wire(),
-                "head": None if head is None else head.to_wire(),
-                "workers": self.workers,
-                "device": "cpu",
-            }
-        )
+        answer = {
+            "policy": self.manifests["policy"].to_wire(),
+            "head": None if head is None else head.to_wire(),
+            "workers": self.workers,
+            "device": "cpu",
+        }
+
+        def loaded() -> dict[str, Any]:
+            time.sleep(self.loads_for_s)
+            return answer
+
+        return self._pool.submit(loaded)
 
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
         self.calls.append("sync_init")

@@ -152,6 +152,19 @@ def test_every_worker_of_every_engine_has_a_rank_of_its_own(start: Start):
     assert [(info["rank_offset"], info["world_size"]) for info in given] == [(1, 7), (3, 7), (5, 7)]
 
 
+@pytest.mark.parametrize(("limit_s", "comes"), [(10.0, True), (0.1, False)])
+def test_an_engine_that_still_loads_its_model_has_longer_than_a_round(
+    start: Start, limit_s: float, comes: bool
+):
+    job = start(is_open=False, timeout_s=2.0, start_timeout_s=limit_s)
+    job.engines[0].loads_for_s = 2.2
+    if comes:
+        job.sync.open()
+        return
+    with pytest.raises(SyncTimeout, match="sync_manifest: no answer from engine 0 within 0.1 s"):
+        job.sync.open()
+
+
 def test_an_engine_that_fails_ends_the_round_at_once(start: Start):
     """While the trainer waits in a broadcast for the other engine."""
     job = start(engines=2)
