@@ -6,7 +6,7 @@ import pytest
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
-from ci import benchmark, cluster
+from ci import benchmark, cluster, on_cluster
 from ci.cluster import BenchmarkError, Cluster
 from ci.on_cluster import ClusterRun, has_submitter, news
 from helm.engine import NameTakenError, ReleaseError, ci_values, merged, render, render_ci
@@ -179,6 +179,17 @@ def test_a_run_without_output_fails_with_the_operators_message(play):
     api.state = {"jobDeploymentStatus": "Failed", "reason": "AppFailed", "message": "KeyError: 'answer'"}
     with pytest.raises(BenchmarkError, match="the run failed; AppFailed KeyError: 'answer'"):
         play(api, values=ci_values("kai")).follow(1.0, lambda _: None)
+
+
+def test_a_failure_shows_what_the_submitter_before_the_last_one_printed(play, monkeypatch):
+    run = play(Api())
+    outputs = iter(["error: SyncTimeout\n", "submitter: this run has ended before\n"])
+    states = iter(["", "Failed"])
+    monkeypatch.setattr(run, "status", lambda: next(states))
+    monkeypatch.setattr(run, "log", lambda: next(outputs))
+    monkeypatch.setattr(on_cluster, "POLL_S", 0.0)
+    with pytest.raises(BenchmarkError, match=r"error: SyncTimeout\nsubmitter: this run has ended before"):
+        run.follow(10.0, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_an_engine_that_still_loads_its_model_has_longer_than_a_round(
     if comes:
         job.sync.open()
         return
-    with pytest.raises(SyncTimeout, match="sync_manifest: no answer from engine 0 within 0.1 s"):
+    with pytest.raises(SyncTimeout, match=r"sync_manifest: no answer from engine 0 within 0\.1 s"):
         job.sync.open()
 
 
