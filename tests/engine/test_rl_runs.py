@@ -56,9 +56,9 @@ def assert_sound(
 
 
 def nbytes(folder: Path) -> int:
-    return sum(
-        tensor.numel() * tensor.element_size() for tensor in load_file(folder / "model.safetensors").values()
-    )
+    """Of what is sent: a tied output head, which OpenRLHF saves beside the embedding, once."""
+    tensors = load_file(folder / "model.safetensors")
+    return sum(t.numel() * t.element_size() for name, t in tensors.items() if name != "lm_head.weight")
 
 
 def tensors(folder: Path) -> dict[str, object]:
