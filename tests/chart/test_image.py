@@ -180,3 +180,11 @@ def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-2000:]
     assert "vLLM plugin   live" in done.stdout
+    packages = tmp_path / "venv/lib/python3.11/site-packages"
+    for package in ("torch", "vllm", "openrlhf_mtp"):  # pods cannot write there
+        missing = [path for path in packages.glob(f"{package}/*.py") if not compiled(path).exists()]
+        assert missing == []
+
+
+def compiled(path):
+    return path.parent / "__pycache__" / f"{path.stem}.cpython-311.pyc"

@@ -71,17 +71,25 @@ def test_continuous_integration_runs_what_a_user_runs():
         assert "uses" not in step or re.search(r"@[0-9a-f]{40}$", step["uses"]), "pin actions by commit"
 
 
-def test_every_cache_lies_in_the_checkout(tmp_path):
+def environment_of_scripts(tmp_path, **given):
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "env.sh").write_text((ROOT / "scripts" / "env.sh").read_text(encoding="utf-8"))
     done = subprocess.run(
         ["bash", "-c", "set -eu; . scripts/env.sh; env"],
         cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin", **given},
         capture_output=True,
         text=True,
         check=True,
     )
-    settings = dict(line.partition("=")[::2] for line in done.stdout.splitlines() if "=" in line)
+    return dict(line.partition("=")[::2] for line in done.stdout.splitlines() if "=" in line)
+
+
+def test_modules_are_compiled_once_whatever_the_container_says(tmp_path):
+    assert "PYTHONDONTWRITEBYTECODE" not in environment_of_scripts(tmp_path, PYTHONDONTWRITEBYTECODE="1")
+
+
+def test_every_cache_lies_in_the_checkout(tmp_path):
+    settings = environment_of_scripts(tmp_path)
     for name in ("HF_HOME", "VLLM_CACHE_ROOT", "TORCH_EXTENSIONS_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR"):
         assert settings[name].startswith(f"{tmp_path}/.cache/"), name
