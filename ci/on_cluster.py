@@ -138,8 +138,9 @@ class ClusterRun:
                     raise BenchmarkError(f"the API server does not answer: {problem}") from problem
                 time.sleep(POLL_S)
                 continue
-            say(news(before, output))
-            printed += news(before, output)  # also of a submitter that another has taken over from
+            new = news(before, output)
+            say(new)
+            printed += new  # also of a submitter that another has taken over from
             if status == "Complete":
                 return output
             if status == "Failed":

@@ -16,8 +16,8 @@ pip_install() { "$VENV/bin/pip" install --quiet --no-compile --disable-pip-versi
 
 # Pods cannot write into the image: what is not compiled here, every process of a run would compile for itself. Some
 # packages ship templates that are no Python, so this fails for some files.
-compile_all() {
-  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$VENV/lib" > /dev/null || true
+compile_in() {
+  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$1" > /dev/null || true
 }
 
 packages_cpu() {
@@ -26,7 +26,7 @@ packages_cpu() {
   pip_install --no-deps "torch==$TORCH_VERSION+cpu" 2>/dev/null \
     || pip_install --no-deps "torch==$TORCH_VERSION+cpu" --index-url https://download.pytorch.org/whl/cpu
   pip_install --no-deps -r requirements/cpu.txt
-  compile_all
+  compile_in "$VENV/lib"
 }
 
 engine_gpu() {
@@ -46,12 +46,12 @@ flash_attn() {
 
 packages_gpu() {
   pip_install --no-build-isolation --find-links /opt/wheels -r requirements/gpu.txt
-  compile_all
+  compile_in "$VENV/lib"
 }
 
 project() {
   pip_install --no-deps --no-build-isolation .
-  compile_all
+  compile_in "$(echo "$VENV"/lib/python*/site-packages/openrlhf_mtp)"
   VLLM_LOGGING_LEVEL=ERROR "$VENV/bin/python" -W ignore -m openrlhf_mtp.cli.doctor
 }
 
