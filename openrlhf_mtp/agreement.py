@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from openrlhf_mtp.metrics import (
+    MTP_ACCEPTED_STD,
     MTP_ALPHA,
     MTP_EXPECTED_LENGTH,
     MTP_REACH,
@@ -58,10 +59,12 @@ def is_walked(row: Row) -> bool:
 def gap_limit(row: Row) -> float:
     """The largest gap that is no cause for concern, as a root mean square over steps.
 
-    To the systematic part come two standard errors of the engines' own share, whose standard deviation given the text
-    is about 1/8 a draft (measured: 0.0034 at 1,350 drafts).
+    To the systematic part come two standard errors of the engines' own share, given the text: what the walk says, or
+    the 1/8 a draft that were measured on the quickstart.
     """
-    noise = 0.25 / math.sqrt(max(row.get("spec/drafts", 1.0), 1.0))
+    depths, accepted = len(_by_depth(row, MTP_REACH)), row.get(MTP_ACCEPTED_STD, math.nan)
+    std = accepted / depths if depths and math.isfinite(accepted) else 0.125
+    noise = 2.0 * std / math.sqrt(max(row.get("spec/drafts", 1.0), 1.0))
     return (WALKED_LIMIT if is_walked(row) else ROUGH_LIMIT) + noise
 
 
@@ -71,7 +74,7 @@ def have_parted(rows: Sequence[Row]) -> bool:
     The sign may change from step to step (an engine that drafts with an old head is lucky at times), so squares are
     averaged, over the last `WINDOW` steps that have a gap.
     """
-    recent = [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))][-WINDOW:]
+    recent = _recent(rows)
     if len(recent) < FEWEST:
         return False
     square = math.fsum(row[SPEC_ALPHA_GAP] ** 2 for row in recent) / len(recent)
@@ -84,8 +87,9 @@ def parted_steps(rows: Sequence[Row]) -> list[int]:
     return [int(row[STEP]) for at, row in enumerate(measured) if have_parted(measured[: at + 1][-WINDOW:])]
 
 
-def warning(row: Row) -> str:
-    """What to tell the user at a step where they disagree."""
+def warning(rows: Sequence[Row]) -> str:
+    """What to tell the user at the last of these steps, where they disagree: the widest of the gaps that made it so."""
+    row = max(_recent(rows), key=lambda each: abs(each[SPEC_ALPHA_GAP]))
     gap, measured = row[SPEC_ALPHA_GAP], row[SPEC_ACCEPTANCE_RATE]
     fault = (
         "the engines do not draft with what the trainer holds: look at sync/* and draft_sample_method, not at the head"
@@ -94,10 +98,14 @@ def warning(row: Row) -> str:
         "that were drafted are filtered out before training"
     )
     return (
-        f"trainer and engines disagree on acceptance: the head promises that {measured + gap:.1%} of drafted tokens "
-        f"are accepted, the engines accept {measured:.1%} (spec/alpha_gap {gap:+.3f}, limit {gap_limit(row):.3f} over "
-        f"{WINDOW} steps); {fault}"
+        f"trainer and engines disagree on acceptance: at step {row[STEP]:.0f} the head promises that "
+        f"{measured + gap:.1%} of drafted tokens are accepted, the engines accept {measured:.1%} (spec/alpha_gap "
+        f"{gap:+.3f}, limit {gap_limit(row):.3f} over {WINDOW} steps); {fault}"
     )
+
+
+def _recent(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))][-WINDOW:]
 
 
 def _by_depth(row: Row, base: str) -> list[float]:

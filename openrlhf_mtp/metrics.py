@@ -32,6 +32,7 @@ MTP_LOSS = "mtp/loss"
 MTP_ALPHA = "mtp/alpha"
 MTP_ALPHA_GREEDY = "mtp/alpha_greedy"
 MTP_REACH = "mtp/reach"
+MTP_ACCEPTED_STD = "mtp/accepted_std"
 MTP_EXPECTED_LENGTH = "mtp/expected_length"
 MTP_COEFFICIENT = "mtp/coefficient"
 OCC_ALIGNMENT = "occ/alignment"
@@ -92,6 +93,11 @@ METRICS: tuple[Metric, ...] = (
         MTP_REACH + _DEPTH,
         "probability",
         "Promised share of drafts accepted through depth j, comparable with spec/acceptance_rate/depth_j",
+    ),
+    Metric(
+        MTP_ACCEPTED_STD,
+        "token",
+        "Standard deviation of a draft's accepted tokens, given the text: the chance in what engines accept",
     ),
     Metric(
         MTP_EXPECTED_LENGTH,

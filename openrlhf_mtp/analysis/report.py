@@ -90,8 +90,8 @@ def _described(group: Group, summaries: dict[Path, dict[str, Any]]) -> str:
 def _warnings(run: Run, summary: dict[str, Any]) -> list[str]:
     broken = [f"{name} is not finite at step {step}" for name, step in summary["not_finite"].items()]
     parted = parted_steps(run.rows)
-    rows = [row for row in run.rows if row[metrics.STEP] in parted[:1]]
-    gap = [f"step {parted[0]}: {warning(row)}; {len(parted)} steps like this" for row in rows]
+    until = [row for row in run.rows if parted and row[metrics.STEP] <= parted[0]]
+    gap = [f"step {parted[0]}: {warning(until)}; {len(parted)} steps like this"] if parted else []
     return [f"{run.name}: {line}" for line in [*run.warnings, *broken, *gap]]
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from openrlhf_mtp.losses.mtp_loss import Sums
 from openrlhf_mtp.losses.walk import Walk
-from openrlhf_mtp.metrics import MTP_ALPHA, MTP_ALPHA_GREEDY, MTP_LOSS, MTP_REACH, depth_metric
+from openrlhf_mtp.metrics import (
+    MTP_ACCEPTED_STD,
+    MTP_ALPHA,
+    MTP_ALPHA_GREEDY,
+    MTP_LOSS,
+    MTP_REACH,
+    depth_metric,
+)
 from openrlhf_mtp.training.reduce import sum_over_ranks
 
 
@@ -17,7 +26,7 @@ class Tally:
         self.depths = depths
         self._scalars = torch.zeros(5, dtype=torch.float64)
         self._by_depth = torch.zeros(4, depths, dtype=torch.float64)
-        self._walked = torch.zeros(1 + depths, dtype=torch.float64)
+        self._walked = torch.zeros(2 + depths, dtype=torch.float64)
 
     def add(self, sums: Sums) -> None:
         """Add one micro-batch."""
@@ -28,12 +37,12 @@ class Tally:
 
     def add_walk(self, walk: Walk) -> None:
         """Add one micro-batch of which every anchor was measured."""
-        self._walked += torch.cat([walk.drafts[None], walk.reached]).double().cpu()
+        self._walked += torch.cat([torch.stack([walk.drafts, walk.variance]), walk.reached]).double().cpu()
 
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group (collective)."""
         sums = sum_over_ranks(torch.cat([self._scalars, self._walked, self._by_depth.flatten()]))
-        self._scalars, self._walked, by_depth = sums.split([5, 1 + self.depths, 4 * self.depths])
+        self._scalars, self._walked, by_depth = sums.split([5, 2 + self.depths, 4 * self.depths])
         self._by_depth = by_depth.view(4, self.depths)
 
     def mean_alpha(self) -> float:
@@ -57,7 +66,8 @@ class Tally:
                 row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / count
                 row[depth_metric(MTP_ALPHA, j)] = alpha[j - 1] / count
                 row[depth_metric(MTP_ALPHA_GREEDY, j)] = greedy[j - 1] / count
-        drafts, *reached = self._walked.tolist()
+        drafts, variance, *reached = self._walked.tolist()
         if drafts:
+            row[MTP_ACCEPTED_STD] = math.sqrt(variance / drafts)
             row |= {depth_metric(MTP_REACH, j): sums / drafts for j, sums in enumerate(reached, start=1)}
         return row

@@ -19,8 +19,10 @@ def folder(tmp_path):
 
 def leave(folder, step, rated):
     rows = "".join(json.dumps({"step": number}) + "\n" for number in range(step + 1))
-    (folder / "run/metrics.jsonl").write_text(rows, encoding="utf-8")
-    (folder / "assets/reward_calls").write_text("x" * rated, encoding="utf-8")
+    # a reader beside this never sees half a file, as with the run's own, which are appended to
+    for name, content in (("run/metrics.jsonl", rows), ("assets/reward_calls", "x" * rated)):
+        (folder / "left").write_text(content, encoding="utf-8")
+        (folder / "left").replace(folder / name)
 
 
 def test_the_counts_are_the_tiny_jobs():

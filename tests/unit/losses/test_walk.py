@@ -69,6 +69,7 @@ def test_certain_drafts_are_visited_every_k_plus_one_anchors():
     mask = torch.ones(9, DEPTHS, dtype=torch.bool)
     counted = walk(torch.ones(9, DEPTHS), mask, torch.arange(9))
     assert counted.drafts.item() == 3  # anchors 0, 4, 8
+    assert counted.variance.item() == 0, "nothing is left to chance"
     assert counted.reached.tolist() == [3, 3, 3]
 
 
@@ -92,6 +93,7 @@ def test_responses_may_be_split_over_micro_batches():
     apart = [walk(accept[part], mask[part], index[part]) for part in (slice(0, 5), slice(5, 20))]
     torch.testing.assert_close(sum(one.drafts for one in apart), together.drafts)
     torch.testing.assert_close(sum(one.reached for one in apart), together.reached)
+    torch.testing.assert_close(sum(one.variance for one in apart), together.variance)
 
 
 def test_no_anchor_is_an_empty_count():
@@ -112,3 +114,22 @@ def test_pieces_put_together_are_the_walk_step_by_step(places):
     counted = walk(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
     torch.testing.assert_close(counted.drafts, visits[:places].sum())
     torch.testing.assert_close(counted.reached, visits[:places] @ accept.cumprod(-1))
+
+
+def test_the_variance_is_what_engines_scatter_by_on_one_text():
+    """The same text drafted again and again: acceptance lengths around the promised one."""
+    generator = torch.Generator().manual_seed(2)
+    places, runs = 400, 1000
+    accept = torch.rand(places, DEPTHS, generator=generator)
+    at, drafts, accepted = (torch.zeros(runs, dtype=torch.long) for _ in range(3))
+    while (going := at < places).any():
+        luck = torch.rand(runs, DEPTHS, generator=generator)
+        length = (luck < accept[at.clamp(max=places - 1)]).long().cumprod(-1).sum(-1)
+        accepted, drafts = accepted + length * going, drafts + going
+        at = at + (length + 1) * going
+    counted = walk(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
+    promised = (counted.reached.sum() / counted.drafts).item()
+    assert (accepted / drafts).mean().item() == pytest.approx(promised, abs=0.01)
+    expected = (counted.variance.sqrt() / counted.drafts).item()
+    # known to 2.2 % after 1,000 runs; that luck also decides which places are visited adds 11 % where they differ so
+    assert expected <= (accepted / drafts).std().item() < 1.2 * expected

@@ -108,9 +108,12 @@ def gathered(own: HeadTrainer, batch: HeadBatch) -> Rows:
     return Rows(**{name: np.array(values) for name, values in found.items()}, response=response)
 
 
-def promise(rows: Rows) -> list[float]:
-    """Mean over an engine's drafts of how likely depths 1..j are all accepted, by following one response at a time."""
-    drafts, reached = 0.0, np.zeros(DEPTHS)
+def promise(rows: Rows) -> tuple[list[float], float]:
+    """How likely depths 1..j of a draft are all accepted, and the standard deviation of how many are.
+
+    Means over an engine's drafts, by following one response at a time.
+    """
+    drafts, variance, reached = 0.0, 0.0, np.zeros(DEPTHS)
     for response in sorted(set(rows.response)):
         own = [n for n, row in enumerate(rows.response) if row == response]
         visited = np.zeros(len(own) + DEPTHS + 1)
@@ -122,9 +125,12 @@ def promise(rows: Rows) -> list[float]:
             through = [1.0, *np.cumprod(accept), 0.0]
             drafts += visited[place]
             reached += visited[place] * np.array(through[1:-1])
+            chances = -np.diff(through)
+            mean = chances @ range(DEPTHS + 1)
+            variance += visited[place] * (chances @ (np.arange(DEPTHS + 1) - mean) ** 2)
             for a in range(DEPTHS + 1):
                 visited[place + a + 1] += visited[place] * (through[a] - through[a + 1])
-    return (reached / drafts).tolist()
+    return (reached / drafts).tolist(), float(np.sqrt(variance / drafts))
 
 
 @pytest.mark.parametrize("objective", ["kl", "e2e_tv"])
@@ -140,7 +146,8 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
         "mtp/entropy": sums["entropy_sum"] / sums["depth_count"][0],
         "mtp/expected_length": sums["length_sum"] / sums["horizon_count"],
     }
-    for j, reached in enumerate(promise(rows), start=1):
+    promised, expected["mtp/accepted_std"] = promise(rows)
+    for j, reached in enumerate(promised, start=1):
         count = sums["depth_count"][j - 1]
         expected[f"mtp/loss/depth_{j}"] = sums["depth_loss_sum"][j - 1] / count
         expected[f"mtp/alpha/depth_{j}"] = sums["alpha_sum"][j - 1] / count

@@ -1,5 +1,7 @@
 """The head's metrics are sums first and quotients last, so that no split of a batch can change them."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -59,9 +61,10 @@ def test_the_promise_is_counted_over_all_micro_batches_drafts():
     tally = Tally(DEPTHS)
     tally.add(FIRST)
     assert "mtp/reach/depth_1" not in tally.metrics()
-    for drafts, reached in ((3.0, [2.0, 1.0]), (1.0, [1.0, 1.0])):
-        tally.add_walk(Walk(torch.tensor(drafts), torch.tensor(reached)))
+    for drafts, reached, variance in ((3.0, [2.0, 1.0], 0.75), (1.0, [1.0, 1.0], 0.25)):
+        tally.add_walk(Walk(torch.tensor(drafts), torch.tensor(reached), torch.tensor(variance)))
     assert (tally.metrics()["mtp/reach/depth_1"], tally.metrics()["mtp/reach/depth_2"]) == (3 / 4, 2 / 4)
+    assert tally.metrics()["mtp/accepted_std"] == math.sqrt(1 / 4)
 
 
 def test_means_of_means_would_give_another_number():
