@@ -51,9 +51,9 @@ class Concerns:
         """A warning if this row is where a disagreement begins."""
         self._rows.append(row)
         before, self._parted = self._parted, have_parted(self._rows[-2 * WINDOW :])
-        return (
-            f"warning: step {row[STEP]:.0f}: {warning(self._rows)}" if self._parted and not before else None
-        )
+        if before or not self._parted:
+            return None
+        return f"warning: step {row[STEP]:.0f}: {warning(self._rows)}"
 
 
 class _PlainLines:

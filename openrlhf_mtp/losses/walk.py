@@ -66,9 +66,11 @@ def walk(accept: Tensor, mask: Tensor, index: Tensor) -> Walk:
     counted = _visits(moves)[place, row]
     # E[a] = sum_j P(a >= j), E[a^2] = sum_j (2j - 1) P(a >= j)
     odd = torch.arange(1, 2 * through.shape[1], 2, device=through.device)
-    variance = (through * odd).sum(-1) - through.sum(-1).square()
+    variance = (through * odd).sum(-1) - through.sum(-1).square()  # no less than 0 in exact arithmetic
     return Walk(
-        drafts=counted.sum(), reached=(counted[:, None] * through).sum(0), variance=(counted * variance).sum()
+        drafts=counted.sum(),
+        reached=(counted[:, None] * through).sum(0),
+        variance=(counted * variance.clamp(min=0.0)).sum(),
     )
 
 
