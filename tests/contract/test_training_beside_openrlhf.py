@@ -113,11 +113,50 @@ def engine_configurations() -> dict[int, dict[str, Any]]:
     }
 
 
+def pre_rl_metrics() -> list[dict[str, float]]:
+    """What a head's trainer reports on a pre-RL batch, and on the same batch when it makes the targets itself."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from openrlhf_mtp.training.chain import HeadBatch
+    from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
+    from openrlhf_mtp.training.responses import Response
+    from tests.unit.heads.tiny import WIDTH
+    from tests.unit.training.test_head_trainer import trainer
+
+    states = torch.randn(2, 12, WIDTH, generator=torch.Generator().manual_seed(5))
+    worker = object.__new__(HeadPretrainWorker)
+    worker.actor = SimpleNamespace(hidden_states=lambda sequences, mask: (states, states))
+    worker.trainer, worker.device, worker.pad_token_id = trainer(), torch.device("cpu"), 0
+    batch = worker._head_batch(
+        [Response(0, (1, 2, 3), (4, 5, 6, 7, 8)), Response(1, (3, 1), tuple(range(10)))]
+    )
+    assert batch.targets is not None
+    found = []
+    for targets in (batch.targets, None):
+        own = trainer()
+        own.accumulate(
+            HeadBatch(batch.sequences, batch.attention_mask, batch.action_mask, batch.hidden, targets), 1.0
+        )
+        row = own.drain()
+        del row["time/mtp_s"]
+        found.append(row)
+    return found
+
+
 def compute() -> dict[str, Any]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    parts = (observed_states, gaps, learning_rates, weights_after_the_replay_buffer, engine_configurations)
+    parts = (
+        observed_states,
+        gaps,
+        learning_rates,
+        weights_after_the_replay_buffer,
+        pre_rl_metrics,
+        engine_configurations,
+    )
     return {f.__name__: f() for f in parts}
 
 
@@ -150,6 +189,13 @@ def test_a_batch_from_the_replay_buffer_is_weighted_as_it_was_collected(computed
     collected, handed_out = computed["weights_after_the_replay_buffer"]
     assert handed_out == pytest.approx(collected)
     assert collected == pytest.approx([1.0, 0.0, 2.0])
+
+
+def test_targets_before_rl_are_the_policy_at_the_rollouts_temperature(computed):
+    """The trainer's own targets are compared with float64 at temperature 0.7 in its unit tests."""
+    before_rl, own = computed["pre_rl_metrics"]
+    assert own["mtp/anchors"] > 0
+    assert before_rl == pytest.approx(own, rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
