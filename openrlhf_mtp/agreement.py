@@ -56,6 +56,11 @@ def is_walked(row: Row) -> bool:
     return bool(_by_depth(row, MTP_REACH))
 
 
+def with_gap(rows: Sequence[Row]) -> list[Row]:
+    """The rows that say what was promised and what was accepted."""
+    return [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))]
+
+
 def gap_limit(row: Row) -> float:
     """The largest gap that is no cause for concern, as a root mean square over steps.
 
@@ -65,7 +70,7 @@ def gap_limit(row: Row) -> float:
     depths, accepted = len(_by_depth(row, MTP_REACH)), row.get(MTP_ACCEPTED_STD, math.nan)
     std = accepted / depths if depths and math.isfinite(accepted) else 0.125
     noise = 2.0 * std / math.sqrt(max(row.get("spec/drafts", 1.0), 1.0))
-    return (WALKED_LIMIT if is_walked(row) else ROUGH_LIMIT) + noise
+    return (WALKED_LIMIT if depths else ROUGH_LIMIT) + noise
 
 
 def have_parted(rows: Sequence[Row]) -> bool:
@@ -74,7 +79,7 @@ def have_parted(rows: Sequence[Row]) -> bool:
     The sign may change from step to step (an engine that drafts with an old head is lucky at times), so squares are
     averaged, over the last `WINDOW` steps that have a gap.
     """
-    recent = _recent(rows)
+    recent = with_gap(rows)[-WINDOW:]
     if len(recent) < FEWEST:
         return False
     square = math.fsum(row[SPEC_ALPHA_GAP] ** 2 for row in recent) / len(recent)
@@ -83,13 +88,13 @@ def have_parted(rows: Sequence[Row]) -> bool:
 
 def parted_steps(rows: Sequence[Row]) -> list[int]:
     """Every step at which they disagree."""
-    measured = [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))]
+    measured = with_gap(rows)
     return [int(row[STEP]) for at, row in enumerate(measured) if have_parted(measured[: at + 1][-WINDOW:])]
 
 
 def warning(rows: Sequence[Row]) -> str:
     """What to tell the user at the last of these steps, where they disagree: the widest of the gaps that made it so."""
-    row = max(_recent(rows), key=lambda each: abs(each[SPEC_ALPHA_GAP]))
+    row = max(with_gap(rows)[-WINDOW:], key=lambda each: abs(each[SPEC_ALPHA_GAP]))
     gap, measured = row[SPEC_ALPHA_GAP], row[SPEC_ACCEPTANCE_RATE]
     fault = (
         "the engines do not draft with what the trainer holds: look at sync/* and draft_sample_method, not at the head"
@@ -102,10 +107,6 @@ def warning(rows: Sequence[Row]) -> str:
         f"{measured + gap:.1%} of drafted tokens are accepted, the engines accept {measured:.1%} (spec/alpha_gap "
         f"{gap:+.3f}, limit {gap_limit(row):.3f} over {WINDOW} steps); {fault}"
     )
-
-
-def _recent(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))][-WINDOW:]
 
 
 def _by_depth(row: Row, base: str) -> list[float]:

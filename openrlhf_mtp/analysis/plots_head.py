@@ -1,11 +1,9 @@
 """What draws the figures of a head inside RL: whether trainer and engines agree, and what OCC makes of it."""
 
-import math
-
 from matplotlib.figure import Figure
 
 from openrlhf_mtp import metrics
-from openrlhf_mtp.agreement import gap_limit, is_walked
+from openrlhf_mtp.agreement import gap_limit, is_walked, with_gap
 from openrlhf_mtp.analysis import style
 from openrlhf_mtp.analysis.drawing import Groups, colour, curve, depth_colour
 from openrlhf_mtp.analysis.groups import Group
@@ -50,7 +48,7 @@ def agreement(groups: Groups) -> Figure | None:
 
 
 def _limits(figure: Figure, group: Group, shade: str) -> None:
-    rows = [row for row in group.mean_rows() if math.isfinite(row.get(metrics.SPEC_ALPHA_GAP, math.nan))]
+    rows = with_gap(group.mean_rows())
     steps = [row[metrics.STEP] for row in rows]
     limits = [gap_limit(row) for row in rows]
     kind = "limit" if rows and is_walked(rows[-1]) else "limit (rough promise)"

@@ -89,10 +89,11 @@ def _described(group: Group, summaries: dict[Path, dict[str, Any]]) -> str:
 
 def _warnings(run: Run, summary: dict[str, Any]) -> list[str]:
     broken = [f"{name} is not finite at step {step}" for name, step in summary["not_finite"].items()]
-    parted = parted_steps(run.rows)
-    until = [row for row in run.rows if parted and row[metrics.STEP] <= parted[0]]
-    gap = [f"step {parted[0]}: {warning(until)}; {len(parted)} steps like this"] if parted else []
-    return [f"{run.name}: {line}" for line in [*run.warnings, *broken, *gap]]
+    lines = [*run.warnings, *broken]
+    if parted := parted_steps(run.rows):
+        until = [row for row in run.rows if row[metrics.STEP] <= parted[0]]
+        lines.append(f"step {parted[0]}: {warning(until)}; {len(parted)} steps like this")
+    return [f"{run.name}: {line}" for line in lines]
 
 
 def _figure_context(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from openrlhf_mtp import metrics
-from openrlhf_mtp.agreement import gap_limit, is_walked, parted_steps
+from openrlhf_mtp.agreement import gap_limit, is_walked, parted_steps, with_gap
 from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.analysis.regression import mean_of
 from openrlhf_mtp.analysis.table import Table, ranges, signed, with_interval
@@ -17,7 +17,7 @@ def agreement_table(groups: Groups) -> Table | None:
     rows = []
     for group in groups:
         for run in group.runs:
-            measured = [row for row in run.rows if math.isfinite(row.get(metrics.SPEC_ALPHA_GAP, math.nan))]
+            measured = with_gap(run.rows)
             if measured:
                 gaps = [row[metrics.SPEC_ALPHA_GAP] for row in measured]
                 mean, largest = mean_of(gaps), max(gaps, key=abs)

@@ -64,13 +64,10 @@ def walk(accept: Tensor, mask: Tensor, index: Tensor) -> Walk:
     moves = ended.new_zeros(int(length.max()) if len(length) else 0, len(length), ended.shape[1])
     moves[place, row] = ended
     counted = _visits(moves)[place, row]
-    # E[a] = sum_j P(a >= j), E[a^2] = sum_j (2j - 1) P(a >= j)
-    odd = torch.arange(1, 2 * through.shape[1], 2, device=through.device)
-    variance = (through * odd).sum(-1) - through.sum(-1).square()  # no less than 0 in exact arithmetic
+    deviation = torch.arange(ended.shape[1], device=ended.device) - through.sum(-1, keepdim=True)
+    variance = (ended * deviation.square()).sum(-1)
     return Walk(
-        drafts=counted.sum(),
-        reached=(counted[:, None] * through).sum(0),
-        variance=(counted * variance.clamp(min=0.0)).sum(),
+        drafts=counted.sum(), reached=(counted[:, None] * through).sum(0), variance=(counted * variance).sum()
     )
 
 

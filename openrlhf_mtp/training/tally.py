@@ -42,7 +42,8 @@ class Tally:
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group (collective)."""
         sums = sum_over_ranks(torch.cat([self._scalars, self._walked, self._by_depth.flatten()]))
-        self._scalars, self._walked, by_depth = sums.split([5, 2 + self.depths, 4 * self.depths])
+        sizes = [part.numel() for part in (self._scalars, self._walked, self._by_depth)]
+        self._scalars, self._walked, by_depth = sums.split(sizes)
         self._by_depth = by_depth.view(4, self.depths)
 
     def mean_alpha(self) -> float:

@@ -8,10 +8,11 @@ import pytest
 from openrlhf_mtp.agreement import alpha_gap, gap_limit, have_parted, parted_steps, warning
 
 
-def row(step=1, *, reach=(0.9, 0.8, 0.7), accepted=0.8, drafts=1350.0, gap=None):
+def row(step=1, *, reach=(0.9, 0.8, 0.7), accepted=0.8, drafts=1350.0, gap=None, std=None):
     """A step of a run whose trainer walks; the gap is worked out unless given."""
     made = {f"mtp/reach/depth_{j}": value for j, value in enumerate(reach, start=1)}
     made |= {"step": step, "spec/acceptance_rate": accepted, "spec/drafts": drafts}
+    made |= {} if std is None else {"mtp/accepted_std": std}
     return {**made, "spec/alpha_gap": alpha_gap(made) if gap is None else gap}
 
 
@@ -56,9 +57,9 @@ def test_engines_without_the_trainers_weights_part_from_it_at_the_third_step():
 
 def test_an_old_head_that_is_lucky_at_times_is_found_out():
     """The gaps of a quickstart whose engines never got a new head, steps 14 to 20."""
-    rows = steps_with(0.0144, 0.0166, 0.0165, 0.0398, -0.0189, 0.0215, -0.0317)
-    # 0.25: what the walk says of such a head
-    assert parted_steps([{**each, "mtp/accepted_std": 0.25} for each in rows]) == [7]
+    for std in (None, 0.25):  # without a walk's word, and what it says of such a head
+        rows = steps_with(0.0144, 0.0166, 0.0165, 0.0398, -0.0189, 0.0215, -0.0317, std=std)
+        assert parted_steps(rows) == [7]
 
 
 def test_the_noise_of_a_healthy_run_is_let_pass_however_few_its_drafts():
@@ -72,7 +73,7 @@ def test_a_weak_heads_drafts_scatter_more_and_the_walk_says_how_much():
     """The gaps of a healthy run of three steps on a random policy, whose drafts end anywhere."""
     gaps = (-0.0612, -0.0046, 0.0147)
     assert parted_steps(steps_with(*gaps, drafts=286.0)) == [3]
-    weak = [{**each, "mtp/accepted_std": 1.0} for each in steps_with(*gaps, drafts=286.0)]
+    weak = steps_with(*gaps, drafts=286.0, std=1.0)
     assert parted_steps(weak) == []
     assert gap_limit(weak[0]) == pytest.approx(0.02 + 2 * (1.0 / 3) / math.sqrt(286))
 
