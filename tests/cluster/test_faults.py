@@ -120,11 +120,10 @@ def test_a_run_that_takes_too_long_is_stopped_and_gives_its_pods_back(cluster: C
     cluster.finish("late")
 
 
-LEARNT = 0.08
-"""Well above the tiny job's untrained policy (0.02 to 0.056 in single steps, standard error 0.004)."""
-SHARE_WITHIN_NOISE = 0.3
-"""So much of an undisturbed run's reward must be there. Chance is large: eight such runs ended between 0.14 and 0.30,
-so that the ratio of two has a standard deviation of a factor of 1.5; this is three of them.
+LEARNT = 0.1
+"""Twice the largest reward that was seen of the tiny job's untrained policy (0.02 to 0.05, standard error 0.004)."""
+SHARE_WITHIN_NOISE = 0.4
+"""So much of an undisturbed run's reward must be there. Chance is large: six such runs ended between 0.14 and 0.30.
 That nothing at all is lost is shown bit for bit in tests/engine/test_resume.py."""
 
 
