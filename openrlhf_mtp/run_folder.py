@@ -3,6 +3,7 @@
     run.yaml            the resolved job; `openrlhf-mtp train run.yaml` runs it again
     command.txt         argv, package versions, git revision
     metrics.jsonl       one line a step, names from `openrlhf_mtp.metrics`
+    notices.jsonl       what a user should know beside the numbers (`openrlhf_mtp.notices`)
     records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.records`)
     summary.json        what the run came to
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
@@ -31,6 +32,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from openrlhf_mtp import metrics
+from openrlhf_mtp.notices import NOTICES, read_notices
 from openrlhf_mtp.provenance import git_revision, installed_versions
 from openrlhf_mtp.records import RECORDS, Records, drop_records, read_records
 
@@ -54,7 +56,7 @@ class Run:
     """A run folder as read back; empty fields where the file is missing. `warnings` says what could not be read.
 
     `name` is what legends and tables call the run: its folder's name unless the reader chose another. `records` and
-    `held_out` are the recorded anchors by step, of the rollout and of held-out prompts.
+    `held_out` are the recorded anchors by step, of the rollout and of held-out prompts; `notices` is what the run said.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     records: dict[int, Records] = field(default_factory=dict)
     held_out: dict[int, Records] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -112,7 +115,7 @@ def is_run(path: Path) -> bool:
 
 
 def _remove_run(out: Path) -> None:
-    for name in (RUN_YAML, COMMAND, METRICS, SUMMARY, REPORT):
+    for name in (RUN_YAML, COMMAND, METRICS, NOTICES, SUMMARY, REPORT):
         (out / name).unlink(missing_ok=True)
     for name in (RECORDS, TENSORBOARD, FIGURES):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -232,6 +235,7 @@ def read_run(path: Path) -> Run:
         summary=summary,
         records=read_records(path, "rollout", warnings.append),
         held_out=read_records(path, "heldout", warnings.append),
+        notices=read_notices(path),
         warnings=warnings,
     )
 

@@ -89,7 +89,7 @@ def _described(group: Group, summaries: dict[Path, dict[str, Any]]) -> str:
 
 def _warnings(run: Run, summary: dict[str, Any]) -> list[str]:
     broken = [f"{name} is not finite at step {step}" for name, step in summary["not_finite"].items()]
-    lines = [*run.warnings, *broken]
+    lines = [*run.warnings, *broken, *run.notices]
     if parted := parted_steps(run.rows):
         until = [row for row in run.rows if row[metrics.STEP] <= parted[0]]
         lines.append(f"step {parted[0]}: {warning(until)}; {len(parted)} steps like this")

@@ -21,6 +21,7 @@ from rich.progress import (
 
 from openrlhf_mtp.agreement import WINDOW, have_parted, warning
 from openrlhf_mtp.metrics import STEP
+from openrlhf_mtp.notices import read_notices
 from openrlhf_mtp.run_folder import METRICS, Row, read_rows
 
 SHOWN: tuple[tuple[str, str, str], ...] = (
@@ -41,11 +42,18 @@ def describe(row: Row) -> str:
 
 
 class Concerns:
-    """What a user should hear of once, not at every step: trainer and engines that begin to disagree."""
+    """What a user should hear of once, not at every step: trainer and engines that begin to disagree, and notices."""
 
-    def __init__(self, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, rows: Sequence[Row] = (), notices: Sequence[str] = ()) -> None:
         self._rows = list(rows)
         self._parted = have_parted(self._rows)
+        self._heard = set(notices)
+
+    def hear(self, notices: Sequence[str]) -> list[str]:
+        """A warning for each notice that was not said before."""
+        fresh = [text for text in notices if text not in self._heard]
+        self._heard.update(fresh)
+        return [f"warning: {text}" for text in fresh]
 
     def see(self, row: Row) -> str | None:
         """A warning if this row is where a disagreement begins."""
@@ -86,7 +94,7 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
     """
     done = threading.Event()
     earlier = read_rows(run_folder / METRICS)[0]
-    seen, concerns = len(earlier), Concerns(earlier)
+    seen, concerns = len(earlier), Concerns(earlier, read_notices(run_folder))
 
     def new_rows() -> list[Row]:
         nonlocal seen
@@ -94,9 +102,12 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
         fresh, seen = rows[seen:], max(seen, len(rows))
         return fresh
 
+    def new_notices() -> list[str]:
+        return concerns.hear(read_notices(run_folder))
+
     console = Console(stderr=True)
     watch = _watch_bar if console.is_terminal else _watch_lines
-    arguments = (done, new_rows, concerns, console, title, total)
+    arguments = (done, new_rows, new_notices, concerns, console, title, total)
     thread = threading.Thread(target=watch, args=arguments, daemon=True)
     thread.start()
     try:
@@ -109,6 +120,7 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
 def _watch_lines(
     done: threading.Event,
     new_rows: Callable[[], list[Row]],
+    new_notices: Callable[[], list[str]],
     concerns: Concerns,
     console: Console,
     title: str,
@@ -121,6 +133,8 @@ def _watch_lines(
             lines.show(row)
             if (concern := concerns.see(row)) is not None:
                 print(concern, file=sys.stderr, flush=True)
+        for notice in new_notices():
+            print(notice, file=sys.stderr, flush=True)
         if ended:
             return
 
@@ -128,6 +142,7 @@ def _watch_lines(
 def _watch_bar(
     done: threading.Event,
     new_rows: Callable[[], list[Row]],
+    new_notices: Callable[[], list[str]],
     concerns: Concerns,
     console: Console,
     title: str,
@@ -148,5 +163,7 @@ def _watch_bar(
                 progress.update(task, completed=int(row[STEP]), description=f"{title}  {describe(row)}")
                 if (concern := concerns.see(row)) is not None:
                     progress.console.print(concern, markup=False, highlight=False)
+            for notice in new_notices():
+                progress.console.print(notice, markup=False, highlight=False)
             if ended:
                 return
