@@ -22,6 +22,7 @@ from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.mtp_section import mtp_names, parse_mtp
 from openrlhf_mtp.config.names import unknown
 from openrlhf_mtp.config.paths import absolute_path
+from openrlhf_mtp.config.ranges import in_range
 
 MTP = "mtp"
 
@@ -177,7 +178,7 @@ def _check_flags(flags: Mapping[str, object], specs: FlagSpecs, source: str) -> 
             problems.append(unknown(name, [*specs, *mtp_names()]))
             continue
         try:
-            checked[name] = absolute_path(name, specs[name].coerce(value))
+            checked[name] = absolute_path(name, in_range(name, specs[name].coerce(value)))
         except JobError as error:
             problems.append(str(error))
     if problems:

@@ -6,9 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Base of every settings section: immutable, and an unknown key is an error rather than a silent no-op."""
+    """Base of every settings section: immutable, an unknown key is an error rather than a silent no-op, and no number
+    is infinite or NaN, which would pass every comparison with a bound."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def knob(default: Any, *, unit: str, help: str, **constraints: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.ranges import RANGES, in_range
 from openrlhf_mtp.upstream import openrlhf_flags
 from openrlhf_mtp.upstream.openrlhf_flags import (
     UpstreamChangedError,
@@ -112,3 +113,10 @@ def test_another_shape_of_the_entry_point_is_refused(monkeypatch, tmp_path, body
             flag_specs()
     finally:
         openrlhf_flags._entry_point.cache_clear()
+
+
+def test_every_number_among_the_flags_has_a_range_and_its_default_is_in_it():
+    numbers = {name: spec for name, spec in flag_specs().items() if spec.kind in ("int", "float")}
+    assert set(RANGES) == set(numbers)
+    for name, spec in numbers.items():
+        in_range(name, spec.default)
