@@ -10,7 +10,7 @@ import openrlhf.trainer.ray.vllm_engine as upstream
 import torch
 
 from openrlhf_mtp.rollout.engine import prepare_environment
-from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, require_finite_rewards
+from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.upstream.bindings import bind, plain_class
 
@@ -48,17 +48,17 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     async def generate_responses(
         self, prompt: str, label: str, sampling_params: Any, *args: Any, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """OpenRLHF's `generate_responses`, with log-probs always and rewards checked.
+        """OpenRLHF's `generate_responses`, with log-probs always and rewards as checked plain numbers.
 
         Raises:
-            RewardError: a reward is missing or not finite, or the reward function raised.
+            RewardError: a reward is missing or no finite number, or the reward function raised.
         """
         params = copy(sampling_params)
         params.logprobs = 1
         responses: list[dict[str, Any]] = await super().generate_responses(
             prompt, label, params, *args, **kwargs
         )
-        require_finite_rewards(responses)
+        settle_rewards(responses)
         return responses
 
     async def rollout_stats(self) -> dict[str, Any]:

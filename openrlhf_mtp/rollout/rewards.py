@@ -8,6 +8,8 @@ from typing import Any
 
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
+from openrlhf_mtp.scalars import shortened, single_number
+
 
 class RewardError(RuntimeError):
     """The reward function raised, returned nothing, or returned something that is not a finite number."""
@@ -21,23 +23,39 @@ class _Escape(BaseException):
         self.error = error
 
 
-def check_reward(response: Mapping[str, Any]) -> None:
-    """Raise `RewardError` unless reward and score of a response are finite numbers; None is a missing reward."""
+def settle_reward(response: dict[str, Any]) -> None:
+    """Turn a response's reward and score into plain numbers, in place.
+
+    OpenRLHF's documented reply of a reward server, and many reward functions, hold a list of one value a query; a
+    tensor or an array of one is as good.
+
+    Raises:
+        RewardError: a reward is missing, not one finite number, or several; the message names prompt and label.
+    """
     for kind in ("reward", "scores"):
         value = response[kind]
-        if value is None or not math.isfinite(float(value)):
+        number = single_number(value)
+        if number is None or not math.isfinite(number):
             raise RewardError(
-                f"{kind} is {value!r}, expected a finite number, for the prompt {response['prompt'][:200]!r} with the "
-                f"label {str(response['label'])[:200]!r}; the reward function must return a dictionary "
-                "with `rewards` (and optionally `scores`) for every query"
+                f"{kind} is {shortened(value)}, expected one finite number, "
+                f"for the prompt {response['prompt'][:200]!r} with "
+                f"the label {str(response['label'])[:200]!r}; the reward function must return a dictionary "
+                "with `rewards` (and optionally `scores`) that holds one number for every query"
             )
+        response[kind] = number
 
 
-def require_finite_rewards(responses: Iterable[Mapping[str, Any]]) -> None:
-    """Check every response that carries a reward; a reward model fills them in later, so None passes here."""
+def settle_rewards(responses: Iterable[dict[str, Any]]) -> None:
+    """`settle_reward` for every response that carries one; a reward model fills them in later, so None passes here."""
     for response in responses:
         if response["reward"] is not None:
-            check_reward(response)
+            settle_reward(response)
+
+
+def _require_dictionaries(replies: Iterable[Any]) -> None:
+    for reply in replies:
+        if reply is not None and not isinstance(reply, Mapping):
+            raise TypeError(f"the answer is {shortened(reply)}, expected a dictionary with `rewards`")
 
 
 class StrictSingleTurnExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]
@@ -45,13 +63,17 @@ class StrictSingleTurnExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]
 
     async def _fetch_rewards_via_func(self, *args: Any) -> Any:
         try:
-            return await super()._fetch_rewards_via_func(*args)
+            replies = await super()._fetch_rewards_via_func(*args)
+            _require_dictionaries(replies)
+            return replies
         except Exception as error:
             raise _Escape(error) from error
 
     async def _fetch_rewards_via_http(self, *args: Any) -> Any:
         try:
-            return await super()._fetch_rewards_via_http(*args)
+            replies = await super()._fetch_rewards_via_http(*args)
+            _require_dictionaries(replies)
+            return replies
         except Exception as error:
             raise _Escape(error) from error
 
@@ -70,5 +92,5 @@ class StrictSingleTurnExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]
                 f"the reward from {source} failed with {name}: {escape.error}"
             ) from escape.error
         if self.reward_endpoints:
-            check_reward(response)
+            settle_reward(response)
         return response

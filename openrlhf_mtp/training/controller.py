@@ -22,8 +22,9 @@ from openrlhf_mtp import checkpoint_request, metrics
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
 from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.samples import CheckedSamples
 from openrlhf_mtp.training.status import evaluation_row, step_row
-from openrlhf_mtp.upstream.bindings import bind_async_worker, plain_class
+from openrlhf_mtp.upstream.bindings import bind, bind_async_workers, plain_class
 
 HELD_OUT_TOKENS = 8192
 """Action tokens of an evaluation on which the head is measured: as many as a figure needs."""
@@ -123,6 +124,10 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
 
     _evaluated_at = -1
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        bind(upstream, {"SamplesGenerator": CheckedSamples})
+        super().__init__(*args, **kwargs)
+
     def fit(self, global_step: int = 0) -> None:
         """OpenRLHF's loop between two evaluations, so that a run always shows where it started and ended."""
         self.start_measuring(self.init_checkpoint_states()["global_step"])
@@ -186,9 +191,19 @@ class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.Train
         super().save_best_checkpoint(eval_metrics, global_step, client_states)
 
 
+class AsyncGenerator(plain_class(upstream_async.GenerateSamplesActor)):  # type: ignore[misc]
+    """The generating side of OpenRLHF's asynchronous mode."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        bind(upstream_async, {"SamplesGenerator": CheckedSamples})
+        super().__init__(*args, **kwargs)
+
+
 class AsyncController(plain_class(upstream_async.PPOTrainerAsync)):  # type: ignore[misc]
-    """OpenRLHF's asynchronous controller, with our training side in it."""
+    """OpenRLHF's asynchronous controller, with our two sides in it."""
 
     def __init__(self, pretrain: str, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        bind_async_worker(training_actor=ray.remote(AsyncTrainingController))
+        bind_async_workers(
+            training_actor=ray.remote(AsyncTrainingController), generating_actor=ray.remote(AsyncGenerator)
+        )
         super().__init__(pretrain, strategy, *args, **kwargs)

@@ -81,8 +81,8 @@ def bind_policy_worker(*, actor: type, trainer: type) -> None:
     bind(ppo_actor, {"Actor": actor, "ActorPPOTrainer": trainer, "iter_grad_accum_global_norm": windows})
 
 
-def bind_async_worker(*, training_actor: Any) -> None:
-    """In the async controller's process: the actor that runs the training side."""
+def bind_async_workers(*, training_actor: Any, generating_actor: Any) -> None:
+    """In the async controller's process: the actors that run the training and the generating side."""
     import openrlhf.trainer.ppo_trainer_async as ppo_async
 
-    bind(ppo_async, {"TrainingActor": training_actor})
+    bind(ppo_async, {"TrainingActor": training_actor, "GenerateSamplesActor": generating_actor})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +17,7 @@ pytest.importorskip("openrlhf")
 from openrlhf_mtp.rollout.rewards import (
     RewardError,
     StrictSingleTurnExecutor,
-    require_finite_rewards,
+    settle_rewards,
 )
 
 
@@ -63,13 +66,59 @@ def test_an_exception_of_the_reward_function_ends_the_run_and_is_shown(tmp_path:
         ("return {'scores': 1.0}", "reward is None"),
         ("return {'rewards': float('nan')}", "reward is nan"),
         ("return {'rewards': 1.0, 'scores': float('inf')}", "scores is inf"),
+        ("return {'rewards': [1.0, 0.0]}", r"reward is \[1\.0, 0\.0\], expected one finite number"),
+        ("return {'rewards': []}", r"reward is \[\], expected one"),
+        ("return {'rewards': 'high'}", "reward is 'high', expected one"),
     ],
-    ids=["nothing", "no reward", "nan", "infinite score"],
+    ids=["nothing", "no reward", "nan", "infinite score", "two rewards", "empty list", "text"],
 )
 def test_a_reward_that_is_no_number_ends_the_run(body: str, shown: str, tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=shown) as caught:
         respond(tmp_path, body)
     assert "'2+2='" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["[0.5]", "(0.5,)", "[[0.5]]", "torch.tensor(0.5)", "torch.tensor([0.5])", "numpy.float32(0.5)"]
+)
+def test_one_value_in_a_list_a_tensor_or_an_array_is_a_reward(value: str, tmp_path: Path) -> None:
+    response = respond(tmp_path, f"import numpy, torch; return {{'rewards': {value}, 'scores': {value}}}")
+    assert (response["reward"], response["scores"]) == (0.5, 0.5)
+    assert type(response["reward"]) is float
+
+
+def test_an_answer_that_is_no_dictionary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"reward\.py failed with TypeError: the answer is \[0\.5\]"):
+        respond(tmp_path, "return [0.5]")
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers as OpenRLHF documents and its own `serve_rm` does: JSON lists, one value a query."""
+
+    def do_POST(self) -> None:
+        queries = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["query"]
+        scores = [0.25 for _ in queries]
+        body = json.dumps({"rewards": scores, "scores": scores, "extra_logs": {"dummy": scores}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_a_reward_server_that_answers_with_lists_is_understood() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        executor = StrictSingleTurnExecutor(f"http://127.0.0.1:{server.server_port}/get_reward")
+        parameters = SimpleNamespace(max_tokens=8, logprobs=None)
+        response = asyncio.run(executor.execute("2+2=", "4", parameters, 64, Tokenizer(), Engine()))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (response["reward"], response["scores"]) == (0.25, 0.25)
 
 
 def test_many_responses_at_once_each_get_their_own_error(tmp_path: Path) -> None:
@@ -97,4 +146,4 @@ def test_many_responses_at_once_each_get_their_own_error(tmp_path: Path) -> None
 
 
 def test_a_reward_that_a_model_gives_later_is_let_pass() -> None:
-    require_finite_rewards([{"reward": None, "scores": None, "prompt": "", "label": ""}])
+    settle_rewards([{"reward": None, "scores": None, "prompt": "", "label": ""}])
