@@ -2,12 +2,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format bench lock clean
+.PHONY: help setup quickstart test test-all lint format bench lock clean
 
 RUN := . scripts/env.sh && PATH="$$PWD/.venv/bin:$$PATH"
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## create .venv with everything (2 minutes, 4 GB; at once when nothing changed)
 	@bash scripts/setup.sh
@@ -15,8 +15,11 @@ setup:  ## create .venv with everything (2 minutes, 4 GB; at once when nothing c
 quickstart: setup  ## the main job on this machine: a tiny model, its head, RL with drafts, the report
 	@$(RUN) openrlhf-mtp quickstart
 
-test: setup  ## lint, types, import rules and every tier of tests
+test: setup  ## lint, types, import rules and every tier of tests, but for what runs nightly
 	@$(RUN) bash scripts/test.sh
+
+test-all: setup  ## the same with the nightly tests: studies, long faults, the last combinations
+	@$(RUN) bash scripts/test.sh --nightly
 
 lint: setup  ## ruff, mypy on the pure rooms, import-linter
 	@$(RUN) bash scripts/lint.sh

@@ -1,16 +1,26 @@
 #!/usr/bin/env bash
-# All that `make test` runs after set-up: the tiers of small tests on all cores, then those whose tests each want the
-# whole machine, one after the other. Both are run even if the first has failures.
+# All that `make test` runs after set-up: lint, the small tests on all cores, and those that start engines. Both parts
+# are run even if the first has failures; at the end stand the slowest tests and the time by tier. See tests/README.md.
 #
-#   bash scripts/test.sh [PYTEST-ARGUMENT...]     for example tests/unit: only that, in one process
+#   bash scripts/test.sh [--nightly] [PYTEST-ARGUMENT...]     for example tests/unit: only that, in one process
 set -euo pipefail
+nightly=()
+[[ "${1:-}" == --nightly ]] && { nightly=(--nightly); shift; }
 step() { printf '+ %s\n' "$*"; "$@"; }
+began=$SECONDS failed=0
 bash scripts/lint.sh
 if (($#)); then
-  step pytest -q -rs --durations=10 "$@"
-  exit
+  step pytest -q -rs --durations=10 "${nightly[@]}" "$@" || failed=1
+  exit "$failed"
 fi
-failed=0
-step pytest -q -rs --numprocesses=auto --dist=loadfile --durations=5 tests/unit tests/contract tests/chart || failed=1
-step pytest -q -rs --durations=10 tests/engine tests/cluster tests/gpu || failed=1
+
+results=.cache/test-results
+rm -rf "$results"
+part() {  # NAME PYTEST-ARGUMENT...
+  step pytest -q -rs "${nightly[@]}" --junitxml="$results/$1.xml" "${@:2}" || failed=1
+}
+part small --numprocesses=auto --dist=loadfile tests/unit tests/contract tests/chart
+part engine tests/engine tests/cluster tests/gpu
+python scripts/test_times.py "$results"/{small,engine}.xml
+printf 'all of it: %d s\n' $((SECONDS - began))
 exit "$failed"

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from tests.patience import seconds
+
 
 def free_port() -> int:
     """A TCP port of this machine that nobody listens on now."""
@@ -26,10 +28,10 @@ def _child(connection: Any, environment: dict[str, str], function: Callable[...,
         connection.send((False, traceback.format_exc()))
 
 
-def on_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: float = 300) -> list[Any]:
+def on_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: float = 600) -> list[Any]:
     """Run a module-level function in `ranks` fresh processes that see no GPU; their (plain) results by rank.
 
-    They find each other through the environment variables of `torch.distributed`.
+    They find each other through the environment variables of `torch.distributed`. `timeout_s` is scaled to the machine.
 
     Raises:
         AssertionError: with a rank's traceback, or when one took too long.
@@ -58,13 +60,14 @@ def on_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: fl
             process.kill()
 
 
-def in_fresh_process(function: Callable[..., Any], *args: Any, timeout_s: float = 120) -> Any:
+def in_fresh_process(function: Callable[..., Any], *args: Any, timeout_s: float = 300) -> Any:
     """`on_ranks` with one rank."""
     return on_ranks(1, function, *args, timeout_s=timeout_s)[0]
 
 
 def _result(connection: Any, rank: int, timeout_s: float) -> Any:
-    assert connection.poll(timeout_s), f"rank {rank}: no result within {timeout_s:g} s"
+    limit_s = seconds(timeout_s)
+    assert connection.poll(limit_s), f"rank {rank}: no result within {limit_s:g} s"
     try:
         succeeded, result = connection.recv()
     except EOFError:

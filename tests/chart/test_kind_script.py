@@ -11,6 +11,7 @@ import pytest
 
 from helm.engine import ROOT
 from openrlhf_mtp import __version__
+from tests.patience import seconds
 
 SCRIPT = ROOT / "ci" / "kind-e2e.sh"
 STAND_IN = """#!/bin/bash
@@ -43,7 +44,7 @@ def kind(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=seconds(60),
         )
         made = calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
         return done.returncode, done.stdout, made

@@ -9,6 +9,7 @@ import pytest
 
 from helm.engine import ci_values, job_values, merged, render, render_ci
 from openrlhf_mtp import checkpoint_request
+from tests.patience import seconds
 
 JOB = (
     "actor: {num_gpus_per_node: 2}\nvllm: {num_engines: 2}\nreward: {remote_url: r.py}\n"
@@ -150,10 +151,10 @@ def waiting_worker():
 def test_a_worker_that_waits_for_the_head_stops_when_it_is_told_to():
     line = re.sub(r"/dev/tcp/[^/]+", "/dev/tcp/127.0.0.1", waiting_worker()["args"][0].replace("/6379", "/1"))
     waiting = subprocess.Popen(["bash", "-c", line])
-    time.sleep(0.5)
+    time.sleep(seconds(0.5))
     waiting.terminate()
     assert (
-        waiting.wait(timeout=5) == 143
+        waiting.wait(timeout=seconds(5)) == 143
     )  # its own choice: -15 would be a signal that a first process ignores
 
 

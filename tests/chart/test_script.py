@@ -9,6 +9,7 @@ import time
 import pytest
 
 from helm.engine import render_ci
+from tests.patience import seconds
 
 RECORDER = """#!/bin/bash
 echo "CALL {name} $*"
@@ -60,7 +61,7 @@ class Script:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=seconds(30),
         )
         return done.returncode, done.stdout
 
@@ -100,7 +101,7 @@ def test_a_job_that_ray_ends_lives_until_the_driver_has_its_checkpoint(script):
     process = script.start()
     until_trained(script)
     os.killpg(process.pid, signal.SIGTERM)  # Ray sends it to every process of the job
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=seconds(30))
     assert "SAVED" in output
     assert process.returncode == 143
     assert left_of(script) == []
@@ -115,7 +116,7 @@ def test_a_run_does_not_step_before_its_controller_says_so(script):
 
 
 def until_trained(script):
-    end = time.monotonic() + 20
+    end = time.monotonic() + seconds(20)
     while not list(script.workspace.glob("runs/*/.stepping")):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -129,7 +130,7 @@ def test_another_run_in_the_same_folder_is_waited_for_until_it_is_silent(script)
     script.run()
     running = script.folder / ".running"
     running.write_text("run1-other\n", encoding="utf-8")
-    almost_silent = time.time() - 58.5
+    almost_silent = time.time() - 60 + seconds(1.5)  # the script must have started by then
     os.utime(running, (almost_silent, almost_silent))
     code, output = script.run()
     assert code == 0

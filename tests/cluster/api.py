@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from tests.patience import seconds
 
 PATHS = {
     "ConfigMap": ("api/v1", "configmaps"),
@@ -31,8 +32,6 @@ PATHS = {
     "StatefulSet": ("apis/apps/v1", "statefulsets"),
 }
 CLUSTER_WIDE = ("CustomResourceDefinition", "Namespace", "Node", "PersistentVolume")
-PATIENCE = float(os.environ.get("PATIENCE", "1"))
-"""How many times as long everything may take: more than 1 on a loaded machine."""
 
 
 class ApiError(OSError):
@@ -74,7 +73,7 @@ class Api:
         return json.loads(text) if text[:1] in ("{", "[") else text
 
     def _connect(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(self.host, self.port, timeout=20 * PATIENCE, context=self._context)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=seconds(20), context=self._context)
 
     def _exchange(
         self,
@@ -154,7 +153,8 @@ def until(what: str, found: Callable[[], Any], timeout_s: float, every_s: float 
     Raises:
         TimeoutError: naming it, and what stood in the way at last.
     """
-    end = time.monotonic() + timeout_s * PATIENCE
+    limit_s = seconds(timeout_s)
+    end = time.monotonic() + limit_s
     while True:
         obstacle = ""
         try:
@@ -164,5 +164,5 @@ def until(what: str, found: Callable[[], Any], timeout_s: float, every_s: float 
         if result:
             return result
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {timeout_s * PATIENCE:g} s: {what}{obstacle}")
+            raise TimeoutError(f"not within {limit_s:g} s: {what}{obstacle}")
         time.sleep(every_s)

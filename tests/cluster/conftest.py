@@ -2,7 +2,7 @@
 
 bash tests/cluster/build_kube.sh          once; or KUBE_BUILD=1, which has the tests do it
 pytest tests/cluster                      a run, an error, a missing pod, benchmarks
-CLUSTER=all pytest tests/cluster          all faults, and the emulation of KubeRay
+pytest tests/cluster --nightly            all faults, and the emulation of KubeRay
 """
 
 from __future__ import annotations
@@ -40,14 +40,6 @@ def _obstacle() -> str | None:
     if not all((BINARIES / name).exists() for name in NEEDED) and "KUBE_BUILD" not in os.environ:
         return "no control plane yet: bash tests/cluster/build_kube.sh builds it once (3 minutes), as KUBE_BUILD=1 does"
     return None
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("CLUSTER") == "all":
-        return
-    for item in items:
-        if item.get_closest_marker("slow_cluster"):
-            item.add_marker(pytest.mark.skip(reason="CLUSTER=all runs all faults on the local cluster too"))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import yaml
 
 from tests.cluster.api import Api, until
 from tests.cluster.network import HOST_IP, SERVER_IP, Network
+from tests.patience import seconds
 
 ROOT = Path(__file__).parents[2]
 NODE = "node-0"
@@ -53,7 +54,7 @@ class ControlPlane:
         for process in reversed(self._started.values()):
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(seconds(10))
             if process.poll() is None:
                 process.kill()
                 process.wait()

@@ -15,10 +15,11 @@ import yaml
 
 from helm.engine import merged
 from tests.benchmarks import start
-from tests.cluster.api import PATIENCE, until
+from tests.cluster.api import until
 from tests.cluster.control_plane import ROOT
 from tests.cluster.installed import NAMESPACE, OLD_SERVER, Cluster
 from tests.cluster.runs import give, tiny_job, values
+from tests.patience import seconds
 
 
 def prepared(
@@ -55,7 +56,7 @@ def test_a_benchmark_leaves_its_figures_and_nothing_on_the_cluster(
     cluster: Cluster, assets: Path, tmp_path: Path
 ) -> None:
     process = start(prepared(cluster, assets, tmp_path), tmp_path)
-    output, _ = process.communicate(timeout=800)
+    output, _ = process.communicate(timeout=seconds(800))
     assert process.returncode == 0, output
     assert "attempt 1 of 1: SUCCEEDED" in output  # the submitter's output was followed
     results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
@@ -71,7 +72,7 @@ def test_a_benchmark_whose_job_is_wrong_fails_and_says_so(
     cluster: Cluster, assets: Path, tmp_path: Path
 ) -> None:
     process = start(prepared(cluster, assets, tmp_path, {"mtp": {"depth": 2}}), tmp_path)
-    output, _ = process.communicate(timeout=500)
+    output, _ = process.communicate(timeout=seconds(500))
     assert process.returncode == 2, output
     assert "mtp.depth" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
     until("nothing left", lambda: left(cluster) == [], 120)
@@ -84,7 +85,7 @@ def test_a_benchmark_that_is_cancelled_removes_its_run(
     process = start(prepared(cluster, assets, tmp_path), tmp_path)
     until("its pods", lambda: any("-head" in name for name in left(cluster)), 300)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=seconds(200))
     assert process.returncode == 2, output
     assert "cancelled" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
     until("nothing left", lambda: left(cluster) == [], 120)
@@ -100,8 +101,8 @@ def test_a_benchmark_that_is_cancelled_while_helm_waits_for_a_hook_ends_at_once_
     until("the hook's pod", lambda: any("-check-" in name for name in left(cluster)), 120)
     cancelled = time.monotonic()
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert time.monotonic() - cancelled < 60 * PATIENCE  # the hook would have been waited for 900 s
+    output, _ = process.communicate(timeout=seconds(120))
+    assert time.monotonic() - cancelled < seconds(60)  # the hook would have been waited for 900 s
     assert process.returncode == 2, output
     assert "cancelled" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
     until("nothing left", lambda: cluster.left_of("bench-hook") == [], 120)
@@ -120,14 +121,14 @@ def test_a_benchmark_does_not_touch_a_release_that_has_its_name(
         assert any(one.startswith("PersistentVolumeClaim") for one in before)
         words = [*prepared(cluster, assets, tmp_path), "--release", "bench-foreign"]
         process = start(words, tmp_path)
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=seconds(200))
         assert process.returncode == 2, output
         assert "got bench-foreign, expected a new name" in output
         assert set(before) <= set(cluster.left_of("bench-foreign"))
     cluster.finish("bench-foreign")
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_two_benchmarks_at_once_are_each_others_strangers(
     cluster: Cluster, assets: Path, tmp_path: Path
@@ -137,7 +138,7 @@ def test_two_benchmarks_at_once_are_each_others_strangers(
         folder.mkdir()
     processes = [start(prepared(cluster, assets, folder), folder) for folder in folders]
     until("both runs' pods", lambda: sum("-head" in name for name in left(cluster)) == 2, 400)
-    outputs = [process.communicate(timeout=1300 * PATIENCE)[0] for process in processes]
+    outputs = [process.communicate(timeout=seconds(1300))[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     assert len({output.splitlines()[0] for output in outputs}) == 2  # "release NAME, run NAME"
     for folder, output in zip(folders, outputs, strict=True):
@@ -146,7 +147,7 @@ def test_two_benchmarks_at_once_are_each_others_strangers(
     until("nothing left", lambda: left(cluster) == [], 120)
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_what_a_killed_benchmark_leaves_is_removed_by_cis_last_step(
     cluster: Cluster, assets: Path, tmp_path: Path

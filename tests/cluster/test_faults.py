@@ -37,7 +37,7 @@ def test_a_rollout_pod_that_never_comes_ends_the_run_within_its_deadline(
     cluster.finish("never")
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("pod", "during"), [("trainer-0", "training"), ("rollout-0", "generation"), ("head-0", "generation")]
@@ -68,7 +68,7 @@ def test_a_pod_that_is_lost_within_a_step_costs_an_attempt_and_no_step_before_th
     cluster.finish(name)
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_submitter_that_is_killed_is_replaced_by_one_that_follows_the_same_job(
     cluster: Cluster, assets: Path
@@ -85,7 +85,7 @@ def test_a_submitter_that_is_killed_is_replaced_by_one_that_follows_the_same_job
     cluster.finish("submitter")
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, assets: Path) -> None:
     folder = volume(cluster, assets, "drain")
@@ -106,7 +106,7 @@ def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, as
     cluster.finish("drain")
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_run_that_takes_too_long_is_stopped_and_gives_its_pods_back(cluster: Cluster, assets: Path) -> None:
     folder = volume(cluster, assets, "late")

@@ -39,7 +39,7 @@ def state(cluster: Cluster, run: str, timeout_s: float) -> str:
     return result
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("emulation")
 def test_a_rayjob_runs_to_its_end_and_gives_its_pods_back(cluster: Cluster, assets: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_rayjob_runs_to_its_end_and_gives_its_pods_back(cluster: Cluster, asse
     cluster.finish("operator")
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("emulation")
 def test_a_trainer_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
@@ -72,7 +72,7 @@ def test_a_trainer_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoi
     cluster.finish("again")
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("emulation")
 def test_an_uninstall_leaves_a_checkpoint_of_the_step_that_was_going_on(
@@ -92,7 +92,7 @@ def test_an_uninstall_leaves_a_checkpoint_of_the_step_that_was_going_on(
     cluster.finish("removed")
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("emulation")
 def test_pods_that_never_come_cost_every_attempt_its_deadline(cluster: Cluster, assets: Path) -> None:

@@ -14,7 +14,7 @@ from tests.cluster.runs import LONG, reached, rows, steps, tiny_job, values, vol
 STEPS = 60
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_run_is_tested_while_it_trains_and_goes_on_after_an_upgrade(cluster: Cluster, assets: Path) -> None:
     folder = volume(cluster, assets, "upgraded")

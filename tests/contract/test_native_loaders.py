@@ -82,7 +82,7 @@ def load(root: Path, layout: str, left_out: str) -> dict[str, Any]:
 def test_vllm_loads_every_parameter_of_an_export_and_misses_one_that_is_left_out(
     tmp_path: Path, layout: str, draft: str, some: str
 ) -> None:
-    found = in_fresh_process(load, tmp_path, layout, some, timeout_s=240)
+    found = in_fresh_process(load, tmp_path, layout, some)
     assert found["class"] == draft
     assert found["parameters"] > 10
     assert found["whole"] == set()

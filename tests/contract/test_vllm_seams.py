@@ -15,6 +15,7 @@ import torch  # noqa: E402  (after vLLM, which sets up its platform first)
 
 from openrlhf_mtp.rollout import plugin  # noqa: E402
 from openrlhf_mtp.upstream import vllm_sampling  # noqa: E402
+from tests.patience import seconds  # noqa: E402
 
 
 def vllm_on_cpu() -> bool:
@@ -46,7 +47,7 @@ def test_a_process_without_the_plugin_is_noticed() -> None:
     # a fresh process that never registers: what a worker looks like when VLLM_PLUGINS leaves us out
     script = "from openrlhf_mtp.rollout.plugin import missing; print(missing())"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=110
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=seconds(110)
     )
     assert "draft architecture EagleMTPDraft" in done.stdout
     assert "weight-transfer engine 'mtp'" in done.stdout

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.patience import seconds
+
 REWARD = """
 import os
 
@@ -46,7 +48,7 @@ JOB: dict[str, Any] = {
     "mtp": {
         "depths": 3,
         "rollout": {"kv_cache_gib": 0.25},
-        "sync": {"timeout_s": 60},
+        "sync": {"timeout_s": seconds(60)},
         "pretrain": {
             "batch_size": 16,
             "micro_batch_size": 8,
@@ -123,11 +125,11 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path, *words: str, timeout_s: float = 240) -> Finished:
-    """Run the command to its end and look for what it left behind."""
+def run(folder: Path, *words: str, timeout_s: float = 600) -> Finished:
+    """Run the command to its end and look for what it left behind; `timeout_s` is scaled to the machine."""
     process = start(folder, *words)
     try:
-        output, _ = process.communicate(timeout=timeout_s)
+        output, _ = process.communicate(timeout=seconds(timeout_s))
     finally:
         process.kill()
     return Finished(process.returncode, output, processes_of_session(process.pid))
@@ -147,7 +149,7 @@ def assert_agreement(rows: list[dict[str, float]]) -> None:
 
 def processes_of_session(session: int, wait_s: float = 30.0) -> list[str]:
     """Command lines of processes that still run in a session, after giving them a moment to end."""
-    end = time.monotonic() + wait_s
+    end = time.monotonic() + seconds(wait_s)
     while True:
         found = []
         for process in psutil.process_iter(["pid", "cmdline", "status"]):

@@ -11,6 +11,7 @@ import psutil
 
 from tests.benchmarks import start
 from tests.engine import rl_jobs
+from tests.patience import seconds
 from tests.processes import in_fresh_process
 
 
@@ -18,7 +19,7 @@ def test_a_benchmark_on_this_machine_is_compared_with_the_committed_figures(tmp_
     in_fresh_process(rl_jobs.write_assets, tmp_path)
     words = ["tiny", "--local", "--job", "job.yaml", "--set", "mtp.head=policy/mtp", "--out", "out"]
     process = start(words, tmp_path)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=seconds(600))
     assert process.returncode == 0, output
     results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
     assert len(results["results"]) == 2
@@ -30,14 +31,14 @@ def test_a_benchmark_on_this_machine_that_is_cancelled_ends_its_run(tmp_path: Pa
     in_fresh_process(rl_jobs.write_assets, tmp_path)
     words = ["tiny", "--local", "--job", "job.yaml", "--set", "train.num_episodes=1000", "--out", "out"]
     process = start([*words, "--set", "mtp.head=policy/mtp"], tmp_path)
-    rows, end = tmp_path / "out/run/metrics.jsonl", time.monotonic() + 200
+    rows, end = tmp_path / "out/run/metrics.jsonl", time.monotonic() + seconds(400)
     while not (rows.exists() and rows.stat().st_size):  # actors and engine are up
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "no step within 200 s"
+        assert time.monotonic() < end, "no step came"
         time.sleep(0.2)
     (train,) = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=seconds(120))
     assert process.returncode == 2, output
     assert "cancelled" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
     assert rl_jobs.processes_of_session(train.pid) == []

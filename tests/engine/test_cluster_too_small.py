@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.cluster.placement import ClusterTooSmallError, Placements, require_gpus
+from tests.patience import seconds
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,12 @@ def test_a_group_that_cannot_be_placed_is_given_up_in_time() -> None:
     start = time.monotonic()
     with pytest.raises(ClusterTooSmallError, match=r"no place for 2 GPUs .* within 2 s: 1 of 1 GPUs"):
         Placements(2.0)([{"GPU": 1, "CPU": 1}] * 2, strategy="PACK")
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < seconds(30)
 
 
 @pytest.mark.usefixtures("one_gpu_cluster")
 def test_released_groups_leave_their_gpus_to_the_next() -> None:
-    first, second = Placements(20.0), Placements(20.0)
+    first, second = Placements(seconds(20)), Placements(seconds(20))
     first([{"GPU": 1, "CPU": 1}])
     with pytest.raises(ClusterTooSmallError, match="0 of 1 GPUs"):
         Placements(1.0)([{"GPU": 1, "CPU": 1}])

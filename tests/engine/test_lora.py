@@ -55,7 +55,6 @@ def test_a_policy_with_adapters_rolls_out_trains_and_is_exported_whole(tmp_path:
         tmp_path,
         *("train", "job.yaml", "--out", "lora", "ds.lora.rank=4", "ds.lora.alpha=64", "eval.dataset=null"),
         *("actor.adam.lr=0.003", "train.max_epochs=1"),
-        timeout_s=480,
     )
     assert done.code == 0, done.output[-3000:]
     rows = [row for row in rl_jobs.rows(tmp_path / "lora") if row["step"] > 0]

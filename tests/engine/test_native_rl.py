@@ -45,7 +45,7 @@ def take_over_as_mimo(folder: Path) -> None:
 def test_a_mimo_head_is_trained_in_rl_and_exported_under_its_own_names(tmp_path: Path) -> None:
     rl_jobs.write_assets(tmp_path)
     take_over_as_mimo(tmp_path)
-    pretrained = rl_jobs.run(tmp_path, "pretrain", "job.yaml", "--out", "pre", timeout_s=480)
+    pretrained = rl_jobs.run(tmp_path, "pretrain", "job.yaml", "--out", "pre")
     assert pretrained.code == 0, pretrained.output[-3000:]
     done = rl_jobs.run(tmp_path, "train", "job.yaml", "--out", "rl", "mtp.head=pre/head", "eval.dataset=null")
     assert done.code == 0, done.output[-3000:]
@@ -91,9 +91,7 @@ def test_the_stage_before_rl_trains_the_head_of_a_policy_with_experts(
     rl_jobs.write_assets(tmp_path)
     write_policy_with_experts(tmp_path, family)
     policy = "actor.model_name_or_path=experts"
-    done = rl_jobs.run(
-        tmp_path, "pretrain", "job.yaml", policy, "--out", "pre", "data.max_samples=12", timeout_s=480
-    )
+    done = rl_jobs.run(tmp_path, "pretrain", "job.yaml", policy, "--out", "pre", "data.max_samples=12")
     assert done.code == 0, done.output[-3000:]
     rows = rl_jobs.rows(tmp_path / "pre")
     assert rows[-1]["mtp/grad_norm"] > 0

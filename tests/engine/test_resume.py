@@ -108,12 +108,12 @@ def folders(tmp_path_factory) -> Folders:
 
 @pytest.fixture(scope="module")
 def straight(folders) -> dict[str, Any]:
-    return in_fresh_process(without_interruption, folders, timeout_s=200)
+    return in_fresh_process(without_interruption, folders)
 
 
 @pytest.fixture(scope="module")
 def after_resume(folders, straight) -> dict[str, Any]:
-    return in_fresh_process(resumed, folders, timeout_s=200)
+    return in_fresh_process(resumed, folders)
 
 
 @pytest.mark.parametrize("stage", ["RL", "pre-RL"])

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from openrlhf_mtp.run_folder import read_run
 from tests.engine import rl_jobs
 from tests.engine.rl_jobs import Finished
+from tests.patience import seconds
 
 STEPS = rl_jobs.PROMPTS // rl_jobs.JOB["rollout"]["batch_size"]
 
@@ -165,16 +166,14 @@ def test_a_killed_run_resumes_where_it_was_and_a_frozen_head_stays_as_it_is(asse
     )
     process = rl_jobs.start(assets, *words)
     saved = assets / "cut" / "checkpoints" / "_actor" / "latest"
-    end = time.monotonic() + 240
+    end = time.monotonic() + seconds(600)
     while not (saved.exists() and saved.read_text() == "global_step2"):
         assert process.poll() is None, process.communicate()[0][-3000:]
         assert time.monotonic() < end, "the second checkpoint never came"
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert rl_jobs.processes_of_session(process.pid, wait_s=20) == [], (
-        "a killed driver takes its cluster along"
-    )
+    assert rl_jobs.processes_of_session(process.pid) == [], "a killed driver takes its cluster along"
 
     kept = [row for row in rl_jobs.rows(assets / "cut") if row["step"] <= 2]
     done = rl_jobs.run(assets, *words, "--resume")

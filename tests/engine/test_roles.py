@@ -13,6 +13,9 @@ import pytest
 
 from openrlhf_mtp.cluster.nodes import Node
 from openrlhf_mtp.cluster.placement import ROLE_LABEL, ClusterTooSmallError, Placements
+from tests.patience import seconds
+
+BROADCAST_S = seconds(90)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def where(group: object, bundles: int, roles: dict[str, str]) -> set[str]:
 
 
 def test_each_role_is_placed_on_its_own_nodes(ray_of_three: dict[str, str]) -> None:
-    placements = Placements(30, by_role=True)
+    placements = Placements(seconds(30), by_role=True)
     trainer = placements.for_role("trainer")([{"GPU": 1, "CPU": 1}] * 2, strategy="PACK")
     rollout = placements.for_role("rollout")([{"GPU": 1, "CPU": 1}], strategy="PACK")
     assert where(trainer, 2, ray_of_three) == {"trainer"}
@@ -89,7 +92,7 @@ def test_a_single_actor_is_placed_by_role_too(ray_of_three: dict[str, str]) -> N
         def node(self) -> str:
             return str(ray.get_runtime_context().get_node_id())
 
-    placements = Placements(30, by_role=True)
+    placements = Placements(seconds(30), by_role=True)
     group = placed_actor_group(placements.for_role("rollout"))(1, 1, ray.remote(Worker))
     assert [ray_of_three[node] for node in ray.get(group.async_run_method("node"))] == ["rollout"]
     placements.release()
@@ -105,7 +108,7 @@ def test_the_preflight_passes_on_a_cluster_that_can_run(
     monkeypatch.setenv("RAY_ADDRESS", address)
     words = ["--run", str(tmp_path / "run"), "--trainer", "1x2", "--rollout", "1x1", "--shared"]
     try:
-        assert preflight.main([*words, "--wait-s", "30", "--broadcast-s", "90"]) == 0
+        assert preflight.main([*words, "--wait-s", str(seconds(30)), "--broadcast-s", str(seconds(90))]) == 0
     finally:
         ray.shutdown()
     assert "one broadcast reached all pods" in capsys.readouterr().out
@@ -142,7 +145,7 @@ def test_pods_in_which_torch_finds_no_gpu_do_not_pass_over_gloo() -> None:
     if torch.cuda.is_available():
         pytest.skip("this host has a GPU")
     with pytest.raises(preflight.PreflightError, match=r"torch finds no GPU in .*\(trainer, "):
-        preflight.check_network(living(ray.nodes()), 60.0, Broadcasts(ray, nvidia=True, busy=False))
+        preflight.check_network(living(ray.nodes()), seconds(60), Broadcasts(ray, nvidia=True, busy=False))
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ def refusal(pods: list[Node], peer: type, monkeypatch: pytest.MonkeyPatch) -> st
 
     monkeypatch.setattr(broadcast, "Peer", peer)
     with pytest.raises(preflight.PreflightError) as caught:
-        preflight.check_network(pods, 90.0, broadcast.Broadcasts(ray, nvidia=False, busy=True))
+        preflight.check_network(pods, BROADCAST_S, broadcast.Broadcasts(ray, nvidia=False, busy=True))
     return str(caught.value)
 
 
@@ -204,7 +207,7 @@ def test_pods_that_talk_in_pairs_and_not_all_together_are_said_so(
     three_pods: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = refusal(three_pods, failing_peer(lambda world_size: world_size > 2), monkeypatch)
-    assert "a broadcast over all 3 pods did not end within 90 s, though every pair can talk" in said
+    assert f"over all 3 pods did not end within {BROADCAST_S:g} s, though every pair can talk" in said
 
 
 def test_arguments_of_the_chart_are_understood() -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import seconds
+
+pytestmark = pytest.mark.nightly
+
 ROOT = Path(__file__).parents[2]
 STUDIES = ("objectives", "entropy", "drift", "regimes")
 
@@ -29,7 +33,7 @@ def study(name: str, runs: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=800,
+        timeout=seconds(1500),
         check=False,
     )
 
@@ -38,7 +42,8 @@ def logs(runs: Path) -> str:
     return "\n".join(log.read_text()[-2000:] for log in runs.glob("*/*/seed_*/study.log"))
 
 
-@pytest.mark.timeout(900)  # two minutes on an idle machine; the whole way from an untaught policy to a result
+# two minutes on an idle machine: the whole way from an untaught policy to a result
+@pytest.mark.timeout(1600)
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_smoke_form_of_a_study_measures_every_arm(name: str, runs: Path) -> None:
     done = study(name, runs)

@@ -12,8 +12,10 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-TIMEOUT_S = 2.0
-SLACK_S = 2.5  # a second to ask who is missing, and a loaded machine
+from tests.patience import seconds
+
+TIMEOUT_S = seconds(3.0)
+SLACK_S = seconds(8.0)  # a second to ask who is missing, and a loaded machine
 BUCKETS, FAULT_AT = 6, 4
 BUCKET_BYTES = 20_000_000  # more than sockets buffer, so that the sender notices a receiver that stopped
 
@@ -36,7 +38,7 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
     from openrlhf_mtp.sync.waiting import Deadline
 
     torch.set_num_threads(1)
-    store = serve_store("127.0.0.1", 60) if rank == 0 else None
+    store = serve_store("127.0.0.1", seconds(60)) if rank == 0 else None
     if store is not None:
         connection.send(store.port)
         port = store.port
@@ -47,7 +49,7 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
     role = "trainer" if rank == 0 else f"engine {rank - 1} worker 0"
     begin = time.monotonic()
     try:
-        join_s = TIMEOUT_S if fault == 0 else 60
+        join_s = TIMEOUT_S if fault == 0 else seconds(60)
         group = Broadcaster("gloo", "127.0.0.1", port, rank, 3, join_s, role, store=store)
         for number in range(1, BUCKETS + 1):
             if fault and number == FAULT_AT:
@@ -74,14 +76,14 @@ def run(faults: dict[int, int | None]) -> dict[int, End]:
             ours, theirs = pipes[rank]
             processes[rank] = context.Process(target=peer, args=(rank, port, fault, theirs), daemon=True)
             processes[rank].start()
-            assert ours.poll(60)
+            assert ours.poll(seconds(60))
             port = ours.recv() if rank == 0 else (ours.recv() and port)
         for ours, _ in pipes.values():
             ours.send("go")
         ends = {}
         for rank, fault in faults.items():
             if not fault:
-                assert pipes[rank][0].poll(60), f"rank {rank} hangs"
+                assert pipes[rank][0].poll(seconds(60)), f"rank {rank} hangs"
                 ends[rank] = pipes[rank][0].recv()
         return ends
     finally:

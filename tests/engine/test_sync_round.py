@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.engine.tiny import FAMILIES, in_engine_process, start_engine, write_checkpoint
+from tests.patience import seconds
 
 PROMPT_LENGTH = 48
 # float32 on both sides: rounding of two implementations, 4e-6 was the largest seen
@@ -59,7 +60,7 @@ class Job:
         several = {"tensor_parallel_size": workers, "distributed_executor_backend": "mp"}
         self.llm = start_engine(folder, **(several if workers > 1 else {}))
         self.engine = LocalEngine(self.llm)
-        self.settings = SyncSettings(bucket_mib=1, timeout_s=30)
+        self.settings = SyncSettings(bucket_mib=1, timeout_s=seconds(30))
         self.head_source = _source(lambda: named_tensors(self.head))
         policy_source = _source(self.policy.named_parameters)
         self.sync = WeightSync([self.engine], self.settings, policy_source, self.head_source)

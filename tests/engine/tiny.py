@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from tests.patience import seconds
 
 DEPTHS = 3
 ROOT = Path(__file__).parents[2]
@@ -137,39 +138,33 @@ def stop_engine(engine: Any) -> None:
     cleanup_dist_env_and_memory()
 
 
-def in_engine_process(test_file: str, function: str, *arguments: Any, timeout_s: float = 360) -> Any:
+def in_engine_process(test_file: str, function: str, *arguments: Any, timeout_s: float = 600) -> Any:
     """Run a function of a test module in a fresh Python; arguments and result are plain JSON values.
+
+    `timeout_s` is scaled to the machine.
 
     Raises:
         AssertionError: with the child's output, when it failed.
         subprocess.TimeoutExpired: when it took too long.
     """
     with tempfile.NamedTemporaryFile("r") as result:
-        command = [
-            sys.executable,
-            __file__,
-            Path(test_file).stem,
-            function,
-            json.dumps(arguments),
-            result.name,
-        ]
-        environment = {**os.environ, **_ENGINE_ENVIRONMENT}
+        words = [Path(test_file).stem, function, json.dumps(arguments), result.name]
+        command = [sys.executable, "-c", f"from {__name__} import main; main()", *words]
+        environment = {**os.environ, **_ENGINE_ENVIRONMENT, "PYTHONPATH": python_path()}
         child = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, env=environment, capture_output=True, text=True, timeout=seconds(timeout_s), check=False
         )
         assert child.returncode == 0, f"{child.stdout[-5000:]}\n{child.stderr[-10000:]}"
         return json.load(result)
 
 
-def _main(module: str, function: str, arguments: str, result: str) -> None:
-    # pytest imports our test folders without putting them on the path, and an installed package may be called
-    # `tests` too: name ours first
-    package = ModuleType("tests")
-    package.__path__ = [str(ROOT / "tests")]
-    sys.modules["tests"] = package
+def python_path() -> str:
+    """The checkout first: pytest alone knows our test folders, and an installed package may be called `tests` too."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def main() -> None:
+    """In the fresh process: call the function and leave its result."""
+    module, function, arguments, result = sys.argv[1:]
     measured = vars(importlib.import_module(f"tests.engine.{module}"))[function](*json.loads(arguments))
     Path(result).write_text(json.dumps(measured))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -9,10 +9,11 @@ from multiprocessing.connection import Connection
 import pytest
 
 from tests.conftest import cuda_gpus
+from tests.patience import seconds
 
 pytestmark = pytest.mark.skipif(cuda_gpus() < 2, reason="needs two CUDA GPUs: NCCL refuses two ranks on one")
 
-TIMEOUT_S, SLACK_S = 5.0, 5.0
+TIMEOUT_S, SLACK_S = seconds(5.0), seconds(5.0)
 BUCKETS, FAULT_AT = 4, 3
 
 
@@ -26,12 +27,12 @@ def peer(rank: int, stops: bool, connection: Connection) -> None:
 
     device = torch.device("cuda", rank)
     torch.cuda.set_device(device)
-    store = serve_store("127.0.0.1", 60) if rank == 0 else None
+    store = serve_store("127.0.0.1", seconds(60)) if rank == 0 else None
     if store is not None:
         connection.send(store.port)
     port = connection.recv()
     role = "trainer" if rank == 0 else "engine 0 worker 0"
-    group = Broadcaster("nccl", "127.0.0.1", port, rank, 2, 60, role, device=device, store=store)
+    group = Broadcaster("nccl", "127.0.0.1", port, rank, 2, seconds(60), role, device=device, store=store)
     begin = time.monotonic()
     try:
         for number in range(1, BUCKETS + 1):
@@ -64,12 +65,12 @@ def test_nccl_broadcasts_and_ends_in_time(stops: bool):
         port = pipes[0][0].recv()
         for ours, _ in pipes:
             ours.send(port)
-        assert pipes[0][0].poll(120), "the trainer hangs"
-        seconds, message = pipes[0][0].recv()
+        assert pipes[0][0].poll(seconds(120)), "the trainer hangs"
+        took_s, message = pipes[0][0].recv()
         if not stops:
             assert message == ""
             return
-        assert seconds < TIMEOUT_S + SLACK_S
+        assert took_s < TIMEOUT_S + SLACK_S
         assert f"bucket {FAULT_AT}/{BUCKETS}: " in message
         assert "rank 1 (engine 0 worker 0) is at: bucket 2/4" in message
     finally:

@@ -11,8 +11,9 @@ import pytest
 
 from ci.killable import killable
 from helm.engine import ROOT, NameTakenError
+from tests.patience import seconds
 
-LATE_S = 2.0
+LATE_S = seconds(2.0)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,7 @@ def test_the_call_does_not_outlive_a_caller_that_is_killed(tmp_path):
 
 
 def wait_for(path, limit_s=60.0):
-    end = time.monotonic() + limit_s
+    end = time.monotonic() + seconds(limit_s)
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not come within {limit_s:g} s"
         time.sleep(0.05)

@@ -12,9 +12,10 @@ from torch import Tensor
 from openrlhf_mtp.config.mtp import SyncSettings
 from openrlhf_mtp.sync.errors import ManifestMismatch, StaleWeights, SyncError, SyncTimeout
 from openrlhf_mtp.sync.trainer import WeightSync
+from tests.patience import seconds
 from tests.unit.sync.fakes import FakeEngine, random_tensors, source
 
-SLACK_S = 1.5  # beyond a timeout: asking the store who is missing, and a loaded machine
+SLACK_S = seconds(6)  # beyond a timeout: asking the store who is missing, and a loaded machine
 
 
 @dataclass
@@ -35,7 +36,7 @@ def start() -> Iterator[Start]:
     def start_job(*, engines: int = 1, count: int = 3, is_open: bool = True, **settings: float) -> Job:
         policy, head = random_tensors("policy", count), random_tensors("head", 2, seed=1)
         fakes = [FakeEngine(source(policy), source(head)) for _ in range(engines)]
-        values = {"timeout_s": 20.0, "bucket_mib": 1, **settings}
+        values = {"timeout_s": seconds(20), "bucket_mib": 1, **settings}
         sync = WeightSync(fakes, SyncSettings.model_validate(values), source(policy), source(head))
         job = Job(policy, head, fakes, sync)
         jobs.append(job)
@@ -143,7 +144,7 @@ def test_an_engine_that_drafts_with_a_head_nobody_sends_is_refused(start: Start)
 
 
 def test_every_worker_of_every_engine_has_a_rank_of_its_own(start: Start):
-    job = start(engines=3, is_open=False, timeout_s=0.5)
+    job = start(engines=3, is_open=False, timeout_s=seconds(0.5))
     for engine in job.engines:
         engine.workers, engine.joins = 2, False
     with pytest.raises(SyncError):
@@ -172,32 +173,32 @@ def test_an_engine_that_fails_ends_the_round_at_once(start: Start):
     begin = time.monotonic()
     with pytest.raises(SyncError, match="sync_round failed in engine 0: division by zero"):
         job.sync.round()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < seconds(5)
     with pytest.raises(SyncError, match="does not survive a failed round"):
         job.sync.round()
 
 
 def test_an_engine_that_stalls_ends_the_round_within_the_timeout_and_is_named(start: Start):
-    job = start(engines=2, timeout_s=1.0)
+    job = start(engines=2, timeout_s=seconds(1.0))
     job.sync.round()
     release = threading.Event()
-    job.engines[1].before_round = lambda: release.wait(10)
+    job.engines[1].before_round = lambda: release.wait(seconds(10))
     begin = time.monotonic()
     with pytest.raises(SyncTimeout) as error:
         job.sync.round()
     release.set()
-    assert time.monotonic() - begin < 1.0 + SLACK_S
+    assert time.monotonic() - begin < seconds(1.0) + SLACK_S
     # small buckets fit into socket buffers, so the trainer may be waiting for the answer already
     assert "engine 1" in str(error.value)
 
 
 def test_an_engine_that_never_joins_is_named(start: Start):
-    job = start(engines=2, is_open=False, timeout_s=1.0)
+    job = start(engines=2, is_open=False, timeout_s=seconds(1.0))
     job.engines[1].joins = False  # the other engine may notice first; its error names the same rank
     begin = time.monotonic()
     with pytest.raises(SyncError, match=r"joining the group: .*rank 2 never joined"):
         job.sync.open()
-    assert time.monotonic() - begin < 1.0 + SLACK_S
+    assert time.monotonic() - begin < seconds(1.0) + SLACK_S
 
 
 def test_a_weight_that_is_not_finite_is_not_sent(start: Start):
