@@ -6,7 +6,7 @@ To add one, write the function in the file of its subject and append it here.
 
 from collections.abc import Callable, Iterable
 
-from openrlhf_mtp.config.checks import batches, files, head, host, model, placement, regime, sampling
+from openrlhf_mtp.config.checks import batches, data, files, head, host, model, placement, regime, sampling
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.situation import Situation
@@ -16,6 +16,9 @@ __all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "req
 CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     files.prompt_data,
     files.evaluation_data,
+    data.prompt_rows,
+    data.evaluation_rows,
+    data.chat_template,
     files.reward,
     files.run_folder,
     model.policy,

@@ -1,7 +1,6 @@
-"""Data, reward functions and the run folder."""
+"""Data files, reward functions and the run folder."""
 
 import ast
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ RUN_FILES = ("run.yaml", "metrics.jsonl")
 
 
 def prompt_data(s: Situation) -> Iterator[Conflict]:
-    """A job needs prompts, and the columns it names must be in the file."""
+    """A job needs prompts."""
     name = s.text("data.prompt_dataset")
     if not name:
         yield error(
@@ -80,24 +79,6 @@ def _data_files(s: Situation, setting: str, names: str) -> Iterator[Conflict]:
             yield error(
                 setting, file, "an existing file or folder", f"check the path (looked from {Path.cwd()})"
             )
-        elif file.suffix == ".jsonl":
-            yield from _columns(s, setting, file)
-
-
-def _columns(s: Situation, setting: str, file: Path) -> Iterator[Conflict]:
-    with file.open(encoding="utf-8") as lines:
-        first = next((line for line in lines if line.strip()), "")
-    try:
-        row = json.loads(first)
-    except json.JSONDecodeError:
-        row = None
-    if not isinstance(row, dict):
-        yield error(setting, file, "one JSON object a line, and the first is not", "write it as JSON lines")
-        return
-    for key in ("data.input_key", "data.label_key"):
-        column = s.text(key)
-        if column is not None and column not in row:
-            yield error(key, column, f"one of the columns of {file}: {', '.join(row)}", f"change {key}")
 
 
 def _script(s: Situation, setting: str, file: Path, symbol: str) -> Iterator[Conflict]:

@@ -266,7 +266,7 @@ def test_a_reward_file_that_cannot_work_is_refused(problems, folder, source, exp
 
 def test_data_that_is_not_json_lines_is_refused(problems, folder):
     (folder / "prompts.jsonl").write_text("1 + 1 = 2\n", encoding="utf-8")
-    assert any("expected one JSON object a line" in text for text in problems())
+    assert any("line 1 is no JSON object" in text for text in problems())
 
 
 def test_an_earlier_run_is_not_overwritten_by_accident(problems, folder):

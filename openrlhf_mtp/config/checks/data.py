@@ -1,0 +1,164 @@
+"""Rows of the data: a bad one would end a run in its second step, or reach the reward function as nothing.
+
+Every row that the job would use is looked at before the start, up to MOST_ROWS; problems are counted, and the first
+few places named.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.data_files import READABLE, DataRow, UnreadableRow, read_rows
+from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.situation import Situation
+
+MOST_ROWS = 100_000
+NAMED_PLACES = 3
+CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "chat_templates")
+
+
+def prompt_rows(s: Situation) -> Iterator[Conflict]:
+    """Prompts and labels of the training data."""
+    yield from _rows(s, "data.prompt_dataset")
+
+
+def evaluation_rows(s: Situation) -> Iterator[Conflict]:
+    """The same for the evaluation data."""
+    yield from _rows(s, "eval.dataset")
+
+
+def chat_template(s: Situation) -> Iterator[Conflict]:
+    """A base model often has no chat template, which transformers says only when the first prompt is made."""
+    folder = Path(s.text("actor.model_name_or_path") or "")
+    config = folder / "tokenizer_config.json"
+    if not (s.look_at_files and s.on("data.apply_chat_template") and config.is_file()):
+        return
+    if any((folder / name).exists() for name in CHAT_TEMPLATES):
+        return
+    if '"chat_template"' not in config.read_text(encoding="utf-8", errors="replace"):
+        yield error(
+            "data.apply_chat_template",
+            "true",
+            f"a tokenizer with a chat template, and {folder} has none",
+            "set it to false (with data.input_template, if the prompts need one) or add chat_template.jinja there",
+        )
+
+
+@dataclass
+class _Seen:
+    """How many rows have a problem, and where the first few are."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if len(self.places) < NAMED_PLACES:
+            self.places.append(place)
+
+    def __str__(self) -> str:
+        more = self.count - len(self.places)
+        return ", ".join(self.places) + (f" and {more} more" if more else "")
+
+
+def _rows(s: Situation, setting: str) -> Iterator[Conflict]:
+    names = s.text(setting) or ""
+    for name in (part.strip() for part in names.split(",")):
+        if not (s.look_at_files and name):
+            continue
+        if "@" in name and Path(name).exists():
+            fix = "rename it, or give a link to it without @"
+            yield error(
+                setting,
+                name,
+                "a path without @: OpenRLHF takes what follows it for a folder in the data",
+                fix,
+            )
+            continue
+        file = Path(name.partition("@")[0])
+        if is_local(name) and file.is_file() and file.suffix in READABLE:
+            yield from _file(s, setting, file)
+
+
+def _file(s: Situation, setting: str, file: Path) -> Iterator[Conflict]:
+    limit = min(MOST_ROWS, s.number("data.max_samples"))
+    seen: dict[str, _Seen] = {}
+    count, columns = 0, set[str]()
+    try:
+        for row in read_rows(file, limit):
+            count += 1
+            columns |= row.columns.keys()
+            for problem in _problems(s, row):
+                seen.setdefault(problem, _Seen()).add(row.place)
+    except UnreadableRow as broken:
+        yield error(setting, file, f"rows that can be read: {broken}", "correct the file")
+        return
+    if not count:
+        yield error(setting, file, "at least one row", "give a file with prompts")
+        return
+    missing = [
+        key for key in ("data.input_key", "data.label_key") if (s.text(key) or "") not in columns | {""}
+    ]
+    for key in missing:
+        yield error(
+            key, s.text(key), f"one of the columns of {file}: {', '.join(sorted(columns))}", f"change {key}"
+        )
+    if not missing:
+        looked_at = f"the {count} rows looked at in {file}"
+        yield from (_conflict(s, setting, kind, found, looked_at) for kind, found in seen.items())
+
+
+def _problems(s: Situation, row: DataRow) -> Iterator[str]:
+    """What is wrong with one row, as keys of `_conflict`."""
+    prompt = row.columns.get(s.text("data.input_key") or "")
+    templated = s.on("data.apply_chat_template")
+    if prompt is None:
+        yield "no prompt"
+    elif isinstance(prompt, str):
+        if not prompt and not templated and not s.text("data.input_template"):
+            yield "empty prompt"
+    elif not templated:
+        yield "messages" if isinstance(prompt, list) else "no text"
+    elif not _are_messages(prompt):
+        yield "no messages"
+    label = s.text("data.label_key")
+    if label is not None and row.columns.get(label) is None:
+        yield "no label"
+
+
+def _are_messages(prompt: Any) -> bool:
+    return (
+        isinstance(prompt, list)
+        and bool(prompt)
+        and all(isinstance(message, dict) and "role" in message for message in prompt)
+    )
+
+
+def _conflict(s: Situation, setting: str, kind: str, found: _Seen, looked_at: str) -> Conflict:
+    got = f"{found} of {looked_at}"
+    prompt, label = s.text("data.input_key"), s.text("data.label_key")
+    if kind == "no label":
+        return warning(
+            "data.label_key",
+            f"no {label} in {got}",
+            "one in each: the reward function is given nothing instead",
+            "add them if the reward function needs them",
+        )
+    expected, fix = {
+        "no prompt": (f"a {prompt} in each", "remove these rows or fill them in"),
+        "empty prompt": ("a prompt of at least one token: vLLM refuses an empty one", "remove these rows"),
+        "messages": (
+            "text, or data.apply_chat_template for lists of messages",
+            "set data.apply_chat_template=true",
+        ),
+        "no text": ("text", "write the prompts as text"),
+        "no messages": (
+            "text or a list of messages, each with role and content",
+            "correct these rows",
+        ),
+    }[kind]
+    return error(
+        setting, f"{kind} in {got}" if kind.startswith(("no ", "empty")) else f"lists in {got}", expected, fix
+    )
