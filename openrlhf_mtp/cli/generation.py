@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
+from openrlhf_mtp.cli.counting import counted
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
 from openrlhf_mtp.cluster.placement import Placements
 from openrlhf_mtp.config.mtp import MTPSettings
@@ -46,12 +43,11 @@ def generate_responses(
     engines = _engines(args, mtp, placements)
     # with n > 1, any other kind of output leaves out the samples that ended before the last one
     parameters = SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("responses", total=sum(len(shards[number]) for number in missing))
+    with counted("responses", sum(len(shards[number]) for number in missing), "prompts") as count:
         for number in missing:
             references = [
                 engines[at % len(engines)].generate.remote(
-                    list(ids), _seeded(parameters, number * prompts_per_shard + at)
+                    list(ids), _own(parameters, number * prompts_per_shard + at, args.data.max_len - len(ids))
                 )
                 for at, ids in enumerate(shards[number])
             ]
@@ -65,17 +61,20 @@ def generate_responses(
                     )
                     for one in request.outputs
                 ]
-                progress.advance(task)
+                count.advance()
             cache.write(number, responses)
-            print(f"responses: shard {number + 1}/{len(shards)} written", file=sys.stderr, flush=True)
     placements.release()
 
 
-def _seeded(parameters: Any, prompt: int) -> Any:
-    """One seed a prompt, so that a shard does not depend on which others were generated before it."""
-    seeded = parameters.clone()
-    seeded.seed = parameters.seed * 1_000_003 + prompt
-    return seeded
+def _own(parameters: Any, prompt: int, room: int) -> Any:
+    """A prompt's own parameters.
+
+    Its seed does not depend on which shards were generated before, and its responses end at `data.max_len`.
+    """
+    own = parameters.clone()
+    own.seed = parameters.seed * 1_000_003 + prompt
+    own.max_tokens = min(parameters.max_tokens, room)
+    return own
 
 
 def _engines(args: Any, mtp: MTPSettings, placements: Placements) -> list[Any]:

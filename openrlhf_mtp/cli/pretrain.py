@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,21 @@ def _tokenizer(args: Any) -> Any:
     return get_tokenizer(args.actor.model_name_or_path, None, "left", None)
 
 
-def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None) -> list[list[int]]:
-    """The job's prompts, as OpenRLHF's data set class and its rollout executor turn them into tokens."""
-    from openrlhf.datasets import PromptDataset
+def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None, room: int) -> list[list[int]]:
+    """The job's prompts, as OpenRLHF's data set class and its rollout executor turn them into tokens.
+
+    Args:
+        args: OpenRLHF's arguments.
+        tokenizer: the policy's.
+        limit: at most so many prompts.
+        room: tokens of a prompt that the engine takes; a longer prompt loses its beginning, as in RL.
+
+    Raises:
+        JobError: a prompt is missing or has no token.
+    """
     from openrlhf.datasets.utils import blending_datasets
+
+    from openrlhf_mtp.training.prompts import CheckedPrompts
 
     strategy = _OfflineStrategy(args)
     data = blending_datasets(
@@ -71,10 +83,14 @@ def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None) -> list[list
         dataset_split=args.data.prompt_split,
     )
     count = min(args.data.max_samples, len(data), limit or len(data))
-    prompts = PromptDataset(
+    prompts = CheckedPrompts(
         data.select(range(count)), tokenizer, strategy, input_template=args.data.input_template
     )
-    return [tokenizer(text=text, add_special_tokens=False)["input_ids"] for text in prompts.prompts]
+    tokens = [tokenizer(text=text, add_special_tokens=False)["input_ids"] for text in prompts.prompts]
+    cut = sum(len(ids) > room for ids in tokens)
+    if cut:
+        print(f"prompts: {cut} of {len(tokens)} lost their beginning to fit {room} tokens", file=sys.stderr)
+    return [ids[-room:] for ids in tokens]
 
 
 class _OfflineStrategy:
@@ -96,11 +112,13 @@ def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     from openrlhf_mtp.training.responses import ResponseCache, policy_fingerprint, prompts_fingerprint
 
     settings = mtp.pretrain
-    prompts = tokenized_prompts(args, tokenizer, settings.max_prompts)
+    new_tokens = settings.max_new_tokens or args.rollout.max_new_tokens
+    # a response without a limit of its own still needs one token of the context
+    prompts = tokenized_prompts(args, tokenizer, settings.max_prompts, args.data.max_len - (new_tokens or 1))
     sampling = {
         "temperature": settings.temperature or args.rollout.temperature,
         "top_p": args.rollout.top_p,
-        "max_tokens": settings.max_new_tokens or args.rollout.max_new_tokens or args.data.max_len,
+        "max_tokens": new_tokens or args.data.max_len,
         "n": settings.samples_per_prompt,
         "seed": args.train.seed,
     }

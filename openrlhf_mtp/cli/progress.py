@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from openrlhf_mtp.agreement import WINDOW, have_parted, warning
+from openrlhf_mtp.cli.counting import LINE_EVERY_S
 from openrlhf_mtp.metrics import STEP
 from openrlhf_mtp.notices import read_notices
 from openrlhf_mtp.run_folder import METRICS, Row, read_rows
@@ -65,15 +66,27 @@ class Concerns:
 
 
 class _PlainLines:
-    """One line a step, for logs and pipes."""
+    """One line a step, for logs and pipes; between two steps a sign of life every half minute."""
 
     def __init__(self, title: str, total: int | None) -> None:
         self._title, self._total = title, total
         self._first: int | None = None
         self._start = 0.0
+        self._step: int | None = None
+        self._stepped = self._said = time.monotonic()
+
+    def wait(self) -> None:
+        """Say what is waited for, if nothing was said for long."""
+        now = time.monotonic()
+        if now - self._said < LINE_EVERY_S:
+            return
+        self._said = now
+        what = "starting" if self._step is None else f"in the step after {self._step}"
+        print(f"{self._title}: {what}, {now - self._stepped:.0f} s so far", file=sys.stderr, flush=True)
 
     def show(self, row: Row) -> None:
-        step = int(row[STEP])
+        self._stepped = self._said = time.monotonic()
+        step = self._step = int(row[STEP])
         if self._first is None:  # the start-up before the first row says nothing about the rate
             self._first, self._start = step, time.time()
         done, left = step - self._first, ""
@@ -137,6 +150,7 @@ def _watch_lines(
             print(notice, file=sys.stderr, flush=True)
         if ended:
             return
+        lines.wait()
 
 
 def _watch_bar(

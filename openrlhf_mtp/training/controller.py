@@ -22,6 +22,7 @@ from openrlhf_mtp import checkpoint_request, metrics
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
 from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.prompts import CheckedPrompts
 from openrlhf_mtp.training.samples import CheckedSamples
 from openrlhf_mtp.training.status import evaluation_row, step_row
 from openrlhf_mtp.upstream.bindings import bind, bind_async_workers, plain_class
@@ -125,7 +126,7 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
     _evaluated_at = -1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bind(upstream, {"SamplesGenerator": CheckedSamples})
+        bind(upstream, {"SamplesGenerator": CheckedSamples, "PromptDataset": CheckedPrompts})
         super().__init__(*args, **kwargs)
 
     def fit(self, global_step: int = 0) -> None:
@@ -196,6 +197,7 @@ class AsyncGenerator(plain_class(upstream_async.GenerateSamplesActor)):  # type:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         bind(upstream_async, {"SamplesGenerator": CheckedSamples})
+        bind(upstream, {"PromptDataset": CheckedPrompts})
         super().__init__(*args, **kwargs)
 
 

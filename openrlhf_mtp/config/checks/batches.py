@@ -34,21 +34,18 @@ def optimizer_batches(s: Situation) -> Iterator[Conflict]:
 
 def lengths(s: Situation) -> Iterator[Conflict]:
     """OpenRLHF cuts the prompt to data.max_len - rollout.max_new_tokens, possibly to nothing."""
-    new = s.job.value("rollout.max_new_tokens")
-    if isinstance(new, int) and new >= s.number("data.max_len"):
-        yield error(
-            "rollout.max_new_tokens",
-            new,
-            f"less than data.max_len = {s.number('data.max_len')}, or no token is left for the prompt",
-            "lower it or raise data.max_len",
-        )
-    if s.mtp is None:
-        return
-    for name, limit in (
-        ("rollout.max_new_tokens", new),
-        ("mtp.pretrain.max_new_tokens", s.mtp.pretrain.max_new_tokens),
-    ):
-        if isinstance(limit, int) and limit <= s.mtp.depths:
+    limits = [("rollout.max_new_tokens", s.job.value("rollout.max_new_tokens"))]
+    if s.mtp is not None:
+        limits.append(("mtp.pretrain.max_new_tokens", s.mtp.pretrain.max_new_tokens))
+    for name, limit in limits:
+        if isinstance(limit, int) and limit >= s.number("data.max_len"):
+            yield error(
+                name,
+                limit,
+                f"less than data.max_len = {s.number('data.max_len')}, or no token is left for the prompt",
+                "lower it or raise data.max_len",
+            )
+        if s.mtp is not None and isinstance(limit, int) and limit <= s.mtp.depths:
             yield error(
                 name,
                 limit,

@@ -1,5 +1,6 @@
 """Progress: a row is a line, and what a user must know is said once, when it begins."""
 
+from openrlhf_mtp.cli import progress
 from openrlhf_mtp.cli.progress import Concerns, describe, follow_run
 from openrlhf_mtp.run_folder import RunWriter
 
@@ -38,3 +39,14 @@ def test_the_warning_stands_below_its_step(tmp_path, capsys):
     starts = [line.split("  ")[0].split(": trainer")[0].strip() for line in lines]
     assert starts == ["RL 1", "RL 2", "RL 3", "warning: step 3", "RL 4"]
     assert "the engines accept 60.0%" in lines[3]
+
+
+def test_a_log_shows_a_sign_of_life_while_nothing_happens(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    with RunWriter(tmp_path) as writer, follow_run(tmp_path, title="RL"):
+        err = ""
+        while "RL: starting, " not in err:
+            err += capsys.readouterr().err
+        writer.append(row(1, 0.0))
+        while "RL: in the step after 1, " not in err:
+            err += capsys.readouterr().err

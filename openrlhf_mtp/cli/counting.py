@@ -1,0 +1,71 @@
+"""Progress of work counted in this process: a bar on a terminal, elsewhere a line at least every half minute."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress
+
+LINE_EVERY_S = 30.0
+"""A log that stays silent for longer looks like a hang."""
+
+
+class Count:
+    """How much of `total` is done, and what that says about the rest; shared with the thread that shows it."""
+
+    def __init__(self, total: int, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.unit = total, unit
+        self.done = 0
+        self._clock, self._started = clock, clock()
+
+    def advance(self, by: int = 1) -> None:
+        """So much more is done."""
+        self.done += by
+
+    def __str__(self) -> str:
+        seconds = self._clock() - self._started
+        text = f"{self.done}/{self.total} {self.unit}"
+        if not self.done:
+            return f"{text}, none yet after {seconds:.0f} s"
+        left = seconds / self.done * (self.total - self.done)
+        return f"{text}, {self.done / seconds:.3g} a second, about {left:.0f} s left"
+
+
+@contextmanager
+def counted(title: str, total: int, unit: str) -> Iterator[Count]:
+    """Show a count on standard error until the context ends.
+
+    Args:
+        title: put before it.
+        total: where it ends.
+        unit: what is counted, in the plural.
+    """
+    count, ended = Count(total, unit), threading.Event()
+    console = Console(stderr=True)
+    show = _bar if console.is_terminal else _lines
+    thread = threading.Thread(target=show, args=(title, count, ended, console), daemon=True)
+    thread.start()
+    try:
+        yield count
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _lines(title: str, count: Count, ended: threading.Event, _: Console) -> None:
+    while not ended.wait(LINE_EVERY_S):
+        print(f"{title}: {count}", file=sys.stderr, flush=True)
+    print(f"{title}: {count.done}/{count.total} {count.unit}", file=sys.stderr, flush=True)
+
+
+def _bar(title: str, count: Count, ended: threading.Event, console: Console) -> None:
+    with Progress(console=console) as progress:
+        task = progress.add_task(title, total=count.total)
+        while not ended.wait(0.5):
+            progress.update(task, completed=count.done)
+        progress.update(task, completed=count.done)
