@@ -35,7 +35,6 @@ class ModelShape:
     head_dim: int
     vocab_size: int
     tied: bool
-    max_positions: int | None
     attention_bias: bool
     experts: int = 0
     expert_size: int = 0
@@ -131,7 +130,6 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
             head_dim=int(config.get("head_dim") or hidden // heads),
             vocab_size=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
-            max_positions=config.get("max_position_embeddings"),
             attention_bias=bool(config.get("attention_bias", False)),
             experts=int(config.get("num_experts") or 0) if config["model_type"] in WITH_EXPERTS else 0,
             expert_size=int(config.get("moe_intermediate_size") or 0),

@@ -11,6 +11,7 @@ from openrlhf_mtp.config.checks import by_level, check
 from openrlhf_mtp.config.checks.conflict import Conflict
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.paths import is_local
@@ -47,6 +48,9 @@ def gpus_by_role(job: Job) -> dict[str, int]:
 def make_plan(s: Situation, more: Iterable[Conflict] = ()) -> Plan:
     """Compute the plan of a job on a host; `more` are conflicts found elsewhere, such as OpenRLHF's own."""
     sections = [("Job", _job(s)), ("Roles", _roles(s)), ("Steps", _steps(s))]
+    memory = trainer_memory(s)
+    if s.host.has_cuda and memory is not None:
+        sections.append(("Memory of an actor rank", _trainer(s, memory)))
     if s.mtp is not None:
         sections += [
             ("Head", _head(s, s.mtp)),
@@ -72,16 +76,11 @@ def render(plan: Plan, width: int) -> str:
 
 
 def _job(s: Situation) -> Rows:
-    where = (
-        f"{s.host.cuda_gpus} CUDA GPUs"
-        if s.host.has_cuda
-        else "no CUDA GPU: all on the CPU, GPUs are logical"
-    )
     family = s.model_config.get("model_type", "unknown") if s.model_config else "not at hand: skipped"
     return [
         ("file", str(s.job.path)),
         ("paths", f"relative ones start at {Path.cwd()}"),
-        ("host", where),
+        ("host", str(s.host)),
         ("policy", s.text("actor.model_name_or_path") or "nothing"),
         ("family", str(family)),
         ("algorithm", s.text("algo.advantage.estimator") or ""),
@@ -199,6 +198,18 @@ def _memory(s: Situation, mtp: MTPSettings) -> Rows:
             )
         )
     return rows
+
+
+def _trainer(s: Situation, memory: TrainerMemory) -> Rows:
+    rows = [
+        ("states", f"{_size(memory.states)} of weights, gradients and optimizer"),
+        (
+            "logits",
+            f"at most {_size(memory.training)} in training, {_size(memory.experience)} making experience",
+        ),
+    ]
+    kept = engine_share(s)
+    return [*rows, ("engine", f"keeps {kept:.0%} of the GPU meanwhile")] if kept else rows
 
 
 def _cache(shape: ModelShape, mtp: MTPSettings, size: int) -> str:

@@ -32,12 +32,15 @@ def roles(s: Situation) -> list[Role]:
     ]
     if s.uses_reference:
         found.append(Role("reference", s.ranks("ref"), s.ranks("ref"), "actor" if with_actor else None))
+    # a second group of GPUs, also beside train.colocate_all, whose group the two then leave
+    pair = s.on("train.colocate_critic_reward") and s.uses_critic
+    with_all = "actor" if all_shared and not pair else None
     if s.uses_critic:
-        found.append(Role("critic", s.ranks("critic"), s.ranks("critic"), "actor" if all_shared else None))
+        found.append(Role("critic", s.ranks("critic"), s.ranks("critic"), with_all))
     if s.uses_reward_model:
-        with_critic = s.on("train.colocate_critic_reward") and s.uses_critic
-        shares = "actor" if all_shared else "critic" if with_critic else None
-        found.append(Role("reward model", s.ranks("reward"), s.ranks("reward"), shares))
+        found.append(
+            Role("reward model", s.ranks("reward"), s.ranks("reward"), "critic" if pair else with_all)
+        )
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.rollout import checks
-
-logger = logging.getLogger(__name__)
 
 GIB = 2**30
 
@@ -36,13 +33,11 @@ def speculative_config(mtp: MTPSettings, head_dir: Path) -> dict[str, Any] | Non
     """vLLM's `speculative_config`, or None when the job decodes token by token.
 
     Raises:
-        JobErrors: a setting would change the sampling distribution.
+        JobErrors: a setting would change the sampling distribution, or waste the head.
     """
     if not mtp.rollout.speculate:
         return None
     checks.require_lossless(mtp)
-    for warning in checks.sampling_warnings(mtp):
-        logger.warning(warning)
     return {
         "method": "eagle",
         "model": str(head_dir.absolute()),

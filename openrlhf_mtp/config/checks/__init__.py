@@ -6,9 +6,20 @@ To add one, write the function in the file of its subject and append it here.
 
 from collections.abc import Callable, Iterable
 
-from openrlhf_mtp.config.checks import batches, data, files, head, host, model, placement, regime, sampling
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.errors import JobErrors
+from openrlhf_mtp.config.checks import (
+    batches,
+    data,
+    files,
+    flags,
+    head,
+    host,
+    memory,
+    model,
+    placement,
+    regime,
+    sampling,
+)
+from openrlhf_mtp.config.checks.conflict import Conflict, by_level, error, require_no_errors, warning
 from openrlhf_mtp.config.situation import Situation
 
 __all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "require_no_errors", "warning"]
@@ -30,12 +41,17 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     regime.unused,
     batches.optimizer_batches,
     batches.lengths,
+    batches.dynamic,
     placement.engines,
     placement.colocation,
     placement.gpus,
+    memory.trainer,
     sampling.distribution,
     sampling.drafts,
     sampling.asynchronous,
+    flags.unread,
+    flags.attention,
+    flags.adapters,
     host.without_cuda,
     host.transport,
 )
@@ -44,19 +60,3 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
 def check(situation: Situation) -> list[Conflict]:
     """Run every check; errors first, otherwise in the order of CHECKS."""
     return by_level(conflict for one in CHECKS for conflict in one(situation))
-
-
-def by_level(conflicts: Iterable[Conflict]) -> list[Conflict]:
-    """Errors first, otherwise in the given order."""
-    return sorted(conflicts, key=lambda conflict: conflict.level != "error")
-
-
-def require_no_errors(conflicts: Iterable[Conflict], title: str) -> None:
-    """Stop when a conflict is an error.
-
-    Raises:
-        JobErrors: all of them.
-    """
-    errors = [str(conflict) for conflict in conflicts if conflict.level == "error"]
-    if errors:
-        raise JobErrors(title, errors)

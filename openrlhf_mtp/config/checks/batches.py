@@ -17,10 +17,12 @@ def optimizer_batches(s: Situation) -> Iterator[Conflict]:
         fix = f"lower it to {samples} or sample more"
         yield error("train.batch_size", batch, f"at most {made}, or no optimizer step is ever complete", fix)
     elif samples % batch:
-        fix = "choose a divisor"
-        yield error(
-            "train.batch_size", batch, f"a divisor of {made}, or gradients leak into the next rollout", fix
+        why = (
+            "OpenRLHF drops the rest of each rollout"
+            if s.on("train.dynamic_batch_enable")
+            else "gradients leak into the next rollout"
         )
+        yield error("train.batch_size", batch, f"a divisor of {made}, or {why}", "choose a divisor")
     shared = s.number("ds.ring_attn_size") * s.number("ds.tensor_parallel_size")
     per_forward = s.number("train.micro_batch_size") * max(1, s.ranks("actor") // shared)
     if not s.on("train.dynamic_batch_enable") and batch % per_forward:
@@ -52,3 +54,17 @@ def lengths(s: Situation) -> Iterator[Conflict]:
                 f"more than mtp.depths = {s.mtp.depths}: no response would be long enough to train all depths on",
                 "raise it or lower mtp.depths",
             )
+
+
+def dynamic(s: Situation) -> Iterator[Conflict]:
+    """Dynamic batches step when we say so, and DeepSpeed has no such mode for these (`_do_sanity_check`, 0.19.6)."""
+    if not s.on("train.dynamic_batch_enable"):
+        return
+    why = "with train.dynamic_batch_enable: DeepSpeed cannot let the caller end an optimizer step then"
+    if s.on("ds.deepcompile"):
+        yield error("ds.deepcompile", "true", f"false {why}", "set one of the two false")
+    if s.on("ds.overlap_comm") and s.number("ds.zero_stage") < 2:
+        stage = s.number("ds.zero_stage")
+        yield error(
+            "ds.overlap_comm", f"true with ds.zero_stage {stage}", f"false {why}", "set ds.zero_stage 2 or 3"
+        )

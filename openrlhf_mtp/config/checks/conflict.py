@@ -1,7 +1,10 @@
 """What a check reports."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from openrlhf_mtp.config.errors import JobErrors
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,22 @@ def error(setting: str, got: object, expected: str, fix: str) -> Conflict:
 def warning(setting: str, got: object, expected: str, fix: str) -> Conflict:
     """A conflict that is only reported."""
     return Conflict("warning", setting, _text(got, expected, fix))
+
+
+def by_level(conflicts: Iterable[Conflict]) -> list[Conflict]:
+    """Errors first, otherwise in the given order."""
+    return sorted(conflicts, key=lambda conflict: conflict.level != "error")
+
+
+def require_no_errors(conflicts: Iterable[Conflict], title: str) -> None:
+    """Stop when a conflict is an error.
+
+    Raises:
+        JobErrors: all of them.
+    """
+    errors = [str(conflict) for conflict in conflicts if conflict.level == "error"]
+    if errors:
+        raise JobErrors(title, errors)
 
 
 def _text(got: object, expected: str, fix: str) -> str:

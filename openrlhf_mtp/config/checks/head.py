@@ -1,16 +1,17 @@
 """The head: its folder, that it belongs to this policy, and how it is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.checks.fit import misfits
 from openrlhf_mtp.config.model_files import read_json
 from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.rope import context_limit
 from openrlhf_mtp.config.situation import Situation
 
 HEAD_FILES = ("config.json", "model.safetensors")
-WIDTHS = ("hidden_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim")
 
 
 def head_files(s: Situation) -> Iterator[Conflict]:
@@ -24,14 +25,11 @@ def head_files(s: Situation) -> Iterator[Conflict]:
         yield error("mtp.head", folder, f"a head's folder; {', '.join(missing)} is not there", fix)
         return
     config = read_json(folder / "config.json")
-    own = config.get("mtp")
-    if not isinstance(own, dict):
-        yield error(
-            "mtp.head", folder, "a head made by openrlhf-mtp equip (no mtp entry in its config.json)", "equip"
-        )
-        return
-    yield from _same_policy(s, folder, config, own)
-    yield from _depths(s.mtp, own)
+    found = list(misfits(s.model_config, config, s.mtp, folder))
+    yield from found
+    if not found:
+        yield from _depths(s.mtp, config["mtp"])
+        yield from _positions(s, folder, config)
 
 
 def head_training(s: Situation) -> Iterator[Conflict]:
@@ -64,35 +62,24 @@ def head_training(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def _same_policy(
-    s: Situation, folder: Path, config: dict[str, Any], own: dict[str, Any]
-) -> Iterator[Conflict]:
-    policy = s.model_config
-    if policy is None:
-        return
-    family = own.get("trunk_model_type", config.get("model_type"))
-    pairs = [("model_type", family, policy.get("model_type"))]
-    pairs += [
-        (name, config.get(name), policy.get(name)) for name in WIDTHS if name in config and name in policy
-    ]
-    different = [
-        f"{name} {head} against the policy's {trunk}" for name, head, trunk in pairs if head != trunk
-    ]
-    if different:
-        fix = "equip this policy with a head of its own (openrlhf-mtp equip)"
-        yield error("mtp.head", folder, f"a head made for this policy; {', '.join(different)}", fix)
-
-
-def _depths(mtp: MTPSettings, own: dict[str, Any]) -> Iterator[Conflict]:
-    blocks, depths = own.get("num_layers"), own.get("depths")
-    if blocks != mtp.num_layers:
-        yield error(
-            "mtp.num_layers", mtp.num_layers, f"the head's own number of blocks, {blocks}", f"set {blocks}"
-        )
+def _depths(mtp: MTPSettings, own: Mapping[str, Any]) -> Iterator[Conflict]:
+    depths = own.get("depths")
     if isinstance(depths, int) and mtp.depths > depths:
         yield warning(
             "mtp.depths",
             mtp.depths,
             f"at most {depths}, which the head was made for; deeper drafts start untrained",
             f"set {depths}, or pretrain at the new depth",
+        )
+
+
+def _positions(s: Situation, folder: Path, config: Mapping[str, Any]) -> Iterator[Conflict]:
+    """vLLM stops drafting for the whole batch while one sequence is longer than the head's context."""
+    limit, longest = context_limit(config), s.number("data.max_len")
+    if limit is not None and limit < longest:
+        yield error(
+            "mtp.head",
+            f"{folder} with a context of {limit} tokens",
+            f"at least data.max_len = {longest}: vLLM would draft nothing for any sequence while one is longer",
+            f"set max_position_embeddings in the head's config.json to the policy's, or data.max_len to {limit}",
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.situation import Situation
 
 CUDA_SWITCHES = {
@@ -18,9 +18,34 @@ CUDA_SWITCHES = {
 
 
 def without_cuda(s: Situation) -> Iterator[Conflict]:
-    """Settings that need a CUDA GPU, on a host that has none."""
+    """Settings that need a CUDA GPU, on a host that has none.
+
+    Where the driver did not answer, advice to do without CUDA would mislead; then the driver is what is wrong.
+    """
     if s.host.has_cuda:
         return
+    needs = list(_needs_cuda(s))
+    if s.host.driver_problem:
+        level = error if needs else warning
+        named = f", which {', '.join(conflict.setting for conflict in needs)} would need" if needs else ""
+        yield level(
+            "GPUs",
+            s.host.driver_problem,
+            f"the list of its GPUs{named}",
+            "repair the driver, set CUDA_VISIBLE_DEVICES= to run on the CPU, or check for another machine with --gpus",
+        )
+        return
+    if s.host.not_counted:
+        yield warning(
+            "GPUs",
+            f"{s.host.not_counted} GPUs",
+            "NVIDIA GPUs: others are not counted and not used, everything here runs on the CPU",
+            "run on a machine with CUDA",
+        )
+    yield from needs
+
+
+def _needs_cuda(s: Situation) -> Iterator[Conflict]:
     for setting, why in CUDA_SWITCHES.items():
         if s.on(setting):
             yield error(setting, "true", f"false on a host without CUDA: {why}", "set false")

@@ -6,6 +6,7 @@ from pathlib import Path
 from openrlhf_mtp.config.checks.conflict import Conflict, error
 from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
 from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.rope import context_limit
 from openrlhf_mtp.config.situation import Situation
 
 
@@ -68,8 +69,27 @@ def unsupported_modes(s: Situation) -> Iterator[Conflict]:
             "0: vision models are not supported with a head",
             f"use text prompts, {drop}",
         )
+    if s.on("ds.deepcompile"):
+        yield error(
+            "ds.deepcompile",
+            "true",
+            "false with a head: nobody has tried to compile a policy whose states the head reads on the way",
+            f"set false, {drop}",
+        )
+    parallel = s.number("vllm.tensor_parallel_size")
+    if parallel > 1:
+        alone = (
+            f"vllm.num_engines {s.engines * parallel}"
+            if s.engines
+            else "vllm.num_engines to the GPUs for rollouts"
+        )
+        yield error(
+            "vllm.tensor_parallel_size",
+            parallel,
+            "1 with a head: the sync round addresses one worker an engine",
+            f"set 1 and {alone}, {drop}",
+        )
     for setting, why in (
-        ("vllm.tensor_parallel_size", "the sync round addresses one worker an engine"),
         ("ds.tensor_parallel_size", "the head reads whole hidden states"),
         ("ds.ring_attn_size", "the head's shift over depths is not split over sequence ranks yet"),
     ):
@@ -79,11 +99,12 @@ def unsupported_modes(s: Situation) -> Iterator[Conflict]:
 
 def context_length(s: Situation) -> Iterator[Conflict]:
     """vLLM refuses a context that the model was not made for, but only after minutes of start-up."""
-    limit = s.shape.max_positions if s.shape else None
+    limit = None if s.model_config is None else context_limit(s.model_config)
     if limit is not None and s.number("data.max_len") > limit:
         yield error(
             "data.max_len",
             s.number("data.max_len"),
-            f"at most the model's max_position_embeddings, {limit}",
+            f"at most the model's context, {limit} tokens (max_position_embeddings and rotary scaling in its "
+            "config.json)",
             f"lower it to {limit}",
         )

@@ -27,21 +27,32 @@ def colocation(s: Situation) -> Iterator[Conflict]:
             f"as many as the actor has, {actor}, because train.colocate_all shares them",
             "make vllm.num_engines * vllm.tensor_parallel_size equal to the actor's GPUs",
         )
-    if shares and s.uses_reference and s.ranks("ref") != actor:
+    if shares and s.uses_reference and _size(s, "ref") != _size(s, "actor"):
         yield error(
             "ref.num_gpus_per_node",
-            f"{s.ranks('ref')} GPUs of the reference model",
-            f"the actor's {actor}, because they share them",
+            f"{_gpus(s, 'ref')} of the reference model",
+            f"the actor's {_gpus(s, 'actor')}, because they share them",
             "give ref.num_nodes and ref.num_gpus_per_node the actor's values, or algo.kl.init_coef 0",
         )
-    pair_shares = s.on("train.colocate_critic_reward") and s.uses_critic and s.uses_reward_model
-    if pair_shares and s.ranks("critic") != s.ranks("reward"):
+    pair = s.on("train.colocate_critic_reward") and s.uses_critic
+    if pair and _size(s, "critic") != _size(
+        s, "reward"
+    ):  # OpenRLHF compares them without a reward model, too
         yield error(
             "critic.num_gpus_per_node",
-            f"{s.ranks('critic')} GPUs of the critic",
-            f"the reward model's {s.ranks('reward')}, because they share them",
-            "give both the same number",
+            f"{_gpus(s, 'critic')} of the critic",
+            f"the reward model's {_gpus(s, 'reward')}, because train.colocate_critic_reward puts them together",
+            "give both the same number, or drop train.colocate_critic_reward",
         )
+    for role in ("critic", "reward"):
+        used = s.uses_critic if role == "critic" else s.uses_reward_model
+        if s.on("train.colocate_all") and used and not pair and s.ranks(role) > actor:
+            yield error(
+                f"{role}.num_gpus_per_node",
+                f"{s.ranks(role)} GPUs of the {role} model",
+                f"at most the actor's {actor}, because train.colocate_all puts it there",
+                f"give {role}.num_nodes and {role}.num_gpus_per_node the actor's values",
+            )
 
 
 def gpus(s: Situation) -> Iterator[Conflict]:
@@ -58,6 +69,15 @@ def gpus(s: Situation) -> Iterator[Conflict]:
             f"at most the {present} there are",
             "share GPUs with train.colocate_all, or lower actor.num_gpus_per_node or vllm.num_engines",
         )
+
+
+def _size(s: Situation, role: str) -> tuple[int, int]:
+    return s.number(f"{role}.num_nodes"), s.number(f"{role}.num_gpus_per_node")
+
+
+def _gpus(s: Situation, role: str) -> str:
+    nodes, each = _size(s, role)
+    return f"{nodes * each} GPUs" if nodes == 1 else f"{nodes * each} GPUs ({nodes} nodes of {each})"
 
 
 def _one_node(s: Situation) -> bool:

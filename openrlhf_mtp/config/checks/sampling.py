@@ -11,14 +11,21 @@ def distribution(s: Situation) -> Iterator[Conflict]:
     """The head is trained, and the log-probs are taken, on the whole distribution at the rollout's temperature."""
     top_p = s.real("rollout.top_p")
     if top_p != 1:
-        expected = "1: the sampled distribution would not be the policy's, whose log-probs are trained on"
-        level = error if s.mtp is not None else warning
-        yield level("rollout.top_p", f"{top_p:g}", expected, "set 1")
+        expected = (
+            "1: the log-probs trained on are the whole policy's, and what is sampled is the truncated one"
+        )
+        if s.mtp is not None:
+            expected += (
+                ". Drafts are verified against the truncated policy, so they change nothing more; the engines' "
+                "log-probs are its too, which spec/logprob_gap and importance-sampling correction will show, and fewer "
+                "drafts are accepted than mtp/expected_length says"
+            )
+        yield warning("rollout.top_p", f"{top_p:g}", expected, "set 1 unless you mean it")
     temperature = s.real("rollout.temperature")
-    if s.mtp is not None and temperature <= 0:
+    if s.mtp is not None and temperature == 0:
         yield error(
             "rollout.temperature",
-            f"{temperature:g}",
+            "0",
             "above 0: at 0 every response to a prompt is the same",
             "set 1",
         )
@@ -28,17 +35,8 @@ def drafts(s: Situation) -> Iterator[Conflict]:
     """Drafts must be verified exactly and drawn as the head was trained for."""
     if s.mtp is None:
         return
-    rollout = s.mtp.rollout
-    if rollout.rejection_sample_method == "synthetic":
-        yield error(
-            "mtp.rollout.rejection_sample_method",
-            "synthetic",
-            "standard or block: synthetic accepts by a fixed rate and changes what is sampled",
-            "set standard",
-        )
-    if rollout.draft_sample_method == "greedy":
-        yield _greedy(s.mtp)
-    if not rollout.speculate and s.mtp.regime != "frozen":
+    yield from drafting(s.mtp)
+    if not s.mtp.rollout.speculate and s.mtp.regime != "frozen":
         yield warning(
             "mtp.rollout.speculate",
             "false",
@@ -47,16 +45,45 @@ def drafts(s: Situation) -> Iterator[Conflict]:
         )
 
 
+def drafting(mtp: MTPSettings) -> Iterator[Conflict]:
+    """What is wrong with how drafts are drawn and verified; nothing when the engines draft nothing.
+
+    The engines ask this too, when they are created: what they refuse, `check` refuses.
+    """
+    rollout = mtp.rollout
+    if not rollout.speculate:
+        return
+    setting = "mtp.rollout.rejection_sample_method"
+    if rollout.rejection_sample_method == "synthetic":
+        yield error(
+            setting,
+            "synthetic",
+            "standard or block: synthetic accepts at a fixed rate whatever the policy says, so that rollouts are not "
+            "samples of the policy",
+            "set standard",
+        )
+    if rollout.rejection_sample_method == "block" and rollout.draft_sample_method == "probabilistic":
+        yield error(
+            setting,
+            "block with mtp.rollout.draft_sample_method probabilistic",
+            "standard: vLLM's V1 model runner would draft greedily without saying so",
+            "set standard",
+        )
+    if rollout.draft_sample_method == "greedy":
+        yield _greedy(mtp)
+
+
 def asynchronous(s: Situation) -> Iterator[Conflict]:
     """Partial rollout pauses an engine in the middle of responses; a verification would judge it there."""
     if s.mtp is None or not s.on("train.partial_rollout_enable"):
         return
-    if s.mtp.sync.verify_every > 0:
+    every = s.mtp.sync.verify_every
+    if every > 0:
         yield error(
             "train.partial_rollout_enable",
-            "true",
-            "false while mtp.sync.verify_every is above 0: a paused engine cannot be verified between two tokens",
-            "set one of the two to false or 0",
+            f"true with mtp.sync.verify_every {every}",
+            "weights that are not read back while engines are paused in the middle of responses",
+            "set mtp.sync.verify_every 0, or train.partial_rollout_enable false",
         )
 
 

@@ -60,11 +60,16 @@ def test_a_missing_job_file_is_a_user_error(run, tmp_path):
 def test_training_is_refused_before_anything_starts_with_every_conflict(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(
-        "vllm: {num_engines: 1}\nrollout: {top_p: 0.9}\nmtp: {}", encoding="utf-8"
+        "vllm: {num_engines: 1}\nrollout: {temperature: 0}\nmtp: {}", encoding="utf-8"
     )
     code, _, err = run("train", "job.yaml")
     assert code == cli.USER_ERROR
-    for setting in ("actor.model_name_or_path", "data.prompt_dataset", "reward.remote_url", "rollout.top_p"):
+    for setting in (
+        "actor.model_name_or_path",
+        "data.prompt_dataset",
+        "reward.remote_url",
+        "rollout.temperature",
+    ):
         assert f"- {setting}: got " in err
     assert not (tmp_path / "runs").exists()
 

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from openrlhf_mtp.config.checks import Situation, check
 from openrlhf_mtp.config.flags import FlagSpec, FlagSpecs
+from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from tests.unit.config import equipped
 
 SPECS: FlagSpecs = {
     spec.name: spec
@@ -37,3 +41,22 @@ def load(tmp_path: Path) -> Callable[..., Job]:
         return load_job(file, overrides, SPECS)
 
     return write_and_load
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the job of `equipped` is right, as the current directory."""
+    monkeypatch.chdir(tmp_path)
+    equipped.fill(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def problems(folder: Path) -> Callable[..., list[str]]:
+    """Check that job with overrides and the installed OpenRLHF's flags; returns `level: text` of each conflict."""
+
+    def run(*overrides: str, gpus: int = 0, host: Host | None = None, **situation: object) -> list[str]:
+        job = load_job(folder / "job.yaml", overrides, flag_specs())
+        return [f"{c.level}: {c}" for c in check(Situation(job, host or Host(gpus), **situation))]
+
+    return run

@@ -1,8 +1,6 @@
 """Each mistake is refused before anything starts, with what was got, what was expected and how to fix it."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -11,59 +9,9 @@ from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
-
-TRUNK = {
-    "model_type": "qwen2",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 100,
-    "max_position_embeddings": 256,
-}
-HEAD = {**TRUNK, "mtp": {"format": 1, "depths": 3, "num_layers": 1, "trunk_model_type": "qwen2"}}
-
-JOB = """
-actor: {model_name_or_path: ./policy, num_gpus_per_node: 1}
-ref: {num_gpus_per_node: 1}
-vllm: {num_engines: 1}
-reward: {remote_url: ./reward.py}
-data: {prompt_dataset: ./prompts.jsonl, input_key: input, label_key: label, max_len: 128}
-rollout: {batch_size: 4, n_samples_per_prompt: 4, max_new_tokens: 32}
-train: {batch_size: 16, micro_batch_size: 4}
-ds: {attn_implementation: sdpa}
-algo: {advantage: {estimator: group_norm}}
-mtp: {depths: 3}
-"""
+from tests.unit.config.equipped import TRUNK
 
 SPECS = flag_specs()
-Problems = Callable[..., list[str]]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which the job above is right, as the current directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.yaml").write_text(JOB, encoding="utf-8")
-    (tmp_path / "policy" / "mtp").mkdir(parents=True)
-    (tmp_path / "policy" / "config.json").write_text(json.dumps(TRUNK), encoding="utf-8")
-    (tmp_path / "policy" / "mtp" / "config.json").write_text(json.dumps(HEAD), encoding="utf-8")
-    (tmp_path / "policy" / "mtp" / "model.safetensors").touch()
-    (tmp_path / "prompts.jsonl").write_text('{"input": "1+1", "label": "2"}\n', encoding="utf-8")
-    (tmp_path / "reward.py").write_text("def reward_func(queries, prompts, labels): ...\n", encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def problems(folder: Path) -> Problems:
-    """Check the job with overrides; returns `level: text` of each conflict."""
-
-    def run(*overrides: str, gpus: int = 0, **situation: object) -> list[str]:
-        job = load_job(folder / "job.yaml", overrides, SPECS)
-        return [f"{c.level}: {c}" for c in check(Situation(job, Host(gpus), **situation))]
-
-    return run
 
 
 def test_a_right_job_has_no_conflict(problems):
@@ -124,14 +72,18 @@ def test_a_right_job_has_no_conflict(problems):
         ),
         (
             ["data.max_len=512"],
-            "error: data.max_len: got 512, expected at most the model's max_position_embeddings, 256",
+            "error: data.max_len: got 512, expected at most the model's context, 256 tokens",
         ),
-        (["rollout.top_p=0.9"], "error: rollout.top_p: got 0.9, expected 1"),
+        (["rollout.top_p=0.9"], "warning: rollout.top_p: got 0.9, expected 1"),
         (["rollout.top_p=0.9", "mtp=null"], "warning: rollout.top_p: got 0.9, expected 1"),
         (["rollout.temperature=0"], "error: rollout.temperature: got 0, expected above 0"),
         (
             ["mtp.rollout.rejection_sample_method=synthetic"],
             "error: mtp.rollout.rejection_sample_method: got synthetic",
+        ),
+        (
+            ["mtp.rollout.rejection_sample_method=block"],
+            "error: mtp.rollout.rejection_sample_method: got block with mtp.rollout.draft_sample_method prob",
         ),
         (
             ["mtp.rollout.draft_sample_method=greedy"],
@@ -150,10 +102,11 @@ def test_a_right_job_has_no_conflict(problems):
         (["mtp.pretrain.max_steps=10"], "warning: mtp.pretrain.kl_warmup_steps: got 50, expected less than"),
         (
             ["train.async_enable=true", "train.partial_rollout_enable=true"],
-            "error: train.partial_rollout_enable: got true, expected false while mtp.sync.verify_every",
+            "error: train.partial_rollout_enable: got true with mtp.sync.verify_every 1, expected",
         ),
         (["ds.tensor_parallel_size=2"], "error: ds.tensor_parallel_size: got 2, expected 1 with a head"),
         (["vllm.tensor_parallel_size=2"], "error: vllm.tensor_parallel_size: got 2, expected 1 with a head"),
+        (["ds.deepcompile=true"], "error: ds.deepcompile: got true, expected false with a head"),
         (["ds.ring_attn_size=2"], "error: ds.ring_attn_size: got 2, expected 1 with a head"),
         (["data.max_images_per_prompt=1"], "error: data.max_images_per_prompt: got 1, expected 0"),
         (
@@ -249,7 +202,7 @@ def test_a_head_of_another_family_is_refused(problems, folder):
 
 def test_a_folder_that_is_no_head_is_refused(problems, folder):
     (folder / "policy" / "mtp" / "config.json").write_text(json.dumps(TRUNK), encoding="utf-8")
-    assert any("expected a head made by openrlhf-mtp equip" in text for text in problems())
+    assert any("expected a head written by openrlhf-mtp equip" in text for text in problems())
 
 
 @pytest.mark.parametrize(
@@ -298,10 +251,10 @@ def test_files_are_not_looked_for_when_the_job_is_meant_for_another_machine(prob
 
 
 def test_errors_come_first_and_stop_the_job(problems, folder):
-    found = problems("mtp.depths=5", "rollout.top_p=0.5")
+    found = problems("mtp.depths=5", "rollout.temperature=0")
     assert [text.partition(":")[0] for text in found] == ["error", "warning"]
-    job = load_job(folder / "job.yaml", ["rollout.top_p=0.5"], SPECS)
-    with pytest.raises(JobErrors, match=r"rollout\.top_p"):
+    job = load_job(folder / "job.yaml", ["rollout.temperature=0"], SPECS)
+    with pytest.raises(JobErrors, match=r"rollout\.temperature"):
         require_no_errors(check(Situation(job, Host(0))), "cannot run:")
 
 
@@ -367,3 +320,95 @@ def test_settings_of_a_regime_that_is_off_are_warned_about(problems):
     assert "under detach no MTP loss reaches the policy" in found[0]
     found = problems("mtp.regime=frozen", "mtp.advantage.weighting=positive")
     assert any("mtp.advantage" in problem for problem in found)
+
+
+def test_tensor_parallel_engines_are_refused_with_as_many_engines_as_their_gpus(problems):
+    found = problems("vllm.tensor_parallel_size=2", "vllm.num_engines=4")
+    assert any("set 1 and vllm.num_engines 8, or drop the mtp section" in text for text in found)
+
+
+PAIR = (
+    "algo.advantage.estimator=gae",
+    "reward.remote_url=null",
+    "reward.model_name_or_path=Org/rm",
+    "train.colocate_critic_reward=true",
+    "critic.num_gpus_per_node=1",
+    "reward.num_gpus_per_node=1",
+)
+
+
+def test_critic_and_reward_model_share_a_second_group_of_gpus_beside_the_shared_one(problems):
+    """OpenRLHF waits for that group for ever where the GPUs suffice for the first only."""
+    together = ("train.colocate_all=true", *PAIR)
+    assert problems(*together, gpus=2, look_at_files=False) == []
+    found = problems(*together, gpus=1, look_at_files=False)
+    assert [
+        t for t in found if t.startswith("error: GPUs: got 2 (actor 1, critic 1), expected at most the 1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["critic.num_gpus_per_node=2"],
+            "error: critic.num_gpus_per_node: got 2 GPUs of the critic, expected the reward model's 1 GPUs",
+        ),
+        (
+            ["critic.num_nodes=2", "reward.num_gpus_per_node=2"],
+            "error: critic.num_gpus_per_node: got 2 GPUs (2 nodes of 1) of the critic, expected the reward",
+        ),
+        (
+            ["train.colocate_all=true", "train.colocate_critic_reward=false", "critic.num_gpus_per_node=4"],
+            "error: critic.num_gpus_per_node: got 4 GPUs of the critic model, expected at most the actor's 1",
+        ),
+    ],
+)
+def test_roles_that_share_gpus_must_fit_there(problems, overrides, expected):
+    found = problems(*PAIR, *overrides, look_at_files=False)
+    assert [text for text in found if text.startswith(expected)], found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "setting"),
+    [
+        (["ds.deepcompile=true", "mtp=null"], "ds.deepcompile"),
+        (["ds.overlap_comm=true", "ds.zero_stage=1"], "ds.overlap_comm"),
+    ],
+)
+def test_what_deepspeed_cannot_do_with_dynamic_batches_is_refused(problems, overrides, setting):
+    dynamic = ("train.dynamic_batch_enable=true", "ds.attn_implementation=flash_attention_2")
+    found = problems(*dynamic, *overrides, gpus=8)
+    assert [
+        t for t in found if t.startswith(f"error: {setting}: ") and "with train.dynamic_batch_enable" in t
+    ], found
+    assert problems(*overrides, gpus=8) == []
+    assert problems(*dynamic, "ds.overlap_comm=true", gpus=8) == []
+
+
+def test_a_batch_that_does_not_divide_names_what_would_be_lost(problems):
+    assert any("or gradients leak into the next rollout" in text for text in problems("train.batch_size=12"))
+    found = problems("train.batch_size=12", "train.dynamic_batch_enable=true", gpus=8)
+    assert any("or OpenRLHF drops the rest of each rollout" in text for text in found)
+
+
+def test_a_driver_that_does_not_answer_is_what_is_wrong(folder):
+    broken = Host(0, driver_problem="nvidia-smi failed with exit code 18: version mismatch")
+
+    def found(*overrides: str) -> list[str]:
+        return [str(c) for c in check(Situation(load_job(folder / "job.yaml", overrides, SPECS), broken))]
+
+    (text,) = found("ds.attn_implementation=flash_attention_2", "ds.packing_samples=true")
+    assert text.startswith(
+        "GPUs: got nvidia-smi failed with exit code 18: version mismatch, expected the list"
+    )
+    assert "which ds.packing_samples, ds.attn_implementation would need" in text
+    assert "CUDA_VISIBLE_DEVICES= to run on the CPU" in text
+    levels = {c.level for c in check(Situation(load_job(folder / "job.yaml", [], SPECS), broken))}
+    assert levels == {"warning"}, "a job for the CPU runs without the driver"
+
+
+def test_gpus_of_another_vendor_are_said_not_to_count(folder):
+    job = load_job(folder / "job.yaml", [], SPECS)
+    (text,) = map(str, check(Situation(job, Host(0, not_counted="AMD"))))
+    assert text.startswith("GPUs: got AMD GPUs, expected NVIDIA GPUs: others are not counted")

@@ -1,0 +1,67 @@
+"""OpenRLHF's flags that nothing reads in this job, or that are not what they look like."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from openrlhf_mtp.config.checks.conflict import Conflict, warning
+from openrlhf_mtp.config.situation import Situation
+
+ATTENTION = (
+    "eager",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+)
+"""What transformers 5 knows by name; a name with a slash is a kernel of the Hub, one with `|` a variant."""
+
+SYNC_FLAGS = ("vllm.sync_backend", "vllm.sync_with_ray")
+
+
+def unread(s: Situation) -> Iterator[Conflict]:
+    """Settings that the job gives and that change nothing in it."""
+    for name in SYNC_FLAGS:
+        if s.mtp is not None and s.job.flags.get(name) is not None:
+            yield warning(
+                name,
+                str(s.job.value(name)).lower(),
+                "nothing: with a head mtp.sync.backend decides how weights reach the engines, and it is "
+                f"{s.mtp.sync.backend}",
+                "drop it",
+            )
+    ours = [name for name, value in s.job.flags.items() if name.startswith("critic.") and value is not None]
+    if ours and not s.uses_critic:
+        estimator = s.text("algo.advantage.estimator")
+        yield warning(
+            "critic",
+            ", ".join(ours),
+            f"nothing: algo.advantage.estimator {estimator} trains no critic, and OpenRLHF reads none of it",
+            "drop it, or set algo.advantage.estimator gae",
+        )
+
+
+def attention(s: Situation) -> Iterator[Conflict]:
+    """A name that transformers does not know is refused only when the trainers load their model."""
+    setting = "ds.attn_implementation"
+    name = s.text(setting) or ""
+    if name in ATTENTION or "/" in name or "|" in name:
+        return
+    nearest = get_close_matches(name, ATTENTION, n=1, cutoff=0.0)[0]
+    yield warning(setting, name, f"one of {', '.join(ATTENTION)}, or a kernel of the Hub", f"set {nearest}")
+
+
+def adapters(s: Situation) -> Iterator[Conflict]:
+    """Module names are a list; one text with commas in it is the name of no module, and PEFT says so in a worker."""
+    setting = "ds.lora.target_modules"
+    given = s.job.flags.get(setting)
+    if s.number("ds.lora.rank") == 0 or not isinstance(given, tuple):
+        return
+    for name in map(str, given):
+        if "," in name or " " in name.strip():
+            parts = name.replace(",", " ").split()
+            yield warning(setting, name, "a list of module names", f"write it as [{', '.join(parts)}]")
+        elif name == "all-linear":  # PEFT knows the word alone, not in a list, and OpenRLHF makes one of it
+            yield warning(
+                setting, name, "a list of module names, or nothing for all linear layers", "drop it"
+            )

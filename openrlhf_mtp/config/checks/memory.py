@@ -1,0 +1,53 @@
+"""Whether a trainer rank fits on its GPU. Out of memory comes late: in the first step, after minutes of start-up."""
+
+from collections.abc import Iterator
+
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.memory import GIB, engine_share, trainer_memory
+from openrlhf_mtp.config.situation import Situation
+
+
+def trainer(s: Situation) -> Iterator[Conflict]:
+    """Refused when weights and optimizer alone do not fit; a warning when the logits of full-length samples do not."""
+    memory = trainer_memory(s)
+    gpu = s.host.gpu_memory_gib
+    if memory is None or gpu is None or not s.trains_policy:
+        return
+    left = gpu * (1 - engine_share(s))
+    what = (
+        f"{left:.1f} GiB"
+        if not engine_share(s)
+        else f"{left:.1f} GiB (a colocated engine keeps the rest of {gpu:.1f})"
+    )
+    if memory.states > left * GIB:
+        yield error(
+            "actor.num_gpus_per_node",
+            f"{memory.states / GIB:.1f} GiB of weights, gradients and optimizer on each of {s.ranks('actor')} rank(s)",
+            f"at most the {what} that a GPU has for them",
+            _fewer_states(s),
+        )
+    elif memory.peak > left * GIB:
+        setting, need, micro = max(
+            ("train.micro_batch_size", memory.training, "train"),
+            ("rollout.micro_batch_size", memory.experience, "rollout"),
+            key=lambda one: one[1],
+        )
+        if s.on("train.dynamic_batch_enable"):
+            setting = f"{micro}.max_tokens_per_gpu"
+        yield warning(
+            setting,
+            f"{need / GIB:.1f} GiB of logits in a micro-batch of samples as long as data.max_len, beside "
+            f"{memory.states / GIB:.1f} GiB of weights, gradients and optimizer",
+            f"at most the {what} of a GPU",
+            _smaller_batches(s, setting),
+        )
+
+
+def _fewer_states(s: Situation) -> str:
+    sleep = "set vllm.enable_sleep true, " if s.colocates_engines and not s.on("vllm.enable_sleep") else ""
+    return f"{sleep}use more GPUs, ds.zero_stage 3, ds.adam_offload or ds.lora.rank"
+
+
+def _smaller_batches(s: Situation, setting: str) -> str:
+    sleep = " and vllm.enable_sleep true" if s.colocates_engines and not s.on("vllm.enable_sleep") else ""
+    return f"lower {setting} or data.max_len{sleep}"

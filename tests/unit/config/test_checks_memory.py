@@ -1,0 +1,107 @@
+"""What does not fit on a GPU is said before the job starts, from the model's sizes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from openrlhf_mtp.config.checks import Situation
+from openrlhf_mtp.config.checks.memory import trainer
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.memory import trainer_memory
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from tests.unit.config.equipped import HEAD, TRUNK, write_config
+
+SPECS = flag_specs()
+Problems = Callable[..., list[str]]
+
+A_24_GB_GPU = Host(1, gpu_memory_gib=24.0)
+LARGE = {
+    **TRUNK,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "vocab_size": 151_936,
+    "max_position_embeddings": 32_768,
+}
+
+
+@pytest.fixture
+def on_a_24_gb_gpu(folder: Path, problems: Problems) -> Problems:
+    """Check the job for a model of half a billion parameters on one GPU."""
+    write_config(folder / "policy" / "config.json", LARGE)
+    write_config(folder / "policy" / "mtp" / "config.json", HEAD, **LARGE)
+
+    def run(*overrides: str) -> list[str]:
+        return problems("data.max_len=1024", "train.colocate_all=true", *overrides, host=A_24_GB_GPU)
+
+    return run
+
+
+def test_logits_that_do_not_fit_are_a_warning_that_names_the_micro_batch(on_a_24_gb_gpu):
+    half = "vllm.gpu_memory_utilization=0.4"
+    (found,) = on_a_24_gb_gpu(half, "train.micro_batch_size=8", "rollout.micro_batch_size=4")
+    assert found.startswith(
+        "warning: train.micro_batch_size: got 11.6 GiB of logits in a micro-batch of samples"
+    )
+    assert "at most the 14.4 GiB (a colocated engine keeps the rest of 24.0) of a GPU" in found
+    assert "and vllm.enable_sleep true" in found
+    (found,) = on_a_24_gb_gpu(half, "train.micro_batch_size=1", "rollout.micro_batch_size=16")
+    assert found.startswith("warning: rollout.micro_batch_size: got 13.9 GiB of logits")
+    assert on_a_24_gb_gpu(half, "train.micro_batch_size=2", "rollout.micro_batch_size=4") == []
+    sleeping = (half, "vllm.enable_sleep=true", "train.micro_batch_size=8", "rollout.micro_batch_size=4")
+    assert on_a_24_gb_gpu(*sleeping) == []
+
+
+def test_weights_and_optimizer_that_do_not_fit_are_refused(on_a_24_gb_gpu):
+    (found,) = on_a_24_gb_gpu("vllm.gpu_memory_utilization=0.9")
+    assert found.startswith("error: actor.num_gpus_per_node: got ")
+    assert "set vllm.enable_sleep true, use more GPUs" in found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "bytes_of_a_parameter"),
+    [
+        ([], 16),
+        (["ds.adam_offload=true"], 4),
+        (["ds.lora.rank=8"], 2),
+        (["actor.num_gpus_per_node=4", "ds.zero_stage=0"], 16),
+        (["actor.num_gpus_per_node=4", "ds.zero_stage=1"], 2 + 2 + 12 / 4),
+        (["actor.num_gpus_per_node=4"], 2 + 14 / 4),
+        (["actor.num_gpus_per_node=4", "ds.zero_stage=3"], 16 / 4),
+    ],
+)
+def test_states_are_split_over_the_ranks_as_zero_splits_them(folder, overrides, bytes_of_a_parameter):
+    job = load_job(folder / "job.yaml", ["mtp=null", *overrides], SPECS)
+    s = Situation(job, Host(8))
+    assert s.shape is not None
+    memory = trainer_memory(s)
+    assert memory is not None
+    assert memory.states == pytest.approx(s.shape.policy_parameters() * bytes_of_a_parameter, rel=1e-4)
+
+
+def test_dynamic_batches_hold_as_many_tokens_as_they_may(folder):
+    overrides = (
+        "train.dynamic_batch_enable=true",
+        "train.max_tokens_per_gpu=4096",
+        "rollout.max_tokens_per_gpu=64",
+    )
+    memory = trainer_memory(Situation(load_job(folder / "job.yaml", overrides, SPECS), Host(8)))
+    assert memory is not None
+    assert memory.training == 4096 * TRUNK["vocab_size"] * 10
+    assert memory.experience == 128 * TRUNK["vocab_size"] * 6, "one sample of full length, whatever the limit"
+
+
+def test_the_example_for_one_gpu_of_24_gb_fits_there(project_root, tmp_path):
+    qwen = {**LARGE, "num_attention_heads": 14, "tie_word_embeddings": True}
+    write_config(tmp_path / "config.json", qwen)
+    example = project_root / "examples" / "gsm8k_qwen2.5-0.5b_1gpu" / "job.yaml"
+
+    def found(*overrides: str) -> list[str]:
+        job = load_job(example, [f"actor.model_name_or_path={tmp_path}", *overrides], SPECS)
+        return [str(conflict) for conflict in trainer(Situation(job, A_24_GB_GPU))]
+
+    assert found() == []
+    awake = ("vllm.enable_sleep=false", "vllm.gpu_memory_utilization=0.4")
+    assert found(*awake, "train.micro_batch_size=8"), "what it had before"
