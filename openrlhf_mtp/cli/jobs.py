@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from openrlhf_mtp.config.checks import Conflict, Situation, check, error, require_no_errors
+from openrlhf_mtp.config.checks import Conflict, Situation, check, error, require_no_errors, warning
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse_only, parse_with_notes
+from openrlhf_mtp.upstream.openrlhf_remarks import HARMLESS, SAID_ELSEWHERE, remark
 
 
 def checked_job(
@@ -54,13 +56,29 @@ def upstream_conflicts(job: Job) -> Iterator[Conflict]:
         yield Conflict("error", "OpenRLHF", str(refusal).removeprefix("OpenRLHF "))
         return
     for note in notes:
-        yield Conflict("warning", "OpenRLHF", note)
+        yield from _in_our_words(note, job)
     for name in job.flags:
         before, after = _at(asked, name), _at(used, name)
-        if job.flags[name] is not None and not _same(before, after):
-            yield error(
-                name, before, f"{after}: OpenRLHF would silently run with that", "set it so, or leave it out"
-            )
+        given = job.flags[name] is not None and name not in SAID_ELSEWHERE
+        if given and not _same(before, after):
+            yield _changed(name, _yaml(before), _yaml(after))
+
+
+def _in_our_words(note: str, job: Job) -> Iterator[Conflict]:
+    known = remark(note)
+    if known is None:
+        yield Conflict("warning", "OpenRLHF", note)
+    elif not known.of_change or job.flags.get(known.setting) is None:
+        yield Conflict("warning", known.setting, known.text)
+
+
+def _changed(name: str, before: str, after: str) -> Conflict:
+    """A setting that OpenRLHF drops because it means nothing in this job, or one that it runs with otherwise."""
+    if name in HARMLESS:
+        return warning(name, before, f"nothing: OpenRLHF ignores it, because {HARMLESS[name]}", "drop it")
+    return error(
+        name, before, f"{after}: OpenRLHF would silently run with that", "set it so, or leave it out"
+    )
 
 
 def default_out(command: str, path: Path) -> Path:
@@ -71,6 +89,11 @@ def default_out(command: str, path: Path) -> Path:
 
 def _at(tree: SimpleNamespace, name: str) -> Any:
     return functools.reduce(lambda node, key: vars(node)[key], name.split("."), tree)
+
+
+def _yaml(value: Any) -> str:
+    """A value as a job file has it."""
+    return value if isinstance(value, str) else "nothing" if value is None else json.dumps(value)
 
 
 def _same(asked: Any, used: Any) -> bool:

@@ -90,10 +90,14 @@ def test_check_of_a_right_job_ends_with_0(run, project_root, monkeypatch):
 
 def test_a_setting_that_openrlhf_would_change_behind_the_users_back_is_refused(run, tmp_path):
     (tmp_path / "job.yaml").write_text(
-        "vllm: {num_engines: 1, enable_sleep: true}\nreward.remote_url: http://x"
+        "vllm: {num_engines: 1}\nds: {attn_implementation: sdpa, packing_samples: true}\nreward.remote_url: http://x"
     )
     _, out, _ = run("check", str(tmp_path / "job.yaml"), "--gpus", "8")
-    assert "vllm.enable_sleep: got True, expected False: OpenRLHF would" in " ".join(out.split())
+    words = " ".join(out.split())
+    assert (
+        "ds.attn_implementation: got sdpa, expected flash_attention_2: OpenRLHF would silently run" in words
+    )
+    assert "[Warning]" not in words, "OpenRLHF's own line says the same in names that no longer exist"
 
 
 def test_equipping_a_folder_that_is_no_model_is_a_user_error(run, tmp_path):
