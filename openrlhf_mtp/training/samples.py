@@ -31,7 +31,8 @@ class CheckedSamples(SamplesGenerator):  # type: ignore[misc]
 
     def _leave_out(self, problems: dict[str, str]) -> None:
         """Say the first problem of each key; values and counts differ from rollout to rollout."""
-        source = self.args.train.agent_func_path or self.args.reward.remote_url
+        # OpenRLHF's parser made a list of the comma-separated reward sources
+        source = self.args.train.agent_func_path or ", ".join(self.args.reward.remote_url or ["the reward"])
         for key in problems.keys() - self._told:
             say(Path(self.args.run.run_folder), f"{source}: {problems[key]}; left out of the logs")
         self._told.update(problems)
