@@ -7,23 +7,27 @@ from typing import Annotated
 
 import typer
 
-bench = typer.Typer(help="Measure speed.", no_args_is_help=True, rich_markup_mode=None)
+from openrlhf_mtp.cli.usage import App
 
-Out = Annotated[Path, typer.Option(help="where the result goes")]
+bench = App(help="Measure speed.")
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="where the result goes")]
 RESULTS = Path("runs/bench")
 
 
-@bench.command("rollout")
+@bench.command("rollout", short_help="Tokens per second with drafts and without.")
 def rollout(
     model: Annotated[
         str | None, typer.Argument(help="folder of a policy; default the quickstart's result")
     ] = None,
     out: Out = RESULTS,
     head: Annotated[
-        Path | None, typer.Option(help="the head's folder; default mtp inside the policy's")
+        Path | None, typer.Option(metavar="DIR", help="the head's folder; default mtp inside the policy's")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSON lines with an `input` each")] = None,
-    repeats: Annotated[int, typer.Option(help="timed repetitions of each batch", min=1)] = 3,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON lines with an `input` each")
+    ] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", help="timed repetitions of each batch", min=1)] = 3,
 ) -> None:
     """Tokens per second with and without drafts, at batch 1, 4 and 16, same engine and prompts.
 
@@ -36,18 +40,21 @@ def rollout(
     raise typer.Exit(bench_rollout(model, out, head=head, prompts=prompts, repeats=repeats))
 
 
-@bench.command("loss")
+@bench.command("loss", short_help="Time and memory of the loss, ours and others'.")
 def loss(
     out: Out = RESULTS,
-    vocab: Annotated[int, typer.Option(help="entries of the vocabulary", min=2)] = 151_936,
-    hidden: Annotated[int, typer.Option(help="width of the hidden states", min=1)] = 1024,
-    tokens: Annotated[int, typer.Option(help="anchors that have all depths", min=1)] = 1024,
-    depths: Annotated[int, typer.Option(help="tokens drafted from each anchor", min=1)] = 3,
-    objective: Annotated[str, typer.Option(help="e2e_tv or ce")] = "e2e_tv",
+    vocab: Annotated[int, typer.Option(metavar="N", help="entries of the vocabulary", min=2)] = 151_936,
+    hidden: Annotated[int, typer.Option(metavar="N", help="width of the hidden states", min=1)] = 1024,
+    tokens: Annotated[int, typer.Option(metavar="N", help="anchors that have all depths", min=1)] = 1024,
+    depths: Annotated[int, typer.Option(metavar="N", help="tokens drafted from each anchor", min=1)] = 3,
+    objective: Annotated[str, typer.Option(metavar="NAME", help="e2e_tv or ce")] = "e2e_tv",
     dtype: Annotated[
-        str | None, typer.Option(help="a floating type of torch; default float32 on a CPU, bfloat16 on a GPU")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="a floating type of torch; default float32 on a CPU, bfloat16 on a GPU"
+        ),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="timed runs of each form", min=1)] = 5,
+    repeats: Annotated[int, typer.Option(metavar="N", help="timed runs of each form", min=1)] = 5,
     smoke: Annotated[bool, typer.Option("--smoke", help="tiny, in seconds: does everything run?")] = False,
 ) -> None:
     """Time and peak memory of the loss, forward and backward: ours, plain PyTorch, and `speculators` on a GPU.
@@ -66,18 +73,24 @@ def loss(
     raise typer.Exit(bench_loss(out, workload, smoke=smoke))
 
 
-@bench.command("step")
+@bench.command("step", short_help="Time of a training step in each regime.")
 def step(
     out: Out = RESULTS,
-    layers: Annotated[int, typer.Option(help="layers of the trunk", min=1)] = 24,
-    hidden: Annotated[int, typer.Option(help="width of the trunk, a multiple of 64", min=64)] = 1024,
-    vocab: Annotated[int, typer.Option(help="entries of the vocabulary", min=64)] = 32_768,
-    sequences: Annotated[int, typer.Option(help="sequences in a micro-batch", min=1)] = 4,
-    response: Annotated[int, typer.Option(help="tokens of a response", min=8)] = 128,
-    micro_batches: Annotated[int, typer.Option(help="micro-batches in an optimizer step", min=1)] = 1,
-    depths: Annotated[int, typer.Option(help="depths trained", min=1)] = 3,
-    fraction: Annotated[float, typer.Option(help="share of the anchors", min=0.01, max=1.0)] = 0.25,
-    repeats: Annotated[int, typer.Option(help="timed steps of each form", min=1)] = 5,
+    layers: Annotated[int, typer.Option(metavar="N", help="layers of the trunk", min=1)] = 24,
+    hidden: Annotated[
+        int, typer.Option(metavar="N", help="width of the trunk, a multiple of 64", min=64)
+    ] = 1024,
+    vocab: Annotated[int, typer.Option(metavar="N", help="entries of the vocabulary", min=64)] = 32_768,
+    sequences: Annotated[int, typer.Option(metavar="N", help="sequences in a micro-batch", min=1)] = 4,
+    response: Annotated[int, typer.Option(metavar="N", help="tokens of a response", min=8)] = 128,
+    micro_batches: Annotated[
+        int, typer.Option(metavar="N", help="micro-batches in an optimizer step", min=1)
+    ] = 1,
+    depths: Annotated[int, typer.Option(metavar="N", help="depths trained", min=1)] = 3,
+    fraction: Annotated[
+        float, typer.Option(metavar="SHARE", help="share of the anchors", min=0.01, max=1.0)
+    ] = 0.25,
+    repeats: Annotated[int, typer.Option(metavar="N", help="timed steps of each form", min=1)] = 5,
     smoke: Annotated[bool, typer.Option("--smoke", help="tiny, in seconds: does everything run?")] = False,
 ) -> None:
     """Time of a training step without a head, and with one in each regime.
@@ -85,7 +98,9 @@ def step(
     \b
     Example:
       openrlhf-mtp bench step
-      openrlhf-mtp bench step --micro-batches 4     OCC then runs the policy forward once more, for its coefficient
+      openrlhf-mtp bench step --micro-batches 4
+
+    With several micro-batches OCC runs the policy forward once more, for its coefficient.
     """
     from openrlhf_mtp.cli.bench_step import bench_step
     from openrlhf_mtp.training.bench_step import Workload

@@ -1,4 +1,4 @@
-"""`python -m openrlhf_mtp.cli.doctor`: import everything a run needs, and print the versions. Ends set-up."""
+"""`openrlhf-mtp doctor`, also `python -m openrlhf_mtp.cli.doctor`: does all that a run needs import? Ends set-up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib
 import importlib.metadata
 import logging
 import sys
+
+from openrlhf_mtp.config.host import detect_host
 
 ENGINES = (
     ("torch", "torch"),
@@ -54,11 +56,15 @@ def plugin_problem() -> str | None:
 
 
 def main() -> int:
-    """Print one line a package; 0 when everything imports and the plugin is live."""
+    """Print one line a package and one of the host; 0 when everything imports and the plugin is live."""
     logging.disable(logging.WARNING)  # packages remark on optional parts; what is missing for us raises
-    for name, version in versions().items():
-        print(f"{name:<14}{version}")
-    problem = plugin_problem()
+    try:
+        for name, version in versions().items():
+            print(f"{name:<14}{version}")
+        problem = plugin_problem()
+    except ImportError as missing:
+        problem = f"not tried, because of: {missing}"
+    print(f"{'host':<14}{detect_host()}")
     print(f"{'vLLM plugin':<14}{problem or 'live'}")
     return 1 if problem else 0
 

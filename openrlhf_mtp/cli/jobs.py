@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from openrlhf_mtp.cli.messages import say
 from openrlhf_mtp.config.checks import Conflict, Situation, check, error, require_no_errors, warning
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.host import detect_host
@@ -41,7 +41,7 @@ def checked_job(
     conflicts = [*check(situation), *upstream_conflicts(job)]
     for conflict in conflicts:
         if conflict.level == "warning":
-            print(f"warning: {conflict}", file=sys.stderr)
+            say("warning", conflict)
     require_no_errors(conflicts, f"{path} cannot run:")
     return job
 

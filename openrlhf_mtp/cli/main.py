@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from openrlhf_mtp.cli.bench_commands import bench
+from openrlhf_mtp.cli.completion import setting_names
+from openrlhf_mtp.cli.outcome import run_to_exit_code
+from openrlhf_mtp.cli.usage import App
+from openrlhf_mtp.cli.version import print_version
 from openrlhf_mtp.config.errors import JobError
 
-USER_ERROR = 2
-"""Exit code when a job, a folder or a cluster is not as it must be; nothing was started."""
-RUN_FAILED = 1
-"""Exit code when a run was started and ended with an error, and of an error in this program."""
-
-app = typer.Typer(
+app = App(
     name="openrlhf-mtp",
     help="Multi-token-prediction heads for OpenRLHF: equip a model, train its head, draft with it during RL.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
 )
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", short_help="Measure speed: rollouts, the loss, a training step.")
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="the job file")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="key=value", help="settings that replace the job file's")
+    list[str] | None,
+    typer.Argument(
+        metavar="key=value", help="settings that replace the job file's", autocompletion=setting_names
+    ),
 ]
-Out = Annotated[Path | None, typer.Option(help="run folder; default runs/COMMAND-JOB")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="run folder; default runs/COMMAND-JOB")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="go on with the run in --out from its last checkpoint")
 ]
@@ -40,9 +37,25 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the run in
 Verbose = Annotated[bool, typer.Option("--verbose", help="show the output of Ray's workers")]
 
 
-@app.command()
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            "-V",
+            help="print the versions that count, and exit",
+            is_eager=True,
+            callback=print_version,
+        ),
+    ] = False,
+) -> None:
+    """What comes before a command."""
+
+
+@app.command(short_help="The whole way on a tiny model, on a CPU, with a report.")
 def quickstart(
-    out: Annotated[Path, typer.Option(help="where everything goes")] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="where everything goes")] = Path("runs/quickstart"),
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
@@ -57,12 +70,12 @@ def quickstart(
     raise typer.Exit(run_quickstart(out, overwrite=overwrite, verbose=verbose))
 
 
-@app.command()
+@app.command(short_help="Put an MTP head beside a model.")
 def equip(
     model: Annotated[str, typer.Argument(help="folder or Hub name of a causal language model")],
-    out: Annotated[Path, typer.Option(help="folder for the model with its head")],
-    depths: Annotated[int, typer.Option(help="tokens to draft per target forward")] = 3,
-    num_layers: Annotated[int, typer.Option(help="blocks the depths cycle through")] = 1,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder for the model with its head")],
+    depths: Annotated[int, typer.Option(metavar="N", help="tokens to draft per target forward")] = 3,
+    num_layers: Annotated[int, typer.Option(metavar="N", help="blocks the depths cycle through")] = 1,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="a new head even if the model brings its own")
     ] = False,
@@ -89,13 +102,13 @@ def equip(
     print(f"model {out}\nhead  {head} ({origin})")
 
 
-@app.command()
+@app.command(short_help="Write a policy and its head for others.")
 def export(
     model: Annotated[Path, typer.Argument(help="folder of the policy, or of its LoRA adapter")],
-    format: Annotated[str, typer.Option(help="native, draft-folder or merged")],
-    out: Annotated[Path, typer.Option(help="an empty or new folder")],
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="native, draft-folder or merged")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="an empty or new folder")],
     head: Annotated[
-        Path | None, typer.Option(help="the head's folder; default mtp inside the policy's")
+        Path | None, typer.Option(metavar="DIR", help="the head's folder; default mtp inside the policy's")
     ] = None,
 ) -> None:
     """Write a policy and its head for others: under the family's own names (native), the head alone (draft-folder), or
@@ -111,7 +124,7 @@ def export(
     raise typer.Exit(run_export(model, head, out, format))
 
 
-@app.command()
+@app.command(short_help="Train the head before RL, the policy frozen.")
 def pretrain(
     job: JobFile,
     overrides: Overrides = None,
@@ -138,7 +151,7 @@ def pretrain(
     raise typer.Exit(run_pretrain(checked, folder, resume=resume, overwrite=overwrite, verbose=verbose))
 
 
-@app.command()
+@app.command(short_help="RL with speculative rollouts.")
 def train(
     job: JobFile,
     overrides: Overrides = None,
@@ -163,13 +176,19 @@ def train(
     raise typer.Exit(run_train(checked, folder, resume=resume, overwrite=overwrite, verbose=verbose))
 
 
-@app.command()
+@app.command(short_help="Print what a job would do and every conflict in it.")
 def check(
     job: JobFile,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="also check that a run may go into this folder")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="also check that a run may go into this folder")
+    ] = None,
     gpus: Annotated[
-        int | None, typer.Option(help="check for a cluster with this many CUDA GPUs", min=0)
+        int | None, typer.Option(metavar="N", help="check for a cluster with this many CUDA GPUs", min=0)
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", help="memory of each GPU, when the driver here cannot say", min=1),
     ] = None,
     no_files: Annotated[
         bool, typer.Option("--no-files", help="do not look for models and data here")
@@ -182,28 +201,29 @@ def check(
       openrlhf-mtp check JOB.yaml mtp.depths=5
       openrlhf-mtp check JOB.yaml --gpus 8 --no-files
     """
-    from openrlhf_mtp.cli.jobs import upstream_conflicts
-    from openrlhf_mtp.config.checks import Situation
+    from openrlhf_mtp.cli.check import run_check
     from openrlhf_mtp.config.host import Host, detect_host
-    from openrlhf_mtp.config.job import load_job
-    from openrlhf_mtp.config.plan import make_plan, render
-    from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
-    loaded = load_job(job, overrides or [], flag_specs())
     host = detect_host() if gpus is None else Host(gpus)
-    situation = Situation(loaded, host, cluster_gpus=gpus or None, look_at_files=not no_files, out=out)
-    plan = make_plan(situation, upstream_conflicts(loaded))
-    print(render(plan, min(100, shutil.get_terminal_size((80, 24)).columns)))
-    raise typer.Exit(USER_ERROR if plan.errors else 0)
+    if gpu_memory is not None:
+        host = replace(host, gpu_memory_gib=gpu_memory)
+    raise typer.Exit(
+        run_check(job, overrides or [], host=host, gpus=gpus, look_at_files=not no_files, out=out)
+    )
 
 
-@app.command()
+@app.command(short_help="Write figures and report.html from run folders.")
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders; several are compared")],
-    out: Annotated[Path | None, typer.Option(help="where report.html goes; default the first run")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where report.html goes; default the first run")
+    ] = None,
     group: Annotated[
         str,
-        typer.Option(help="runs drawn as one curve with a band: seed (alike but for the seed), folder, none"),
+        typer.Option(
+            metavar="HOW",
+            help="runs drawn as one curve with a band: seed (alike but for the seed), folder, none",
+        ),
     ] = "seed",
 ) -> None:
     """Write figures and one self-contained report.html from run folders.
@@ -221,36 +241,22 @@ def report(
     print(write_report(runs, out or runs[0], GroupBy(group)))
 
 
+@app.command(short_help="Import everything a run needs and print the versions.")
+def doctor() -> None:
+    """Import everything a run needs, print the versions and the GPUs. Says what is wrong with an installation.
+
+    \b
+    Example:
+      openrlhf-mtp doctor
+    """
+    from openrlhf_mtp.cli.doctor import main as run_doctor
+
+    raise typer.Exit(run_doctor())
+
+
 def main() -> None:
     """The console script: a known problem is one block of text, never a traceback."""
-    # OpenRLHF requires the pynvml package, at whose sight torch prints this
-    warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as problem:
-        code = _exit_code(problem)
-        if code is None:
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(code)
-
-
-def _exit_code(problem: Exception) -> int | None:
-    """The exit code of a known problem, None for one that needs its traceback.
-
-    The modules are imported only now, because some of them are slow to import.
-    """
-    from openrlhf_mtp.cli.failures import RunFailed
-    from openrlhf_mtp.cluster.placement import ClusterTooSmallError
-    from openrlhf_mtp.run_folder import RunFolderError
-    from openrlhf_mtp.upstream.openrlhf_flags import UpstreamChangedError
-
-    if isinstance(problem, RunFailed):
-        return RUN_FAILED
-    known = (JobError, ClusterTooSmallError, RunFolderError, UpstreamChangedError)
-    return USER_ERROR if isinstance(problem, known) else None
+    sys.exit(run_to_exit_code(app))
 
 
 if __name__ == "__main__":

@@ -61,18 +61,13 @@ def make_plan(s: Situation, more: Iterable[Conflict] = ()) -> Plan:
 
 
 def render(plan: Plan, width: int) -> str:
-    """Plain text for a terminal of `width` columns."""
+    """Plain text for a terminal of `width` columns; of the conflicts only how many there are."""
     lines: list[str] = []
     for title, rows in plan.sections:
         lines += [title, *_table(rows, width), ""]
-    if not plan.conflicts:
-        return "\n".join([*lines, "No conflicts."])
-    lines.append(f"Conflicts: {plan.errors} error(s), {len(plan.conflicts) - plan.errors} warning(s)")
-    for conflict in plan.conflicts:
-        lines += textwrap.wrap(
-            f"{conflict.level}: {conflict}", width, initial_indent="  ", subsequent_indent="    "
-        )
-    return "\n".join(lines)
+    warnings = len(plan.conflicts) - plan.errors
+    found = f"Conflicts: {plan.errors} error(s), {warnings} warning(s)" if plan.conflicts else "No conflicts."
+    return "\n".join([*lines, found])
 
 
 def _job(s: Situation) -> Rows:

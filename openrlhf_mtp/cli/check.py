@@ -1,0 +1,38 @@
+"""`openrlhf-mtp check`: the plan on standard output; what is wrong with the job where all errors go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from openrlhf_mtp.cli.jobs import upstream_conflicts
+from openrlhf_mtp.cli.messages import say, terminal_width
+from openrlhf_mtp.cli.outcome import USER_ERROR
+from openrlhf_mtp.config.checks import Situation
+from openrlhf_mtp.config.host import Host
+from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.plan import make_plan, render
+from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+
+
+def run_check(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    host: Host,
+    gpus: int | None,
+    look_at_files: bool,
+    out: Path | None,
+) -> int:
+    """Print the plan and every conflict; the exit code.
+
+    Raises:
+        JobError: the job file cannot be read.
+    """
+    job = load_job(path, overrides, flag_specs())
+    situation = Situation(job, host, cluster_gpus=gpus or None, look_at_files=look_at_files, out=out)
+    plan = make_plan(situation, upstream_conflicts(job))
+    print(render(plan, terminal_width()), flush=True)
+    for conflict in plan.conflicts:
+        say(conflict.level, conflict)
+    return USER_ERROR if plan.errors else 0

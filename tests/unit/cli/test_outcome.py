@@ -1,0 +1,98 @@
+"""However a command ends, it ends in words: no traceback on the terminal, and the exit code says whose fault it was."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openrlhf_mtp.cli.outcome import INTERRUPTED, RUN_FAILED, USER_ERROR, run_to_exit_code
+
+
+def ends(problem: BaseException | int) -> int:
+    """The exit code of an app that raises, or returns."""
+
+    def app(**_: object) -> int:
+        if isinstance(problem, BaseException):
+            raise problem
+        return problem
+
+    return run_to_exit_code(app)
+
+
+def test_an_error_of_the_program_is_said_and_its_traceback_kept(capsys):
+    assert ends(ZeroDivisionError("division by zero")) == RUN_FAILED
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("error: ZeroDivisionError: division by zero This is a fault of openrlhf-mtp")
+    assert "Traceback" not in said
+    file = Path(re.search(r"traceback is in (\S+\.log)", said)[1])
+    assert "ZeroDivisionError: division by zero" in file.read_text()
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (KeyboardInterrupt(), INTERRUPTED, ""),
+        (
+            OSError(28, "No space left on device", "runs/x"),
+            RUN_FAILED,
+            "error: no space is left to write to: runs/x;",
+        ),
+        (
+            PermissionError(13, "Permission denied", "job.yaml"),
+            USER_ERROR,
+            "error: job.yaml: permission denied",
+        ),
+        (0, 0, ""),
+        (USER_ERROR, USER_ERROR, ""),
+    ],
+)
+def test_what_the_machine_refuses_is_said(capsys, problem, code, said):
+    assert ends(problem) == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "openrlhf_mtp", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_the_package_is_the_command():
+    done = command("--version")
+    assert (done.returncode, done.stdout[:12]) == (0, b"openrlhf-mtp")
+
+
+def test_a_path_that_the_terminal_cannot_show_comes_out_escaped(tmp_path):
+    job = tmp_path / "\u8bad\u7ec3" / "job.yaml"
+    done = command("check", str(job), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (USER_ERROR, b"")
+    assert b"error: " in done.stderr
+    assert b"\\u8bad\\u7ec3" in done.stderr
+    job.parent.mkdir()
+    job.write_text("vllm: {num_engines: 1}\nmtp: {}")
+    done = command("check", str(job), PYTHONIOENCODING="ascii")
+    assert b"Traceback" not in done.stderr
+    assert b"\\u8bad" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_is_said(project_root):
+    job = "examples/dapo_qwen3-8b_8gpu/job.yaml"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "openrlhf_mtp", "check", job, "--no-files", "--gpus", "8"],
+            cwd=project_root,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == RUN_FAILED
+    assert done.stderr.startswith(b"error: no space is left to write to")
+    assert b"Traceback" not in done.stderr
