@@ -9,7 +9,7 @@ from typing import Any
 import openrlhf.trainer.ray.vllm_engine as upstream
 import torch
 
-from openrlhf_mtp.rollout.engine import prepare_environment
+from openrlhf_mtp.rollout.engine import executor, prepare_environment
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.upstream.bindings import bind, plain_class
@@ -23,9 +23,11 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     """
 
     async def __init__(self, *args: Any, **kwargs: Any) -> None:
-        prepare_environment(cpu=not torch.cuda.is_available())
+        cpu = not torch.cuda.is_available()
+        prepare_environment(cpu=cpu)
         bind(upstream, {"SingleTurnAgentExecutor": StrictSingleTurnExecutor})
-        await super().__init__(*args, **kwargs)
+        backend = executor(kwargs.pop("distributed_executor_backend", None), cpu=cpu)
+        await super().__init__(*args, distributed_executor_backend=backend, **kwargs)
         await self.llm.collective_rpc("mtp_probe")
         self._in_flight = 0
         self._busy_since = 0.0

