@@ -21,18 +21,38 @@ import torch
 from openrlhf_mtp import checkpoint_request, metrics
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
+from openrlhf_mtp.training.experience import EvenExperienceMaker
 from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.prompt_position import prepare_datasets
 from openrlhf_mtp.training.prompts import CheckedPrompts
-from openrlhf_mtp.training.samples import CheckedSamples
+from openrlhf_mtp.training.sampling import TrainingSamples
 from openrlhf_mtp.training.status import evaluation_row, step_row
-from openrlhf_mtp.upstream.bindings import bind, bind_async_workers, plain_class
+from openrlhf_mtp.upstream.bindings import bind_async_workers, bind_controller, plain_class
 
 HELD_OUT_TOKENS = 8192
 """Action tokens of an evaluation on which the head is measured: as many as a figure needs."""
 
 
+class NothingTrainedError(RuntimeError):
+    """A run came to its end without a single step."""
+
+
+def bind_ours() -> None:
+    """Put our classes where OpenRLHF's controllers look for theirs, in this process."""
+    bind_controller(
+        prepare_datasets=prepare_datasets,
+        prompt_dataset=CheckedPrompts,
+        samples_generator=TrainingSamples,
+        experience_maker=EvenExperienceMaker,
+    )
+
+
 class MeasuredTraining:
     """Mixin for OpenRLHF's controllers: rows for the run folder and checks before anything is saved."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        bind_ours()
+        super().__init__(*args, **kwargs)
 
     def start_measuring(self, resumed_at: int) -> None:
         """Called once, when models and engines stand and it is known at which step the run resumes (0: it is new)."""
@@ -56,6 +76,20 @@ class MeasuredTraining:
         stats: dict[str, float] = super()._compute_rollout_stats(experiences)  # type: ignore[misc]
         stats.update(logprob_gap(experiences))
         return stats
+
+    def finish_measuring(self) -> None:
+        """Called once, after the last step.
+
+        Raises:
+            NothingTrainedError: there was none, in this run or the one it resumes; what would be saved is untrained.
+        """
+        self.writer.close()
+        if self.writer.last_step < 1:
+            raise NothingTrainedError(
+                "no step was trained, because no rollout was left to train on; the policy is what it was and is not "
+                "saved. The warnings above, which notices.jsonl in the run folder repeats, say why. Usual causes: "
+                "algo.dynamic_filtering_range leaves no prompt, or there are fewer responses than ranks"
+            )
 
     def _next_step(self) -> int:
         return max(self.writer.last_step, 0) + 1
@@ -125,10 +159,6 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
 
     _evaluated_at = -1
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bind(upstream, {"SamplesGenerator": CheckedSamples, "PromptDataset": CheckedPrompts})
-        super().__init__(*args, **kwargs)
-
     def fit(self, global_step: int = 0) -> None:
         """OpenRLHF's loop between two evaluations, so that a run always shows where it started and ended."""
         self.start_measuring(self.init_checkpoint_states()["global_step"])
@@ -136,7 +166,7 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
             self._evaluate_at(0)
         super().fit(global_step)
         self._evaluate_at(self.writer.last_step)
-        self.writer.close()
+        self.finish_measuring()
 
     def _evaluate_at(self, step: int) -> None:
         if self.eval_dataloader is None or self._evaluated_at == step:
@@ -182,7 +212,7 @@ class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.Train
         """OpenRLHF's loop, measured."""
         self.start_measuring(global_step)
         super().fit(global_step)
-        self.writer.close()
+        self.finish_measuring()
 
     def save_best_checkpoint(
         self, eval_metrics: dict[str, float], global_step: int, client_states: Any = None
@@ -192,12 +222,11 @@ class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.Train
         super().save_best_checkpoint(eval_metrics, global_step, client_states)
 
 
-class AsyncGenerator(plain_class(upstream_async.GenerateSamplesActor)):  # type: ignore[misc]
-    """The generating side of OpenRLHF's asynchronous mode."""
+class AsyncGeneratingController(plain_class(upstream_async.GenerateSamplesActor)):  # type: ignore[misc]
+    """The generating side of OpenRLHF's asynchronous mode, with our prompts and samples."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bind(upstream_async, {"SamplesGenerator": CheckedSamples})
-        bind(upstream, {"PromptDataset": CheckedPrompts})
+        bind_ours()
         super().__init__(*args, **kwargs)
 
 
@@ -206,6 +235,7 @@ class AsyncController(plain_class(upstream_async.PPOTrainerAsync)):  # type: ign
 
     def __init__(self, pretrain: str, strategy: Any, *args: Any, **kwargs: Any) -> None:
         bind_async_workers(
-            training_actor=ray.remote(AsyncTrainingController), generating_actor=ray.remote(AsyncGenerator)
+            training_actor=ray.remote(AsyncTrainingController),
+            generating_actor=ray.remote(AsyncGeneratingController),
         )
         super().__init__(pretrain, strategy, *args, **kwargs)

@@ -82,18 +82,24 @@ class HeadTrainer:
         """Number of this head step's choice of anchors."""
         return self.seed * 1_000_003 + self.steps
 
-    def accumulate(self, batch: HeadBatch, normalizer: float | Tensor) -> MTPLossOutput:
+    def accumulate(
+        self, batch: HeadBatch, normalizer: float | Tensor, *, completes_step: bool | None = None
+    ) -> MTPLossOutput:
         """Forward and backward of one micro-batch; the gradient is added to the head's.
 
         Args:
             batch: the micro-batch.
             normalizer: the summed loss is divided by this. The same value for all micro-batches of an optimiser
                 step makes the update independent of how the batch was split.
+            completes_step: whether it is the optimiser step's last, which in RL may have fewer micro-batches than
+                DeepSpeed counts to; None lets DeepSpeed count.
         """
         start = time.perf_counter()
         with torch.set_grad_enabled(self.engine is not None):
             output = self.loss(batch)
         if self.engine is not None:
+            if completes_step is not None and self.engine.managed_gradient_accumulation():
+                self.engine.set_gradient_accumulation_boundary(completes_step)
             self.engine.backward(output.loss_sum / normalizer)
         self._tally.add(output.sums)
         if self.schedule.watches(self.steps):

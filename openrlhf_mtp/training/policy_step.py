@@ -133,7 +133,8 @@ class PolicyStep:
         """Train the head on the policy's forward pass; prepare the joint term."""
         batch = self._batch(experience, seen)
         # like OpenRLHF's policy loss: one mean over the tokens of the whole optimiser step, whatever the split
-        output = self.trainer.accumulate(batch, info["batch_num_tokens"] / info["dp_size"])
+        normalizer = info["batch_num_tokens"] / info["dp_size"]
+        output = self.trainer.accumulate(batch, normalizer, completes_step=info.completes_step)
         joint = self.joint
         if joint is None:
             return

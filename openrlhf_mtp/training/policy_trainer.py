@@ -164,7 +164,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         with self.actor.observed(observe), added_to_backward(self.strategy, own.term):
             status: dict[str, Any] = super().training_step(experience, kl_ctl, step, info)
         own.end(
-            is_optimizer_step=info.position + 1 == len(info.micro_batches),
+            is_optimizer_step=info.completes_step,
             is_boundary_known=self.args.train.dynamic_batch_enable,
         )
         return status
@@ -172,7 +172,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
     def _step_info(self, experience: Any, step: int, loss_batch_info: dict[str, Any] | None) -> StepInfo:
         """The optimizer step that a micro-batch belongs to, with OpenRLHF's normalisers."""
         if not self.args.train.dynamic_batch_enable:
-            assert isinstance(loss_batch_info, StepInfo), "bind_policy_worker() makes OpenRLHF's loop pass it"
+            assert isinstance(loss_batch_info, StepInfo), "upstream.last_step has OpenRLHF's loop pass it"
             return loss_batch_info
         normalizers = get_loss_batch_info(
             self.strategy,

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from openrlhf_mtp.upstream.optimizer_step import with_windows
-
 
 def bind(module: ModuleType, replacements: Mapping[str, Any]) -> None:
     """Replace globals of an imported module.
@@ -73,16 +71,30 @@ def bind_entry_point(
 
 
 def bind_policy_worker(*, actor: type, trainer: type) -> None:
-    """In a trainer process: what `PolicyModelActor` constructs, and how the trainer goes through micro-batches."""
+    """In a trainer process: what `PolicyModelActor` constructs."""
     import openrlhf.trainer.ray.ppo_actor as ppo_actor
-    from openrlhf.utils.loss_utils import iter_grad_accum_global_norm
 
-    windows = with_windows(iter_grad_accum_global_norm)
-    bind(ppo_actor, {"Actor": actor, "ActorPPOTrainer": trainer, "iter_grad_accum_global_norm": windows})
+    bind(ppo_actor, {"Actor": actor, "ActorPPOTrainer": trainer})
+
+
+def bind_controller(
+    *,
+    prepare_datasets: Callable[..., Any],
+    prompt_dataset: type,
+    samples_generator: type,
+    experience_maker: type,
+) -> None:
+    """In the process of a controller or of the generating side: what these look up."""
+    import openrlhf.trainer.ppo_trainer as ppo
+    import openrlhf.trainer.ppo_trainer_async as ppo_async
+
+    ours = {"prepare_datasets": prepare_datasets, "SamplesGenerator": samples_generator}
+    bind(ppo, {**ours, "PromptDataset": prompt_dataset, "RemoteExperienceMaker": experience_maker})
+    bind(ppo_async, ours)
 
 
 def bind_async_workers(*, training_actor: Any, generating_actor: Any) -> None:
-    """In the async controller's process: the actors that run the training and the generating side."""
+    """In the async controller's process: the actors that train and generate."""
     import openrlhf.trainer.ppo_trainer_async as ppo_async
 
     bind(ppo_async, {"TrainingActor": training_actor, "GenerateSamplesActor": generating_actor})

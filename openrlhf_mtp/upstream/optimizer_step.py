@@ -25,6 +25,11 @@ class StepInfo(dict[str, Any]):
         self.micro_batches = micro_batches
         self.position = position
 
+    @property
+    def completes_step(self) -> bool:
+        """Whether this micro-batch is the optimizer step's last."""
+        return self.position + 1 == len(self.micro_batches)
+
 
 def with_windows(iterate: Windows) -> Windows:
     """`openrlhf.utils.loss_utils.iter_grad_accum_global_norm` whose second item is a `StepInfo`.

@@ -11,7 +11,7 @@ import os
 import warnings
 from typing import Any
 
-from openrlhf_mtp.upstream import cpu_host, dynamic_batches, zero3_rotary
+from openrlhf_mtp.upstream import cpu_host, dynamic_batches, last_step, schedule_end, zero3_rotary
 from openrlhf_mtp.upstream.patching import install
 
 # With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will
@@ -31,7 +31,15 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     # imported by OpenRLHF for 4-bit loading; warns about a missing optional kernel package
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    install([*cpu_host.PATCHES, zero3_rotary.PATCH, dynamic_batches.PATCH])
+    install(
+        [
+            *cpu_host.PATCHES,
+            zero3_rotary.PATCH,
+            dynamic_batches.PATCH,
+            *last_step.PATCHES,
+            schedule_end.PATCH,
+        ]
+    )
 
 
 def quiet_driver() -> None:

@@ -32,6 +32,13 @@ GLOBALS = {
     (PPO, "PPOTrainer"): "ray actor",
     (ASYNC, "PPOTrainerAsync"): "ray actor",
     (ASYNC, "TrainingActor"): "ray actor",
+    (ASYNC, "GenerateSamplesActor"): "ray actor",
+    **{
+        (module, name): kind
+        for module in (PPO, ASYNC)
+        for name, kind in {"prepare_datasets": "function", "SamplesGenerator": "class"}.items()
+    },
+    (PPO, "RemoteExperienceMaker"): "class",
     (ACTOR, "PolicyModelActor"): "ray actor",
     (ACTOR, "Actor"): "class",
     (ACTOR, "ActorPPOTrainer"): "class",
@@ -68,6 +75,16 @@ SIGNATURES = {
     (PPO, "PPOTrainer.init_checkpoint_states"): "self",
     (ASYNC, "TrainingActor.fit"): "self global_step",
     (ASYNC, "TrainingActor.save_best_checkpoint"): "self eval_metrics global_step client_states",
+    ("openrlhf.utils.deepspeed", "DeepspeedStrategy.backward"): "self loss model _optimizer kwargs",
+    ("openrlhf.utils.deepspeed", "DeepspeedStrategy.moving_average"): "self model model_ema beta device",
+    ("openrlhf.trainer.ppo_utils", "NaiveReplayBuffer.setup_dynamic_batch"): "self strategy",
+    ("openrlhf.utils.loss_utils", "iter_grad_accum_global_norm"): "data_iter strategy accumulated_gradient "
+    "mask_fn",
+    (PPO, "prepare_datasets"): "strategy tokenizer",
+    (PPO, "SamplesGenerator._dispatch_prompts_to_vllm"): "self prompts labels images generate_kwargs",
+    (PPO, "SamplesGenerator._process_response_into_experience"): "self response generate_kwargs",
+    (PPO, "RemoteExperienceMaker.split_rollout_samples"): "self rollout_samples",
+    (PPO, "RemoteExperienceMaker.make_experience_batch"): "self rollout_samples",
     (ASYNC, "PPOTrainerAsync.__init__"): "self pretrain strategy actor_model_group critic_model_group "
     "reward_model_group reference_model_group vllm_engines generate_kwargs",
     ("openrlhf.utils.deepspeed", "DeepspeedStrategy.save_ckpt"): "self model save_dir tag max_num max_mem "
@@ -82,7 +99,16 @@ SIGNATURES = {
 LOOKED_UP = {
     (ACTOR, "PolicyModelActor.init_model_from_pretrained"): {"Actor", "ActorPPOTrainer"},
     (ENTRY, "train"): {"PolicyModelActor", "create_vllm_engines", "placement_group"},
-    (ASYNC, "PPOTrainerAsync.__init__"): {"TrainingActor"},
+    (ASYNC, "PPOTrainerAsync.__init__"): {"TrainingActor", "GenerateSamplesActor"},
+    (ASYNC, "GenerateSamplesActor.__init__"): {"prepare_datasets", "SamplesGenerator"},
+    (PPO, "PPOTrainer.__init__"): {"prepare_datasets", "SamplesGenerator"},
+    (PPO, "BasePPOTrainer.__init__"): {"RemoteExperienceMaker"},
+    (ACTOR, "ActorPPOTrainer.ppo_train"): {"DataLoader", "iter_grad_accum_global_norm"},
+    ("openrlhf.trainer.ray.ppo_critic", "CriticPPOTrainer.ppo_train"): {
+        "DataLoader",
+        "iter_grad_accum_global_norm",
+    },
+    ("openrlhf.utils.deepspeed.deepspeed", "DeepspeedStrategy._ds_init_train_model"): {"get_scheduler"},
 }
 
 
@@ -128,7 +154,7 @@ def look() -> dict[str, Any]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    from openrlhf_mtp.training import controller, policy_actor
+    from openrlhf_mtp.training import controller, experience, policy_actor, sampling
 
     ours = {
         (ACTOR, "ActorPPOTrainer"): policy_actor.PolicyTrainer,
@@ -136,6 +162,9 @@ def look() -> dict[str, Any]:
         (PPO, "PPOTrainer"): controller.SyncController,
         (ASYNC, "TrainingActor"): controller.AsyncTrainingController,
         (ASYNC, "PPOTrainerAsync"): controller.AsyncController,
+        (ASYNC, "GenerateSamplesActor"): controller.AsyncGeneratingController,
+        (PPO, "SamplesGenerator"): sampling.TrainingSamples,
+        (PPO, "RemoteExperienceMaker"): experience.EvenExperienceMaker,
     }
     return {
         "kinds": {key: _kind(vars(importlib.import_module(key[0])).get(key[1])) for key in GLOBALS},

@@ -18,6 +18,8 @@ from tests.engine import trainer_runs as runs
 from tests.processes import on_ranks
 
 BATCH, SPLITS = 12, (1, 2, 3)
+LEFT_OVER = 6
+"""Samples of the last rollout of an episode, no multiple of any micro-batch on two ranks but one of them."""
 STEPS = 2
 OPTIM = {"lr": 1.0, "eps": 1.0, "max_norm": 1e3, "warmup_steps": 0}
 
@@ -33,6 +35,8 @@ TOLERANCE = {
     "RL": FLOAT32,
     "RL, advantages": FLOAT32,
     "RL, dynamic batches": FLOAT32,
+    "RL, last rollout": FLOAT32,
+    "RL, last rollout, dynamic batches": FLOAT32,
     "RL, bfloat16": BFLOAT16,
     "RL, ZeRO-3": BFLOAT16,
     "pre-RL": BFLOAT16,
@@ -66,6 +70,7 @@ def rl_update(
     micro_batch: int,
     mtp: dict[str, Any] | None = None,
     build: Callable[[Any], Any] = runs.build_float32_actor,
+    train_with: Callable[[Any], Any] = lambda actor: runs.train(actor, range(STEPS)),
     **more: Any,
 ) -> dict[str, Any]:
     """One optimizer step a rollout batch, through OpenRLHF's trainer; the policy stands still (learning rate 0)."""
@@ -79,8 +84,29 @@ def rl_update(
     args = runs.arguments(folder, out, mtp or {"objective": "kl", "optim": OPTIM}, **flags)
     actor = build(args)
     before = runs.head_masters(actor.trainer.head)
-    runs.train(actor, range(STEPS))
+    train_with(actor)
     return moved(actor.trainer.head, before)
+
+
+def episode_with_rest(folder: Path, out: Path, micro_batch: int, **more: Any) -> dict[str, Any]:
+    """A full rollout, the smaller one that ends the episode, and the next episode's first: what moved the head, and the
+    gradient norm of the policy's update in each. Every rollout must be an optimizer step of both, of its own samples.
+    """
+    import numpy as np
+
+    moves, norms = [], []
+
+    def look(actor: Any) -> None:
+        for number, samples in enumerate((None, LEFT_OVER, None)):
+            (status,) = runs.train(actor, [number], samples=samples)
+            norms.append(status["actor_grad_norm"])
+            moves.append(status["mtp/grad_norm"])
+            assert actor.actor.model.global_steps == number + 1
+            assert actor.trainer.head.steps == number + 1
+            assert actor.trainer.head.engine.global_steps == number + 1
+
+    moved_head = rl_update(folder, out, micro_batch, train_with=look, **more)
+    return moved_head | {"gradient norms": np.array([*norms, *moves])}
 
 
 def pretrain_update(folder: Path, out: Path, responses: Path, micro_batch: int) -> dict[str, Any]:
@@ -161,6 +187,10 @@ def all_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int
         )
         found["RL, advantages", splits] = rl_update(folder, here / "advantages", micro_batch, WEIGHTED)
         found["RL, dynamic batches", splits] = rl_update(folder, here / "dynamic", micro_batch, **dynamic)
+        found["RL, last rollout", splits] = episode_with_rest(folder, here / "rest", micro_batch)
+        found["RL, last rollout, dynamic batches", splits] = episode_with_rest(
+            folder, here / "dynamic_rest", micro_batch, **dynamic
+        )
         found["pre-RL", splits] = pretrain_update(folder, here / "pretrain", responses, micro_batch)
         found["float32", splits] = float32_update(
             folder, here / "float32", responses, micro_batch, KL_THEN_TV
@@ -231,6 +261,12 @@ def test_no_objectives_update_depends_on_ranks_and_micro_batches(updates, object
 
 def test_dynamic_batches_give_the_update_of_fixed_ones(updates):
     scatter, scale = compare(updates[1, "RL", 1], updates[2, "RL, dynamic batches", 3])
+    assert scatter <= FLOAT32[0]
+    assert scale <= FLOAT32[1]
+
+
+def test_dynamic_batches_take_the_last_rollout_like_fixed_ones(updates):
+    scatter, scale = compare(updates[1, "RL, last rollout", 1], updates[2, "RL, last rollout, dynamic batches", 3])
     assert scatter <= FLOAT32[0]
     assert scale <= FLOAT32[1]
 

@@ -152,14 +152,17 @@ def write_responses(folder: Path) -> Path:
 # made-up rollouts -----------------------------------------------------------------------------------------
 
 
-def rollout(actor: Any, seed: int) -> Iterator[Any]:
-    """One rollout batch as experiences of one sequence each: the whole batch, whatever the number of ranks."""
+def rollout(actor: Any, seed: int, samples: int | None = None) -> Iterator[Any]:
+    """One rollout batch as experiences of one sequence each: the whole batch, whatever the number of ranks.
+
+    `samples` is their number where it is not a full rollout's.
+    """
     import torch
     from openrlhf.trainer.ppo_utils.experience import Experience
 
     draw = torch.Generator().manual_seed(seed)
     settings = actor.strategy.args.rollout
-    for _ in range(settings.batch_size * settings.n_samples_per_prompt):
+    for _ in range(samples or settings.batch_size * settings.n_samples_per_prompt):
         prompt, response = (
             int(torch.randint(low, high, (), generator=draw)) for low, high in ((3, 8), (2, 24))
         )
@@ -186,10 +189,12 @@ def rollout(actor: Any, seed: int) -> Iterator[Any]:
         )
 
 
-def train(actor: Any, seeds: Sequence[int], *, own_order: bool = False) -> list[dict[str, float]]:
+def train(
+    actor: Any, seeds: Sequence[int], *, own_order: bool = False, samples: int | None = None
+) -> list[dict[str, float]]:
     """One rollout batch and its updates for each seed; OpenRLHF's status with the head's metrics, for each.
 
-    OpenRLHF shuffles a rollout batch with the process's random state, which no checkpoint holds; `own_order` makes
+    `samples` is a rollout's number of them where it is not a full one's. OpenRLHF shuffles a rollout batch with the process's random state, which no checkpoint holds; `own_order` makes
     each batch's order a function of its seed.
     """
     import torch
@@ -197,7 +202,7 @@ def train(actor: Any, seeds: Sequence[int], *, own_order: bool = False) -> list[
     statuses = []
     for seed in seeds:
         ranks, rank = actor._world_size, actor._rank
-        for number, experience in enumerate(list(rollout(actor, seed))):
+        for number, experience in enumerate(list(rollout(actor, seed, samples))):
             if number % ranks == rank:
                 actor.append(experience)
         if own_order:
