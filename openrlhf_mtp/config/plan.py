@@ -14,7 +14,6 @@ from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.config.paths import is_local
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.situation import Situation
 
@@ -93,29 +92,36 @@ def _roles(s: Situation) -> Rows:
 
 def expected_rollouts(s: Situation) -> int | None:
     """RL steps of the job, fewer if prompts are filtered out; None when the data set is not at hand."""
-    prompts = _prompts(s)
-    if prompts is None:
+    if s.prompts is None:
         return None
-    return math.ceil(prompts / s.number("rollout.batch_size")) * s.number("train.num_episodes")
+    return len(s.updates.rollouts(s.prompts)) * s.number("train.num_episodes")
 
 
 def _steps(s: Situation) -> Rows:
-    prompts, batch = _prompts(s), s.number("rollout.batch_size")
-    updates = math.ceil(s.samples_per_step / s.number("train.batch_size")) * s.number("train.max_epochs")
+    updates, prompts = s.updates, s.prompts
     rows = [
         (
             "a rollout",
-            f"{batch} prompts x {s.number('rollout.n_samples_per_prompt')} = {s.samples_per_step} responses",
+            f"{updates.rollout_prompts} prompts x {updates.samples_per_prompt} = {s.samples_per_step} responses",
         ),
-        ("policy updates", f"{updates} optimizer step(s) a rollout"),
+        ("policy updates", f"{updates.steps(s.samples_per_step)} optimizer step(s) a rollout"),
     ]
     if prompts is None:
         return [*rows, ("rollouts", "depends on the data set, which is not at hand: skipped")]
     rollouts = expected_rollouts(s)
-    return [
-        *rows,
-        ("rollouts", f"about {rollouts} ({prompts} prompts, {s.number('train.num_episodes')} episode(s))"),
-    ]
+    rows.append(
+        ("rollouts", f"about {rollouts} ({prompts} prompts, {s.number('train.num_episodes')} episode(s))")
+    )
+    rest = prompts % updates.rollout_prompts
+    if rest:
+        last = updates.rollouts(prompts)[-1]
+        rows.append(
+            (
+                "last of an episode",
+                f"{rest} prompts = {last} responses, {updates.steps(last)} optimizer step(s)",
+            )
+        )
+    return rows
 
 
 def _head(s: Situation, mtp: MTPSettings) -> Rows:
@@ -209,20 +215,6 @@ def _trainer(s: Situation, memory: TrainerMemory) -> Rows:
 
 def _cache(shape: ModelShape, mtp: MTPSettings, size: int) -> str:
     return _size(2 * shape.num_kv_heads * shape.head_dim * size * mtp.num_layers)
-
-
-def _prompts(s: Situation) -> int | None:
-    """Prompts of local JSON-lines files, None when any part of the data is elsewhere or of another form."""
-    names = [name.strip() for name in (s.text("data.prompt_dataset") or "").split(",")]
-    files = [
-        Path(name)
-        for name in names
-        if is_local(name) and Path(name).suffix == ".jsonl" and Path(name).is_file()
-    ]
-    if not s.look_at_files or len(files) != len(names):
-        return None
-    most = s.number("data.max_samples")
-    return sum(min(most, sum(1 for line in file.open(encoding="utf-8") if line.strip())) for file in files)
 
 
 def _table(rows: Rows, width: int) -> Iterator[str]:

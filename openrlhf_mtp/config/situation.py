@@ -9,6 +9,8 @@ from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.model_files import MODEL_TYPES, ModelShape, model_shape, read_model_config
 from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.updates import Updates, data_parallel_ranks
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,31 @@ class Situation:
     def samples_per_step(self) -> int:
         """Responses of one rollout batch."""
         return self.number("rollout.batch_size") * self.number("rollout.n_samples_per_prompt")
+
+    @property
+    def updates(self) -> Updates:
+        """How prompts become optimizer steps."""
+        shared = self.number("ds.ring_attn_size") * self.number("ds.tensor_parallel_size")
+        trained = ("actor", "critic") if self.uses_critic else ("actor",)
+        return Updates(
+            rollout_prompts=self.number("rollout.batch_size"),
+            samples_per_prompt=self.number("rollout.n_samples_per_prompt"),
+            batch=self.number("train.batch_size"),
+            ranks=data_parallel_ranks(*(self.ranks(role) // shared for role in trained)),
+            passes=self.number("train.max_epochs"),
+        )
+
+    @cached_property
+    def prompts(self) -> int | None:
+        """Prompts of local JSON-lines files, None when any part of the data is elsewhere, of another form or mixed."""
+        names = [name.strip() for name in (self.text("data.prompt_dataset") or "").split(",")]
+        files = [Path(name) for name in names if is_local(name) and Path(name).suffix == ".jsonl"]
+        if not self.look_at_files or len(files) != len(names) or not all(file.is_file() for file in files):
+            return None
+        if self.text("data.prompt_probs"):
+            return None
+        found = sum(sum(1 for line in file.open("rb") if line.strip()) for file in files)
+        return min(self.number("data.max_samples"), found)
 
     @cached_property
     def model_config(self) -> dict[str, Any] | None:

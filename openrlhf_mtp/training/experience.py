@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def in_equal_parts(items: list[Any], parts: int) -> list[list[Any]]:
     """Consecutive parts whose sizes differ by one at most; there must be at least one item a part."""
     size, longer = divmod(len(items), parts)
     ends = [part * size + min(part, longer) for part in range(parts + 1)]
-    return [items[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [items[start:end] for start, end in pairwise(ends)]
 
 
 class EvenExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]

@@ -31,7 +31,9 @@ class FilterWatch:
         if self.drawn < self._next_word:
             return None
         self._next_word *= 2
-        return f"dynamic filtering has drawn {self.drawn} prompts for a rollout of {self.wanted}; {self._why()}"
+        return (
+            f"dynamic filtering has drawn {self.drawn} prompts for a rollout of {self.wanted}; {self._why()}"
+        )
 
     def score(self, score: float) -> None:
         """Take note of a response's score."""
@@ -39,7 +41,7 @@ class FilterWatch:
 
     def nothing_left(self) -> str:
         """What to say when no prompt passed."""
-        return f"dynamic filtering let none of {self.drawn} prompts pass, and nothing was trained on them; {self._why()}"
+        return f"dynamic filtering let none of {self.drawn} prompts pass: nothing was trained on them; {self._why()}"
 
     def _why(self) -> str:
         low, high = self.allowed
@@ -72,8 +74,8 @@ class TrainingSamples(CheckedSamples):
         )
         if samples and len(samples) < (needed := all_ranks(self.args)):
             self._say(
-                f"the last rollout of an episode has {len(samples)} responses and is not trained on: {needed} ranks need "
-                "at least one each"
+                f"the last rollout of an episode has {len(samples)} responses and is not trained on: {needed} ranks "
+                "need at least one each"
             )
             samples = []
         return samples, rate, consumed, exhausted

@@ -27,6 +27,7 @@ def marking_ends(iterate: Windows) -> Callable[..., Iterator[tuple[Any, StepInfo
     """`iter_grad_accum_global_norm` with `StepInfo`, telling the strategy whether each micro-batch ends a step."""
     windows = with_windows(iterate)
 
+    @functools.wraps(iterate)
     def iterate_marking_ends(
         items: Iterable[Any], strategy: Any, *args: Any
     ) -> Iterator[tuple[Any, StepInfo]]:

@@ -76,7 +76,6 @@ SIGNATURES = {
     (ASYNC, "TrainingActor.fit"): "self global_step",
     (ASYNC, "TrainingActor.save_best_checkpoint"): "self eval_metrics global_step client_states",
     ("openrlhf.utils.deepspeed", "DeepspeedStrategy.backward"): "self loss model _optimizer kwargs",
-    ("openrlhf.utils.deepspeed", "DeepspeedStrategy.moving_average"): "self model model_ema beta device",
     ("openrlhf.trainer.ppo_utils", "NaiveReplayBuffer.setup_dynamic_batch"): "self strategy",
     ("openrlhf.utils.loss_utils", "iter_grad_accum_global_norm"): "data_iter strategy accumulated_gradient "
     "mask_fn",

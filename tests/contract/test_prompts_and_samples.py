@@ -57,7 +57,9 @@ class Engine:
         return [response, response]
 
 
-def generator(prompts: Any, out: str, *, rollout: int, generate: int, keep: Any = None, ranks: int = 1) -> Any:
+def generator(
+    prompts: Any, out: str, *, rollout: int, generate: int, keep: Any = None, ranks: int = 1
+) -> Any:
     """Our samples generator; Ray's calls return at once what they are asked for."""
     import openrlhf.trainer.ppo_utils.samples_generator as upstream
 
@@ -65,7 +67,9 @@ def generator(prompts: Any, out: str, *, rollout: int, generate: int, keep: Any 
 
     upstream.ray = SimpleNamespace(get=lambda refs: refs, wait=lambda refs, **_: (refs[:1], refs[1:]))
     args = SimpleNamespace(
-        rollout=SimpleNamespace(batch_size=rollout, n_samples_per_prompt=2, vllm_generate_batch_size=generate),
+        rollout=SimpleNamespace(
+            batch_size=rollout, n_samples_per_prompt=2, vllm_generate_batch_size=generate
+        ),
         algo=SimpleNamespace(
             advantage=SimpleNamespace(is_correction_level="off"),
             dynamic_filtering_enable=keep is not None,
@@ -83,8 +87,10 @@ def generator(prompts: Any, out: str, *, rollout: int, generate: int, keep: Any 
     return TrainingSamples(SimpleNamespace(args=args), prompts, None, None, [Engine(keep)])
 
 
-def episodes(samples: Any, first: int, stop_after: int | None = None) -> tuple[list[tuple[int, list[str]]], Any]:
-    """(episode, prompts) of each rollout, as OpenRLHF's loop makes them; and the client state after the last of them."""
+def episodes(
+    samples: Any, first: int, stop_after: int | None = None
+) -> tuple[list[tuple[int, list[str]]], Any]:
+    """(episode, prompts) of each rollout, as OpenRLHF's loop makes them, and the client state after the last one."""
     rollouts: list[tuple[int, list[str]]] = []
     state = None
     for episode in range(first, EPISODES):
@@ -176,11 +182,19 @@ def shares(samples: int, ranks: int, micro: int) -> dict[str, Any]:
     args.rollout.micro_batch_size = micro
     maker.args, maker.tokenizer = args, SimpleNamespace(pad_token_id=0)
     groups = maker.split_rollout_samples([sample(number) for number in range(samples)])
-    RemoteExperienceMaker.make_experience_batch = lambda self, rollout: groups  # the models' part is not the point here
+    RemoteExperienceMaker.make_experience_batch = lambda self, rollout: (
+        groups
+    )  # the models' part is not the point here
     experiences = maker.make_experience_batch([])
     numbers = [[int(n) for one in part for n in one.rewards] for part in in_equal_parts(experiences, ranks)]
     for one in experiences:
-        rows = zip(one.rewards.tolist(), one.info["reward"].tolist(), one.prompts, one.sequences.tolist(), strict=True)
+        rows = zip(
+            one.rewards.tolist(),
+            one.info["reward"].tolist(),
+            one.prompts,
+            one.sequences.tolist(),
+            strict=True,
+        )
         for reward, in_info, prompt, tokens in rows:
             assert reward == in_info == float(prompt)
             length = 3 + int(prompt) % 4
@@ -199,7 +213,9 @@ def look() -> dict[str, Any]:
     prepare_process()
     sizes = [(4, 4), (11, 11), (4, 8), (2, 11), (5, 12)]
     return {
-        "resumed": {f"{rollout} of {generate}": resumed_rollouts(rollout, generate) for rollout, generate in sizes},
+        "resumed": {
+            f"{rollout} of {generate}": resumed_rollouts(rollout, generate) for rollout, generate in sizes
+        },
         "old checkpoint": resumed_with_an_old_checkpoint(),
         "nothing passes": filtered(lambda text: False),
         "half passes": filtered(lambda text: int(text.split()[1]) % 2 == 0),

@@ -266,7 +266,9 @@ def test_dynamic_batches_give_the_update_of_fixed_ones(updates):
 
 
 def test_dynamic_batches_take_the_last_rollout_like_fixed_ones(updates):
-    scatter, scale = compare(updates[1, "RL, last rollout", 1], updates[2, "RL, last rollout, dynamic batches", 3])
+    scatter, scale = compare(
+        updates[1, "RL, last rollout", 1], updates[2, "RL, last rollout, dynamic batches", 3]
+    )
     assert scatter <= FLOAT32[0]
     assert scale <= FLOAT32[1]
 

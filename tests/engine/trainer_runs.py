@@ -194,8 +194,8 @@ def train(
 ) -> list[dict[str, float]]:
     """One rollout batch and its updates for each seed; OpenRLHF's status with the head's metrics, for each.
 
-    `samples` is a rollout's number of them where it is not a full one's. OpenRLHF shuffles a rollout batch with the process's random state, which no checkpoint holds; `own_order` makes
-    each batch's order a function of its seed.
+    `samples` is a rollout's number of them where it is not a full one's. OpenRLHF shuffles a rollout batch with the
+    process's random state, which no checkpoint holds; `own_order` makes each batch's order a function of its seed.
     """
     import torch
 

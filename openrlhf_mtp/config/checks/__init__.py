@@ -40,6 +40,7 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     regime.joint,
     regime.unused,
     batches.optimizer_batches,
+    batches.left_over,
     batches.lengths,
     batches.dynamic,
     placement.engines,

@@ -2,27 +2,22 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.situation import Situation
 
 
 def optimizer_batches(s: Situation) -> Iterator[Conflict]:
-    """One rollout batch must be a whole number of optimizer steps, and each a whole number of micro batches."""
+    """A rollout should be a whole number of optimizer steps, and each must be a whole number of micro batches."""
     batch, samples = s.number("train.batch_size"), s.samples_per_step
-    made = (
-        f"rollout.batch_size * rollout.n_samples_per_prompt = {s.number('rollout.batch_size')} * "
-        f"{s.number('rollout.n_samples_per_prompt')} = {samples}"
-    )
-    if batch > samples:
-        fix = f"lower it to {samples} or sample more"
-        yield error("train.batch_size", batch, f"at most {made}, or no optimizer step is ever complete", fix)
-    elif samples % batch:
-        why = (
-            "OpenRLHF drops the rest of each rollout"
-            if s.on("train.dynamic_batch_enable")
-            else "gradients leak into the next rollout"
+    if samples % batch:
+        yield warning(
+            "train.batch_size",
+            batch,
+            f"a divisor of rollout.batch_size * rollout.n_samples_per_prompt = {s.number('rollout.batch_size')} * "
+            f"{s.number('rollout.n_samples_per_prompt')} = {samples}: the last update of each rollout has "
+            f"{samples % batch} samples",
+            "choose a divisor if updates should be of one size",
         )
-        yield error("train.batch_size", batch, f"a divisor of {made}, or {why}", "choose a divisor")
     shared = s.number("ds.ring_attn_size") * s.number("ds.tensor_parallel_size")
     per_forward = s.number("train.micro_batch_size") * max(1, s.ranks("actor") // shared)
     if not s.on("train.dynamic_batch_enable") and batch % per_forward:
@@ -31,6 +26,29 @@ def optimizer_batches(s: Situation) -> Iterator[Conflict]:
             batch,
             f"a multiple of train.micro_batch_size * data-parallel ranks = {per_forward} (DeepSpeed requires it)",
             "change one of the two",
+        )
+
+
+def left_over(s: Situation) -> Iterator[Conflict]:
+    """An episode's last rollout has the prompts that are left over; every rank needs as many samples as another."""
+    if s.prompts is None or not s.trains_policy:
+        return
+    updates = s.updates
+    rollouts = updates.rollouts(s.prompts)
+    if not any(map(updates.trained, rollouts)):
+        yield error(
+            "data.prompt_dataset",
+            f"{s.prompts} prompts, {sum(rollouts)} responses",
+            f"at least one response for each of {updates.ranks} ranks, or nothing can be trained",
+            "give more prompts or take fewer ranks",
+        )
+    elif lost := sum(rollouts) - sum(map(updates.trained, rollouts)):
+        yield warning(
+            "data.prompt_dataset",
+            f"{s.prompts} prompts",
+            f"a multiple of rollout.batch_size = {updates.rollout_prompts}: {lost} responses of the last rollout of "
+            f"each episode cannot be shared out equally over {updates.ranks} ranks and are not trained on",
+            "leave prompts out with data.max_samples, or accept it",
         )
 
 

@@ -49,10 +49,9 @@ def test_a_right_job_has_no_conflict(problems):
         ),
         (["mtp.num_layers=2"], "error: mtp.num_layers: got 2, expected the head's own number of blocks, 1"),
         (["mtp.depths=5"], "warning: mtp.depths: got 5, expected at most 3"),
-        (["train.batch_size=32"], "error: train.batch_size: got 32, expected at most rollout.batch_size"),
         (
             ["train.batch_size=12"],
-            "error: train.batch_size: got 12, expected a divisor of rollout.batch_size",
+            "warning: train.batch_size: got 12, expected a divisor of rollout.batch_size",
         ),
         (
             ["train.micro_batch_size=5"],
@@ -386,10 +385,30 @@ def test_what_deepspeed_cannot_do_with_dynamic_batches_is_refused(problems, over
     assert problems(*dynamic, "ds.overlap_comm=true", gpus=8) == []
 
 
-def test_a_batch_that_does_not_divide_names_what_would_be_lost(problems):
-    assert any("or gradients leak into the next rollout" in text for text in problems("train.batch_size=12"))
-    found = problems("train.batch_size=12", "train.dynamic_batch_enable=true", gpus=8)
-    assert any("or OpenRLHF drops the rest of each rollout" in text for text in found)
+@pytest.mark.parametrize(("batch", "rest"), [(12, 4), (32, 16)])
+def test_a_batch_that_does_not_divide_says_how_large_the_last_update_is(problems, batch, rest):
+    found = problems(f"train.batch_size={batch}")
+    assert any(f"the last update of each rollout has {rest} samples" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "ranks", "expected"),
+    [
+        (8, 8, None),
+        (5, 2, None),
+        (
+            5,
+            8,
+            "got 5 prompts, expected a multiple of rollout.batch_size = 4: 4 responses of the last rollout",
+        ),
+        (1, 8, "got 1 prompts, 4 responses, expected at least one response for each of 8 ranks"),
+    ],
+)
+def test_prompts_that_cannot_be_shared_out_are_counted_before_the_start(folder, prompts, ranks, expected):
+    (folder / "prompts.jsonl").write_text('{"input": "1+1", "label": "2"}\n' * prompts, encoding="utf-8")
+    job = load_job(folder / "job.yaml", [f"actor.num_gpus_per_node={ranks}"], SPECS)
+    found = [c for c in check(Situation(job, Host(0))) if c.setting == "data.prompt_dataset"]
+    assert [c.text.startswith(expected or "") for c in found] == [True] * (expected is not None)
 
 
 def test_a_driver_that_does_not_answer_is_what_is_wrong(folder):
