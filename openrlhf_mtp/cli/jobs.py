@@ -88,7 +88,8 @@ def default_out(command: str, path: Path) -> Path:
 
 
 def _at(tree: SimpleNamespace, name: str) -> Any:
-    return functools.reduce(lambda node, key: vars(node)[key], name.split("."), tree)
+    """The value of a flag, None for one that OpenRLHF keeps under another name (`muon.no_nesterov` as `nesterov`)."""
+    return functools.reduce(lambda node, key: vars(node).get(key), name.split("."), tree)
 
 
 def _yaml(value: Any) -> str:

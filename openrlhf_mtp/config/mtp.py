@@ -30,8 +30,8 @@ class RolloutSettings(Settings):
     rejection_sample_method: Literal["standard", "block", "synthetic"] = knob(
         "standard",
         unit="",
-        help="how drafts are verified; standard and block keep the policy's distribution, synthetic does not "
-        "and is refused",
+        help="how drafts are verified; standard and block (for greedy drafts only) keep the policy's distribution, "
+        "synthetic does not and is refused",
     )
     dtype: DType = knob("bfloat16", unit="", help="precision of the policy and the head inside vLLM")
     max_num_seqs: int | None = knob(

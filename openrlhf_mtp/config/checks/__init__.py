@@ -53,6 +53,7 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     flags.unread,
     flags.attention,
     flags.adapters,
+    flags.mixture,
     host.without_cuda,
     host.transport,
 )

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from math import isclose
 
-from openrlhf_mtp.config.checks.conflict import Conflict, warning
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.situation import Situation
 
 ATTENTION = (
@@ -65,3 +66,23 @@ def adapters(s: Situation) -> Iterator[Conflict]:
             yield warning(
                 setting, name, "a list of module names, or nothing for all linear layers", "drop it"
             )
+
+
+def mixture(s: Situation) -> Iterator[Conflict]:
+    """How data sets are mixed is text that OpenRLHF takes apart once engines and trainers stand."""
+    setting, given = "data.prompt_probs", s.text("data.prompt_probs")
+    if given is None:
+        return
+    wanted = len((s.text("data.prompt_dataset") or "").split(","))
+    try:
+        shares = [float(part) for part in given.split(",")]
+    except ValueError:
+        shares = []
+    right = len(shares) == wanted and all(0 <= share <= 1 for share in shares)
+    if not right or not isclose(sum(shares), 1, abs_tol=1e-8):
+        yield error(
+            setting,
+            given,
+            f"{wanted} share(s) with commas between them, one for each of data.prompt_dataset, that add up to 1",
+            f"write it like {','.join([f'{1 / wanted:g}'] * wanted)}, or drop it to take all of each",
+        )

@@ -42,3 +42,15 @@ def test_without_a_head_or_with_a_critic_these_settings_are_read(problems):
     assert problems("vllm.sync_backend=gloo", "mtp=null") == []
     critic = ("algo.advantage.estimator=gae", "critic.adam.lr=1e-5", "critic.num_gpus_per_node=1")
     assert problems(*critic) == []
+
+
+@pytest.mark.parametrize("shares", ["0.5", "0.5,0.4", "1.5,-0.5", "a,b", "0.5 0.5", "nan,nan"])
+def test_shares_of_data_sets_that_do_not_add_up_are_refused(problems, shares):
+    found = problems("data.prompt_dataset=Org/a,Org/b", f"data.prompt_probs='{shares}'", look_at_files=False)
+    (text,) = [text for text in found if "data.prompt_probs" in text]
+    assert text.startswith(f"error: data.prompt_probs: got {shares}, expected 2 share(s)")
+
+
+def test_shares_of_data_sets_that_add_up_are_accepted(problems):
+    mixed = ("data.prompt_dataset=Org/a,Org/b,Org/c", "data.prompt_probs='0.7,0.2,0.1'")
+    assert problems(*mixed, look_at_files=False) == []
