@@ -212,6 +212,39 @@ def check(
     )
 
 
+@app.command(short_help="Turn an OpenRLHF launch script into a job file.")
+def convert(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCRIPT|COMMAND",
+            help="a shell script, - for standard input, or a command line (after --)",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="JOB.yaml", help="the job file; default standard output")
+    ] = None,
+    nth: Annotated[
+        int | None, typer.Option(metavar="N", help="which train_ppo_ray command, if there are several")
+    ] = None,
+    no_mtp: Annotated[bool, typer.Option("--no-mtp", help="plain OpenRLHF: no mtp section")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file in --out")] = False,
+) -> None:
+    """Turn an OpenRLHF launch script into a job file. Nothing of the script is run.
+
+    Flags of OpenRLHF from 0.6 on get today's names; what has no place is listed in the file and on the terminal.
+    Exit code 2: written, but something is left to decide, or check would refuse it. More: docs/from_openrlhf.md.
+
+    \b
+    Example:
+      openrlhf-mtp convert train_grpo.sh --out job.yaml
+      openrlhf-mtp convert -- python3 -m openrlhf.cli.train_ppo_ray --pretrain Org/model
+    """
+    from openrlhf_mtp.cli.convert import run_convert
+
+    raise typer.Exit(run_convert(source, out, nth=nth, overwrite=overwrite, with_head=not no_mtp))
+
+
 @app.command(short_help="Write figures and report.html from run folders.")
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders; several are compared")],

@@ -65,14 +65,14 @@ _ADVICE: Mapping[str, str] = {
     "algo.advantage.is_correction_enable": _SCHEMES,
     "algo.advantage.is_correction_type": _SCHEMES,
 }
-_DOTTED: Mapping[str, str] = {
+SHORT_LIVED: Mapping[str, str] = {
     "algo.advantage.is_correction_enable": "algo.advantage.is_correction_level",
     "algo.advantage.is_correction_type": "algo.advantage.is_correction_mode",
     "use_icepop": "algo.advantage.is_correction_mode",
     "use_kl_estimator_k3": "algo.kl.estimator",
     "universal_ckpt": "ds.use_universal_ckpt",
 }
-"""Names that lived shorter: those that 0.11.2 dropped again, and three of single early releases."""
+"""Names beside the table's: those that 0.11.2 dropped again, and three of single early releases."""
 
 
 @cache
@@ -93,7 +93,7 @@ def name_today(name: str) -> str | None:
     'rollout.temperature'
     """
     row = old_names().get(name)
-    return _DOTTED.get(name) if row is None else row.now
+    return SHORT_LIVED.get(name) if row is None else row.now
 
 
 def advice(name: str) -> str:

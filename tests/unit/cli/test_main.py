@@ -13,7 +13,7 @@ from openrlhf_mtp.cli.failures import RunFailed
 from openrlhf_mtp.cli.outcome import RUN_FAILED, USER_ERROR
 
 GROUPS = ["", "bench"]
-COMMANDS = ["quickstart", "equip", "export", "pretrain", "train", "check", "report", "doctor"]
+COMMANDS = ["quickstart", "equip", "export", "pretrain", "train", "check", "report", "doctor", "convert"]
 COMMANDS += ["bench rollout", "bench loss", "bench step"]
 
 

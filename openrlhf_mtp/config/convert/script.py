@@ -1,0 +1,282 @@
+"""The commands of a shell script in order, each with the variables as they stand there. Nothing is run.
+
+Of control flow only what decides a variable's value is followed: what a branch, a loop or a function sets is unknown
+after it, what a subshell sets is gone.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from openrlhf_mtp.config.convert.expansion import Environment, Field, Known, Unknown, expand, text_of
+from openrlhf_mtp.config.convert.lexer import tokens
+from openrlhf_mtp.config.convert.parts import Literal, Operator, Token, Word
+
+_SEPARATORS = frozenset({"\n", ";", "&", "&&", "||", "|", "|&", ";;", ";&", ";;&", "(", ")"})
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\[[^]]*\])?(\+?)=", re.ASCII)
+_DECLARES = frozenset({"export", "declare", "typeset", "local", "readonly"})
+_SET_ELSEWHERE = frozenset({"mapfile", "readarray", "getopts", "let", "printf"})
+_OPENS = frozenset({"if", "while", "until"})
+_GOES_ON = frozenset({"then", "do", "!", "time"})
+_CLOSES = frozenset({"fi", "done", "esac", "}"})
+
+
+@dataclass(frozen=True)
+class Command:
+    """One simple command.
+
+    Attributes:
+        fields: its words as the program gets them.
+        line: where it starts.
+        prefix: names of the variables set for it alone (`FOO=1 python …`).
+        documents: its here-documents and here-strings.
+        writes: whether its output goes to a file.
+        before: the operator before it, "" at the start.
+        after: the operator after it, "" at the end.
+        env: the variables there.
+    """
+
+    fields: list[Field]
+    line: int
+    prefix: list[str]
+    documents: list[Field]
+    writes: bool
+    before: str
+    after: str
+    env: Environment
+
+
+class _Target(NamedTuple):
+    """The left side of an assignment: name, `[place]` and `+`, both "" without."""
+
+    name: str
+    place: str
+    add: str
+
+
+@dataclass
+class _Frame:
+    """An open branch, loop, function, subshell or group, and the variables before it."""
+
+    kind: str
+    before: Environment
+    line: int
+    touched: set[str] = field(default_factory=set)
+
+
+def commands(text: str, first_line: int, env: Environment) -> Iterator[Command]:
+    """Every simple command, in the order of the script; `env` is changed on the way."""
+    yield from _Walk(env).run(tokens(text, first_line))
+
+
+class _Walk:
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+        self.frames: list[_Frame] = []
+        self.words: list[Word] = []
+        self.redirections: list[Operator] = []
+        self.before, self.is_function = "", False
+
+    def run(self, stream: list[Token]) -> Iterator[Command]:
+        for place, token in enumerate(stream):
+            if isinstance(token, Word):
+                self.words.append(token)
+            elif token.text not in _SEPARATORS:
+                self.redirections.append(token)
+            else:
+                following = stream[place + 1] if place + 1 < len(stream) else None
+                yield from self._separator(token, following)
+        yield from self._finish("")
+
+    def _separator(self, token: Operator, following: Token | None) -> Iterator[Command]:
+        opens_function = isinstance(following, Operator) and following.text == ")" and len(self.words) == 1
+        if token.text == "(" and opens_function:
+            self.words, self.is_function = [], True
+        elif token.text == ")" and self._top() == "case":
+            self.words = []
+        else:
+            yield from self._finish(token.text)
+        if token.text == "(" and not opens_function:
+            self._push("subshell", token.line)
+        elif token.text == ")" and self._top() == "subshell":
+            self._pop()
+        elif token.text in (";;", ";&", ";;&") and self._top() == "case":
+            self.env.values = dict(self.frames[-1].before.values)
+        self.before = token.text
+
+    def _finish(self, after: str) -> Iterator[Command]:
+        words, redirections = self.words, self.redirections
+        self.words, self.redirections = [], []
+        words = self._structure(words)
+        if not words and not redirections:
+            return
+        line = words[0].line if words else redirections[0].line
+        prefix: list[str] = []
+        while words and (target := _assigned(words[0])):
+            prefix.append(target.name)
+            if all(_assigned(word) for word in words):
+                self._assign(words[0], target, sometimes=self.before in ("&&", "||"))
+            words = words[1:]
+        if not words and not redirections:
+            return
+        fields = [each for word in words for each in expand(word, self.env)]
+        documents = [
+            Field(text_of(each.target, self.env), each.target.line)
+            for each in redirections
+            if each.text in ("<<", "<<<") and each.target is not None
+        ]
+        writes = any(">" in each.text for each in redirections)
+        self._builtin(words, documents)
+        yield Command(fields, line, prefix, documents, writes, self.before, after, self.env)
+
+    def _structure(self, words: list[Word]) -> list[Word]:
+        """Take the shell's reserved words off the front; what is left is a command."""
+        while words:
+            first, line = words[0].bare, words[0].line
+            if first in _OPENS:
+                self._push(first, line)
+            elif first == "{":
+                self._push("function" if self.is_function else "group", line)
+                self.is_function = False
+            elif first in ("else", "elif") and self.frames:
+                self.env.values = dict(self.frames[-1].before.values)
+            elif first in _CLOSES:
+                self._pop()
+            elif first in ("for", "select"):
+                self._push(first, line)
+                self._loop(words)
+                return []
+            elif first in ("case", "function"):
+                self.is_function = first == "function"
+                if first == "case":
+                    self._push(first, line)
+                return words[2:] if first == "function" else []
+            elif first not in _GOES_ON:
+                return words
+            words = words[1:]
+        return words
+
+    def _loop(self, words: list[Word]) -> None:
+        name = words[1].bare if len(words) > 1 else ""
+        if not name.isidentifier():
+            return
+        fields = [each for word in words[3:] for each in expand(word, self.env)]
+        if len(fields) == 1:
+            self._put(name, Known((fields[0],)))
+            return
+        shown = ", ".join(self.env.holes.shown(each.text) for each in fields[:4])
+        more = ", …" if len(fields) > 4 else ""
+        over = f" ({shown}{more})" if fields else ""
+        self._put(name, Unknown(f"runs over several values in the loop of line {words[0].line}{over}"))
+
+    def _top(self) -> str:
+        return self.frames[-1].kind if self.frames else ""
+
+    def _push(self, kind: str, line: int) -> None:
+        self.frames.append(_Frame(kind, self.env.copy(), line))
+
+    def _pop(self) -> None:
+        if not self.frames:
+            return
+        frame = self.frames.pop()
+        if frame.kind == "group":
+            self._touch(frame.touched)
+            return
+        self.env.values, self.env.exported = frame.before.values, frame.before.exported
+        if frame.kind == "subshell":
+            return
+        what = {"if": "a branch", "case": "a branch", "function": "a function"}.get(frame.kind, "a loop")
+        for name in frame.touched:
+            self._put(name, Unknown(f"is set in {what} of the script, line {frame.line}"))
+
+    def _touch(self, names: set[str]) -> None:
+        if self.frames:
+            self.frames[-1].touched |= names
+
+    def _put(self, name: str, value: Known | Unknown, *, local: bool = False) -> None:
+        self.env.put(name, value)
+        if not local:
+            self._touch({name})
+
+    def _assign(self, word: Word, target: _Target, *, sometimes: bool = False, local: bool = False) -> None:
+        """`X=…`, `X+=…`, `X=( … )` or `X[i]=…`."""
+        name, index, add = target
+        old = self.env.values.get(name)
+        if sometimes:
+            value: Known | Unknown = Unknown(f"is set under a condition in line {word.line}")
+        elif index:
+            value = Unknown("is set element by element")
+        elif add and isinstance(old, Unknown):
+            value = old
+        elif word.array is not None:
+            elements = tuple(each for element in word.array for each in expand(element, self.env))
+            value = Known((*(old.fields if add and isinstance(old, Known) else ()), *elements), array=True)
+        else:
+            value = self._text(word, old if add else None)
+        self._put(name, value, local=local)
+
+    def _text(self, word: Word, old: Known | Unknown | None) -> Known:
+        text = text_of(_value_word(word), self.env)
+        if isinstance(old, Known) and old.fields:
+            first = old.fields[0]
+            return Known((Field(first.text + text, first.line), *old.fields[1:]), old.array)
+        return Known((Field(text, word.line),))
+
+    def _builtin(self, words: list[Word], documents: list[Field]) -> None:
+        """Builtins that set variables."""
+        first = words[0].bare if words else ""
+        rest = words[1:]
+        if first in _DECLARES:
+            exports = first == "export" or any(word.bare.startswith("-x") for word in rest)
+            for word in rest:
+                target = _assigned(word)
+                name = target.name if target else word.bare
+                if target:
+                    self._assign(word, target, local=first == "local")
+                if exports and name.isidentifier():
+                    self.env.exported.add(name)
+        elif first == "read":
+            self._read(rest, documents)
+        elif first == "unset":
+            for word in rest:
+                self.env.values.pop(word.bare, None)
+        elif first in _SET_ELSEWHERE:
+            for word in rest:
+                target = _assigned(word)
+                name = target.name if target else word.bare
+                if name in self.env.values or (
+                    first == "printf" and rest[0].bare == "-v" and word is rest[1]
+                ):
+                    self._put(name, Unknown(f"is set by {first} in line {word.line}"))
+
+    def _read(self, rest: list[Word], documents: list[Field]) -> None:
+        names = [word.bare for word in rest if word.bare.isidentifier()]
+        for name in names:
+            self._put(name, Unknown("is read while the script runs"))
+        whole = any(word.bare == "-d" for word in rest) or any(word.bare.endswith("d") for word in rest[:1])
+        if len(names) == 1 and len(documents) == 1 and whole:
+            body = documents[0].text.strip()
+            skipped = documents[0].text[: documents[0].text.find(body)] if body else ""
+            self._put(names[0], Known((Field(body, documents[0].line + skipped.count("\n")),)))
+
+
+def _assigned(word: Word) -> _Target | None:
+    """The left side of an assignment, None for another word."""
+    text = ""
+    for part in word.parts:
+        if not isinstance(part, Literal) or part.quoted:
+            break
+        text += part.text
+    match = _ASSIGNMENT.match(text)
+    return _Target(match[1], match[2] or "", match[3]) if match else None
+
+
+def _value_word(word: Word) -> Word:
+    """What stands after the equals sign."""
+    parts, text = list(word.parts), ""
+    while parts and not text.endswith("="):
+        first = parts.pop(0)
+        assert isinstance(first, Literal)
+        text += first.text
+    return Word(tuple(parts), word.line)
