@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
@@ -106,7 +107,8 @@ def _tell(done: Conversion, name: str, conflicts: Sequence[Conflict]) -> None:
     left = [f"line {each.line}: {each.what}: {each.why}" for each in done.unplaced]
     _say(count)
     _list("not converted, decide about each (also at the top of the job file):", left)
-    _list("set before the run, because the job file reads them:", done.variables)
+    missing = [f"{name}, which {why}" for name, why in done.variables.items() if name not in os.environ]
+    _list("set in the environment before the run, because the job file reads them:", missing)
     _list("to know:", done.remarks)
     _say("check says:" if conflicts else "check has nothing to say against it")
     for conflict in conflicts:

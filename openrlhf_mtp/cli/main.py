@@ -237,8 +237,8 @@ def convert(
 
     \b
     Example:
-      openrlhf-mtp convert train_grpo.sh --out job.yaml
-      openrlhf-mtp convert -- python3 -m openrlhf.cli.train_ppo_ray --pretrain Org/model
+      openrlhf-mtp convert train.sh --out job.yaml
+      cat train.sh | openrlhf-mtp convert - --out job.yaml
     """
     from openrlhf_mtp.cli.convert import run_convert
 

@@ -32,7 +32,7 @@ class Conversion:
     settings: dict[str, Setting]
     unplaced: list[Unplaced]
     remarks: list[str]
-    variables: list[str]
+    variables: dict[str, str]
     holes: Holes = field(repr=False)
 
     @property
@@ -139,10 +139,10 @@ def _lost(launch: Launch, reading: Reading) -> list[Unplaced]:
     return groups
 
 
-def _variables(translation: Translation, holes: Holes) -> list[str]:
+def _variables(translation: Translation, holes: Holes) -> dict[str, str]:
     texts = [text for setting in translation.settings.values() for text in _texts(setting.value)]
     found = [hole for text in texts for hole in holes.within(text)]
-    return sorted({f"{hole.variable}, which {hole.reason}" for hole in found if hole.variable})
+    return {hole.variable: hole.reason for hole in found if hole.variable}
 
 
 def _texts(value: FlagValue) -> list[str]:

@@ -286,7 +286,7 @@ def test_values_are_cut_as_argparse_cuts_them():
 
 def test_a_variable_of_the_environment_stays_one(tmp_path, monkeypatch):
     conversion = convert(f"{START} --save_path $RUNS/x --use_wandb '$KEY'", SPECS)
-    assert conversion.variables == ["RUNS, which is not set by the script"]
+    assert conversion.variables == {"RUNS": "is not set by the script"}
     assert 'output_dir: "${RUNS}/x"' in conversion.text("x.sh", job="job.yaml")
 
 
