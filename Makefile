@@ -2,35 +2,38 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all lint format bench lock clean
+.PHONY: help setup setup-tests quickstart test test-all lint format bench lock clean
 
 RUN := . scripts/env.sh && PATH="$$PWD/.venv/bin:$$PATH"
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup:  ## create .venv with everything (2 minutes, 4 GB; at once when nothing changed)
+setup:  ## create .venv with what runs need (1 to 2 minutes, 4 GB; at once when nothing changed)
 	@bash scripts/setup.sh
+
+setup-tests:  ## the same, and what the tests need
+	@bash scripts/setup.sh tests
 
 quickstart: setup  ## the main job on this machine: a tiny model, its head, RL with drafts, the report
 	@$(RUN) openrlhf-mtp quickstart
 
-test: setup  ## lint, types, import rules and every tier of tests, but for what runs nightly
+test: setup-tests  ## lint, types, import rules and every tier of tests, but for what runs nightly
 	@$(RUN) bash scripts/test.sh
 
-test-all: setup  ## the same with the nightly tests: studies, long faults, the last combinations
+test-all: setup-tests  ## the same with the nightly tests: studies, long faults, the last combinations
 	@$(RUN) bash scripts/test.sh --nightly
 
-lint: setup  ## ruff, mypy on the pure rooms, import-linter
+lint: setup-tests  ## ruff, mypy on the pure rooms, import-linter
 	@$(RUN) bash scripts/lint.sh
 
-format: setup  ## format the code
+format: setup-tests  ## format the code
 	@$(RUN) ruff format . && ruff check --fix .
 
 bench: setup  ## tokens per second with and without drafts
 	@$(RUN) openrlhf-mtp bench rollout
 
-lock: setup  ## rewrite requirements/*.txt from the .in files and .venv
+lock: setup-tests  ## rewrite requirements/*.txt from the .in files and .venv
 	@$(RUN) python scripts/lock.py
 
 clean:  ## remove caches and build outputs, keep .venv and runs

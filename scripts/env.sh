@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Environment of every script here; source it from the checkout's root.
 # Caches stay inside the checkout's .cache, so that nothing is left in HOME and `make clean` removes all of it.
 _cache="$PWD/.cache"

