@@ -7,10 +7,11 @@
       depths: 3
 
 is `--actor.model_name_or_path=runs/equipped --actor.adam.lr=1e-06` and `MTPSettings(depths=3)`. Paths are
-relative to the current directory, not to the job file, and become absolute on loading.
+relative to the current directory, not to the job file, and become absolute on loading. `${NAME}` is the environment's
+variable, `<<: *name` merges a section, and sections whose name begins with `x-` hold anchors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,16 @@ from typing import Any
 from openrlhf_mtp.config import yaml_text
 from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.flags import FlagSpecs, FlagValue
+from openrlhf_mtp.config.given import Given, GivenSettings, at
+from openrlhf_mtp.config.job_text import is_script, read_text, script_error, source_name
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.mtp_section import mtp_names, parse_mtp
 from openrlhf_mtp.config.names import unknown
-from openrlhf_mtp.config.paths import absolute_path
+from openrlhf_mtp.config.paths import PATHS, absolute_path
 from openrlhf_mtp.config.ranges import in_range
+from openrlhf_mtp.config.values import shown
+from openrlhf_mtp.config.variables import BARE
+from openrlhf_mtp.config.yaml_reader import Section
 
 MTP = "mtp"
 
@@ -36,12 +42,14 @@ class Job:
         flags: OpenRLHF's flags that the job sets, by dotted name; None leaves OpenRLHF's default.
         mtp: the `mtp:` section, None when the job has none (then plain OpenRLHF runs).
         specs: what each flag of the installed OpenRLHF accepts.
+        notes: what the job may not mean as it says it: a setting, and what to look at.
     """
 
     path: Path
     flags: Mapping[str, FlagValue]
     mtp: MTPSettings | None
     specs: FlagSpecs = field(repr=False)
+    notes: tuple[tuple[str, str], ...] = ()
 
     def value(self, name: str) -> FlagValue:
         """A flag's value in this job, OpenRLHF's default when the job does not set it."""
@@ -72,121 +80,103 @@ class Job:
 def load_job(path: Path, overrides: Sequence[str], specs: FlagSpecs) -> Job:
     """Read a job file and apply command-line overrides such as `actor.adam.lr=1e-6` or `mtp.depths=2`.
 
-    `mtp=null` removes the section: the same job on plain OpenRLHF.
+    `path` may be `-` for standard input, or a pipe. `mtp=null` removes the section: the same job on plain OpenRLHF.
 
     Raises:
-        JobError: no such file, not YAML, a key given twice.
-        JobErrors: every unknown key (with the nearest known one) and every wrong value, all at once.
+        JobError: no such file, not YAML, a key given twice; with the line.
+        JobErrors: every unknown key (with the nearest known one) and every wrong value, all at once, with their lines.
     """
-    tree = _read(path)
-    section = tree.pop(MTP, None)
-    if section is not None and not isinstance(section, Mapping):
-        raise JobError(f"{path}: mtp: got {section!r}, expected a section (or leave it out)")
-    flags = _flatten(tree, specs, str(path))
+    source = source_name(path)
+    given = GivenSettings(
+        [*specs, *mtp_names()], lambda name: name == "mtp.head" or (name in specs and specs[name].is_text)
+    )
+    given.add_file(_read(path))
     for override in overrides:
-        section = _override(override, flags, section)
-    problems: list[str] = []
-    checked: dict[str, FlagValue] = {}
+        given.add_override(override)
+    problems = given.problems
+    flags, wrong = _read_flags(given.by_name, specs)
+    problems += wrong
     mtp = None
-    try:
-        checked = _check_flags(flags, specs, str(path))
-    except JobErrors as errors:
-        problems += errors.problems
-    try:
-        mtp = None if section is None else parse_mtp(section)
-    except JobErrors as errors:
-        problems += errors.problems
+    inside = {name: one.value for name, one in given.by_name.items() if name.startswith(f"{MTP}.")}
+    if inside or MTP in given.opened:
+        try:
+            mtp = parse_mtp(_nest(inside).get(MTP, {}), given.place)
+        except JobErrors as errors:
+            problems += errors.problems
     if problems:
-        raise JobErrors(f"{path} cannot be used:", problems)
-    return Job(path, checked, mtp, specs)
+        raise JobErrors(f"{source} cannot be used:", problems)
+    return Job(path, flags, mtp, specs, tuple(_notes(given, specs, mtp)))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise JobError(
-            f"job file: got {path}, which is not a file (looked from {Path.cwd()}); give a YAML job file"
-        )
-    tree = yaml_text.load(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(tree, dict) or not tree:
-        raise JobError(f"{path}: got {tree!r}, expected sections such as `actor:` and `mtp:`")
+def _read(path: Path) -> Section:
+    source = source_name(path)
+    text = read_text(path)
+    try:
+        tree = yaml_text.load(text, source)
+    except JobError as error:
+        raise script_error(path) if is_script(path, text) else error from error
+    if not isinstance(tree, Section) or not tree:
+        if is_script(path, text):
+            raise script_error(path)
+        raise JobError(f"{source}, line 1: got {shown(tree)}, expected sections such as `actor:` and `mtp:`")
     return tree
 
 
-def _flatten(tree: Mapping[Any, Any], specs: FlagSpecs, source: str) -> dict[str, object]:
-    """Nested sections to dotted names. An empty section is no flag; a key given nested and dotted is an error."""
-    sections = {name[:i] for name in specs for i, letter in enumerate(name) if letter == "."}
-    flags: dict[str, object] = {}
-
-    def walk(node: Mapping[Any, Any], prefix: str) -> None:
-        for key, value in node.items():
-            name = f"{prefix}{key}"
-            if isinstance(value, Mapping) and name not in specs:
-                walk(value, f"{name}.")
-            elif value is None and name in sections:
-                continue
-            elif name in flags:
-                raise JobError(f"{source}: {name} is given twice, nested and dotted; keep one of them")
-            else:
-                flags[name] = value
-
-    walk(tree, "")
-    return flags
-
-
-def _override(
-    text: str, flags: dict[str, object], section: Mapping[str, Any] | None
-) -> Mapping[str, Any] | None:
-    """Apply one `key=value` to `flags` in place, or return the changed mtp section."""
-    name, equals, raw = text.partition("=")
-    if not equals or not name:
-        raise JobError(f"override: got {text!r}, expected key=value, for example mtp.depths=2")
-    value = _scalar(raw)
-    if name == MTP:
-        if value is not None:
-            raise JobError(
-                f"override: got {text!r}, expected mtp=null or a key inside, for example mtp.depths=2"
+def _read_flags(given: Mapping[str, Given], specs: FlagSpecs) -> tuple[dict[str, FlagValue], list[str]]:
+    """The flags among known names, brought to their types, and what is wrong with the others."""
+    flags: dict[str, FlagValue] = {}
+    problems: list[str] = []
+    for name, one in given.items():
+        if name not in specs:
+            continue
+        try:
+            value = absolute_path(name, in_range(name, specs[name].coerce(one.value)))
+        except JobError as error:
+            problems.append(at(one.place, str(error)))
+            continue
+        opposite = specs[name].opposite
+        if opposite is not None and opposite in given:
+            problems.append(
+                at(one.place, f"{name}: {opposite} is its contrary and is given too; keep one of them")
             )
-        return None
-    if not name.startswith(f"{MTP}."):
-        flags[name] = value
-        return section
-    return _with_key(section or {}, name.split(".")[1:], value)
+        elif opposite is not None:
+            flags[opposite] = None if value is None else not value
+        else:
+            flags[name] = value
+    return flags, problems
 
 
-def _with_key(tree: Mapping[str, Any], keys: list[str], value: object) -> dict[str, Any]:
-    """A copy of nested dictionaries with one leaf set."""
-    if len(keys) == 1:
-        return {**tree, keys[0]: value}
-    inner = tree.get(keys[0]) or {}
-    return {**tree, keys[0]: _with_key(inner if isinstance(inner, Mapping) else {}, keys[1:], value)}
-
-
-def _scalar(raw: str) -> object:
-    """A command-line value by YAML's rules; what YAML would call a mapping or an error is plain text."""
-    try:
-        value = yaml_text.load(raw, "override")
-    except JobError:
-        return raw
-    return raw if isinstance(value, dict) else value
+def _notes(given: GivenSettings, specs: FlagSpecs, mtp: MTPSettings | None) -> Iterator[tuple[str, str]]:
+    if MTP in given.blank and mtp is None:
+        yield (
+            MTP,
+            "got a section with nothing in it, so plain OpenRLHF runs; write `mtp: {}` for a head with the defaults, "
+            "or leave it out",
+        )
+    for name, one in given.by_name.items():
+        spec = specs.get(name)
+        bare = BARE.search(str(one.value)) if name in PATHS else None
+        if bare is not None:
+            yield (
+                name,
+                f"got {shown(one.value)}, and {bare[0]} is kept as it is; a variable is ${{{bare[0][1:]}}}",
+            )
+        if spec is not None and spec.kind == "str" and spec.nargs and isinstance(one.value, str):
+            parts = [part.strip() for part in one.value.replace(",", " ").split()]
+            if len(parts) > 1:
+                yield name, f"got {shown(one.value)}, which is one name; a list is [{', '.join(parts)}]"
 
 
 def _check_flags(flags: Mapping[str, object], specs: FlagSpecs, source: str) -> dict[str, FlagValue]:
-    checked: dict[str, FlagValue] = {}
-    problems: list[str] = []
-    for name, value in flags.items():
-        if name not in specs:
-            problems.append(unknown(name, [*specs, *mtp_names()]))
-            continue
-        try:
-            checked[name] = absolute_path(name, in_range(name, specs[name].coerce(value)))
-        except JobError as error:
-            problems.append(str(error))
+    known = {name: Given(value, "") for name, value in flags.items() if name in specs}
+    checked, problems = _read_flags(known, specs)
+    problems += [unknown(name, specs) for name in flags if name not in specs]
     if problems:
         raise JobErrors(f"{source} cannot be used:", problems)
     return checked
 
 
-def _nest(flags: Mapping[str, FlagValue]) -> dict[str, Any]:
+def _nest(flags: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in flags.items():
         *sections, leaf = name.split(".")

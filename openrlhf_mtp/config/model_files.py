@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.paths import too_long
+from openrlhf_mtp.config.values import LARGEST_WHOLE, shown
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 """Model families that a head can be attached to, by `model_type` of their config."""
@@ -98,16 +100,16 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        JobError: not a JSON object.
+        JobError: not a JSON object, or not readable.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise JobError(
             f"{file} is not JSON ({error}); write it again, for example with openrlhf-mtp equip"
         ) from error
     if not isinstance(content, dict):
-        raise JobError(f"{file}: got a JSON {type(content).__name__}, expected an object")
+        raise JobError(f"{file}: got {shown(content)}, expected a JSON object with sizes by name")
     return content
 
 
@@ -115,33 +117,44 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
     """Sizes from a supported family's config.
 
     Raises:
-        JobError: a size is missing.
+        JobError: a size is missing, or is none.
     """
-    try:
-        heads = int(config["num_attention_heads"])
-        hidden = int(config["hidden_size"])
-        return ModelShape(
-            model_type=str(config["model_type"]),
-            hidden_size=hidden,
-            intermediate_size=int(config["intermediate_size"]),
-            num_layers=int(config["num_hidden_layers"]),
-            num_heads=heads,
-            num_kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            vocab_size=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-            attention_bias=bool(config.get("attention_bias", False)),
-            experts=int(config.get("num_experts") or 0) if config["model_type"] in WITH_EXPERTS else 0,
-            expert_size=int(config.get("moe_intermediate_size") or 0),
-        )
-    except KeyError as missing:
+    heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
+    has_experts = config.get("model_type") in WITH_EXPERTS
+    return ModelShape(
+        model_type=str(config.get("model_type")),
+        hidden_size=hidden,
+        intermediate_size=_size(config, "intermediate_size"),
+        num_layers=_size(config, "num_hidden_layers"),
+        num_heads=heads,
+        num_kv_heads=_size(config, "num_key_value_heads", heads),
+        head_dim=_size(config, "head_dim", max(1, hidden // heads)),
+        vocab_size=_size(config, "vocab_size"),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        attention_bias=bool(config.get("attention_bias", False)),
+        experts=_size(config, "num_experts", 0) if has_experts else 0,
+        expert_size=_size(config, "moe_intermediate_size", 0),
+    )
+
+
+def _size(config: Mapping[str, Any], name: str, otherwise: int | None = None) -> int:
+    """A size of a config.json; `otherwise` where it may be missing, null or 0."""
+    value = config.get(name)
+    if not value and value is not False and otherwise is not None:
+        return otherwise
+    if value is None:
+        raise JobError(f"the model's config.json has no {name}; is it a causal language model?")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_WHOLE:
         raise JobError(
-            f"the model's config.json has no {missing}; is it a causal language model?"
-        ) from missing
+            f"the model's config.json: {name}: got {shown(value)}, expected a whole number of 1 or more"
+        )
+    return value
 
 
 def _cached_config(name: str) -> Path | None:
     """The newest snapshot's config in the local Hub cache, without any network."""
+    if too_long(f"models--{name}"):
+        return None
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     snapshots = (cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json")

@@ -1,17 +1,23 @@
 """From the raw `mtp:` mapping to `MTPSettings`, with every problem said in the job file's own words."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from openrlhf_mtp.config.errors import JobErrors
-from openrlhf_mtp.config.knob import Settings
+from openrlhf_mtp.config.errors import JobError, JobErrors
+from openrlhf_mtp.config.given import at
+from openrlhf_mtp.config.knob import UNFIT, Settings
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.names import unknown
 from openrlhf_mtp.config.paths import absolute_path
+from openrlhf_mtp.config.values import shown
+
+Place = Callable[[str], str]
+"""From a dotted name to where it was given, such as "line 12"; "" when nowhere."""
 
 
 @cache
@@ -20,19 +26,21 @@ def mtp_names() -> tuple[str, ...]:
     return tuple(_leaves(MTPSettings, "mtp"))
 
 
-def parse_mtp(section: Mapping[str, Any]) -> MTPSettings:
-    """Check and type a raw section.
+def parse_mtp(section: Mapping[str, Any], place: Place = lambda name: "") -> MTPSettings:
+    """Check and type a raw section; `place` tells where each of its keys was given.
 
     Raises:
-        JobErrors: every unknown key with the nearest known one, and every wrong value.
+        JobErrors: every wrong value and every unknown key.
     """
-    problems = list(_unknown_keys(section, MTPSettings, "mtp"))
     try:
         settings = MTPSettings.model_validate(section)
     except ValidationError as error:
-        problems += [_message(e) for e in error.errors() if e["type"] != "extra_forbidden"]
+        problems = [_problem(details, section, place) for details in error.errors()]
         raise JobErrors("the mtp section cannot be used:", problems) from error
-    head = absolute_path("mtp.head", settings.head)
+    try:
+        head = absolute_path("mtp.head", settings.head)
+    except JobError as error:
+        raise JobErrors("the mtp section cannot be used:", [at(place("mtp.head"), str(error))]) from error
     return settings.model_copy(update={"head": head})
 
 
@@ -45,24 +53,23 @@ def _leaves(model: type[Settings], prefix: str) -> Iterator[str]:
             yield f"{prefix}.{name}"
 
 
-def _unknown_keys(section: Mapping[str, Any], model: type[Settings], prefix: str) -> Iterator[str]:
-    for key, value in section.items():
-        if key not in model.model_fields:
-            yield unknown(f"{prefix}.{key}", mtp_names())
-            continue
-        inner = model.model_fields[key].annotation
-        if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, Settings):
-            yield from _unknown_keys(value, inner, f"{prefix}.{key}")
-
-
-def _message(error: ErrorDetails) -> str:
+def _problem(error: ErrorDetails, section: Mapping[str, Any], place: Place) -> str:
     name = ".".join(["mtp", *(str(part) for part in error["loc"])])
-    if error["type"] == "value_error":
-        return f"{name}.{error['msg'].removeprefix('Value error, ')}"
+    if error["type"] == "extra_forbidden":
+        return at(place(name), unknown(name, mtp_names()))
+    if error["type"] == "value_error":  # of several settings together: it names the first itself
+        words = error["msg"].removeprefix("Value error, ")
+        return at(_first_place(name, words, place), f"{name}.{words}")
     expected = error["msg"].removeprefix("Input should be ")
-    if error["type"] == "model_type":
-        expected = "a section with keys of its own"
-    return f"{name}: got {error['input']!r}, expected {expected}{_help(error['loc'])}"
+    got = shown(error["input"])
+    end = "" if error["type"] == UNFIT and " names" in expected else _help(error["loc"])
+    return at(place(name), f"{name}: got {got}, expected {expected}{end}")
+
+
+def _first_place(section: str, words: str, place: Place) -> str:
+    """Where the first of the settings was given that a message about several of them names."""
+    named = (place(f"{section}.{word}") for word in re.findall(r"[a-z][\w.]*", words))
+    return next((found for found in named if found), "")
 
 
 def _help(location: tuple[int | str, ...]) -> str:

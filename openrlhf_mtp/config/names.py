@@ -4,12 +4,15 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 
 from openrlhf_mtp.config.old_names import DROPPED, advice, name_today
+from openrlhf_mtp.config.values import cut
 
 _NAME_CUTOFF = 0.8
 """A name less alike than this is another setting, not a slip: names of OpenRLHF's forks find nothing."""
 _LEAF_CUTOFF = 0.5
 """As much as `ir` is like `lr`."""
 _MOST_SHOWN = 6
+_LONGEST = 100
+"""A longer name is no slip of the pen, and comparing it takes long."""
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
@@ -23,6 +26,8 @@ def unknown(name: str, known: Iterable[str]) -> str:
     >>> unknown("pretrain", ["actor.model_name_or_path", "mtp.pretrain.epochs"])
     'pretrain: unknown key; did you mean actor.model_name_or_path, its name since OpenRLHF 0.10.2?'
     """
+    if len(name) > _LONGEST:
+        return f"{cut(name)}: unknown key"
     others = [other for other in known if other != name]
     today = name_today(name)
     if today in others:

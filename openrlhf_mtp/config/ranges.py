@@ -9,9 +9,7 @@ from types import MappingProxyType
 
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.flags import FlagValue
-
-LARGEST_WHOLE = 2**31 - 1
-"""A whole number above this is a slip of the keyboard: no size, count or length of a job comes near it."""
+from openrlhf_mtp.config.values import LARGEST_WHOLE, digits
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def in_range(name: str, value: FlagValue) -> FlagValue:
     for number in numbers:
         if isinstance(number, int) and abs(number) > LARGEST_WHOLE:
             raise JobError(
-                f"{name}: got {_digits(number)}, expected {allowed}, and no more than {LARGEST_WHOLE}"
+                f"{name}: got {digits(number)}, expected {allowed}, and no more than {LARGEST_WHOLE}"
             )
         if number not in allowed:
             raise JobError(f"{name}: got {_yaml(number)}, expected {allowed}")
@@ -184,12 +182,6 @@ def in_range(name: str, value: FlagValue) -> FlagValue:
             f"{name}: got [{', '.join(map(_yaml, numbers))}], expected two numbers, the lower one first"
         )
     return value
-
-
-def _digits(number: int) -> str:
-    """A large number in words; Python refuses to print one of more than 4,300 digits."""
-    digits = int(number.bit_length() * math.log10(2)) + 1
-    return str(number) if digits < 20 else f"a number of {digits} digits"
 
 
 def _yaml(number: float) -> str:

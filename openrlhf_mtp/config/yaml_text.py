@@ -1,68 +1,33 @@
-"""YAML as job files use it: YAML 1.2's plain values, and a key given twice is an error.
+"""YAML as job files use it: YAML 1.2's plain values, the environment's variables, and a key given twice is an error.
 
 PyYAML follows YAML 1.1, where `1e-6` is text and `off` is false; both would change what a job means
 (`algo.advantage.is_correction_level: off` is one of OpenRLHF's choices).
 """
 
-import re
+import os
 from typing import Any
 
 import yaml
 
 from openrlhf_mtp.config.errors import JobError
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's core schema and without silent duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if key in seen:
-                raise JobError(
-                    f"the key {key!r} is given twice, in lines {seen[key]} and {line}; keep one of them"
-                )
-            seen[key] = line
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {}
-_INF_NAN = r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    (
-        "float",
-        rf"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|{_INF_NAN}",
-        list("-+.0123456789"),
-    ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
-
-
-def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
-    """PyYAML's own constructor reads 010 as octal 8."""
-    return int(loader.construct_scalar(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+from openrlhf_mtp.config.variables import escape
+from openrlhf_mtp.config.yaml_reader import PLAIN, read
 
 
 def load(text: str, source: str) -> Any:
     """Parse one YAML document; `source` names it in errors.
 
+    Mappings know their lines (`yaml_reader.Section`), numbers their text (`values.WrittenInt`), and `${NAME}` is the
+    environment's (`variables`).
+
     Raises:
-        JobError: not YAML, or a key given twice.
+        JobError: not YAML, or something that no job file has; with `source` and the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return read(text, os.environ)
     except JobError as error:
-        raise JobError(f"{source}: {error}") from error
-    except yaml.YAMLError as error:
-        raise JobError(f"{source} is not valid YAML: {error}") from error
+        link = " " if str(error).startswith("is ") else ", "
+        raise type(error)(f"{source}{link}{error}") from error
 
 
 class _Dumper(yaml.SafeDumper):
@@ -70,11 +35,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    resolvers = [
-        r for first in (value[:1], None) for r in _Loader.yaml_implicit_resolvers.get(first or "", [])
-    ]
-    ambiguous = any(pattern.match(value) for _, pattern in resolvers)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if ambiguous else None)
+    ambiguous = any(pattern.match(value) for pattern in PLAIN.values())
+    return dumper.represent_scalar("tag:yaml.org,2002:str", escape(value), style='"' if ambiguous else None)
 
 
 _Dumper.add_representer(str, _represent_str)

@@ -98,14 +98,25 @@ def _validate(args: SimpleNamespace) -> SimpleNamespace:
             exec(code, scope)
         except AssertionError as refusal:
             raise JobError(f"OpenRLHF refuses the job: {refusal or ast.unparse(statement)}") from refusal
-        except (TypeError, AttributeError, ValueError) as crash:
+        except ImportError as missing:
+            raise JobError(
+                f"OpenRLHF refuses the job: {_condition(statement)} needs the Python package {missing.name}, which is "
+                f"not installed; pip install {missing.name}"
+            ) from missing
+        except Exception as crash:
             source = ast.unparse(statement).splitlines()[0]
             raise JobError(
                 f"OpenRLHF broke on this job ({type(crash).__name__}: {crash}), in: {source}. "
-                "A flag it needs is probably missing."
+                "A flag it needs is probably missing, or is 0."
             ) from crash
     validated: SimpleNamespace = scope["args"]
     return validated
+
+
+def _condition(statement: ast.stmt) -> str:
+    """The setting a statement depends on: `use_ms` for `if args.use_ms: …`."""
+    test = statement.test if isinstance(statement, ast.If) else statement
+    return ast.unparse(test).splitlines()[0].removeprefix("args.")
 
 
 @functools.cache
@@ -173,7 +184,10 @@ def _spec(action: argparse.Action, off_names: dict[str, str]) -> FlagSpec:
     if isinstance(action, argparse._StoreTrueAction | argparse._StoreFalseAction):
         own_default = action.default if name == action.dest else False
         off_name = off_names.get(name) if name == action.dest else None
-        return FlagSpec(name, "switch", default=own_default, help=action.help or "", off_name=off_name)
+        opposite = action.dest if isinstance(action, argparse._StoreFalseAction) else None
+        return FlagSpec(
+            name, "switch", default=own_default, help=action.help or "", off_name=off_name, opposite=opposite
+        )
     if not isinstance(action, argparse._StoreAction) or action.type not in _KINDS:
         raise _changed(f"--{name} is a {type(action).__name__} of type {action.type}, unknown to this module")
     default = tuple(action.default) if isinstance(action.default, list) else action.default

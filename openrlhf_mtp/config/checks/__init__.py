@@ -13,6 +13,7 @@ from openrlhf_mtp.config.checks import (
     flags,
     head,
     host,
+    job_file,
     memory,
     model,
     placement,
@@ -25,6 +26,7 @@ from openrlhf_mtp.config.situation import Situation
 __all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "require_no_errors", "warning"]
 
 CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
+    job_file.notes,
     files.prompt_data,
     files.evaluation_data,
     data.prompt_rows,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
-from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.paths import is_local, too_long
 from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.values import cut
 
 RUN_FILES = ("run.yaml", "metrics.jsonl")
 
@@ -53,7 +54,9 @@ def run_folder(s: Situation) -> Iterator[Conflict]:
     """An earlier run is never overwritten by accident, and a full disk of permissions is found before the work."""
     if s.out is None or not s.look_at_files:
         return
-    if s.out.exists() and not s.out.is_dir():
+    if too_long(s.out):
+        yield error("--out", cut(str(s.out)), "a path that the file system can hold", "give a shorter --out")
+    elif s.out.exists() and not s.out.is_dir():
         yield error("--out", s.out, "a folder, and this is a file", "give another --out")
     elif not s.may_reuse_out and any((s.out / name).exists() for name in RUN_FILES):
         yield error(
@@ -88,12 +91,18 @@ def _script(s: Situation, setting: str, file: Path, symbol: str) -> Iterator[Con
         yield error(setting, file, "an existing Python file", f"check the path (looked from {Path.cwd()})")
         return
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-    except SyntaxError as broken:
-        yield error(setting, file, f"valid Python (line {broken.lineno}: {broken.msg})", "correct the file")
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as broken:
+        yield error(setting, file, f"valid Python ({_reason(broken)})", "correct the file")
         return
     if symbol not in _defined(tree):
         yield error(setting, file, f"a file that defines {symbol}", f"define {symbol} at the top level")
+
+
+def _reason(broken: Exception) -> str:
+    if isinstance(broken, SyntaxError):
+        return f"line {broken.lineno or 1}: {broken.msg}"
+    return str(broken) or type(broken).__name__
 
 
 def _defined(tree: ast.Module) -> set[str]:

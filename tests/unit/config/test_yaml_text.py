@@ -28,7 +28,8 @@ from openrlhf_mtp.config.yaml_text import dump, load
 def test_plain_values(text, value):
     read = load(f"key: {text}", "test")["key"]
     assert read == value
-    assert type(read) is type(value)
+    assert isinstance(read, type(value))
+    assert isinstance(read, bool) is isinstance(value, bool)
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
