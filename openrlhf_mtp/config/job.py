@@ -105,7 +105,7 @@ def load_job(path: Path, overrides: Sequence[str], specs: FlagSpecs) -> Job:
             problems += errors.problems
     if problems:
         raise JobErrors(f"{source} cannot be used:", problems)
-    return Job(path, flags, mtp, specs, tuple(_notes(given, specs, mtp)))
+    return Job(path, flags, mtp, specs, tuple(_notes(given, mtp)))
 
 
 def _read(path: Path) -> Section:
@@ -146,7 +146,7 @@ def _read_flags(given: Mapping[str, Given], specs: FlagSpecs) -> tuple[dict[str,
     return flags, problems
 
 
-def _notes(given: GivenSettings, specs: FlagSpecs, mtp: MTPSettings | None) -> Iterator[tuple[str, str]]:
+def _notes(given: GivenSettings, mtp: MTPSettings | None) -> Iterator[tuple[str, str]]:
     if MTP in given.blank and mtp is None:
         yield (
             MTP,
@@ -154,17 +154,12 @@ def _notes(given: GivenSettings, specs: FlagSpecs, mtp: MTPSettings | None) -> I
             "or leave it out",
         )
     for name, one in given.by_name.items():
-        spec = specs.get(name)
         bare = BARE.search(str(one.value)) if name in PATHS else None
         if bare is not None:
             yield (
                 name,
                 f"got {shown(one.value)}, and {bare[0]} is kept as it is; a variable is ${{{bare[0][1:]}}}",
             )
-        if spec is not None and spec.kind == "str" and spec.nargs and isinstance(one.value, str):
-            parts = [part.strip() for part in one.value.replace(",", " ").split()]
-            if len(parts) > 1:
-                yield name, f"got {shown(one.value)}, which is one name; a list is [{', '.join(parts)}]"
 
 
 def _check_flags(flags: Mapping[str, object], specs: FlagSpecs, source: str) -> dict[str, FlagValue]:

@@ -3,8 +3,12 @@
 transformers 5 writes `rope_parameters`, older versions `rope_theta` and `rope_scaling`; both are read here.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.values import UnfitError, number, shown
 
 Angles = dict[str, Any]
 """`rope_type`, `rope_theta` and what the type needs (`factor`, ...), without what is unset."""
@@ -34,14 +38,28 @@ def context_limit(config: Mapping[str, Any]) -> int | None:
     for one in angles(config).values():
         if one["rope_type"] in _SCALED_IN_THE_CONFIG:
             continue
-        factor = one.get("factor", factor)
+        factor = _number(one, "factor", factor)
         if one["rope_type"] == "yarn":
-            limit = one.get("original_max_position_embeddings", limit)
+            limit = _number(one, "original_max_position_embeddings", limit)
     return int(limit * factor)
 
 
 def _angles(given: Mapping[str, Any], config: Mapping[str, Any]) -> Angles:
-    theta = given.get("rope_theta") or config.get("rope_theta") or 10_000.0
+    theta = _number(given, "rope_theta", 0) or _number(config, "rope_theta", 0) or 10_000.0
     kind = given.get("rope_type") or given.get("type") or "default"
     rest = {name: value for name, value in given.items() if value is not None and name != "type"}
-    return {**rest, "rope_type": kind, "rope_theta": float(theta)}
+    return {**rest, "rope_type": kind, "rope_theta": theta}
+
+
+def _number(given: Mapping[str, Any], name: str, otherwise: float) -> float:
+    """A number above 0; `otherwise` where there is none."""
+    value = given.get(name)
+    if value is None:
+        return otherwise
+    try:
+        result = number(value)
+    except UnfitError:
+        result = 0.0
+    if not 0 < result < math.inf:
+        raise JobError(f"the model's config.json: {name}: got {shown(value)}, expected a number above 0")
+    return result

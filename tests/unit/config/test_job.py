@@ -219,13 +219,6 @@ def test_a_list_as_people_write_it_is_answered_with_the_right_form(load, setting
     assert expected in refusal.value.problems[0]
 
 
-def test_names_in_one_text_where_a_list_is_meant_are_pointed_out(load):
-    job = load("ds: {lora: {target_modules: 'q_proj,v_proj'}}")
-    assert job.notes == (
-        ("ds.lora.target_modules", "got 'q_proj,v_proj', which is one name; a list is [q_proj, v_proj]"),
-    )
-
-
 @given(st.lists(st.floats(-1, 1, exclude_min=True), min_size=1))
 def test_argparse_takes_every_number_of_a_list_for_a_number(numbers):
     parser = argparse.ArgumentParser(exit_on_error=False)
