@@ -55,6 +55,9 @@ DROPPED: Mapping[str, str] = {
 }
 """Old flags that no flag of today stands for, each with the reason."""
 
+DID_NOTHING = frozenset({"actor_init_on_gpu", "perf"})
+"""Those of them that can be left out without a change."""
+
 _SCHEMES = "tis is level token with mode clip, icepop is token with mask, seq-mask-tis is seq with mask"
 _ADVICE: Mapping[str, str] = {
     "bf16": "bf16: true is ds.param_dtype: bf16",

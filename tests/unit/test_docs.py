@@ -3,17 +3,20 @@
 import ast
 import doctest
 import re
+import subprocess
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from openrlhf_mtp import metrics
+from openrlhf_mtp.cli.convert import run_convert
 from openrlhf_mtp.config.checks import Situation, regime
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.mtp_section import mtp_names
 from openrlhf_mtp.config.objective import Objective
+from openrlhf_mtp.config.old_names import IS_CORRECTION_SCHEMES, old_names
 from openrlhf_mtp.config.regime import Regime, Weighting
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
@@ -139,3 +142,30 @@ def test_every_link_leads_somewhere(page):
         if not path.exists() or (fragment and fragment not in anchors(path)):
             broken.append(link)
     assert broken == []
+
+
+def test_the_script_that_the_page_converts_becomes_the_job_file_it_shows(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("RUN", raising=False)
+    (tmp_path / "train.sh").write_text(blocks("from_openrlhf.md", "bash")[0], encoding="utf-8")
+    code = run_convert([str(tmp_path / "train.sh")], None, nth=None, overwrite=False, with_head=True)
+    shown = capsys.readouterr()
+    assert shown.out == blocks("from_openrlhf.md", "yaml")[0]
+    assert shown.err.partition("check ")[0] == blocks("from_openrlhf.md", "text")[0]
+    assert code == 0
+
+
+def test_the_old_names_that_the_page_lists_are_those_of_the_table():
+    rows = re.findall(r"^\| (`.*) \| (`.*) \|$", text("from_openrlhf.md"), re.M)
+    assert len(rows) > 10
+    for old, today in rows:
+        for name in re.findall(r"`([a-z_0-9]+)`", old):
+            if name in old_names():
+                assert old_names()[name].now.rpartition(".")[2] in today or name == "load_checkpoint", name
+            else:
+                assert name in IS_CORRECTION_SCHEMES, name
+
+
+@pytest.mark.parametrize("script", blocks("from_openrlhf.md", "bash"))
+def test_the_scripts_of_the_page_are_bash(script):
+    subprocess.run(["bash", "-n"], input=script.encode(), check=True)

@@ -127,7 +127,7 @@ class _Fields:
                 self._go_on(piece, at)
 
     def _go_on(self, text: str, line: int | None) -> None:
-        if not self.open and line is not None:
+        if not self.text and line is not None:  # also after an opening quote
             self.here = line
         elif not self.open:
             self.here = self.line

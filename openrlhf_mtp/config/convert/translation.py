@@ -8,7 +8,14 @@ from openrlhf_mtp.config.convert.defaults import changed_defaults, shown_version
 from openrlhf_mtp.config.convert.parts import HOLE, Holes
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.flags import FlagSpec, FlagSpecs, FlagValue, Scalar
-from openrlhf_mtp.config.old_names import DROPPED, IS_CORRECTION_SCHEMES, SHORT_LIVED, name_today, old_names
+from openrlhf_mtp.config.old_names import (
+    DID_NOTHING,
+    DROPPED,
+    IS_CORRECTION_SCHEMES,
+    SHORT_LIVED,
+    name_today,
+    old_names,
+)
 
 _LEVEL, _MODE = "algo.advantage.is_correction_level", "algo.advantage.is_correction_mode"
 _SWITCHED_ON = frozenset({"enable_vllm_is_correction", "algo.advantage.is_correction_enable", "use_icepop"})
@@ -83,6 +90,8 @@ class _Translator:
         name = given.name
         if name in self.specs:
             self._set(name, given, given.values)
+        elif name in DID_NOTHING:
+            self.out.remarks.append(f"--{name} (line {given.line}) is left out: {DROPPED[name]}")
         elif name in DROPPED:
             self._refuse(given, f"OpenRLHF has it no more: {DROPPED[name]}")
         elif name in _CONSTANT:
