@@ -94,15 +94,22 @@ def asked_at_sigterm(run: Path) -> Iterator[None]:
 
 
 @contextmanager
-def answered(run: Path, checkpoints: Any) -> Iterator[None]:
-    """While a step saves: save if someone asks, whatever `checkpoints.save_steps` is, and answer when it is done."""
-    request = run / REQUEST
-    if not request.exists():
-        yield
-        return
+def saving_now(checkpoints: Any) -> Iterator[None]:
+    """Within this context a step saves a checkpoint, whatever `checkpoints.save_steps` is."""
     usual, checkpoints.save_steps = checkpoints.save_steps, 1
     try:
         yield
     finally:
         checkpoints.save_steps = usual
+
+
+@contextmanager
+def answered(run: Path, checkpoints: Any) -> Iterator[None]:
+    """While a step saves: save if someone asks, and answer when it is done."""
+    request = run / REQUEST
+    if not request.exists():
+        yield
+        return
+    with saving_now(checkpoints):
+        yield
     request.unlink(missing_ok=True)

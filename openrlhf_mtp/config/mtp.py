@@ -81,28 +81,33 @@ class SyncSettings(Settings):
 
 
 class GuardSettings(Settings):
-    """When to stop a run whose drafts are no longer accepted (for example after a bad weight sync)."""
+    """What to do when drafts are no longer accepted (for example after a bad weight sync). Samples stay right then."""
 
+    action: Literal["warn", "stop"] = knob(
+        "warn",
+        unit="",
+        help="when acceptance collapses: say so and go on, or save a checkpoint and end the run",
+    )
     min_fraction_of_start: float = knob(
         0.5,
         unit="fraction",
-        help="stop below this share of the accepted drafts per round at the start",
+        help="a step is bad below this share of the accepted drafts per round at the start",
         ge=0,
         le=1,
     )
     min_acceptance_length: float = knob(
         1.0,
         unit="tokens per target forward",
-        help="stop below this mean acceptance length (1 is no gain)",
+        help="a step is bad below this mean acceptance length (1 is no gain)",
         ge=1,
     )
-    patience: int = knob(2, unit="RL steps", help="that many bad steps in a row stop the run", ge=1)
+    patience: int = knob(2, unit="RL steps", help="that many bad steps in a row are a collapse", ge=1)
     warmup_steps: int = knob(1, unit="RL steps", help="the mean of the first n steps is the start", ge=1)
     max_logprob_gap: float | None = knob(
         None,
         unit="nats",
-        help="stop if the engine's and the trainer's log-prob of a sampled token differ by more than this on average; "
-        "unset only logs the gap",
+        help="save a checkpoint and end the run, whatever action says, if the engine's and the trainer's log-prob of a "
+        "sampled token differ by more than this on average: samples would be wrong; unset only logs the gap",
         gt=0,
     )
 
@@ -141,7 +146,7 @@ class MTPSettings(ObjectiveSettings):
     optim: HeadOptim = knob(HeadOptim(), unit="", help="the head's optimiser during RL")
     rollout: RolloutSettings = knob(RolloutSettings(), unit="", help="drafting inside vLLM")
     sync: SyncSettings = knob(SyncSettings(), unit="", help="weights from the trainer to the engines")
-    guard: GuardSettings = knob(GuardSettings(), unit="", help="when collapsing acceptance stops the run")
+    guard: GuardSettings = knob(GuardSettings(), unit="", help="what to do when acceptance collapses")
     pretrain: PretrainSettings = knob(PretrainSettings(), unit="", help="the stage before RL")
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Stop a run whose drafts are no longer accepted.
+"""Watch whether drafts are still accepted.
 
 After a bad weight sync the samples stay right, because rejection sampling corrects any draft; only the speed
 goes. Nothing else would notice, so acceptance itself is watched. Pure.
@@ -7,6 +7,7 @@ goes. Nothing else would notice, so acceptance itself is watched. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from openrlhf_mtp.config.mtp import GuardSettings
 
@@ -14,8 +15,17 @@ LENGTH = "spec/mean_acceptance_length"
 GAP = "spec/logprob_gap"
 
 
-class AcceptanceCollapse(RuntimeError):
-    """Acceptance fell below the job's threshold for as many steps as its patience allows."""
+@dataclass(frozen=True)
+class Alarm:
+    """What the guard found.
+
+    Attributes:
+        text: for the user, with the step.
+        stops: whether the run ends with it.
+    """
+
+    text: str
+    stops: bool
 
 
 class AcceptanceGuard:
@@ -45,39 +55,51 @@ class AcceptanceGuard:
         relative = 1.0 + self.settings.min_fraction_of_start * (self.start - 1.0)
         return max(relative, self.settings.min_acceptance_length)
 
-    def update(self, step: int, row: Mapping[str, float]) -> None:
+    def update(self, step: int, row: Mapping[str, float]) -> Alarm | None:
         """Look at one step's metrics; steps without drafts are ignored.
 
-        Raises:
-            AcceptanceCollapse: the last `patience` steps were all below the floor, or one step's log-prob gap was
-                above the limit.
+        Returns:
+            An alarm when the last `patience` steps were all below the floor (once until a step is above it again), or
+            when this step's log-prob gap is above the limit.
         """
-        self._check_gap(step, row)
-        if LENGTH not in row:
-            return
+        alarm = self._gap_alarm(step, row)
+        if alarm is not None or LENGTH not in row:
+            return alarm
         length, floor = row[LENGTH], self.floor
         if floor is None:
             self._warmup.append(length)
-            return
-        if length >= floor:
+        elif length >= floor:
             self._bad_steps.clear()
-            return
-        self._bad_steps.append(f"step {step}: {length:.3f}")
-        if len(self._bad_steps) >= self.settings.patience:
-            raise AcceptanceCollapse(
-                f"mean acceptance length collapsed: {', '.join(self._bad_steps)} tokens per target forward; it "
-                f"started at {self.start:.3f} and may not fall below {floor:.3f} (mtp.guard.min_fraction_of_start = "
-                f"{self.settings.min_fraction_of_start}, mtp.guard.min_acceptance_length = "
-                f"{self.settings.min_acceptance_length}). The samples are still right, only slow. Usual causes: the "
-                "head did not reach the engines (see sync/*), its learning rate is too high, or the policy moved "
-                "fast under mtp.regime: frozen. Lower the thresholds to go on regardless."
-            )
+        else:
+            self._bad_steps.append(f"step {step}: {length:.3f}")
+            if len(self._bad_steps) == self.settings.patience:
+                return self._collapse(floor)
+        return None
 
-    def _check_gap(self, step: int, row: Mapping[str, float]) -> None:
+    def _collapse(self, floor: float) -> Alarm:
+        settings = self.settings
+        stops = settings.action == "stop"
+        what_next = (
+            "A checkpoint was saved; mtp.guard.action=warn goes on from it regardless."
+            if stops
+            else "The run goes on (mtp.guard.action: warn)."
+        )
+        return Alarm(
+            f"mean acceptance length collapsed: {', '.join(self._bad_steps)} tokens per target forward; it "
+            f"started at {self.start:.3f} and should not fall below {floor:.3f} (mtp.guard.min_fraction_of_start = "
+            f"{settings.min_fraction_of_start}, mtp.guard.min_acceptance_length = {settings.min_acceptance_length}). "
+            "The samples are still right, only slow. Usual causes: the head did not reach the engines (see sync/*), "
+            f"its learning rate is too high, or the policy moved fast under mtp.regime: frozen. {what_next}",
+            stops,
+        )
+
+    def _gap_alarm(self, step: int, row: Mapping[str, float]) -> Alarm | None:
         limit = self.settings.max_logprob_gap
-        if limit is not None and row.get(GAP, 0.0) > limit:
-            raise AcceptanceCollapse(
-                f"step {step}: engine and trainer disagree by {row[GAP]:.4f} nats per sampled token on average, the "
-                f"limit is mtp.guard.max_logprob_gap = {limit}. Usual causes: the policy did not reach the engines, or "
-                "mtp.rollout.dtype is coarser than the trainer's precision."
-            )
+        if limit is None or row.get(GAP, 0.0) <= limit:
+            return None
+        return Alarm(
+            f"step {step}: engine and trainer disagree by {row[GAP]:.4f} nats per sampled token on average, the "
+            f"limit is mtp.guard.max_logprob_gap = {limit}. Usual causes: the policy did not reach the engines, or "
+            "mtp.rollout.dtype is coarser than the trainer's precision. A checkpoint was saved.",
+            stops=True,
+        )

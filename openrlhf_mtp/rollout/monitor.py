@@ -8,7 +8,7 @@ from typing import Any
 from openrlhf_mtp import metrics
 from openrlhf_mtp.agreement import alpha_gap
 from openrlhf_mtp.config.mtp import GuardSettings
-from openrlhf_mtp.rollout.guard import AcceptanceGuard
+from openrlhf_mtp.rollout.guard import AcceptanceGuard, Alarm
 from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics
 
 
@@ -26,7 +26,7 @@ class EngineMonitor:
 
     Args:
         engines: Ray handles of `MTPRolloutActor`s.
-        settings: when to stop the run.
+        settings: when to say that drafts are no longer accepted.
         fetch: how to read the counters; a test gives its own.
     """
 
@@ -57,14 +57,11 @@ class EngineMonitor:
         gap = alpha_gap({**(trained or {}), **row})
         return row if gap is None else {**row, metrics.SPEC_ALPHA_GAP: gap}
 
-    def check(self, step: int, row: Mapping[str, float]) -> None:
-        """Stop the run if this step's row says so; call it once the row is written, which is the evidence.
+    def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
+        """What the guard has to say of a step's row; call it once the row is written, which is the evidence.
 
         Args:
             step: for the message.
             row: the step's metrics, the engines' and the trainer's (`spec/logprob_gap` has a limit, too).
-
-        Raises:
-            AcceptanceCollapse: see `rollout.guard`.
         """
-        self.guard.update(step, row)
+        return self.guard.update(step, row)

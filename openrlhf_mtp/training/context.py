@@ -7,6 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 
+class Alarm(Protocol):
+    """What the monitor found wrong."""
+
+    @property
+    def text(self) -> str:
+        """For the user."""
+        ...
+
+    @property
+    def stops(self) -> bool:
+        """Whether the run ends with it."""
+        ...
+
+
 class RolloutMonitor(Protocol):
     """What the controller asks of the rollout side; training and rollout do not import each other."""
 
@@ -19,12 +33,8 @@ class RolloutMonitor(Protocol):
         """
         ...
 
-    def check(self, step: int, row: Mapping[str, float]) -> None:
-        """Look at a step's metrics.
-
-        Raises:
-            RuntimeError: acceptance has collapsed, or the log-prob gap is above the job's limit.
-        """
+    def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
+        """Look at a step's metrics: an alarm when acceptance has collapsed or the log-prob gap is above its limit."""
         ...
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import ray
 import torch
 
 from openrlhf_mtp import checkpoint_request, metrics
+from openrlhf_mtp.notices import say
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
 from openrlhf_mtp.training.experience import EvenExperienceMaker
@@ -31,6 +32,10 @@ from openrlhf_mtp.upstream.bindings import bind_async_workers, bind_controller, 
 
 HELD_OUT_TOKENS = 8192
 """Action tokens of an evaluation on which the head is measured: as many as a figure needs."""
+
+
+class StoppedByGuardError(RuntimeError):
+    """Acceptance has collapsed, or engine and trainer disagree, and the job says to stop then."""
 
 
 class NothingTrainedError(RuntimeError):
@@ -106,9 +111,18 @@ class MeasuredTraining:
         self._step_started = time.time()
         self.writer.append({metrics.STEP: global_step, **row})
         require_finite(row, step=global_step, where="metrics")
-        self.monitor.check(global_step, row)
-        with checkpoint_request.answered(self.writer.out, self.args.ckpt):  # type: ignore[attr-defined]
+        alarm = self.monitor.check(global_step, row)
+        if alarm is not None:
+            say(self.writer.out, alarm.text)
+        ckpt = self.args.ckpt  # type: ignore[attr-defined]
+        stops = alarm is not None and alarm.stops
+        with (
+            checkpoint_request.answered(self.writer.out, ckpt),
+            checkpoint_request.saving_now(ckpt) if stops else nullcontext(),
+        ):
             super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]
+        if alarm is not None and alarm.stops:
+            raise StoppedByGuardError(alarm.text)
 
 
 def logprob_gap(experiences: list[Any]) -> dict[str, float]:
