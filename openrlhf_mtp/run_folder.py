@@ -97,6 +97,15 @@ def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
         )
     if overwrite:
         _remove_run(out)
+    return writable(out)
+
+
+def writable(out: Path) -> Path:
+    """Make a folder, if it is not there, and see that files can be made in it: before the work, not after it.
+
+    Raises:
+        RunFolderError: it cannot be made or written to.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"

@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.model_files import read_json as read_json_object
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.rollout.bench import Comparison, Speed, Workload, compare, prepare_process
+from openrlhf_mtp.run_folder import writable
 
 QUICKSTART = Path("runs/quickstart")
 RESULT = "bench_rollout.json"
@@ -80,6 +82,9 @@ def bench_rollout(
     import torch
 
     subject = Subject.find(model, head, prompts)
+    for folder in (subject.policy, subject.head):
+        read_json(folder / "config.json")
+    writable(out)
     on_cpu = not torch.cuda.is_available()
     prepare_process(on_cpu=on_cpu)
     workload = make_workload(subject, max_new_tokens=64 if on_cpu else 256, repeats=repeats)
@@ -91,7 +96,6 @@ def bench_rollout(
         policy, parameters = stand_in(subject, out / "stand_in")
     note = describe(subject, policy, parameters, torch.get_num_threads() if on_cpu else None)
     comparisons = compare(policy, mtp, workload, show_speed)
-    out.mkdir(parents=True, exist_ok=True)
     record = to_json(comparisons, note)
     (out / RESULT).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     Console().print(render(comparisons, note))
@@ -112,8 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise JobError(
             f"{path}: no such file; expected the folder of a Hugging Face model, and of a head made by equip"
         )
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+    return read_json_object(path)
 
 
 def settings_for(subject: Subject, *, on_cpu: bool) -> MTPSettings:
@@ -140,11 +143,14 @@ def make_workload(subject: Subject, *, max_new_tokens: int, repeats: int) -> Wor
     """The same prompts for both settings, as the policy's tokenizer sees them."""
     from transformers import AutoTokenizer, GenerationConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(subject.policy)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(subject.policy)
+    except (OSError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise JobError(f"{subject.policy}: its tokenizer cannot be loaded: {reason}") from problem
     texts = list(QUESTIONS)
     if subject.prompts is not None:
-        lines = subject.prompts.read_text().splitlines()[:PROMPTS]
-        texts = [json.loads(line)["input"] for line in lines]
+        texts = read_prompts(subject.prompts)
     elif tokenizer.chat_template is not None:
         chats = [[{"role": "user", "content": text}] for text in texts]
         texts = [
@@ -157,6 +163,24 @@ def make_workload(subject: Subject, *, max_new_tokens: int, repeats: int) -> Wor
     stop = ends if isinstance(ends, list) else [] if ends is None else [ends]
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     return Workload(tokens, max_new_tokens, stop, repeats=repeats)
+
+
+def read_prompts(file: Path) -> list[str]:
+    """The first prompts of a file.
+
+    Raises:
+        JobError: it is not there, or a line is no JSON object with a text `input`.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()[:PROMPTS]
+        texts = [json.loads(line)["input"] for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise JobError(
+            f"--prompts: got {file}, expected JSON lines with an `input` each ({type(problem).__name__}: {problem})"
+        ) from problem
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise JobError(f"--prompts: got {file}, expected one line or more, each `input` a text")
+    return texts
 
 
 def count_parameters(folder: Path) -> int:

@@ -17,8 +17,10 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.losses.bench import Ratio, Result, measure
 from openrlhf_mtp.losses.bench_forms import COMPARABLE, Workload
 from openrlhf_mtp.losses.bench_kernels import VOCABULARIES, KernelSpeed, measure_kernels
+from openrlhf_mtp.run_folder import writable
 
 RESULT = "bench_loss.json"
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 SMOKE = {"vocab": 8192, "hidden": 256, "tokens": 64, "repeats": 2}
 """Seconds instead of minutes; it shows that everything runs, not how fast."""
 
@@ -27,7 +29,7 @@ def bench_loss(out: Path, workload: Workload, *, smoke: bool = False) -> int:
     """Measure, print the tables, write `bench_loss.json` into `out`, and return 0.
 
     Raises:
-        JobError: an objective that the plain form does not have.
+        JobError: an objective that the plain form does not have, or a type that torch does not have.
     """
     import torch
 
@@ -35,6 +37,9 @@ def bench_loss(out: Path, workload: Workload, *, smoke: bool = False) -> int:
         raise JobError(
             f"--objective: got {workload.objective!r}, expected one that can be compared: {', '.join(COMPARABLE)}"
         )
+    if workload.dtype not in DTYPES:
+        raise JobError(f"--dtype: got {workload.dtype!r}, expected one of {', '.join(DTYPES)}")
+    writable(out)
     if smoke:
         workload = replace(workload, **SMOKE)  # type: ignore[arg-type]
     on_cpu = workload.device == "cpu"
@@ -47,7 +52,6 @@ def bench_loss(out: Path, workload: Workload, *, smoke: bool = False) -> int:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:The pynvml package is deprecated:FutureWarning")
     results = measure(workload, show_run)
     kernels = [] if on_cpu else measure_all_kernels(workload)
-    out.mkdir(parents=True, exist_ok=True)
     record = to_json(results, kernels, note)
     (out / RESULT).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     console = Console()

@@ -13,17 +13,30 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.run_folder import writable
 from openrlhf_mtp.training.bench_step import FIXED, OCC, PARTS, PLAIN, Result, Workload, measure
 
 RESULT = "bench_step.json"
+HEAD_WIDTH = 64
+"""Of the trunk that is measured: its hidden width is so many of these."""
 SMOKE = {"layers": 2, "hidden": 128, "vocab": 512, "sequences": 2, "prompt": 4, "response": 24, "repeats": 1}
 """Seconds instead of minutes; it shows that everything runs, not how fast."""
 
 
 def bench_step(out: Path, workload: Workload, *, smoke: bool = False) -> int:
-    """Measure, print the table, write `bench_step.json` into `out`, and return 0."""
+    """Measure, print the table, write `bench_step.json` into `out`, and return 0.
+
+    Raises:
+        JobError: a width that is no multiple of an attention head's.
+    """
     if smoke:
         workload = replace(workload, **SMOKE)  # type: ignore[arg-type]
+    if workload.hidden % HEAD_WIDTH:
+        raise JobError(
+            f"--hidden: got {workload.hidden}, expected a multiple of {HEAD_WIDTH}, the width of a head"
+        )
+    writable(out)
     results = measure(workload, show_step)
     import torch
 
@@ -34,7 +47,6 @@ def bench_step(out: Path, workload: Workload, *, smoke: bool = False) -> int:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
     }
-    out.mkdir(parents=True, exist_ok=True)
     (out / RESULT).write_text(json.dumps(to_json(results, note), indent=2) + "\n", encoding="utf-8")
     console = Console()
     console.print(render(results, note))

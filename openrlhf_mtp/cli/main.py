@@ -74,8 +74,12 @@ def quickstart(
 def equip(
     model: Annotated[str, typer.Argument(help="folder or Hub name of a causal language model")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder for the model with its head")],
-    depths: Annotated[int, typer.Option(metavar="N", help="tokens to draft per target forward")] = 3,
-    num_layers: Annotated[int, typer.Option(metavar="N", help="blocks the depths cycle through")] = 1,
+    depths: Annotated[
+        int, typer.Option(metavar="N", help="tokens to draft per target forward", min=1, max=16)
+    ] = 3,
+    num_layers: Annotated[
+        int, typer.Option(metavar="N", help="blocks the depths cycle through", min=1, max=16)
+    ] = 1,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="a new head even if the model brings its own")
     ] = False,

