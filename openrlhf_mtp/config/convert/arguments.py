@@ -72,7 +72,10 @@ class _Cutter:
     def word(self, word: Field) -> None:
         """A flag starts anew, another word is a value of the last one."""
         text = word.text.replace(LINE_MARK, "")
-        word = Field(text, word.line)
+        word = Field(text, word.line, word.when)
+        if word.when:
+            self._sometimes(word)
+            return
         if text == "--" and not self.only_values:
             self.end()
             self.only_values = True
@@ -81,6 +84,15 @@ class _Cutter:
         else:
             self.end()
             self.flag = word
+
+    def _sometimes(self, word: Field) -> None:
+        """A word that the script adds under a condition is the user's to decide."""
+        last = self.unplaced[-1] if self.unplaced else None
+        if last is not None and last.why == word.when and not self._is_flag(word.text):
+            self.unplaced[-1] = Unplaced(last.line, f"{last.what} {self._shown([word.text])}", last.why)
+        else:
+            self.end()
+            self.unplaced.append(Unplaced(word.line, self._shown([word.text]), word.when))
 
     def done(self) -> tuple[list[Given], list[Unplaced]]:
         self.end()

@@ -27,10 +27,14 @@ _BLANKS = re.compile(f"((?:{re.escape(LINE_MARK)}|[ \t\n])+)")
 
 @dataclass(frozen=True)
 class Field:
-    """One word as a program would get it, with the line of the script it comes from."""
+    """One word as a program would get it, with the line of the script it comes from.
+
+    `when` says under what condition it is there, "" for always.
+    """
 
     text: str
     line: int
+    when: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class _Fields:
 
     def __init__(self, line: int) -> None:
         self.out: list[Field] = []
-        self.line, self.text = line, ""
+        self.line, self.text, self.when = line, "", ""
         self.open = False
 
     def add(self, text: str, *, quoted: bool, line: int | None = None) -> None:
@@ -141,7 +145,7 @@ class _Fields:
     def close(self) -> None:
         """End the current field."""
         if self.open:
-            self.out.append(Field(self.text, self.here))
+            self.out.append(Field(self.text, self.here, self.when))
         self.text, self.open = "", False
 
     def done(self) -> list[Field]:
@@ -179,6 +183,8 @@ def _variable(part: Variable, env: Environment, fields: _Fields) -> None:
         fields.add(env.holes.mark(part.raw, _COMPUTED), quoted=True)
     elif part.operator:
         _operated(part, value, env, fields)
+    elif isinstance(value, Known) and part.name in ("@", "*"):
+        _known(replace(part, index=part.name), value, env, fields)
     elif isinstance(value, Known):
         computed = _computed_value(part.name, value, env) if part.index is None else None
         _known(part, computed or value, env, fields)
@@ -205,6 +211,7 @@ def _known(part: Variable, value: Known, env: Environment, fields: _Fields) -> N
         for place, each in enumerate(value.fields):
             if place:
                 fields.close()
+            fields.when = each.when
             fields.add(each.text, quoted=part.quoted, line=each.line)
         return
     if part.index not in (None, "0") or not value.fields:

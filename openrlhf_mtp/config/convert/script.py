@@ -1,15 +1,17 @@
 """The commands of a shell script in order, each with the variables as they stand there. Nothing is run.
 
-Of control flow only what decides a variable's value is followed: what a branch, a loop or a function sets is unknown
-after it, what a subshell sets is gone.
+Of control flow only what decides a variable's value is followed: what a branch or a loop sets is unknown after it, but
+for words added to an array, which keep their condition; what a subshell sets is gone; functions count where called.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from openrlhf_mtp.config.convert.branches import after_branches
 from openrlhf_mtp.config.convert.expansion import Environment, Field, Known, Unknown, expand, text_of
+from openrlhf_mtp.config.convert.functions import Function, function_at
 from openrlhf_mtp.config.convert.lexer import tokens
 from openrlhf_mtp.config.convert.parts import Literal, Operator, Token, Word
 
@@ -20,6 +22,8 @@ _SET_ELSEWHERE = frozenset({"mapfile", "readarray", "getopts", "let", "printf"})
 _OPENS = frozenset({"if", "while", "until"})
 _GOES_ON = frozenset({"then", "do", "!", "time"})
 _CLOSES = frozenset({"fi", "done", "esac", "}"})
+_MOST_CALLS = 8
+"""Functions inside functions; one that calls itself ends there."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,26 @@ class _Target(NamedTuple):
 
 @dataclass
 class _Frame:
-    """An open branch, loop, function, subshell or group, and the variables before it."""
+    """An open branch, loop, subshell or group.
+
+    Attributes:
+        kind: the word that opened it.
+        before: the variables there.
+        line: where.
+        touched: names set inside so far.
+        ends: the values that each of them had at the end of a branch.
+    """
 
     kind: str
     before: Environment
     line: int
     touched: set[str] = field(default_factory=set)
+    ends: dict[str, list[Known | Unknown]] = field(default_factory=dict)
+
+    def close_branch(self, values: Mapping[str, Known | Unknown]) -> None:
+        """Remember what the branch made of the variables."""
+        for name in self.touched & values.keys():
+            self.ends.setdefault(name, []).append(values[name])
 
 
 def commands(text: str, first_line: int, env: Environment) -> Iterator[Command]:
@@ -71,38 +89,50 @@ def commands(text: str, first_line: int, env: Environment) -> Iterator[Command]:
 
 
 class _Walk:
-    def __init__(self, env: Environment) -> None:
-        self.env = env
+    def __init__(
+        self, env: Environment, functions: dict[str, Function] | None = None, depth: int = 0
+    ) -> None:
+        self.env, self.depth = env, depth
+        self.functions = {} if functions is None else functions
         self.frames: list[_Frame] = []
         self.words: list[Word] = []
         self.redirections: list[Operator] = []
-        self.before, self.is_function = "", False
+        self.set_names: set[str] = set()
+        self.before = ""
 
-    def run(self, stream: list[Token]) -> Iterator[Command]:
-        for place, token in enumerate(stream):
+    def run(self, stream: Sequence[Token]) -> Iterator[Command]:
+        at = 0
+        while at < len(stream):
+            token = stream[at]
+            function = None if self.words else function_at(stream, at)
+            if function is not None:
+                self.functions[function.name] = function
+                at = function.end
+                continue
+            at += 1
             if isinstance(token, Word):
                 self.words.append(token)
             elif token.text not in _SEPARATORS:
                 self.redirections.append(token)
             else:
-                following = stream[place + 1] if place + 1 < len(stream) else None
-                yield from self._separator(token, following)
+                yield from self._separator(token)
         yield from self._finish("")
+        if self.depth == 0:
+            for function in list(self.functions.values()):
+                if not function.called:
+                    yield from _Walk(self.env.copy(), self.functions, depth=1).run(function.body)
 
-    def _separator(self, token: Operator, following: Token | None) -> Iterator[Command]:
-        opens_function = isinstance(following, Operator) and following.text == ")" and len(self.words) == 1
-        if token.text == "(" and opens_function:
-            self.words, self.is_function = [], True
-        elif token.text == ")" and self._top() == "case":
+    def _separator(self, token: Operator) -> Iterator[Command]:
+        if token.text == ")" and self._top() == "case":
             self.words = []
         else:
             yield from self._finish(token.text)
-        if token.text == "(" and not opens_function:
+        if token.text == "(":
             self._push("subshell", token.line)
         elif token.text == ")" and self._top() == "subshell":
             self._pop()
         elif token.text in (";;", ";&", ";;&") and self._top() == "case":
-            self.env.values = dict(self.frames[-1].before.values)
+            self._next_branch()
         self.before = token.text
 
     def _finish(self, after: str) -> Iterator[Command]:
@@ -121,6 +151,10 @@ class _Walk:
         if not words and not redirections:
             return
         fields = [each for word in words for each in expand(word, self.env)]
+        function = self.functions.get(fields[0].text) if fields else None
+        if function is not None and self.depth < _MOST_CALLS:
+            yield from self._call(function, fields[1:])
+            return
         documents = [
             Field(text_of(each.target, self.env), each.target.line)
             for each in redirections
@@ -130,6 +164,23 @@ class _Walk:
         self._builtin(words, documents)
         yield Command(fields, line, prefix, documents, writes, self.before, after, self.env)
 
+    def _call(self, function: Function, arguments: list[Field]) -> Iterator[Command]:
+        """A function's commands, with its arguments in place."""
+        function.called = True
+        places = [str(number) for number in range(1, 10)]
+        before = {name: self.env.values.get(name) for name in (*places, "@", "*")}
+        given: dict[str, Known | Unknown] = {
+            **{place: Known((each,)) for place, each in zip(places, arguments, strict=False)},
+            **dict.fromkeys("@*", Known(tuple(arguments), array=True)),
+        }
+        self.env.values = {
+            name: value for name, value in self.env.values.items() if name not in before
+        } | given
+        inner = _Walk(self.env, self.functions, self.depth + 1)
+        yield from inner.run(function.body)
+        self._touch(inner.set_names)
+        self.env.values |= {name: value for name, value in before.items() if value is not None}
+
     def _structure(self, words: list[Word]) -> list[Word]:
         """Take the shell's reserved words off the front; what is left is a command."""
         while words:
@@ -137,21 +188,18 @@ class _Walk:
             if first in _OPENS:
                 self._push(first, line)
             elif first == "{":
-                self._push("function" if self.is_function else "group", line)
-                self.is_function = False
+                self._push("group", line)
             elif first in ("else", "elif") and self.frames:
-                self.env.values = dict(self.frames[-1].before.values)
+                self._next_branch()
             elif first in _CLOSES:
                 self._pop()
             elif first in ("for", "select"):
                 self._push(first, line)
                 self._loop(words)
                 return []
-            elif first in ("case", "function"):
-                self.is_function = first == "function"
-                if first == "case":
-                    self._push(first, line)
-                return words[2:] if first == "function" else []
+            elif first == "case":
+                self._push(first, line)
+                return []
             elif first not in _GOES_ON:
                 return words
             words = words[1:]
@@ -176,6 +224,11 @@ class _Walk:
     def _push(self, kind: str, line: int) -> None:
         self.frames.append(_Frame(kind, self.env.copy(), line))
 
+    def _next_branch(self) -> None:
+        frame = self.frames[-1]
+        frame.close_branch(self.env.values)
+        self.env.values = dict(frame.before.values)
+
     def _pop(self) -> None:
         if not self.frames:
             return
@@ -183,14 +236,16 @@ class _Walk:
         if frame.kind == "group":
             self._touch(frame.touched)
             return
+        frame.close_branch(self.env.values)
         self.env.values, self.env.exported = frame.before.values, frame.before.exported
         if frame.kind == "subshell":
             return
-        what = {"if": "a branch", "case": "a branch", "function": "a function"}.get(frame.kind, "a loop")
+        where = f"{'in a branch' if frame.kind in ('if', 'case') else 'in a loop'} of the script, line {frame.line}"
         for name in frame.touched:
-            self._put(name, Unknown(f"is set in {what} of the script, line {frame.line}"))
+            self._put(name, after_branches(self.env.values.get(name), frame.ends.get(name, []), where))
 
     def _touch(self, names: set[str]) -> None:
+        self.set_names |= names
         if self.frames:
             self.frames[-1].touched |= names
 
@@ -203,9 +258,8 @@ class _Walk:
         """`X=…`, `X+=…`, `X=( … )` or `X[i]=…`."""
         name, index, add = target
         old = self.env.values.get(name)
-        if sometimes:
-            value: Known | Unknown = Unknown(f"is set under a condition in line {word.line}")
-        elif index:
+        value: Known | Unknown
+        if index:
             value = Unknown("is set element by element")
         elif add and isinstance(old, Unknown):
             value = old
@@ -214,6 +268,8 @@ class _Walk:
             value = Known((*(old.fields if add and isinstance(old, Known) else ()), *elements), array=True)
         else:
             value = self._text(word, old if add else None)
+        if sometimes:
+            value = after_branches(old, [value], f"under a condition, line {word.line}")
         self._put(name, value, local=local)
 
     def _text(self, word: Word, old: Known | Unknown | None) -> Known:
@@ -228,7 +284,8 @@ class _Walk:
         first = words[0].bare if words else ""
         rest = words[1:]
         if first in _DECLARES:
-            exports = first == "export" or any(word.bare.startswith("-x") for word in rest)
+            removes = first == "export" and any(word.bare == "-n" for word in rest)
+            exports = (first == "export" and not removes) or any(word.bare.startswith("-x") for word in rest)
             for word in rest:
                 target = _assigned(word)
                 name = target.name if target else word.bare
@@ -236,6 +293,8 @@ class _Walk:
                     self._assign(word, target, local=first == "local")
                 if exports and name.isidentifier():
                     self.env.exported.add(name)
+                elif removes:
+                    self.env.exported.discard(name)
         elif first == "read":
             self._read(rest, documents)
         elif first == "unset":

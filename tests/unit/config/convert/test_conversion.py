@@ -270,6 +270,16 @@ def test_what_has_no_place_is_listed_in_the_file_and_nowhere_else(arguments, lin
     assert job.flags["ds.param_dtype"] == "bf16"
 
 
+def test_a_flag_that_is_added_under_a_condition_is_the_users_to_decide():
+    script = f"A=(--seed 1)\nif $x; then A+=(--zpg 2 --bf16); fi\nA+=(--l2 0.1)\n{START}" + ' "${A[@]}"'
+    conversion = convert(script, SPECS)
+    assert [(each.line, each.what) for each in conversion.unplaced] == [(2, "--zpg 2"), (2, "--bf16")]
+    assert {name for name in conversion.settings if "critic" not in name} == {
+        "train.seed",
+        "actor.adam.weight_decay",
+    }
+
+
 def test_values_are_cut_as_argparse_cuts_them():
     conversion = converted(
         "--reward_clip_range -1e-6 -.5 --max_sampl 5 --seed=3 --seed 4 --target_modules a b --zpg 1"

@@ -78,7 +78,7 @@ def test_what_the_script_itself_decides_is_computed(setup, command, expected):
         ("if true; then D=a; else D=b; fi", "${D}/x", "D"),
         ('[ -z "$D" ] && D=a', "$D/x", "D"),
         ("for D in a b; do :; done", "$D/x", "D"),
-        ("f() { D=a; }", "$D/x", "D"),
+        ("f() { D=a; }; g", "$D/x", "D"),
         ("while read -r D; do", "$D/x; done", "D"),
         ("", "$(date +%F)", None),
         ("", "$1", None),
@@ -96,6 +96,30 @@ def test_what_only_the_shell_knows_is_left_open(setup, word, variable):
 
 def test_what_a_subshell_sets_is_gone_after_it():
     assert words(f"D=a\n(D=b; cd x)\n{MODULE} $D") == ["a"]
+
+
+def test_a_function_is_read_where_it_is_called_with_its_arguments():
+    script = f'run() {{\n  {MODULE} --pretrain $M --seed ${{1}} "${{@:2}}" $2\n}}\nM=Org/m\nrun 7 x\n'
+    assert words(script) == ["--pretrain", "Org/m", "--seed", "7", "${@:2}", "x"]
+    assert words(f"function run {{ {MODULE} --seed 1; }}") == ["--seed", "1"]
+    assert words(f"f() {{ f; }}\nf\n{MODULE} --seed 1") == ["--seed", "1"]
+    assert words(f"main() {{\n  D=b\n}}\nD=a\nmain\n{MODULE} $D") == ["b"]
+
+
+def test_words_that_a_script_adds_under_a_condition_keep_it_and_leave_the_others_alone():
+    script = (
+        'A=(--seed 1)\nif [ "$X" ]; then\n  A+=(--bf16 --zpg 2)\nfi\n[ $Y ] && A+=(--perf)\n'
+        f'A+=(--l2 0.1)\n{MODULE} "${{A[@]}}"\n'
+    )
+    launch, _ = only(script)
+    always = [field.text for field in launch.arguments if not field.when]
+    assert always == ["--seed", "1", "--l2", "0.1"]
+    assert [(field.text, field.when) for field in launch.arguments if field.when] == [
+        ("--bf16", "is added in a branch of the script, line 2"),
+        ("--zpg", "is added in a branch of the script, line 2"),
+        ("2", "is added in a branch of the script, line 2"),
+        ("--perf", "is added under a condition, line 5"),
+    ]
 
 
 def test_an_inner_shell_sees_only_what_is_exported():
