@@ -110,7 +110,8 @@ def _tell(done: Conversion, name: str, conflicts: Sequence[Conflict]) -> None:
     missing = [f"{name}, which {why}" for name, why in done.variables.items() if name not in os.environ]
     _list("set in the environment before the run, because the job file reads them:", missing)
     _list("to know:", done.remarks)
-    _say("check says:" if conflicts else "check has nothing to say against it")
+    without = f", without {', '.join(done.waiting)}" if done.waiting else ""
+    _say(f"check says{without}:" if conflicts else f"check has nothing to say against it{without}")
     for conflict in conflicts:
         say(conflict.level, conflict)
 

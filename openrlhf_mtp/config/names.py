@@ -10,6 +10,8 @@ _NAME_CUTOFF = 0.8
 """A name less alike than this is another setting, not a slip: names of OpenRLHF's forks find nothing."""
 _LEAF_CUTOFF = 0.5
 """As much as `ir` is like `lr`."""
+_LENGTHS_APART = 2
+"""`ref_pretrain`, of a fork, is no slip for `reward_pretrain`."""
 _MOST_SHOWN = 6
 _LONGEST = 100
 """A longer name is no slip of the pen, and comparing it takes long."""
@@ -46,7 +48,8 @@ def unknown(name: str, known: Iterable[str]) -> str:
 def _nearest(name: str, known: list[str]) -> str | None:
     """The most similar name, if whole name and last part are both similar enough."""
     for other in get_close_matches(name, known, n=1, cutoff=_NAME_CUTOFF):
-        if SequenceMatcher(None, _leaf(name), _leaf(other)).ratio() >= _LEAF_CUTOFF:
+        alike = SequenceMatcher(None, _leaf(name), _leaf(other)).ratio() >= _LEAF_CUTOFF
+        if alike and abs(len(name) - len(other)) <= _LENGTHS_APART:
             return other
     return None
 

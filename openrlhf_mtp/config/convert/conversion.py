@@ -36,6 +36,11 @@ class Conversion:
     holes: Holes = field(repr=False)
 
     @property
+    def waiting(self) -> list[str]:
+        """Settings that are no text and that an environment variable gives."""
+        return [name for name, setting in self.settings.items() if setting.waits]
+
+    @property
     def renamed(self) -> int:
         """Settings that had another name in the script."""
         return sum(bool(setting.was) for setting in self.settings.values())
@@ -60,10 +65,11 @@ class Conversion:
         )
 
     def text_to_check(self, *, with_head: bool = True) -> str:
-        """The same job with `NAME` in place of `${NAME}`: it can be checked where the variables are not set."""
+        """The same job where the variables are not set: `NAME` in place of `${NAME}`, numbers that wait left out."""
         settings = {
             name: replace(setting, value=_filled(setting.value, self.holes))
             for name, setting in self.settings.items()
+            if not setting.waits
         }
         return replace(self, settings=settings, unplaced=[]).text("", job="job.yaml", with_head=with_head)
 

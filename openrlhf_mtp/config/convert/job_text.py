@@ -9,7 +9,7 @@ from openrlhf_mtp.config.convert.arguments import Unplaced
 from openrlhf_mtp.config.convert.parts import HOLE, Holes
 from openrlhf_mtp.config.convert.translation import Setting
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.flags import FlagValue, Scalar
+from openrlhf_mtp.config.flags import Scalar
 
 _SECTIONS = (
     "actor",
@@ -124,7 +124,7 @@ def _lines(node: Mapping[str, Any], holes: Holes, depth: int) -> Iterator[str]:
             yield f"{indent}{key}:"
             yield from _lines(value, holes, depth + 1)
             continue
-        line = f"{indent}{key}: {_value(value.value, value.written, holes)}"
+        line = f"{indent}{key}: {_value(value, holes)}"
         comment = f"# line {value.line}" + (f", {value.was}" if value.was else "")
         if max(len(line), _COLUMN) + len(comment) + 2 > _WIDTH:
             yield f"{indent}{comment}"
@@ -133,7 +133,12 @@ def _lines(node: Mapping[str, Any], holes: Holes, depth: int) -> Iterator[str]:
             yield f"{line:<{_COLUMN}}  {comment}"
 
 
-def _value(value: FlagValue, written: tuple[str, ...], holes: Holes) -> str:
+def _value(setting: Setting, holes: Holes) -> str:
+    value, written = setting.value, setting.written
+    if setting.waits:
+        return (
+            f"${{{holes.within(str(value))[0].variable}}}"  # without quotes: what it holds decides the type
+        )
     if isinstance(value, tuple):
         texts = written if len(written) == len(value) else ("",) * len(value)
         return f"[{', '.join(scalar(each, holes, text) for each, text in zip(value, texts, strict=True))}]"

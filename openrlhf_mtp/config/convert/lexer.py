@@ -119,7 +119,7 @@ class _Lexer:
     def _same_line(self) -> bool:
         while self.peek() in (" ", "\t"):
             self.take()
-        return bool(self.peek()) and self.peek() not in _SINGLE
+        return self.peek(2) in ("<(", ">(") or (bool(self.peek()) and self.peek() not in _SINGLE)
 
     def _heredoc(self, sign: str, line: int) -> None:
         word = self._word() if self._same_line() else Word((), line)

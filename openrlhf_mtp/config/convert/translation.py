@@ -41,6 +41,7 @@ class Setting:
         written: the words of the script, for numbers that should look the same; empty when the value is another.
         line: of the script.
         was: what stood there, "" when the name is the same.
+        waits: the value is a number or a choice that an environment variable gives; the text is then its mark.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Setting:
     written: tuple[str, ...]
     line: int
     was: str = ""
+    waits: bool = False
 
 
 @dataclass
@@ -104,12 +106,13 @@ class _Translator:
         spec = self.specs[name]
         missing = [hole for word in words for hole in self.holes.within(word)]
         is_text = spec.kind == "str" and not spec.choices
-        if any(hole.variable is None for hole in missing) or (missing and not is_text):
+        waits = bool(missing) and not is_text and spec.nargs is None and HOLE.fullmatch(words[0]) is not None
+        if any(hole.variable is None for hole in missing) or not (not missing or is_text or waits):
             why = "; ".join(f"{hole.raw} {hole.reason}" for hole in missing)
             self._refuse(given, f"{why}; set {name}")
             return
         try:
-            value = _typed(spec, words, self.holes)
+            value = words[0] if waits else _typed(spec, words, self.holes)
         except JobError as problem:
             self._refuse(given, f"as {name}: {str(problem).removeprefix(f'{name}: ')}")
             return
@@ -120,7 +123,9 @@ class _Translator:
             )
         shown = f"--{given.name}" if given.name != name else ""
         written = words if words == given.values else ()
-        self.out.settings[name] = Setting(name, value, written, given.line, shown if was is None else was)
+        self.out.settings[name] = Setting(
+            name, value, written, given.line, shown if was is None else was, waits
+        )
 
     def _refuse(self, given: Given, why: str) -> None:
         words = " ".join([f"--{given.name}", *(self.holes.shown(word) for word in given.values)])

@@ -253,7 +253,8 @@ def test_short_lived_names_are_known_too():
         ("--seed x", "--seed x: as train.seed: got x, expected a whole number"),
         ("--kl_estimator k9", "--kl_estimator k9: as algo.kl.estimator: got"),
         ("--seed 1 2", "2: --seed takes one value"),
-        ("--seed $N", "--seed $N: $N is not set by the script; set train.seed"),
+        ("--adam_betas $N 1", "--adam_betas $N 1: $N is not set by the script; set actor.adam.betas"),
+        ("--seed 1$N", "--seed 1$N: $N is not set by the script; set train.seed"),
         ("--save_path $(date)", "--save_path $(date): $(date) is computed by the shell; set ckpt.output_dir"),
         ('--seed 1 "$@"', "$@: $@ stands for the arguments of the script"),
         ("--adam_betas 0.9", "--adam_betas 0.9: --adam_betas takes 2 values"),
@@ -297,7 +298,19 @@ def test_values_are_cut_as_argparse_cuts_them():
 def test_a_variable_of_the_environment_stays_one(tmp_path, monkeypatch):
     conversion = convert(f"{START} --save_path $RUNS/x --use_wandb '$KEY'", SPECS)
     assert conversion.variables == {"RUNS": "is not set by the script"}
-    assert 'output_dir: "${RUNS}/x"' in conversion.text("x.sh", job="job.yaml")
+    monkeypatch.setenv("RUNS", str(tmp_path))
+    job = loaded(conversion, tmp_path)
+    assert job.value("ckpt.output_dir") == f"{tmp_path}/x"
+    assert job.value("logger.wandb.key") == "$KEY"
+
+
+def test_a_number_may_wait_for_a_variable_too(tmp_path, monkeypatch):
+    conversion = converted("--seed $N --kl_estimator ${K}")
+    assert conversion.waiting == ["train.seed", "algo.kl.estimator"]
+    monkeypatch.setenv("N", "7")
+    monkeypatch.setenv("K", "k3")
+    job = loaded(conversion, tmp_path)
+    assert (job.value("train.seed"), job.value("algo.kl.estimator")) == (7, "k3")
 
 
 def test_numbers_look_as_in_the_script_and_comments_name_line_and_old_name():

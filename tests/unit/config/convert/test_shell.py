@@ -62,6 +62,7 @@ def test_words_are_those_that_bash_would_pass(body):
         ("", '\'{"a": 1}\' "{}" {}', ['{"a": 1}', "{}", "{}"]),
         ("", "--a 1 > log.txt 2>&1 &", ["--a", "1"]),
         ("", "--a 1 |& tee log; echo --b", ["--a", "1"]),
+        ("", "--a 1 > >(tee log) 2> >(tee err >&2)", ["--a", "1"]),
         ("T=$(cat <<E\nQ: {}\nE\n)", '"$T"', ["Q: {}"]),
         ("", "$'\\x41\\u00e9\\'' pre\"mid\"'post'\\ x", ["Aé'", "premidpost x"]),
     ],
