@@ -47,10 +47,12 @@ def _quiet_reload() -> Iterator[None]:
 
 @dataclass
 class MTPInitInfo(WeightTransferInitInfo):
-    """Where the trainer's store is and which ranks this engine's workers take (rank_offset + tensor-parallel rank)."""
+    """Where the trainer's store is, its secret, and which ranks this engine's workers take (rank_offset +
+    tensor-parallel rank)."""
 
     host: str
     port: int
+    token: str
     rank_offset: int
     world_size: int
     backend: Backend
@@ -106,6 +108,7 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
             init_info.world_size,
             init_info.timeout_s,
             f"engine {init_info.engine} worker {worker}",
+            token=init_info.token,
             device=self.device,
         )
 

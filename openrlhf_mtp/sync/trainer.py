@@ -23,7 +23,8 @@ from openrlhf_mtp.sync.errors import ManifestMismatch
 from openrlhf_mtp.sync.manifest import Manifest, diff
 from openrlhf_mtp.sync.round import Probe, Round, SyncReport
 from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.sync.transport import TRAINER_RANK, Broadcaster, serve_store
+from openrlhf_mtp.sync.store import new_token, serve_store
+from openrlhf_mtp.sync.transport import TRAINER_RANK, Broadcaster
 from openrlhf_mtp.sync.waiting import Deadline
 
 # Columns read back of each matrix after the first round, which reads all. A stale copy differs in any column; over a
@@ -39,7 +40,7 @@ class WeightSync:
         engines: one handle per rollout engine (`sync.engines.Engine`).
         settings: `mtp.sync` of the job.
         policy, head: the trainer's tensors; `head` is None when the rollouts do not speculate.
-        host: an address of this machine that the engines can reach.
+        host: an address of this machine that the engines can reach; the sync listens there alone.
         device: where this trainer's weights live.
         rank: this trainer process; only rank 0 sends, the others run through the sources so that collective
             gathers match.
@@ -88,6 +89,7 @@ class WeightSync:
         common = {
             "host": self._host,
             "port": store.port,
+            "token": new_token(),
             "world_size": 1 + sum(engine["workers"] for engine in held),
             "backend": backend,
             "timeout_s": self._settings.timeout_s,

@@ -18,19 +18,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
+from openrlhf_mtp.sync.store import SealedStore, connect_store, own_address
 from openrlhf_mtp.sync.waiting import Background, Deadline, no_watch, poll
 
 Backend = Literal["nccl", "gloo"]
 DIAGNOSIS_S = 1.0  # how long a dying round may ask the store who is missing
 ALARM_S = 1.0  # how often a waiting rank looks whether another one has given up
 TRAINER_RANK = 0
-
-
-def serve_store(host: str, timeout_s: float) -> dist.TCPStore:
-    """The trainer's store on a free port of `host` (read it from `.port`); it lives as long as the object."""
-    return dist.TCPStore(
-        host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s)
-    )
 
 
 class Alarm:
@@ -66,8 +60,9 @@ class Alarm:
 class Broadcaster:
     """One rank of the group trainer (rank 0, the only sender) + all engine workers.
 
-    `role` is a readable name for this rank ("engine 1 worker 0"), used in every rank's errors. Building one blocks
-    until all ranks are there. A failure closes the group for good: the run has to end.
+    `role` is a readable name for this rank ("engine 1 worker 0"), used in every rank's errors; `token` is the run's
+    secret (`sync.store`), and `store` the trainer's own end of it. Building one blocks until all ranks are there. A
+    failure closes the group for good: the run has to end.
     """
 
     def __init__(
@@ -80,8 +75,9 @@ class Broadcaster:
         timeout_s: float,
         role: str,
         *,
+        token: str,
         device: torch.device | None = None,
-        store: dist.Store | None = None,
+        store: dist.TCPStore | None = None,
         watch: Callable[[], None] = no_watch,
     ) -> None:
         assert 0 <= rank < world_size, (rank, world_size)
@@ -92,11 +88,13 @@ class Broadcaster:
         self._group: Any = None
         self._running = False
         deadline = Deadline(timeout_s)
-        self._store = store if store is not None else self._connect_store(host, port, deadline)
+        plain = store if store is not None else self._connect_store(host, port, deadline)
+        self._store = SealedStore(plain, token)
         self._alarm = Alarm(self._store)
         self._arrive(deadline)
         self._wait_for_all(deadline, watch)
-        self._group = self._connect_group(deadline, watch)
+        connect = self._gloo(own_address(host, port)) if backend == "gloo" else self._nccl(plain, token)
+        self._group = self._connect_group(connect, deadline, watch)
 
     def broadcast(
         self,
@@ -159,17 +157,8 @@ class Broadcaster:
             Background(group.abort)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
-    def _connect_store(self, host: str, port: int, deadline: Deadline) -> dist.Store:
-        def connect() -> dist.TCPStore:
-            return dist.TCPStore(
-                host,
-                port,
-                is_master=False,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=deadline.seconds),
-            )
-
-        call = Background(connect)
+    def _connect_store(self, host: str, port: int, deadline: Deadline) -> dist.TCPStore:
+        call = Background(lambda: connect_store(host, port, deadline.seconds))
         if not poll(call.done, Deadline(deadline.seconds + DIAGNOSIS_S)):  # it keeps its own timeout, roughly
             raise self._timeout(deadline, f"no answer from the trainer's store at {host}:{port}")
         try:
@@ -179,27 +168,47 @@ class Broadcaster:
                 f"{self._who()}: {self._place}: no trainer at {host}:{port} within {deadline.seconds:g} s: {error}"
             ) from error
 
-    def _connect_group(self, deadline: Deadline, watch: Callable[[], None]) -> Any:
-        """Connect to all peers; in the background, because connecting itself can block on a dead one."""
-        store = dist.PrefixStore("group", self._store)
-        timeout = timedelta(seconds=max(deadline.seconds, 1.0))
+    def _gloo(self, address: str) -> Callable[[timedelta], Any]:
+        """How to connect over gloo, listening on `address` alone (gloo's own choice is what the host name resolves to,
+        which need not be reachable)."""
 
-        def connect() -> Any:
-            if self.backend == "gloo":
-                return dist.ProcessGroupGloo(store, self.rank, self.world_size, timeout)
+        def connect(timeout: timedelta) -> Any:
+            options = dist.ProcessGroupGloo._Options()
+            options._timeout = timeout
+            options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
+            return dist.ProcessGroupGloo(
+                dist.PrefixStore("group", self._store), self.rank, self.world_size, options
+            )
+
+        return connect
+
+    def _nccl(self, plain: dist.TCPStore, token: str) -> Callable[[timedelta], Any]:
+        """How to connect over NCCL. Its watchdog reads the store from threads of its own until the process ends, where
+        Python code (the sealed store) is not safe: it gets the plain one, under a prefix made of the token."""
+
+        def connect(timeout: timedelta) -> Any:
             torch.cuda.set_device(self.device)
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = 10 * timeout  # ours comes first; NCCL's own watchdog would end the process
-            group = dist.ProcessGroupNCCL(store, self.rank, self.world_size, options)
+            group = dist.ProcessGroupNCCL(
+                dist.PrefixStore(f"group {token}", plain), self.rank, self.world_size, options
+            )
             group.broadcast([torch.zeros(1, device=self.device)], dist.BroadcastOptions()).wait()
             return group
 
-        call = Background(connect)
+        return connect
+
+    def _connect_group(
+        self, connect: Callable[[timedelta], Any], deadline: Deadline, watch: Callable[[], None]
+    ) -> Any:
+        """Connect to all peers; in the background, because connecting itself can block on a dead one."""
+        timeout = timedelta(seconds=max(deadline.seconds, 1.0))
+        call = Background(lambda: connect(timeout))
         if not poll(call.done, deadline, watch):
             raise self._timeout(deadline, "all ranks arrived, but connecting them did not end")
         try:
             return call.result()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise SyncTimeout(f"{self._who()}: connecting the sync group failed: {error}") from error
 
     def _key(self, rank: int) -> str:

@@ -34,7 +34,8 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
     import torch
 
     from openrlhf_mtp.sync.errors import SyncError
-    from openrlhf_mtp.sync.transport import Broadcaster, serve_store
+    from openrlhf_mtp.sync.store import serve_store
+    from openrlhf_mtp.sync.transport import Broadcaster
     from openrlhf_mtp.sync.waiting import Deadline
 
     torch.set_num_threads(1)
@@ -50,7 +51,7 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
     begin = time.monotonic()
     try:
         join_s = TIMEOUT_S if fault == 0 else seconds(60)
-        group = Broadcaster("gloo", "127.0.0.1", port, rank, 3, join_s, role, store=store)
+        group = Broadcaster("gloo", "127.0.0.1", port, rank, 3, join_s, role, token="secret", store=store)
         for number in range(1, BUCKETS + 1):
             if fault and number == FAULT_AT:
                 os.kill(os.getpid(), fault)

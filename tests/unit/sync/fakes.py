@@ -83,6 +83,7 @@ class FakeEngine:
                 info["world_size"],
                 info["timeout_s"],
                 f"engine {info['engine']} worker 0",
+                token=info["token"],
             )
 
     def _round(self, request: dict[str, Any]) -> list[dict[str, Any]]:

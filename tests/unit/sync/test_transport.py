@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
-from openrlhf_mtp.sync.transport import Broadcaster, serve_store
+from openrlhf_mtp.sync.store import serve_store
+from openrlhf_mtp.sync.transport import Broadcaster
 from openrlhf_mtp.sync.waiting import Background, Deadline, poll
 from tests.patience import seconds
 
@@ -19,7 +20,9 @@ def group(pool: ThreadPoolExecutor, size: int, timeout_s: float = seconds(10)) -
     def join(rank: int) -> Broadcaster:
         role = "trainer" if rank == 0 else f"engine {rank - 1} worker 0"
         own = store if rank == 0 else None
-        return Broadcaster("gloo", "127.0.0.1", store.port, rank, size, timeout_s, role, store=own)
+        return Broadcaster(
+            "gloo", "127.0.0.1", store.port, rank, size, timeout_s, role, token="secret", store=own
+        )
 
     joined: list[Future[Broadcaster]] = [pool.submit(join, rank) for rank in range(size)]
     return [future.result() for future in joined]
