@@ -7,7 +7,16 @@ before the first rollout.
 
 from __future__ import annotations
 
-from openrlhf_mtp.upstream import vllm_draft_depth, vllm_sampling
+from openrlhf_mtp.upstream import (
+    vllm_chunk_ends,
+    vllm_context_end,
+    vllm_draft_depth,
+    vllm_sampling,
+    vllm_seeds,
+)
+
+PATCHES = (vllm_sampling, vllm_draft_depth, vllm_chunk_ends, vllm_context_end, vllm_seeds)
+"""Modules with a patch of vLLM each: `apply` registers it in a process, `probe` says whether it is live there."""
 
 DRAFT_ARCHITECTURE = "EagleMTPDraft"
 DRAFT_CLASS = "openrlhf_mtp.rollout.draft_model:EagleMTPDraft"
@@ -24,8 +33,8 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-    vllm_sampling.apply()
-    vllm_draft_depth.apply()
+    for patch in PATCHES:
+        patch.apply()
     if DRAFT_ARCHITECTURE not in ModelRegistry.models:
         ModelRegistry.register_model(DRAFT_ARCHITECTURE, DRAFT_CLASS)
     # vLLM offers no public way to ask, and registering twice is an error
@@ -45,18 +54,26 @@ def missing() -> list[str]:
         f"draft architecture {DRAFT_ARCHITECTURE}": DRAFT_ARCHITECTURE in ModelRegistry.models,
         f"weight-transfer engine {WEIGHT_TRANSFER_BACKEND!r}": WEIGHT_TRANSFER_BACKEND
         in WeightTransferEngineFactory._registry,
-        f"patch {vllm_sampling.PATCH.name!r}": vllm_sampling.probe(),
-        f"patch {vllm_draft_depth.PATCH.name!r}": vllm_draft_depth.probe(),
+        **{f"patch {patch.PATCH.name!r}": patch.probe() for patch in PATCHES},
     }
     return [what for what, live in found.items() if not live]
 
 
-def probe() -> None:
+def probe(*, v2_runner: bool = False) -> None:
     """Raise unless everything `register` does is live in this process.
+
+    Args:
+        v2_runner: the worker runs vLLM's V2 model runner, whose drafting none of our patches reaches.
 
     Raises:
         PluginNotLiveError: naming what is missing.
     """
+    if v2_runner:
+        raise PluginNotLiveError(
+            "VLLM_USE_V2_MODEL_RUNNER: got 1, expected 0: drafts were verified on vLLM's V1 model runner, and the patches "
+            "that make them what training computes do not reach V2, which would draft several blocks with the first one "
+            "alone. Unset the variable"
+        )
     absent = missing()
     if absent:
         raise PluginNotLiveError(

