@@ -25,7 +25,7 @@ from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.run_folder import RunWriter, claim, read_run
 
 WITHOUT_HEAD = MTPSettings(rollout=RolloutSettings(speculate=False))
-"""How engines run in a job without an mtp section: plain decoding, our weight sync."""
+"""How engines run in a job without an mtp section: plain decoding."""
 
 PLACEMENT_TIMEOUT_S = 50.0
 """A group of GPUs that is not there within this time is an error, not something to wait for."""
@@ -59,6 +59,7 @@ def openrlhf_arguments(job: Job, out: Path) -> argparse.Namespace:
     args.run = RunContext(
         run_folder=str(out.absolute()),
         monitor_factory=partial(EngineMonitor, settings=(job.mtp or WITHOUT_HEAD).guard),
+        own_sync=job.mtp is not None or args.ds.lora.rank > 0,
     )
     return args
 
@@ -126,7 +127,9 @@ def bound_train(args: Any) -> Any:
         trainer=ray.remote(SyncController),
         async_trainer=ray.remote(AsyncController),
         create_engines=engine_factory(
-            args.mtp or WITHOUT_HEAD, placement_group=placements.for_role("rollout")
+            args.mtp or WITHOUT_HEAD,
+            placement_group=placements.for_role("rollout"),
+            own_sync=args.run.own_sync,
         ),
         placement_group=for_training,
         actor_group=placed_actor_group(for_training),

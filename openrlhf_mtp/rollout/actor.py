@@ -9,10 +9,24 @@ from typing import Any
 import openrlhf.trainer.ray.vllm_engine as upstream
 import torch
 
-from openrlhf_mtp.rollout.engine import executor, prepare_environment
+from openrlhf_mtp.rollout.engine import OWN_SYNC, executor, prepare_environment
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
+from openrlhf_mtp.sync.backend import is_own
+from openrlhf_mtp.sync.errors import SyncError
 from openrlhf_mtp.upstream.bindings import bind, plain_class
+
+
+def on_whole_policy(sampling_params: Any) -> Any:
+    """A copy of vLLM's `SamplingParams` with log-probs and without OpenRLHF's hidden `min_tokens=1`.
+
+    The trainer's log-probs are the whole policy's. An end that the engine may not sample at a response's (or an agent's
+    turn's) first token makes its distribution another one, and the more so the more the policy wants to end there.
+    """
+    params = copy(sampling_params)
+    params.logprobs = 1
+    params.min_tokens = 0
+    return params
 
 
 class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[misc]
@@ -24,11 +38,15 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
 
     async def __init__(self, *args: Any, **kwargs: Any) -> None:
         cpu = not torch.cuda.is_available()
-        prepare_environment(cpu=cpu)
+        own_sync = is_own("weight_transfer_config" in kwargs)
+        prepare_environment(cpu=cpu, own_sync=own_sync)
         bind(upstream, {"SingleTurnAgentExecutor": StrictSingleTurnExecutor})
-        backend = executor(kwargs.pop("distributed_executor_backend", None), cpu=cpu)
-        await super().__init__(*args, distributed_executor_backend=backend, **kwargs)
-        await self.llm.collective_rpc("mtp_probe")
+        if own_sync:
+            kwargs |= OWN_SYNC
+        kwargs["distributed_executor_backend"] = executor(kwargs.get("distributed_executor_backend"), cpu=cpu)
+        await super().__init__(*args, **kwargs)
+        if own_sync:
+            await self.llm.collective_rpc("mtp_probe")
         self._in_flight = 0
         self._busy_since = 0.0
         self._busy_seconds = 0.0
@@ -50,15 +68,13 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     async def generate_responses(
         self, prompt: str, label: str, sampling_params: Any, *args: Any, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """OpenRLHF's `generate_responses`, with log-probs always and rewards as checked plain numbers.
+        """OpenRLHF's `generate_responses`, on the whole policy, with log-probs always and rewards as checked numbers.
 
         Raises:
             RewardError: a reward is missing or no finite number, or the reward function raised.
         """
-        params = copy(sampling_params)
-        params.logprobs = 1
         responses: list[dict[str, Any]] = await super().generate_responses(
-            prompt, label, params, *args, **kwargs
+            prompt, label, on_whole_policy(sampling_params), *args, **kwargs
         )
         settle_rewards(responses)
         return responses
@@ -86,6 +102,25 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
             plan: `policy` and, when the engine drafts, `head`: what each update receives; without a key that
                 part is left as it is.
         """
+        paused_here = not await self.llm.is_paused()
+        if paused_here:
+            await self.pause_generation()
         reports: list[Any] = await self.llm.collective_rpc("mtp_sync_round", args=(plan,))
-        await self.llm.reset_prefix_cache()
+        await self.reset_prefix_cache()
+        if paused_here:  # after an error the engine stays paused: half-loaded weights must not sample
+            await self.resume_generation()
         return reports
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget every cached block; requests that run are put back in the queue and computed again.
+
+        Without that vLLM refuses while a request runs, answers False, and serves the blocks of older weights.
+
+        Raises:
+            SyncError: the engine kept its cache.
+        """
+        if not await self.llm.reset_prefix_cache(reset_running_requests=True):
+            raise SyncError(
+                "the engine kept its prefix cache, whose blocks older weights computed: later responses would mix two "
+                "policies. Set vllm.enable_prefix_caching false"
+            )

@@ -12,6 +12,12 @@ from openrlhf_mtp.rollout import checks
 
 GIB = 2**30
 
+OWN_SYNC: dict[str, Any] = {
+    "weight_transfer_config": {"backend": "mtp"},
+    "worker_extension_cls": "openrlhf_mtp.rollout.worker.MTPWorkerExtension",
+}
+"""Engine arguments with which weights arrive by `openrlhf_mtp.sync`."""
+
 _ENGINE_ENVIRONMENT = {
     # Draft parity is verified with the V1 runner's proposer; vLLM 0.29 would take V2 where Triton works.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
@@ -67,9 +73,8 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
         "kv_cache_memory_bytes": None if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB),
     }
     return {
+        **OWN_SYNC,
         "speculative_config": speculative_config(mtp, head_dir),
-        "weight_transfer_config": {"backend": "mtp"},
-        "worker_extension_cls": "openrlhf_mtp.rollout.worker.MTPWorkerExtension",
         # the log-prob of the sampled token under the distribution that it was sampled from
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": 1,
@@ -79,9 +84,17 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
     }
 
 
-def prepare_environment(*, cpu: bool) -> None:
+def plain_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
+    """As `engine_overrides` for engines that OpenRLHF's own sync feeds: what is measured in every run, no more."""
+    return {
+        name: value for name, value in engine_overrides(mtp, policy_dir).items() if name not in OWN_SYNC
+    }
+
+
+def prepare_environment(*, cpu: bool, own_sync: bool = True) -> None:
     """Set vLLM's environment in an engine's process, before vLLM reads it. A variable the user set is kept."""
-    for name, value in {**_ENGINE_ENVIRONMENT, **(_CPU_ENVIRONMENT if cpu else {})}.items():
+    ours = {**(_ENGINE_ENVIRONMENT if own_sync else {}), **(_CPU_ENVIRONMENT if cpu else {})}
+    for name, value in ours.items():
         os.environ.setdefault(name, value)
 
 
@@ -113,7 +126,7 @@ class _ActorFactory:
 
 
 def engine_factory(
-    mtp: MTPSettings, *, placement_group: Callable[..., Any] | None = None
+    mtp: MTPSettings, *, placement_group: Callable[..., Any] | None = None, own_sync: bool = True
 ) -> Callable[..., list[Any]]:
     """A replacement for OpenRLHF's `create_vllm_engines`, same signature.
 
@@ -121,12 +134,14 @@ def engine_factory(
         mtp: the job's settings.
         placement_group: in place of Ray's; OpenRLHF waits for its group without a limit, so pass one that
             fails when the cluster is too small.
+        own_sync: false leaves weights to OpenRLHF's worker extension where it works (`sync.backend.is_own`).
     """
 
     def create_engines(
         num_engines: int, tensor_parallel_size: int, pretrain: str, *args: Any, **kwargs: Any
     ) -> list[Any]:
-        overrides = engine_overrides(mtp, pretrain)  # refuses a misfit before anything heavy is imported
+        # refuses a misfit before anything heavy is imported
+        overrides = (engine_overrides if own_sync else plain_overrides)(mtp, pretrain)
         import openrlhf.trainer.ray.vllm_engine as upstream
 
         # before the binding below, because our actor's base class is found under the name that it replaces

@@ -17,6 +17,15 @@ def device_id(device: torch.device) -> str:
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
+def is_own(asked: bool) -> bool:
+    """Whether this process sends or receives weights by `openrlhf_mtp.sync`, and not by OpenRLHF's own means.
+
+    A head needs it, and so do LoRA adapters, which OpenRLHF sends under names that no engine knows (`asked`). On a host
+    without CUDA it serves every job, because OpenRLHF's broadcasts and shared handles are CUDA's.
+    """
+    return asked or not torch.cuda.is_available()
+
+
 def choose_backend(
     requested: Literal["auto", "nccl", "gloo"], trainer: str, engines: Sequence[str]
 ) -> Literal["nccl", "gloo"]:

@@ -43,7 +43,10 @@ class RunContext:
     """Attributes:
     run_folder: where rows, figures and checkpoints go.
     monitor_factory: makes the monitor from the engine handles, in the controller's process.
+    own_sync: weights reach the engines by `openrlhf_mtp.sync`; false leaves them to OpenRLHF where it can
+        (`sync.backend.is_own`).
     """
 
     run_folder: str
     monitor_factory: Callable[[list[Any]], RolloutMonitor]
+    own_sync: bool = True

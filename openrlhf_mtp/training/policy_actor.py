@@ -11,6 +11,7 @@ from typing import Any
 
 import openrlhf.trainer.ray.ppo_actor as upstream
 import torch.distributed as dist
+from openrlhf.models import Actor
 
 from openrlhf_mtp.heads.checkpoint import save_head
 from openrlhf_mtp.heads.equip import HEAD_FOLDER
@@ -27,7 +28,8 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
 
     def init_model_from_pretrained(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Build policy, optimiser, trainer (OpenRLHF) and head; resume all of them; connect to the engines."""
-        bind_policy_worker(actor=MTPActor, trainer=PolicyTrainer)
+        # without a head OpenRLHF's own class, which takes every model that it knows, vision included
+        bind_policy_worker(actor=Actor if strategy.args.mtp is None else MTPActor, trainer=PolicyTrainer)
         super().init_model_from_pretrained(strategy, *args, **kwargs)
         self.trainer.global_step = self.checkpoint_states.get("global_step", 0)
         self._load_head_checkpoint()

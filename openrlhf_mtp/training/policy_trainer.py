@@ -23,6 +23,7 @@ from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.heads.checkpoint import load_head
 from openrlhf_mtp.heads.equip import HEAD_FOLDER
 from openrlhf_mtp.records import write_records
+from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.actor import MTPActor, Observation
 from openrlhf_mtp.training.chain import HeadBatch
@@ -82,6 +83,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self.mtp: MTPSettings | None = strategy.args.mtp
         self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
+        self.own_sync = is_own(strategy.args.run.own_sync)
         self._window: StepInfo | None = None
         self._sync: WeightSync | None = None
         super().__init__(strategy, actor, *args, **kwargs)
@@ -91,11 +93,14 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self.sync_report: dict[str, float] = {}
 
     def _init_vllm_sync_group(self, backend: str) -> None:
-        """Open our own weight transfer in place of OpenRLHF's process group (rank 0 only, called by upstream)."""
+        """OpenRLHF's process group, unless our own weight transfer replaces it (rank 0 only, called by upstream)."""
+        if not self.own_sync:
+            super()._init_vllm_sync_group(backend)
 
     def open_sync(self) -> None:
-        """Connect to the engines and compare what both sides hold (every rank calls it)."""
-        if self.vllm_engines:
+        """Connect to the engines and compare what both sides hold (every rank calls it); nothing to do when OpenRLHF
+        sends the weights."""
+        if self.vllm_engines and self.own_sync:
             head = None if self.head is None else self.head.head
             self._sync = open_weight_sync(self.strategy, self.actor, head, self.vllm_engines, self.mtp)
 
@@ -185,7 +190,12 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         return self._window
 
     def broadcast_to_vllm(self) -> None:
-        """Policy and head to every engine, verified; see `openrlhf_mtp.sync`. The engines drop their prefix caches."""
+        """Policy and head to every engine, verified; see `openrlhf_mtp.sync`. The engines drop their prefix caches.
+
+        A job without a head sends its policy as OpenRLHF does, where that works (`sync.backend.is_own`)."""
+        if not self.own_sync:
+            super().broadcast_to_vllm()
+            return
         torch.cuda.empty_cache()
         assert self._sync is not None, "open_sync() comes before the first broadcast"
         report = self._sync.round()

@@ -21,9 +21,19 @@ def policy(s: Situation) -> Iterator[Conflict]:
         fix = "run openrlhf-mtp equip MODEL --out there first, or check the path"
         yield error(setting, name, "a model folder with a config.json", fix)
     config = s.model_config
-    if s.mtp is None or config is None:
+    if config is None:
         return
     family = config.get("model_type")
+    if s.mtp is None:
+        if not s.host.has_cuda and ("vision_config" in config or family in NATIVE_TYPES + WITH_EXPERTS):
+            yield error(
+                setting,
+                f"the model family {family}",
+                "a dense text model on a host without CUDA, where this project sends the weights to the engines in "
+                "OpenRLHF's place",
+                "use one, or run on GPUs",
+            )
+        return
     if "vision_config" in config:
         yield error(
             setting, f"a vision model ({family})", "a text-only model", "use one, or drop the mtp section"
@@ -59,8 +69,8 @@ def unsupported_modes(s: Situation) -> Iterator[Conflict]:
         yield error(
             "ds.load_in_4bit",
             "true",
-            "false: 4-bit weights cannot be sent to the engines",
-            f"set false, {drop}",
+            "false: 4-bit weights cannot be sent to the engines, by OpenRLHF neither",
+            "set false",
         )
     if s.number("data.max_images_per_prompt") > 0:
         yield error(
