@@ -255,6 +255,25 @@ class Engine:
         return 0.0
 
 
+@pytest.mark.parametrize("objective", ["ce", "e2e_tv"])
+def test_responses_that_end_at_once_train_no_head_and_give_no_figure_but_their_count(objective):
+    whole = random_batch()
+    first = whole.action_mask.int().argmax(1, keepdim=True)
+    ended = torch.zeros_like(whole.action_mask).scatter(1, first, True)
+    batch = HeadBatch(whole.sequences, whole.attention_mask, ended, whole.hidden)
+    stopped = trainer(engine=Engine, objective=objective)
+    stopped.accumulate(batch, normalizer=float(ended.sum()))
+    stopped.step()
+    gradients = [parameter.grad for parameter in stopped.head.parameters()]
+    assert all(gradient is None or not gradient.any() for gradient in gradients)
+    records = stopped.records()
+    assert records is not None
+    assert len(records["response"]) == 0
+    row = stopped.drain()
+    assert row["mtp/anchors"] == 0
+    assert not [name for name in row if name.startswith(("mtp/alpha", "mtp/loss", "mtp/expected", "mtp/reach"))]
+
+
 def alpha_of(rows: slice) -> float:
     own = trainer(objective="tv")
     own.accumulate(some_rows(random_batch(), rows), 1.0)
