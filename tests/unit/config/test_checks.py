@@ -182,6 +182,15 @@ def test_a_model_without_support_is_refused(problems, folder, change, expected):
     assert any(expected in text for text in problems())
 
 
+@pytest.mark.parametrize("change", [{"model_type": "qwen3_moe"}, {"model_type": "qwen3_next"}, {"vision_config": {}}])
+def test_without_a_head_a_gpu_host_takes_every_model_and_another_the_dense_ones(problems, folder, change):
+    """On GPUs the job is plain OpenRLHF, its weight sync included; elsewhere ours sends the weights."""
+    (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, **change}), encoding="utf-8")
+    assert problems("mtp=null", gpus=8) == []
+    (found,) = problems("mtp=null")
+    assert "expected a dense text model on a host without CUDA" in found
+
+
 def test_a_head_for_another_model_is_refused_with_both_sizes(problems, folder):
     (folder / "policy" / "config.json").write_text(
         json.dumps({**TRUNK, "hidden_size": 128}), encoding="utf-8"
