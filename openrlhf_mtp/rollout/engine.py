@@ -86,9 +86,7 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
 
 def plain_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
     """As `engine_overrides` for engines that OpenRLHF's own sync feeds: what is measured in every run, no more."""
-    return {
-        name: value for name, value in engine_overrides(mtp, policy_dir).items() if name not in OWN_SYNC
-    }
+    return {name: value for name, value in engine_overrides(mtp, policy_dir).items() if name not in OWN_SYNC}
 
 
 def prepare_environment(*, cpu: bool, own_sync: bool = True) -> None:

@@ -70,9 +70,9 @@ def probe(*, v2_runner: bool = False) -> None:
     """
     if v2_runner:
         raise PluginNotLiveError(
-            "VLLM_USE_V2_MODEL_RUNNER: got 1, expected 0: drafts were verified on vLLM's V1 model runner, and the patches "
-            "that make them what training computes do not reach V2, which would draft several blocks with the first one "
-            "alone. Unset the variable"
+            "VLLM_USE_V2_MODEL_RUNNER: got 1, expected 0: drafts were verified on vLLM's V1 model runner, and what makes "
+            "them the drafts that training computes is patched there; V2 would draft several blocks with the first one. "
+            "Unset the variable"
         )
     absent = missing()
     if absent:

@@ -15,7 +15,7 @@ class MTPWorkerExtension:
     """Methods reachable through vLLM's `collective_rpc`."""
 
     def mtp_probe(self) -> None:
-        """Raise `PluginNotLiveError` unless patches and registrations live in this worker, on the runner they are for."""
+        """Raise `PluginNotLiveError` unless patches and registrations live in this worker, on their model runner."""
         plugin.probe(v2_runner=self.use_v2_model_runner)  # type: ignore[attr-defined]
 
     def mtp_manifest(self) -> Any:

@@ -1,9 +1,9 @@
 """Seeded requests whose prompt is computed in chunks, on CPU.
 
-vLLM samples every row of a batch, also those whose prompt is not complete yet, and throws that token away. For a request
-with a seed it then moves the generator back by what the draw consumed, with `set_offset`, which a CPU generator does not
-have: the engine dies with "CPU Generator does not use offset". Here a CPU generator's whole state is put back instead,
-so that a response does not depend on how its prompt was cut.
+vLLM samples every row of a batch, also those whose prompt is not complete yet, and throws that token away. For a
+request with a seed it then moves the generator back by what the draw consumed, with `set_offset`, which a CPU generator
+does not have: the engine dies with "CPU Generator does not use offset". Here a CPU generator's whole state is put back
+instead, so that a response does not depend on how its prompt was cut.
 """
 
 from __future__ import annotations

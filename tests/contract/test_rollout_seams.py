@@ -45,7 +45,9 @@ class Engines:
         return f"engine {len(self.arguments_given)}"
 
 
-def created(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], **options: Any) -> tuple[Engines, list[Any]]:
+def created(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], **options: Any
+) -> tuple[Engines, list[Any]]:
     """What OpenRLHF's `create_vllm_engines` makes of two engines: they themselves and its placement groups."""
     engines, groups = Engines(), []
 
@@ -91,7 +93,9 @@ def test_without_a_head_engines_keep_openrlhfs_own_worker(monkeypatch: pytest.Mo
     assert first["disable_log_stats"] is False
 
 
-@pytest.mark.parametrize(("cuda", "asked", "own"), [(True, False, False), (True, True, True), (False, False, True)])
+@pytest.mark.parametrize(
+    ("cuda", "asked", "own"), [(True, False, False), (True, True, True), (False, False, True)]
+)
 def test_weights_travel_by_openrlhfs_means_where_those_work(
     cuda: bool, asked: bool, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

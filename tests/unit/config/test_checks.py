@@ -182,7 +182,9 @@ def test_a_model_without_support_is_refused(problems, folder, change, expected):
     assert any(expected in text for text in problems())
 
 
-@pytest.mark.parametrize("change", [{"model_type": "qwen3_moe"}, {"model_type": "qwen3_next"}, {"vision_config": {}}])
+@pytest.mark.parametrize(
+    "change", [{"model_type": "qwen3_moe"}, {"model_type": "qwen3_next"}, {"vision_config": {}}]
+)
 def test_without_a_head_a_gpu_host_takes_every_model_and_another_the_dense_ones(problems, folder, change):
     """On GPUs the job is plain OpenRLHF, its weight sync included; elsewhere ours sends the weights."""
     (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, **change}), encoding="utf-8")

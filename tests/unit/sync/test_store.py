@@ -1,4 +1,4 @@
-"""Who does not know the token can neither end a run nor take a rank, and nobody reaches the store by another interface."""
+"""Who does not know the token can neither end a run nor take a rank; no other interface leads to the store."""
 
 from __future__ import annotations
 

@@ -271,7 +271,9 @@ def test_responses_that_end_at_once_train_no_head_and_give_no_figure_but_their_c
     assert len(records["response"]) == 0
     row = stopped.drain()
     assert row["mtp/anchors"] == 0
-    assert not [name for name in row if name.startswith(("mtp/alpha", "mtp/loss", "mtp/expected", "mtp/reach"))]
+    assert not [
+        name for name in row if name.startswith(("mtp/alpha", "mtp/loss", "mtp/expected", "mtp/reach"))
+    ]
 
 
 def alpha_of(rows: slice) -> float:
