@@ -70,8 +70,8 @@ def probe(*, v2_runner: bool = False) -> None:
     """
     if v2_runner:
         raise PluginNotLiveError(
-            "VLLM_USE_V2_MODEL_RUNNER: got 1, expected 0: drafts were verified on vLLM's V1 model runner, and what makes "
-            "them the drafts that training computes is patched there; V2 would draft several blocks with the first one. "
+            "VLLM_USE_V2_MODEL_RUNNER: got 1, expected 0: drafts were verified on vLLM's V1 model runner, and what "
+            "makes them the drafts that training computes is patched there; V2 would draft all depths with one block. "
             "Unset the variable"
         )
     absent = missing()
