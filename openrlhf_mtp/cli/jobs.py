@@ -36,7 +36,12 @@ def checked_job(
     """
     job = load_job(path, overrides, flag_specs())
     situation = Situation(
-        job, detect_host(), out=out, may_reuse_out=resume or overwrite, trains_policy=trains_policy
+        job,
+        detect_host(),
+        out=out,
+        may_reuse_out=resume or overwrite,
+        resumes=resume,
+        trains_policy=trains_policy,
     )
     conflicts = [*check(situation), *upstream_conflicts(job)]
     for conflict in conflicts:

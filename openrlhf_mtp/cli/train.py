@@ -16,6 +16,7 @@ from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.processes import peak_memory
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
+from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
 from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.mtp import MTPSettings, RolloutSettings
@@ -40,12 +41,26 @@ def prepare_run_folder(job: Job, out: Path, *, resume: bool, overwrite: bool) ->
     }
     missing = {name: str(path.absolute()) for name, path in defaults.items() if job.flags.get(name) is None}
     job = job.with_flags(**{name.replace(".", "__"): value for name, value in missing.items()})
-    if resume:
+    if resume and _has_checkpoint(Path(str(job.flags["ckpt.path"]))):
         job = job.with_flags(ckpt__load_enable=True)
     (out / "run.yaml").write_text(job.dump_yaml(), encoding="utf-8")
     with RunWriter(out, after_step=read_run(out).last_step) as writer:
         writer.write_command(sys.argv)
     return job
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to resume from; points OpenRLHF to the newest whole checkpoint (`check` has said
+    which it is).
+
+    A run that ended before its first checkpoint has none, and starts at its beginning.
+    """
+    if not all_of(folder):
+        return not folder.exists()  # not on this machine perhaps: the trainer looks for itself
+    point = resume_point(folder)
+    if point.checkpoint is not None:
+        go_on_from(point.checkpoint)
+    return True
 
 
 def openrlhf_arguments(job: Job, out: Path) -> argparse.Namespace:

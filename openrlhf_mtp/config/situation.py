@@ -24,6 +24,7 @@ class Situation:
         look_at_files: whether models, heads, data and the run folder are looked for on this machine.
         out: the run folder, when one was asked for.
         may_reuse_out: `--resume` or `--overwrite` was given.
+        resumes: `--resume` was given.
         trains_policy: true for RL, whose engines follow the policy; false for the stage before it.
     """
 
@@ -33,6 +34,7 @@ class Situation:
     look_at_files: bool = True
     out: Path | None = None
     may_reuse_out: bool = False
+    resumes: bool = False
     trains_policy: bool = True
 
     @property
@@ -138,6 +140,14 @@ class Situation:
         if config is None or config.get("model_type") not in MODEL_TYPES:
             return None
         return model_shape(config)
+
+    @property
+    def checkpoints(self) -> Path | None:
+        """Where the run's checkpoints are: `ckpt.path`, or in the run folder; None when neither is known."""
+        given = self.job.flags.get("ckpt.path")
+        if given is not None:
+            return Path(str(given))
+        return None if self.out is None else self.out / "checkpoints"
 
     @property
     def head_folder(self) -> Path | None:

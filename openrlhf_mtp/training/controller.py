@@ -19,6 +19,7 @@ import ray
 import torch
 
 from openrlhf_mtp import checkpoint_request, metrics
+from openrlhf_mtp.config.checkpoints import latest
 from openrlhf_mtp.notices import say
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
@@ -65,6 +66,7 @@ class MeasuredTraining:
         self.monitor = context.monitor_factory(self.vllm_engines)  # type: ignore[attr-defined]
         self.writer = RunWriter(Path(context.run_folder), after_step=resumed_at or None)
         self._step_started = time.time()
+        self._sealed: set[str] = set()
         checkpoint_request.accept(self.writer.out)
 
     def _compute_rollout_stats(self, experiences: list[Any]) -> dict[str, float]:
@@ -121,8 +123,23 @@ class MeasuredTraining:
             checkpoint_request.saving_now(ckpt) if stops else nullcontext(),
         ):
             super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]
+        self._seal()
         if alarm is not None and alarm.stops:
             raise StoppedByGuardError(alarm.text)
+
+    def save_best_checkpoint(
+        self, eval_metrics: dict[str, float], global_step: int, client_states: Any = None
+    ) -> None:
+        """OpenRLHF's, and the list of its files when they are all written."""
+        super().save_best_checkpoint(eval_metrics, global_step, client_states)  # type: ignore[misc]
+        self._seal()
+
+    def _seal(self) -> None:
+        """All ranks of all roles have saved: list the newest checkpoint's files, so that a cut one is known."""
+        checkpoint = latest(Path(self.args.ckpt.path))  # type: ignore[attr-defined]
+        if checkpoint is not None and checkpoint.tag not in self._sealed:
+            checkpoint.seal()
+            self._sealed.add(checkpoint.tag)
 
 
 def logprob_gap(experiences: list[Any]) -> dict[str, float]:

@@ -13,14 +13,12 @@ import openrlhf.trainer.ray.ppo_actor as upstream
 import torch.distributed as dist
 from openrlhf.models import Actor
 
+from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
 from openrlhf_mtp.heads.checkpoint import save_head
 from openrlhf_mtp.heads.equip import HEAD_FOLDER
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
 from openrlhf_mtp.upstream.bindings import bind_policy_worker, plain_class
-
-HEAD_CHECKPOINT = "_mtp_head"
-"""Folder of the head's DeepSpeed checkpoints, beside OpenRLHF's `_actor`."""
 
 
 class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
@@ -41,14 +39,14 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         if not self.checkpoint_states or head is None or head.engine is None:
             return
         ckpt = Path(self.strategy.args.ckpt.path)
-        tag = (ckpt / "_actor" / "latest").read_text().strip()
-        if not (ckpt / HEAD_CHECKPOINT / tag).is_dir():
+        tag = (ckpt / ACTOR / LATEST).read_text().strip()
+        if not (ckpt / HEAD / tag).is_dir():
             raise FileNotFoundError(
-                f"the policy resumes from {ckpt / '_actor' / tag} but {ckpt / HEAD_CHECKPOINT} holds no head of that "
+                f"the policy resumes from {ckpt / ACTOR / tag} but {ckpt / HEAD} holds no head of that "
                 'name. A run with mtp.regime "frozen" keeps none: resume it with that regime, or start a new run from '
                 "its final/. Otherwise restore the folder"
             )
-        _, state = self.strategy.load_ckpt(head.engine, str(ckpt / HEAD_CHECKPOINT), tag=tag)
+        _, state = self.strategy.load_ckpt(head.engine, str(ckpt / HEAD), tag=tag)
         self.trainer.mtp_step.load_state(state)
 
     def save_checkpoint(
@@ -60,7 +58,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         if head is not None and head.engine is not None and not self.disable_ds_ckpt:
             self.strategy.save_ckpt(
                 head.engine,
-                os.path.join(ckpt.path, HEAD_CHECKPOINT),
+                os.path.join(ckpt.path, HEAD),
                 tag,
                 ckpt.max_num + 1,  # the one before must outlive a cut between this save and the policy's
                 ckpt.max_mem,

@@ -18,6 +18,7 @@ from openrlhf_mtp.config.checks import (
     model,
     placement,
     regime,
+    resume,
     sampling,
 )
 from openrlhf_mtp.config.checks.conflict import Conflict, by_level, error, require_no_errors, warning
@@ -34,6 +35,8 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     data.chat_template,
     files.reward,
     files.run_folder,
+    resume.checkpoint,
+    resume.same_prompts,
     model.policy,
     model.unsupported_modes,
     model.context_length,

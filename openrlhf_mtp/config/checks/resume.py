@@ -1,0 +1,85 @@
+"""What a resumed run takes over must fit the job: a whole checkpoint, as many ranks, the same prompts."""
+
+from collections.abc import Iterator
+
+from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, Checkpoint, all_of, resume_point
+from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.situation import Situation
+
+DATA = ("data.prompt_dataset", "data.prompt_probs", "data.prompt_split", "data.max_samples")
+"""What a position in the prompts is a position in."""
+
+_NEW_RUN = (
+    "or start a new run from an exported policy (actor.model_name_or_path and mtp.head: final/ and final/mtp, or a "
+    "folder that ckpt.save_hf wrote)"
+)
+
+
+def checkpoint(s: Situation) -> Iterator[Conflict]:
+    """The newest checkpoint may have been cut off, and DeepSpeed's are tied to the number of ranks."""
+    folder = s.checkpoints
+    if not (s.resumes and s.trains_policy and s.look_at_files) or folder is None or not all_of(folder):
+        return
+    point = resume_point(folder)
+    if point.checkpoint is None:
+        yield error(
+            "--resume",
+            "; ".join(point.damaged),
+            f"a whole checkpoint in {folder}, and there is no other",
+            "restore the file, or start anew with --overwrite",
+        )
+        return
+    if point.damaged:
+        yield warning(
+            "--resume",
+            "; ".join(point.damaged),
+            "whole files",
+            f"the run goes on from the newest whole checkpoint, {point.checkpoint.tag}",
+        )
+    if not s.on("ds.use_universal_ckpt"):
+        yield from _ranks(s, point.checkpoint)
+
+
+def _ranks(s: Situation, saved: Checkpoint) -> Iterator[Conflict]:
+    shared = s.number("ds.ring_attn_size") * s.number("ds.tensor_parallel_size")
+    for role, folder in (("actor", ACTOR), ("critic", CRITIC)):
+        there, here = saved.ranks(folder), s.ranks(role) // shared
+        if there is None or (role == "critic" and not s.uses_critic) or there == here:
+            continue
+        yield error(
+            f"{role}.num_gpus_per_node",
+            f"{here} rank(s) of the {role}",
+            f"{there}, which saved {saved.tag}: DeepSpeed's optimizer states are split over them",
+            f"resume with {role}.num_nodes * {role}.num_gpus_per_node = {there * shared}, {_NEW_RUN}",
+        )
+    stage = s.number("ds.zero_stage")
+    if saved.is_sharded != (stage == 3):
+        expected = "3" if saved.is_sharded else "below 3"
+        yield error(
+            "ds.zero_stage", stage, f"{expected}, as {saved.tag} was saved", f"set it back, {_NEW_RUN}"
+        )
+
+
+def same_prompts(s: Situation) -> Iterator[Conflict]:
+    """A checkpoint holds the position in the prompts, which means nothing in others."""
+    before = s.out / "run.yaml" if s.out is not None else None
+    folder = s.checkpoints
+    if not (s.resumes and s.trains_policy and s.look_at_files) or before is None or not before.is_file():
+        return
+    if folder is None or not all_of(folder):
+        return
+    try:
+        earlier = load_job(before, (), s.job.specs)
+    except JobError:
+        return  # a run of another version; nothing can be said
+    for name in DATA:
+        if earlier.value(name) != s.job.value(name):
+            yield error(
+                name,
+                s.job.value(name),
+                f"{earlier.value(name)}, as the run in {s.out} has it: its position in those prompts would be taken "
+                "for one in these",
+                f"set it back, {_NEW_RUN}",
+            )
