@@ -12,8 +12,8 @@ from typing import Any
 
 from typer.exceptions import Abort, TyperException
 
-from openrlhf_mtp.cli.messages import accept_any_text, keep_traceback, say
-from openrlhf_mtp.cli.usage import usage_message
+from openrlhf_mtp.cli.messages import accept_any_text, keep_traceback, say, terminal_width, wrapped
+from openrlhf_mtp.cli.usage import Interrupted, usage_message
 from openrlhf_mtp.config.errors import JobError
 
 USER_ERROR = 2
@@ -37,7 +37,8 @@ def run_to_exit_code(app: Callable[..., Any]) -> int:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as end:
+        print(wrapped(f"interrupted: {end}".removesuffix(": "), terminal_width()), file=sys.stderr)
         return INTERRUPTED
     except TyperException as problem:
         return _wrong_words(problem)

@@ -38,7 +38,7 @@ def run_pretrain(
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     args = openrlhf_arguments(job, out)
     gpus = max(args.vllm.num_engines * args.vllm.tensor_parallel_size, mtp.pretrain.num_ranks)
-    with ray_session(gpus=gpus, verbose=verbose), user_facing_errors():
+    with ray_session(gpus=gpus, verbose=verbose), user_facing_errors(out):
         tokenizer = _tokenizer(args)
         _generate(args, mtp, tokenizer, out)
         _train(args, mtp, tokenizer, out)

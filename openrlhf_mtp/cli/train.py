@@ -95,7 +95,7 @@ def run_train(
     args = openrlhf_arguments(job, out)
     situation = Situation(job, detect_host())
     gpus = total_gpus(situation)
-    with peak_memory() as peak, ray_session(gpus=gpus, verbose=verbose), user_facing_errors():
+    with peak_memory() as peak, ray_session(gpus=gpus, verbose=verbose), user_facing_errors(out):
         from openrlhf_mtp.cluster.placement import require_gpus
 
         require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(situation) if not r.shares))

@@ -15,8 +15,21 @@ SETTINGS = "overrides"
 """Parameter of the commands that take settings as `key=value`."""
 
 
+class Interrupted(Exception):
+    """A command was interrupted; the message says what the interrupted work had to say, "" for nothing.
+
+    Typer turns `KeyboardInterrupt` into a bare exit code, so it has to leave the command under another name.
+    """
+
+
 class Command(TyperCommand):
     """A command whose help names arguments as one writes them, without types: `JOB.yaml [key=value]...`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as end:
+            raise Interrupted(str(end)) from end
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [self.options_metavar or "", *map(_in_usage, _arguments(self, ctx))]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.cli.outcome import INTERRUPTED, RUN_FAILED, USER_ERROR, run_to_exit_code
+from openrlhf_mtp.cli.usage import App
 
 
 def ends(problem: BaseException | int) -> int:
@@ -35,7 +36,12 @@ def test_an_error_of_the_program_is_said_and_its_traceback_kept(capsys):
 @pytest.mark.parametrize(
     ("problem", "code", "said"),
     [
-        (KeyboardInterrupt(), INTERRUPTED, ""),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted\n"),
+        (
+            KeyboardInterrupt("runs/x holds a checkpoint"),
+            INTERRUPTED,
+            "interrupted: runs/x holds a checkpoint\n",
+        ),
         (
             OSError(28, "No space left on device", "runs/x"),
             RUN_FAILED,
@@ -53,6 +59,18 @@ def test_an_error_of_the_program_is_said_and_its_traceback_kept(capsys):
 def test_what_the_machine_refuses_is_said(capsys, problem, code, said):
     assert ends(problem) == code
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_an_interrupt_keeps_its_words_on_the_way_through_typer(capsys, monkeypatch):
+    app = App()
+
+    @app.command()
+    def work() -> None:
+        raise KeyboardInterrupt("half of it stands")
+
+    monkeypatch.setattr(sys, "argv", ["work"])
+    assert run_to_exit_code(app) == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted: half of it stands\n"
 
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -1,0 +1,43 @@
+"""Whatever comes back from Ray after an interrupt is the interrupt, and it says how the run goes on."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayActorError
+
+from openrlhf_mtp.cli.failures import how_to_go_on, user_facing_errors
+
+
+def test_workers_that_fail_after_an_interrupt_are_not_what_ended_the_run(tmp_path):
+    def dying_workers() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 0)  # a bytecode at which the handler runs
+        except KeyboardInterrupt:
+            raise RayActorError from None
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="holds no checkpoint yet"), user_facing_errors(tmp_path):
+        dying_workers()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_says_which_checkpoint_it_goes_on_from(tmp_path):
+    checkpoints = tmp_path / "checkpoints" / "_actor"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "latest").write_text("global_step10")
+    with pytest.raises(KeyboardInterrupt) as end, user_facing_errors(tmp_path):
+        raise KeyboardInterrupt
+    assert str(end.value) == (
+        f"{tmp_path} holds a checkpoint (global_step10); the same command with --resume goes on from it"
+    )
+
+
+def test_the_newest_checkpoint_counts(tmp_path: Path):
+    for number, part in enumerate(("_critic", "_actor")):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "latest").write_text(f"global_step{number}")
+        os.utime(tmp_path / part / "latest", (number, number))
+    assert "(global_step1)" in how_to_go_on(tmp_path)
