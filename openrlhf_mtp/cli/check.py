@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from openrlhf_mtp.cli.jobs import upstream_conflicts
+from openrlhf_mtp.cli.jobs import all_conflicts
 from openrlhf_mtp.cli.messages import say, terminal_width
 from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.config.checks import Situation
@@ -31,7 +31,7 @@ def run_check(
     """
     job = load_job(path, overrides, flag_specs())
     situation = Situation(job, host, cluster_gpus=gpus or None, look_at_files=look_at_files, out=out)
-    plan = make_plan(situation, upstream_conflicts(job))
+    plan = make_plan(situation, all_conflicts(situation))
     print(render(plan, terminal_width()), flush=True)
     for conflict in plan.conflicts:
         say(conflict.level, conflict)

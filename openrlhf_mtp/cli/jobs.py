@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from openrlhf_mtp.cli.messages import say
-from openrlhf_mtp.config.checks import Conflict, Situation, check, error, require_no_errors, warning
+from openrlhf_mtp.config.checks import (
+    Conflict,
+    Situation,
+    by_level,
+    check,
+    error,
+    require_no_errors,
+    warning,
+)
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse_only, parse_with_notes
-from openrlhf_mtp.upstream.openrlhf_remarks import HARMLESS, SAID_ELSEWHERE, remark
+from openrlhf_mtp.config.values import shown
+from openrlhf_mtp.upstream.openrlhf_flags import (
+    OpenRLHFCrashedError,
+    flag_specs,
+    parse_only,
+    parse_with_notes,
+)
+from openrlhf_mtp.upstream.openrlhf_remarks import HARMLESS, SAID_ELSEWHERE, in_todays_names, remark
+
+CRASH = "OpenRLHF's validation"
 
 
 def checked_job(
@@ -43,12 +58,20 @@ def checked_job(
         resumes=resume,
         trains_policy=trains_policy,
     )
-    conflicts = [*check(situation), *upstream_conflicts(job)]
+    conflicts = all_conflicts(situation)
     for conflict in conflicts:
         if conflict.level == "warning":
             say("warning", conflict)
     require_no_errors(conflicts, f"{path} cannot run:")
     return job
+
+
+def all_conflicts(s: Situation) -> list[Conflict]:
+    """Ours and OpenRLHF's, errors first. Where we have found an error, a crash of its validation says nothing more."""
+    ours = check(s)
+    found = any(conflict.level == "error" for conflict in ours)
+    theirs = [one for one in upstream_conflicts(s.job) if not (found and one.setting == CRASH)]
+    return by_level([*ours, *theirs])
 
 
 def upstream_conflicts(job: Job) -> Iterator[Conflict]:
@@ -57,8 +80,11 @@ def upstream_conflicts(job: Job) -> Iterator[Conflict]:
     try:
         asked = parse_only(argv)
         used, notes = parse_with_notes(argv)
+    except OpenRLHFCrashedError as crash:
+        yield Conflict("error", CRASH, str(crash))
+        return
     except JobError as refusal:
-        yield Conflict("error", "OpenRLHF", str(refusal).removeprefix("OpenRLHF "))
+        yield Conflict("error", "OpenRLHF", in_todays_names(str(refusal).removeprefix("OpenRLHF ")))
         return
     for note in notes:
         yield from _in_our_words(note, job)
@@ -66,7 +92,7 @@ def upstream_conflicts(job: Job) -> Iterator[Conflict]:
         before, after = _at(asked, name), _at(used, name)
         given = job.flags[name] is not None and name not in SAID_ELSEWHERE
         if given and not _same(before, after):
-            yield _changed(name, _yaml(before), _yaml(after))
+            yield _changed(name, before, after)
 
 
 def _in_our_words(note: str, job: Job) -> Iterator[Conflict]:
@@ -77,12 +103,15 @@ def _in_our_words(note: str, job: Job) -> Iterator[Conflict]:
         yield Conflict("warning", known.setting, known.text)
 
 
-def _changed(name: str, before: str, after: str) -> Conflict:
+def _changed(name: str, before: Any, after: Any) -> Conflict:
     """A setting that OpenRLHF drops because it means nothing in this job, or one that it runs with otherwise."""
     if name in HARMLESS:
         return warning(name, before, f"nothing: OpenRLHF ignores it, because {HARMLESS[name]}", "drop it")
     return error(
-        name, before, f"{after}: OpenRLHF would silently run with that", "set it so, or leave it out"
+        name,
+        before,
+        f"{after if isinstance(after, str) else shown(after)}: OpenRLHF would silently run with that",
+        "set it so, or leave it out",
     )
 
 
@@ -95,11 +124,6 @@ def default_out(command: str, path: Path) -> Path:
 def _at(tree: SimpleNamespace, name: str) -> Any:
     """The value of a flag, None for one that OpenRLHF keeps under another name (`muon.no_nesterov` as `nesterov`)."""
     return functools.reduce(lambda node, key: vars(node).get(key), name.split("."), tree)
-
-
-def _yaml(value: Any) -> str:
-    """A value as a job file has it."""
-    return value if isinstance(value, str) else "nothing" if value is None else json.dumps(value)
 
 
 def _same(asked: Any, used: Any) -> bool:

@@ -2,12 +2,11 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-from openrlhf_mtp.config.checks import by_level, check
+from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.checks.conflict import Conflict
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job
@@ -44,8 +43,8 @@ def gpus_by_role(job: Job) -> dict[str, int]:
     return {role.name: 0 if role.shares else role.gpus for role in roles(Situation(job, Host(cuda_gpus=0)))}
 
 
-def make_plan(s: Situation, more: Iterable[Conflict] = ()) -> Plan:
-    """Compute the plan of a job on a host; `more` are conflicts found elsewhere, such as OpenRLHF's own."""
+def make_plan(s: Situation, conflicts: Sequence[Conflict] | None = None) -> Plan:
+    """Compute the plan of a job on a host; conflicts are those of our checks, unless more are given."""
     sections = [("Job", _job(s)), ("Roles", _roles(s)), ("Steps", _steps(s))]
     memory = trainer_memory(s)
     if s.host.has_cuda and memory is not None:
@@ -56,7 +55,7 @@ def make_plan(s: Situation, more: Iterable[Conflict] = ()) -> Plan:
             ("Weight sync", _sync(s, s.mtp)),
             ("Memory of the head", _memory(s, s.mtp)),
         ]
-    return Plan(tuple(sections), tuple(by_level(chain(check(s), more))))
+    return Plan(tuple(sections), tuple(check(s) if conflicts is None else conflicts))
 
 
 def render(plan: Plan, width: int) -> str:

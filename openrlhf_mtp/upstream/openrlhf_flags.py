@@ -30,6 +30,10 @@ ENTRY_POINT = "openrlhf.cli.train_ppo_ray"
 _KINDS: dict[object, Kind] = {int: "int", float: "float", str: "str", None: "str"}
 
 
+class OpenRLHFCrashedError(JobError):
+    """OpenRLHF's validation raised on a job, instead of refusing it."""
+
+
 class UpstreamChangedError(RuntimeError):
     """The installed OpenRLHF's entry point no longer has the shape this module reads."""
 
@@ -105,7 +109,7 @@ def _validate(args: SimpleNamespace) -> SimpleNamespace:
             ) from missing
         except Exception as crash:
             source = ast.unparse(statement).splitlines()[0]
-            raise JobError(
+            raise OpenRLHFCrashedError(
                 f"OpenRLHF broke on this job ({type(crash).__name__}: {crash}), in: {source}. "
                 "A flag it needs is probably missing, or is 0."
             ) from crash

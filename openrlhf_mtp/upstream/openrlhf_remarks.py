@@ -8,7 +8,13 @@ Checked on openrlhf 0.11.2.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from openrlhf_mtp.config.old_names import name_today
+
+_NAME = re.compile(r"(?<![\w.-])(--(?=[a-z])|(?=[a-z]+_))([a-z_]+(?:\.[a-z_]+)*)")
+"""A flag with dashes, or a word with an underscore in it."""
 
 HARMLESS = {
     "data.input_template": "it has no {} where the prompt would go",
@@ -97,3 +103,12 @@ REMARKS = (
 def remark(line: str) -> Remark | None:
     """The remark that a printed line is, None for one that is not known here."""
     return next((one for one in REMARKS if one.piece in line), None)
+
+
+def in_todays_names(text: str) -> str:
+    """A refusal of OpenRLHF with the flags in it as a job file has them, whatever it calls them.
+
+    >>> in_todays_names("`--eval_dataset` requires either `--remote_rm_url` or --train.agent_func_path")
+    '`eval.dataset` requires either `reward.remote_url` or train.agent_func_path'
+    """
+    return _NAME.sub(lambda found: name_today(found[2]) or found[2], text)

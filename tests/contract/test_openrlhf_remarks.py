@@ -1,12 +1,14 @@
 """Every line that the installed OpenRLHF's validation can print is one of our remarks, and of one only."""
 
 import ast
+import re
 
 import pytest
 
+from openrlhf_mtp.config.old_names import name_today
 from openrlhf_mtp.upstream import openrlhf_flags
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
-from openrlhf_mtp.upstream.openrlhf_remarks import HARMLESS, REMARKS, SAID_ELSEWHERE, remark
+from openrlhf_mtp.upstream.openrlhf_remarks import HARMLESS, REMARKS, SAID_ELSEWHERE, in_todays_names, remark
 
 
 def printed() -> list[str]:
@@ -32,3 +34,22 @@ def test_a_line_is_one_remark(line):
 def test_remarks_name_flags_that_exist():
     named = {one.setting for one in REMARKS} | HARMLESS.keys() | set(SAID_ELSEWHERE)
     assert named <= set(flag_specs())
+
+
+def refusals() -> list[str]:
+    """The constant text of each assertion's message."""
+    messages = [
+        node.msg
+        for statement in openrlhf_flags._entry_point().validate
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Assert) and node.msg is not None
+    ]
+    return ["".join(str(c.value) for c in ast.walk(one) if isinstance(c, ast.Constant)) for one in messages]
+
+
+@pytest.mark.parametrize("text", refusals())
+def test_a_refusal_in_our_words_has_no_flag_that_does_not_exist(text):
+    said = in_todays_names(text)
+    assert "--" not in said
+    words = re.findall(r"(?<![\w.])[a-z]+(?:_[a-z]+)+", said)
+    assert not [word for word in words if name_today(word) not in (None, word)]

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 from openrlhf_mtp.config.errors import JobErrors
+from openrlhf_mtp.config.values import shown
 
 
 @dataclass(frozen=True)
@@ -52,4 +54,5 @@ def require_no_errors(conflicts: Iterable[Conflict], title: str) -> None:
 
 
 def _text(got: object, expected: str, fix: str) -> str:
-    return f"got {got}, expected {expected}; {fix}"
+    words = str(got) if isinstance(got, str | PurePath) else shown(got)
+    return f"got {words}, expected {expected}; {fix}"

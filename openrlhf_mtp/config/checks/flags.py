@@ -26,7 +26,7 @@ def unread(s: Situation) -> Iterator[Conflict]:
         if s.mtp is not None and s.job.flags.get(name) is not None:
             yield warning(
                 name,
-                str(s.job.value(name)).lower(),
+                s.job.value(name),
                 "nothing: with a head mtp.sync.backend decides how weights reach the engines, and it is "
                 f"{s.mtp.sync.backend}",
                 "drop it",

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.cli.jobs import upstream_conflicts
+from openrlhf_mtp.cli.jobs import CRASH, all_conflicts, upstream_conflicts
+from openrlhf_mtp.config.checks import Situation
+from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
@@ -99,3 +101,22 @@ def test_a_line_that_is_not_known_is_passed_on(said, monkeypatch):
     monkeypatch.setattr("openrlhf_mtp.cli.jobs.remark", lambda line: None)
     (found,) = said("algo.kl.estimator=k3")
     assert found.startswith("warning: OpenRLHF: Recommend setting k3")
+
+
+def test_a_refusal_names_flags_as_a_job_file_has_them(said):
+    (found,) = said("eval.dataset=Org/eval", "reward.remote_url=null", "reward.model_name_or_path=Org/rm")
+    assert found.startswith(
+        "error: OpenRLHF: refuses the job: `eval.dataset` requires either `reward.remote_url`"
+    )
+    assert "--" not in found
+
+
+def test_a_crash_of_its_validation_is_kept_back_where_we_know_what_is_wrong(tmp_path):
+    (tmp_path / "job.yaml").write_text(JOB, encoding="utf-8")
+    job = load_job(
+        tmp_path / "job.yaml", ["reward.remote_url=null", "algo.advantage.estimator=gae"], flag_specs()
+    )
+    assert any(conflict.setting == CRASH for conflict in upstream_conflicts(job))
+    found = all_conflicts(Situation(job, Host(8), look_at_files=False))
+    assert any(conflict.setting == "reward.remote_url" for conflict in found)
+    assert not any(conflict.setting == CRASH for conflict in found)
