@@ -42,17 +42,16 @@ def run_convert(
     except JobError as problem:
         raise JobError(f"{name}: {problem}") from problem
     _write(out, conversion.text(name, job=str(out or "job.yaml"), with_head=with_head))
-    conflicts = by_level(conflicts_of(conversion, with_head=with_head))
-    _tell(conversion, name, conflicts)
-    errors = any(conflict.level == "error" for conflict in conflicts)
-    return USER_ERROR if conversion.unplaced or errors else 0
+    _tell(conversion, name)
+    checked = _check(conversion, out, with_head=with_head)
+    return 0 if checked and not conversion.unplaced else USER_ERROR
 
 
 def conflicts_of(conversion: Conversion, *, with_head: bool) -> Iterator[Conflict]:
     """What `check --no-files` says of the job on a cluster with as many GPUs as it needs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.yaml"
-        path.write_text(conversion.text_to_check(with_head=with_head), encoding="utf-8")
+        path.write_text(conversion.text_to_check(os.environ, with_head=with_head), encoding="utf-8")
         try:
             job = load_job(path, [], flag_specs())
         except JobErrors as refusal:
@@ -101,8 +100,8 @@ def _write(out: Path | None, text: str) -> None:
     print(out, flush=True)
 
 
-def _tell(done: Conversion, name: str, conflicts: Sequence[Conflict]) -> None:
-    """Counts, what found no place, what to know, and what check says."""
+def _tell(done: Conversion, name: str) -> None:
+    """Counts, what found no place, and what to know."""
     count = f"{len(done.settings)} settings of {name}, line {done.line}; {done.renamed} with another name"
     left = [f"line {each.line}: {each.what}: {each.why}" for each in done.unplaced]
     _say(count)
@@ -110,10 +109,22 @@ def _tell(done: Conversion, name: str, conflicts: Sequence[Conflict]) -> None:
     missing = [f"{name}, which {why}" for name, why in done.variables.items() if name not in os.environ]
     _list("set in the environment before the run, because the job file reads them:", missing)
     _list("to know:", done.remarks)
-    without = f", without {', '.join(done.waiting)}" if done.waiting else ""
-    _say(f"check says{without}:" if conflicts else f"check has nothing to say against it{without}")
+
+
+def _check(done: Conversion, out: Path | None, *, with_head: bool) -> bool:
+    """Say what check says; whether it finds no error."""
+    waiting = done.waiting(os.environ)
+    if waiting:
+        _say(
+            f"not checked, because {', '.join(waiting)} wait for the environment: run openrlhf-mtp check "
+            f"{out or 'job.yaml'} when it is set"
+        )
+        return False
+    conflicts = by_level(conflicts_of(done, with_head=with_head))
+    _say("check says:" if conflicts else "check has nothing to say against it")
     for conflict in conflicts:
         say(conflict.level, conflict)
+    return all(conflict.level != "error" for conflict in conflicts)
 
 
 def _list(title: str, items: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """A script's text to a job file's text, with everything that a user has to be told."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from openrlhf_mtp.config.convert.arguments import Unplaced, cut_flags
@@ -36,11 +37,6 @@ class Conversion:
     holes: Holes = field(repr=False)
 
     @property
-    def waiting(self) -> list[str]:
-        """Settings that are no text and that an environment variable gives."""
-        return [name for name, setting in self.settings.items() if setting.waits]
-
-    @property
     def renamed(self) -> int:
         """Settings that had another name in the script."""
         return sum(bool(setting.was) for setting in self.settings.values())
@@ -64,12 +60,21 @@ class Conversion:
             head=head_section(name, job=job, run=run.strip("-") or "job") if with_head else "",
         )
 
-    def text_to_check(self, *, with_head: bool = True) -> str:
-        """The same job where the variables are not set: `NAME` in place of `${NAME}`, numbers that wait left out."""
-        settings = {
-            name: replace(setting, value=_filled(setting.value, self.holes))
+    def waiting(self, environment: Collection[str]) -> list[str]:
+        """Settings that are no text and whose variable the environment does not have: nobody can check these yet."""
+        return [
+            name
             for name, setting in self.settings.items()
-            if not setting.waits
+            if setting.waits and self.holes.within(str(setting.value))[0].variable not in environment
+        ]
+
+    def text_to_check(self, environment: Collection[str], *, with_head: bool = True) -> str:
+        """The same job with `NAME` for every `${NAME}` in a text that the environment does not have."""
+        settings = {
+            name: setting
+            if setting.waits
+            else replace(setting, value=_filled(setting.value, self.holes, environment))
+            for name, setting in self.settings.items()
         }
         return replace(self, settings=settings, unplaced=[]).text("", job="job.yaml", with_head=with_head)
 
@@ -155,13 +160,18 @@ def _texts(value: FlagValue) -> list[str]:
     return [each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str)]
 
 
-def _filled(value: FlagValue, holes: Holes) -> FlagValue:
+def _filled(value: FlagValue, holes: Holes, environment: Collection[str]) -> FlagValue:
     if isinstance(value, tuple):
-        return tuple(_name_in(each, holes) for each in value)
-    return None if value is None else _name_in(value, holes)
+        return tuple(_name_in(each, holes, environment) for each in value)
+    return None if value is None else _name_in(value, holes, environment)
 
 
-def _name_in(value: Scalar, holes: Holes) -> Scalar:
+def _name_in(value: Scalar, holes: Holes, environment: Collection[str]) -> Scalar:
     if not isinstance(value, str):
         return value
-    return HOLE.sub(lambda mark: str(holes.found[int(mark[1])].variable), value)
+
+    def name(mark: re.Match[str]) -> str:
+        variable = holes.found[int(mark[1])].variable
+        return mark[0] if variable in environment else str(variable)
+
+    return HOLE.sub(name, value)

@@ -83,6 +83,17 @@ def test_what_found_no_place_is_said_and_counted(convert):
     assert "line 8: --heat 0.9: heat: unknown key" in said
 
 
+def test_a_job_whose_numbers_wait_for_the_environment_is_checked_when_they_are_there(convert, monkeypatch):
+    script = SCRIPT.replace("--n_samples_per_prompt 8", "--n_samples_per_prompt $SAMPLES")
+    monkeypatch.delenv("SAMPLES", raising=False)
+    code, printed, said = convert(script)
+    assert code == 2
+    assert "n_samples_per_prompt: ${SAMPLES} " in printed
+    assert "not checked, because rollout.n_samples_per_prompt" in said
+    monkeypatch.setenv("SAMPLES", "8")
+    assert convert(script)[0] == 0
+
+
 def test_an_existing_file_is_replaced_only_when_asked(convert, tmp_path):
     out = tmp_path / "job.yaml"
     out.write_text("mine", encoding="utf-8")

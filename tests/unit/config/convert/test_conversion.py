@@ -306,7 +306,7 @@ def test_a_variable_of_the_environment_stays_one(tmp_path, monkeypatch):
 
 def test_a_number_may_wait_for_a_variable_too(tmp_path, monkeypatch):
     conversion = converted("--seed $N --kl_estimator ${K}")
-    assert conversion.waiting == ["train.seed", "algo.kl.estimator"]
+    assert conversion.waiting({"N"}) == ["algo.kl.estimator"]
     monkeypatch.setenv("N", "7")
     monkeypatch.setenv("K", "k3")
     job = loaded(conversion, tmp_path)
