@@ -4,7 +4,7 @@ import functools
 import subprocess
 from dataclasses import dataclass
 
-TIMEOUT_S = 8.0
+TIMEOUT_S = 6.0
 """A healthy driver answers in about a second, a first call without persistence mode in a few."""
 
 _QUERY = ("--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits")

@@ -26,13 +26,13 @@ def without_cuda(s: Situation) -> Iterator[Conflict]:
         return
     needs = list(_needs_cuda(s))
     if s.host.driver_problem:
-        level = error if needs else warning
-        named = f", which {', '.join(conflict.setting for conflict in needs)} would need" if needs else ""
-        yield level(
+        names = ", ".join(conflict.setting for conflict in needs)
+        named = f", and {names} would need them" if needs else ""
+        yield Conflict(
+            "error" if needs else "warning",
             "GPUs",
-            s.host.driver_problem,
-            f"the list of its GPUs{named}",
-            "repair the driver, set CUDA_VISIBLE_DEVICES= to run on the CPU, or check for another machine with --gpus",
+            f"{s.host.driver_problem}, so that nothing is known of them{named}; repair the driver, set "
+            "CUDA_VISIBLE_DEVICES= to run on the CPU, or check for another machine with --gpus",
         )
         return
     if s.host.not_counted:

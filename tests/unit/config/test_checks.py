@@ -429,10 +429,8 @@ def test_a_driver_that_does_not_answer_is_what_is_wrong(folder):
         return [str(c) for c in check(Situation(load_job(folder / "job.yaml", overrides, SPECS), broken))]
 
     (text,) = found("ds.attn_implementation=flash_attention_2", "ds.packing_samples=true")
-    assert text.startswith(
-        "GPUs: got nvidia-smi failed with exit code 18: version mismatch, expected the list"
-    )
-    assert "which ds.packing_samples, ds.attn_implementation would need" in text
+    assert text.startswith("GPUs: nvidia-smi failed with exit code 18: version mismatch, so that nothing is")
+    assert "and ds.packing_samples, ds.attn_implementation would need them" in text
     assert "CUDA_VISIBLE_DEVICES= to run on the CPU" in text
     levels = {c.level for c in check(Situation(load_job(folder / "job.yaml", [], SPECS), broken))}
     assert levels == {"warning"}, "a job for the CPU runs without the driver"
