@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.cli.failures import RunFailed
 from openrlhf_mtp.cli.processes import end_descendants
 from openrlhf_mtp.upstream.cpu_host import has_cuda
 from openrlhf_mtp.upstream.processes import prepare_process, quiet_driver, ray_runtime_env
+from openrlhf_mtp.upstream.ray_start import START_LIMIT, be_patient, start_limit_s
 
 _MAX_TEMP_PATH = 40
 """Ray puts a Unix socket about 65 characters below its folder, and such a path may have 107."""
@@ -39,29 +41,54 @@ def ray_session(*, gpus: int, verbose: bool = False, cache: Path = Path(".cache"
         gpus: what the job needs in all.
         verbose: show the workers' output.
         cache: where a local cluster keeps its logs.
+
+    Raises:
+        RunFailed: Ray did not start here, or there is none at `RAY_ADDRESS`.
     """
     quiet_driver()
     prepare_process()
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        be_patient()
     import ray
 
     common: dict[str, Any] = {"runtime_env": ray_runtime_env(), "log_to_driver": verbose}
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
+    try:
+        if address:
+            _connect(ray, address, common)
+        else:
+            _start(ray, gpus, temporary_folder(cache), common)
+        yield ray
+    finally:
+        ray.shutdown()
+        if not address:
+            end_descendants(grace_s=20.0)
+
+
+def _connect(ray: Any, address: str, common: dict[str, Any]) -> None:
+    try:
         ray.init(address=address, **common)
-    else:
+    except (ConnectionError, RuntimeError, TimeoutError) as problem:
+        raise RunFailed(
+            f"no Ray cluster at RAY_ADDRESS={address}: {problem}\nunset RAY_ADDRESS to start one on this machine"
+        ) from problem
+
+
+def _start(ray: Any, gpus: int, folder: str, common: dict[str, Any]) -> None:
+    try:
         ray.init(
             address="local",
             num_cpus=max(_LOGICAL_CPUS, os.cpu_count() or 1),
             num_gpus=None if has_cuda() else gpus,
             include_dashboard=False,
             object_store_memory=None if has_cuda() else 256 << 20,
-            _temp_dir=temporary_folder(cache),
+            _temp_dir=folder,
             logging_level="WARNING",
             **common,
         )
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        if not address:
-            end_descendants(grace_s=20.0)
+    except Exception as problem:  # Ray raises plain ones
+        raise RunFailed(
+            f"Ray did not start on this machine: {problem}\n"
+            f"waited for its node for up to {start_limit_s():g} s ({START_LIMIT}=SECONDS waits longer)\n"
+            f"its logs: {folder}/session_latest/logs"
+        ) from problem

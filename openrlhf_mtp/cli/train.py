@@ -28,7 +28,7 @@ from openrlhf_mtp.run_folder import RunWriter, claim, read_run
 WITHOUT_HEAD = MTPSettings(rollout=RolloutSettings(speculate=False))
 """How engines run in a job without an mtp section: plain decoding."""
 
-PLACEMENT_TIMEOUT_S = 50.0
+PLACEMENT_TIMEOUT_S = 200.0
 """A group of GPUs that is not there within this time is an error, not something to wait for."""
 
 

@@ -126,7 +126,7 @@ def _no_place(
         f"{free.get('GPU', 0.0):g} of {total_gpus(nodes):g} GPUs and {free.get('CPU', 0.0):g} CPUs are free"
     )
     if role is None:
-        return text
+        return f"{text}. {TIMEOUT} sets how long to wait"
     return (
         f"{text}; needs {needed:g} GPUs with role={role}, the cluster has {total_gpus(nodes, role):g}. "
         f"Compare the pods with role={role} (replicas, gpus, Pending?) with the job's GPUs"

@@ -29,7 +29,7 @@ from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
 from openrlhf_mtp.sync.layout import tied_heads
 from openrlhf_mtp.sync.manifest import Manifest
 from openrlhf_mtp.sync.transport import Backend, Broadcaster
-from openrlhf_mtp.sync.waiting import Deadline
+from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
 
 
 @contextmanager
@@ -125,7 +125,7 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         if self._broadcaster is None:
             raise SyncError("the weight sync is not open: call sync_init before sync_round")
         self.probe = update_info.probe
-        deadline = Deadline(self._broadcaster.timeout_s)
+        deadline = Deadline(self._broadcaster.timeout_s, ROUND_LIMIT)
         buckets = plan(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
         for number, bucket in enumerate(buckets, start=1):
             place = f"{update_info.place} bucket {number}/{len(buckets)}"

@@ -63,7 +63,7 @@ class Calls:
             self.check()
             if deadline.passed():
                 late = ", ".join(str(i) for i, future in enumerate(self._futures) if not future.done())
-                raise SyncTimeout(f"{self._what}: no answer from engine {late} within {deadline.seconds:g} s")
+                raise SyncTimeout(f"{self._what}: no answer from engine {late} within {deadline}")
             time.sleep(0.002)
         self.check()
         return [future.result() for future in self._futures]

@@ -16,7 +16,7 @@ from openrlhf_mtp.sync.errors import StaleWeights
 from openrlhf_mtp.sync.source import WeightSource
 from openrlhf_mtp.sync.transport import Broadcaster
 from openrlhf_mtp.sync.verify import stale
-from openrlhf_mtp.sync.waiting import Deadline
+from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Round:
     def run(self) -> SyncReport:
         """See `WeightSync.round`."""
         start = time.monotonic()
-        deadline = Deadline(self._broadcaster.timeout_s)
+        deadline = Deadline(self._broadcaster.timeout_s, ROUND_LIMIT)
         calls = Calls(self._engines, "sync_round", lambda _, engine: engine.sync_round(self._request))
         try:
             for part in self._sources:

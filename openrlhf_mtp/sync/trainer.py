@@ -25,7 +25,7 @@ from openrlhf_mtp.sync.round import Probe, Round, SyncReport
 from openrlhf_mtp.sync.source import WeightSource
 from openrlhf_mtp.sync.store import new_token, serve_store
 from openrlhf_mtp.sync.transport import TRAINER_RANK, Broadcaster
-from openrlhf_mtp.sync.waiting import Deadline
+from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
 
 # Columns read back of each matrix after the first round, which reads all. A stale copy differs in any column; over a
 # thousand rows, 32 columns see even an update that changed one element in a thousand.
@@ -78,9 +78,9 @@ class WeightSync:
         if self._rank != TRAINER_RANK:
             return
         calls = Calls(self._engines, "sync_manifest", lambda _, engine: engine.sync_manifest())
-        held = calls.results(Deadline(self._settings.start_timeout_s))
+        held = calls.results(Deadline(self._settings.start_timeout_s, "mtp.sync.start_timeout_s"))
         self._require_same_tensors(held)
-        deadline = Deadline(self._settings.timeout_s)
+        deadline = Deadline(self._settings.timeout_s, ROUND_LIMIT)
         backend = choose_backend(
             self._settings.backend, device_id(self._device), [engine["device"] for engine in held]
         )

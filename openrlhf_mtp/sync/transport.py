@@ -262,4 +262,4 @@ class Broadcaster:
         return f"sync {self.role} (rank {self.rank} of {self.world_size}, {self.backend})"
 
     def _timeout(self, deadline: Deadline, why: str) -> SyncTimeout:
-        return SyncTimeout(f"{self._who()}: {self._place}: nothing within {deadline.seconds:g} s; {why}")
+        return SyncTimeout(f"{self._who()}: {self._place}: nothing within {deadline}; {why}")

@@ -7,15 +7,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+ROUND_LIMIT = "mtp.sync.timeout_s"
+
 POLL_S = (0.0005, 0.02)  # first and longest pause between two looks at a running operation
 
 
 class Deadline:
-    """A point in time; `remaining()` never goes below zero."""
+    """A point in time; `remaining()` never goes below zero. `setting` names what moves it, for messages."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, setting: str = "") -> None:
+        self.seconds, self.setting = seconds, setting
         self._end = time.monotonic() + seconds
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s" + (f" ({self.setting} sets how long)" if self.setting else "")
 
     def remaining(self) -> float:
         return max(0.0, self._end - time.monotonic())

@@ -11,7 +11,7 @@ import os
 import warnings
 from typing import Any
 
-from openrlhf_mtp.upstream import cpu_host, dynamic_batches, last_step, schedule_end, zero3_rotary
+from openrlhf_mtp.upstream import cpu_host, dynamic_batches, last_step, ray_start, schedule_end, zero3_rotary
 from openrlhf_mtp.upstream.patching import install
 
 # With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will
@@ -22,6 +22,9 @@ _WORKER_ENV = {
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    # 600 s and 300 s; an engine that dies is noticed at once, this is for one that is slow
+    "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
 }
 
 
@@ -38,6 +41,7 @@ def prepare_process() -> None:
             dynamic_batches.PATCH,
             *last_step.PATCHES,
             schedule_end.PATCH,
+            ray_start.PATCH,
         ]
     )
 
