@@ -31,7 +31,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for train.jsonl and eval.jsonl")
-    parser.add_argument("--train", type=int, default=400, help="prompts for the head and for RL")
+    parser.add_argument("--train", type=int, default=256, help="prompts for the head and for RL")
     parser.add_argument("--eval", type=int, default=128, help="held-out prompts")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

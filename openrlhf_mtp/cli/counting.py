@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-LINE_EVERY_S = 30.0
-"""A log that stays silent for longer looks like a hang."""
+from openrlhf_mtp.cli.whole import LINE_EVERY_S, whole
 
 
 class Count:
@@ -38,7 +37,7 @@ class Count:
 
 @contextmanager
 def counted(title: str, total: int, unit: str) -> Iterator[Count]:
-    """Show a count on standard error until the context ends.
+    """Show a count on standard error until the context ends, or tell it to the whole that this is a part of.
 
     Args:
         title: put before it.
@@ -48,6 +47,7 @@ def counted(title: str, total: int, unit: str) -> Iterator[Count]:
     count, ended = Count(total, unit), threading.Event()
     console = Console(stderr=True)
     show = _bar if console.is_terminal else _lines
+    show = show if whole() is None else _part
     thread = threading.Thread(target=show, args=(title, count, ended, console), daemon=True)
     thread.start()
     try:
@@ -61,6 +61,18 @@ def _lines(title: str, count: Count, ended: threading.Event, _: Console) -> None
     while not ended.wait(LINE_EVERY_S):
         print(f"{title}: {count}", file=sys.stderr, flush=True)
     print(f"{title}: {count.done}/{count.total} {count.unit}", file=sys.stderr, flush=True)
+
+
+def _part(title: str, count: Count, ended: threading.Event, _: Console) -> None:
+    told = whole()
+    assert told is not None
+    while not ended.wait(0.5) and not count.done:
+        pass  # up to the first one it is the start of what does the work
+    told.enter(title)
+    while not ended.wait(0.5):
+        told.step(count.done, count.total)
+    told.step(count.done, count.total)
+    told.leave()
 
 
 def _bar(title: str, count: Count, ended: threading.Event, console: Console) -> None:

@@ -56,10 +56,13 @@ def options(
 @app.command(short_help="The whole way on a tiny model, on a CPU, with a report.")
 def quickstart(
     out: Annotated[Path, typer.Option(metavar="DIR", help="where everything goes")] = Path("runs/quickstart"),
+    teach: Annotated[
+        bool, typer.Option("--teach", help="teach the tiny model anew; it comes taught otherwise")
+    ] = False,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
-    """Teach a tiny model, give it a head, train the head, run RL with drafts, write the report. No GPU needed.
+    """Give a tiny model a head, train the head, run RL with drafts, write the report. No GPU needed.
 
     \b
     Example:
@@ -67,7 +70,7 @@ def quickstart(
     """
     from openrlhf_mtp.cli.quickstart import run_quickstart
 
-    raise typer.Exit(run_quickstart(out, overwrite=overwrite, verbose=verbose))
+    raise typer.Exit(run_quickstart(out, teach=teach, overwrite=overwrite, verbose=verbose))
 
 
 @app.command(short_help="Put an MTP head beside a model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ def run_pretrain(
     if mtp is None:
         raise JobError(f"{job.path}: got no mtp section, expected one: pretrain trains the head it describes")
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
+    if not resume:  # the worker goes on from every checkpoint that it finds
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     args = openrlhf_arguments(job, out)
     gpus = max(args.vllm.num_engines * args.vllm.tensor_parallel_size, mtp.pretrain.num_ranks)
     with ray_session(gpus=gpus, verbose=verbose), user_facing_errors(out):

@@ -21,6 +21,7 @@ from rich.progress import (
 
 from openrlhf_mtp.agreement import WINDOW, have_parted, warning
 from openrlhf_mtp.cli.counting import LINE_EVERY_S
+from openrlhf_mtp.cli.whole import whole
 from openrlhf_mtp.metrics import STEP
 from openrlhf_mtp.notices import read_notices
 from openrlhf_mtp.run_folder import METRICS, Row, read_rows
@@ -98,7 +99,7 @@ class _PlainLines:
 
 @contextmanager
 def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Iterator[None]:
-    """Show each new row of the run folder until the context ends, on standard error.
+    """Show each new row of the run folder until the context ends, on standard error or in the whole it is a part of.
 
     Args:
         run_folder: where `metrics.jsonl` grows.
@@ -120,6 +121,7 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
 
     console = Console(stderr=True)
     watch = _watch_bar if console.is_terminal else _watch_lines
+    watch = watch if whole() is None else _watch_part
     arguments = (done, new_rows, new_notices, concerns, console, title, total)
     thread = threading.Thread(target=watch, args=arguments, daemon=True)
     thread.start()
@@ -151,6 +153,33 @@ def _watch_lines(
         if ended:
             return
         lines.wait()
+
+
+def _watch_part(
+    done: threading.Event,
+    new_rows: Callable[[], list[Row]],
+    new_notices: Callable[[], list[str]],
+    concerns: Concerns,
+    console: Console,
+    title: str,
+    total: int | None,
+) -> None:
+    told, started = whole(), False
+    assert told is not None
+    while True:
+        ended = done.wait(0.5)
+        for row in new_rows():
+            if not started:  # up to the first row it was the start
+                told.enter(title)
+                started = True
+            told.step(int(row[STEP]), total, describe(row))
+            if (concern := concerns.see(row)) is not None:
+                told.print(concern)
+        for notice in new_notices():
+            told.print(notice)
+        if ended:
+            told.leave()
+            return
 
 
 def _watch_bar(

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
 
 ACCURACY_START, ACCURACY_END = 0.5, 0.8
 LENGTH, LENGTH_KEPT = 2.5, 0.9
@@ -15,12 +17,13 @@ LOGPROB_GAP = 0.02
 
 @dataclass(frozen=True)
 class Goal:
-    """A promise: what was measured, what was promised, whether it holds."""
+    """A promise: what was measured, what was promised, whether it holds, and what the figure is."""
 
     name: str
     measured: str
     promised: str
     met: bool
+    meaning: str
 
 
 def goals(summary: Mapping[str, Any]) -> list[Goal]:
@@ -34,6 +37,7 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
             f"{accuracy['first']:.2f} → {accuracy['last']:.2f}" if accuracy else "not measured",
             f"≤ {ACCURACY_START} → ≥ {ACCURACY_END}",
             bool(accuracy) and accuracy["first"] <= ACCURACY_START and accuracy["last"] >= ACCURACY_END,
+            "share of sums right that no stage has trained on, before and after RL",
         ),
         Goal(
             "acceptance length",
@@ -42,38 +46,47 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
             else "not measured",
             f"mean ≥ {LENGTH}",
             bool(length) and length["mean"] >= LENGTH,
+            "tokens a step of the engine yields; 1 without drafts, 4 at most with 3",
         ),
         Goal(
-            "  lowest step",
+            "its lowest step",
             f"{length['min']:.2f}, {length['min'] / length['first']:.0%} of the start"
             if length
             else "not measured",
             f"≥ {LENGTH_KEPT:.0%} of the start",
             bool(length) and length["min"] >= LENGTH_KEPT * length["first"],
+            "how far the head fell behind while the policy changed",
         ),
         Goal(
             "log-prob gap",
             f"≤ {gap['max']:.4f} nat" if gap else "not measured",
             f"≤ {LOGPROB_GAP} nat",
             bool(gap) and gap["max"] <= LOGPROB_GAP,
+            "how far engine and trainer differ on what a sampled token was worth",
         ),
     ]
 
 
 def render(
     reached: Sequence[Goal], summary: Mapping[str, Any], seconds: Mapping[str, float], peak_gib: float
-) -> Table:
-    """The closing table."""
-    table = Table(title="quickstart", title_justify="left", show_edge=False, pad_edge=False)
-    for column in ("", "measured", "promised", ""):
-        table.add_column(column)
-    for goal in reached:
-        table.add_row(goal.name, goal.measured, goal.promised, "yes" if goal.met else "MISSED")
+) -> RenderableType:
+    """The closing table: a figure and what was promised of it, below it half a sentence on what it is."""
     shares = ", ".join(f"{part} {share:.0%}" for part, share in summary["time_share"].items())
-    table.add_row("share of RL time", shares)
-    table.add_row("wall time", _stage_times(seconds))
-    table.add_row("peak memory", f"{peak_gib:.1f} GiB")
-    return table
+    rows: list[RenderableType] = [Text("What came out", style="bold")]
+    for goal in reached:
+        kept = "kept" if goal.met else "MISSED"
+        rows += _row(goal.name, f"{goal.measured}  (promised {goal.promised}: {kept})", goal.meaning)
+    rows += _row("time of an RL step", shares, "where it went")
+    rows += _row("wall time", _stage_times(seconds), "of the stages, without set-up")
+    rows += _row("peak memory", f"{peak_gib:.1f} GiB", "of all processes together")
+    return Group(*rows)
+
+
+def _row(name: str, figure: str, meaning: str) -> list[RenderableType]:
+    return [
+        Text.assemble((f"{name}: ", "bold"), figure),
+        Padding(Text(meaning, style="dim"), (0, 0, 0, 4), expand=False),
+    ]
 
 
 def _stage_times(seconds: Mapping[str, float]) -> str:

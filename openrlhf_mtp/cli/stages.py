@@ -1,15 +1,24 @@
-"""Work in stages that is not done twice: a stage is skipped when it finished before and its inputs are unchanged."""
+"""Work in stages that is not done twice: a stage is skipped when it finished before and its inputs are unchanged.
+
+A stage that was begun and did not finish goes on from what it left behind; if that fails it starts from its beginning,
+once. What remains is one error in words, with the stage, the reason, and where the traceback is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+from openrlhf_mtp.cli.estimate import Part
+from openrlhf_mtp.cli.failures import RunFailed
+from openrlhf_mtp.cli.whole import Plan, Whole
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.run_folder import RunFolderError
 
 
 @dataclass(frozen=True)
@@ -20,46 +29,154 @@ class Stage:
         name: shown to the user, and the name of the stage's mark on the disk.
         does: what it does, in a few words.
         inputs: files whose content decides the result, besides the results of the stages before.
-        run: does it; it must cope with what an interrupted attempt left behind.
+        parts: what it consists of, for the time that is left.
+        run: does it. Given true, it goes on with what an attempt on the same inputs left behind; given false, it begins
+            anew, whatever is there.
     """
 
     name: str
     does: str
     inputs: Sequence[Path]
-    run: Callable[[], None]
+    parts: Sequence[Part]
+    run: Callable[[bool], None]
+
+    @property
+    def plan(self) -> Plan:
+        """For the line of progress."""
+        return Plan(self.name, self.parts)
 
 
-def run_stages(stages: Sequence[Stage], marks: Path, console: Console) -> dict[str, float]:
+class StageFailed(RunFailed):
+    """A stage ended with an error; the message names it and says why, and the cause is the error."""
+
+
+class StageInterrupted(KeyboardInterrupt):
+    """The user ended a stage; the message names it."""
+
+
+class Marks:
+    """Which stages were begun and which are finished, on which inputs, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def seconds(self, stage: str, fingerprint: str) -> float | None:
+        """What the stage took when it finished on these inputs, None if it did not."""
+        mark = self._read(f"{stage}.json")
+        return float(mark["seconds"]) if mark.get("fingerprint") == fingerprint else None
+
+    def was_begun(self, stage: str, fingerprint: str) -> bool:
+        """Whether an attempt on these inputs did not finish."""
+        return self._read(f"{stage}.begun").get("fingerprint") == fingerprint
+
+    def begin(self, stage: str, fingerprint: str) -> None:
+        """The stage runs now."""
+        (self._folder / f"{stage}.json").unlink(missing_ok=True)
+        self._write(f"{stage}.begun", {"fingerprint": fingerprint})
+
+    def finish(self, stage: str, fingerprint: str, seconds: float) -> None:
+        """The stage's result stands."""
+        self._write(f"{stage}.json", {"fingerprint": fingerprint, "seconds": seconds})
+        (self._folder / f"{stage}.begun").unlink()
+
+    def _read(self, name: str) -> dict[str, str | float]:
+        try:
+            mark = json.loads((self._folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return mark if isinstance(mark, dict) else {}
+
+    def _write(self, name: str, mark: dict[str, str | float]) -> None:
+        (self._folder / name).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+
+
+def run_stages(stages: Sequence[Stage], marks: Marks, whole: Whole, log: Path) -> dict[str, float]:
     """Run the stages in order, those whose result does not stand already.
 
     Args:
         stages: in order; a stage that runs again makes all after it run again.
-        marks: folder with a file for each finished stage.
-        console: where the stages are announced.
+        marks: of earlier calls.
+        whole: told where the work is; its plans are those of the stages.
+        log: file to which the traceback of a failure is added.
 
     Returns:
         Seconds that each stage took when it ran, by name.
+
+    Raises:
+        StageFailed: one failed, from its beginning.
+        StageInterrupted: by the user.
     """
-    marks.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     fingerprint = ""
-    for number, stage in enumerate(stages, start=1):
+    for number, stage in enumerate(stages):
         fingerprint = _fingerprint(fingerprint, stage)
-        mark = marks / f"{stage.name}.json"
-        done = _read_mark(mark)
-        if done.get("fingerprint") == fingerprint:
-            seconds[stage.name] = float(done["seconds"])
-            console.print(f"[{number}/{len(stages)}] {stage.name}: done before", markup=False)
+        before = marks.seconds(stage.name, fingerprint)
+        if before is not None:
+            seconds[stage.name] = before
+            whole.skip(number)
             continue
-        console.print(f"[{number}/{len(stages)}] {stage.name}: {stage.does}", markup=False)
-        mark.unlink(missing_ok=True)
         started = time.monotonic()
-        stage.run()
+        resume = marks.was_begun(stage.name, fingerprint)
+        marks.begin(stage.name, fingerprint)
+        whole.begin(number)
+        try:
+            _attempt(stage, resume, whole, log)
+        except KeyboardInterrupt as end:
+            raise StageInterrupted(f"in {_title(stage, number, stages)}") from end
+        except (Exception, SystemExit) as error:
+            kept = _log_traceback(log, stage.name)
+            raise StageFailed(
+                f"{_title(stage, number, stages)}, failed:\n{indented(reason(error))}\n{kept}"
+            ) from error
         seconds[stage.name] = round(time.monotonic() - started, 1)
-        mark.write_text(
-            json.dumps({"fingerprint": fingerprint, "seconds": seconds[stage.name]}) + "\n", "utf-8"
-        )
+        marks.finish(stage.name, fingerprint, seconds[stage.name])
+        whole.end(f"{stage.does}, {seconds[stage.name]:.0f} s")
     return seconds
+
+
+def _attempt(stage: Stage, resume: bool, whole: Whole, log: Path) -> None:
+    if not resume:
+        stage.run(False)
+        return
+    whole.print(f"{stage.name}: going on with what an earlier attempt left behind")
+    try:
+        stage.run(True)
+    except Exception as error:
+        kept = _log_traceback(log, stage.name)
+        whole.print(f"{stage.name}: that cannot be gone on with:\n{indented(reason(error))}\n{kept}")
+        whole.print(f"{stage.name}: from its beginning, then")
+        whole.restart()
+        stage.run(False)
+
+
+def _title(stage: Stage, number: int, stages: Sequence[Stage]) -> str:
+    return f"stage {number + 1} of {len(stages)}, {stage.name} ({stage.does})"
+
+
+def reason(error: BaseException) -> str:
+    """An error in words: ours as they are, others with their type."""
+    if isinstance(error, (RunFailed, JobError, RunFolderError)):
+        return str(error)
+    text = str(error).strip() or "no message"
+    if isinstance(error, ModuleNotFoundError):
+        text += "\nthe environment is not complete: run make setup"
+    return f"{type(error).__name__}: {text}"
+
+
+def indented(text: str) -> str:
+    """Two spaces before each line."""
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _log_traceback(log: Path, stage: str) -> str:
+    """Add the current exception to the log; a line that says where it is."""
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} {stage}\n{traceback.format_exc()}")
+    except OSError as problem:
+        return f"no log: {problem}"
+    return f"log: {log}"
 
 
 def _fingerprint(before: str, stage: Stage) -> str:
@@ -67,11 +184,3 @@ def _fingerprint(before: str, stage: Stage) -> str:
     for path in stage.inputs:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def _read_mark(path: Path) -> dict[str, str | float]:
-    try:
-        mark: dict[str, str | float] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return mark

@@ -48,10 +48,16 @@ def test_what_was_not_measured_was_not_kept():
     assert {goal.measured for goal in reached} == {"not measured"}
 
 
-def test_the_table_shows_shares_times_and_memory():
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_explains_every_figure_at_any_width(width):
     summary = {"metrics": KEPT, "time_share": {"rollout": 0.5, "sync": 0.1}}
     screen = io.StringIO()
-    table = render(goals(summary), summary, {"teach": 60.0, "train": 120.0}, 5.0)
-    Console(file=screen, width=120).print(table)
-    for shown in ("0.40 → 0.90", "rollout 50%, sync 10%", "180 s (teach 60, train 120)", "5.0 GiB"):
-        assert shown in screen.getvalue()
+    rows = render(goals(summary), summary, {"equip": 60.0, "train": 120.0}, 5.0)
+    Console(file=screen, width=width).print(rows)
+    assert max(map(len, screen.getvalue().splitlines())) <= width
+    text = " ".join(screen.getvalue().split())
+    for shown in ("0.40 → 0.90", "kept", "rollout 50%, sync 10%", "180 s (equip 60, train 120)", "5.0 GiB"):
+        assert shown in text
+    for goal in goals(summary):
+        assert f"{goal.name}: " in text
+        assert goal.meaning in text
