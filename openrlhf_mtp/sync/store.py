@@ -17,6 +17,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from openrlhf_mtp.sync.errors import SyncError
+
 SEAL_BYTES = hashlib.sha256().digest_size
 
 
@@ -27,9 +29,19 @@ def new_token() -> str:
 
 def serve_store(host: str, timeout_s: float) -> dist.TCPStore:
     """The trainer's store on a free port of `host`'s interface alone (read it from `.port`); it lives as long as the
-    object."""
+    object.
+
+    Raises:
+        SyncError: `host` is no address of this machine.
+    """
     family = socket.getaddrinfo(host, None)[0][0]
-    listening = socket.create_server((host, 0), family=family, backlog=4096)
+    try:
+        listening = socket.create_server((host, 0), family=family, backlog=4096)
+    except OSError as error:
+        raise SyncError(
+            f"the weight sync cannot listen on {host}, by which Ray knows this node: {error.strerror}. Start Ray here "
+            "with --node-ip-address and an address of one of this machine's interfaces"
+        ) from error
     port = listening.getsockname()[1]
     return dist.TCPStore(
         host,

@@ -139,6 +139,14 @@ def test_the_drivers_call_still_fits_our_replacement() -> None:
     assert names[:3] == ["num_engines", "tensor_parallel_size", "pretrain"]
 
 
+def test_openrlhfs_own_sync_takes_weights_of_the_engines_type_alone() -> None:
+    """Why `check` refuses 4-bit weights without a head, too."""
+    from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
+
+    for method in (WorkerWrap.update_weight, WorkerWrap.update_weight_cuda_ipc):
+        assert "assert dtype == self.model_config.dtype" in inspect.getsource(method)
+
+
 def test_every_rollout_goes_through_the_methods_we_measure_and_check() -> None:
     from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
     from openrlhf.utils.agent import SingleTurnAgentExecutor

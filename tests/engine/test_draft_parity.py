@@ -9,6 +9,7 @@ which the proposals no longer follow the tokens.
 
 from __future__ import annotations
 
+import json
 import random
 import traceback
 from collections.abc import Iterator
@@ -38,12 +39,16 @@ CONTEXT = max(PROMPT_LENGTHS) + NEW_TOKENS
 """Of the engines: the longest sequence fills it, and its neighbours must be drafted for none the less."""
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{name: (changes, {}) for name, changes in FAMILIES.items()},
-    "qwen2_tied_in_chunks": (FAMILIES["qwen2_tied"], {"max_num_batched_tokens": 16, "max_num_seqs": 4}),
+    "qwen2_tied_in_chunks": (
+        FAMILIES["qwen2_tied"],
+        {"max_num_batched_tokens": 16, "max_num_seqs": 4, "head_positions": 40},
+    ),
     "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_layers": 2}),
     "qwen3_moe": (WITH_EXPERTS, {}),
     "qwen2_two_workers": (FAMILIES["qwen2"], {"tensor_parallel_size": 2}),
 }
-"""Case -> (what the policy's configuration changes, what the engine's arguments change)."""
+"""Case -> (what the policy's configuration changes, what the engine's arguments change). `head_positions` is what the
+head's own configuration claims of its context, which is the policy's whatever it says."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ def replay(
         known += accepted + 1
 
 
+def _claim(config: Path, positions: int) -> None:
+    text = json.loads(config.read_text())
+    config.write_text(json.dumps({**text, "max_position_embeddings": positions}))
+
+
 def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
     """Generate with one engine and compare every proposal."""
     import torch
@@ -96,6 +106,9 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
 
     from openrlhf_mtp.heads.checkpoint import load_head
 
+    engine_changes = dict(engine_changes)
+    if positions := engine_changes.pop("head_positions", None):
+        _claim(folder / "mtp" / "config.json", positions)
     engine = start_engine(folder, max_model_len=CONTEXT, **engine_changes)
     engine.collective_rpc("mtp_record_drafts", args=(True,))
     draw = random.Random(0)

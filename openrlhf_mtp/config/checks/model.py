@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
 from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
@@ -25,14 +26,7 @@ def policy(s: Situation) -> Iterator[Conflict]:
         return
     family = config.get("model_type")
     if s.mtp is None:
-        if not s.host.has_cuda and ("vision_config" in config or family in NATIVE_TYPES + WITH_EXPERTS):
-            yield error(
-                setting,
-                f"the model family {family}",
-                "a dense text model on a host without CUDA, where this project sends the weights to the engines in "
-                "OpenRLHF's place",
-                "use one, or run on GPUs",
-            )
+        yield from _without_head(s, config)
         return
     if "vision_config" in config:
         yield error(
@@ -55,23 +49,47 @@ def policy(s: Situation) -> Iterator[Conflict]:
         )
 
 
+def _without_head(s: Situation, config: dict[str, Any]) -> Iterator[Conflict]:
+    """OpenRLHF sends every model it knows, but only over CUDA and without adapters; this project's sync, which then
+    stands in, does not (`sync.backend.is_own`)."""
+    family = config.get("model_type")
+    if "vision_config" not in config and family not in NATIVE_TYPES + WITH_EXPERTS:
+        return
+    got, expected = f"the model family {family}", "a dense text model"
+    why = "where this project's weight sync stands in for OpenRLHF's"
+    if not s.host.has_cuda:
+        yield error(
+            "actor.model_name_or_path",
+            got,
+            f"{expected} on a host without CUDA, {why}",
+            "run on GPUs, or use one",
+        )
+    elif s.number("ds.lora.rank") > 0:
+        yield error(
+            "actor.model_name_or_path",
+            f"{got} with LoRA",
+            f"{expected}: LoRA is {why}",
+            "set ds.lora.rank 0, or use one",
+        )
+
+
 def dense_types() -> tuple[str, ...]:
     """The families that RL supports with a head."""
     return tuple(family for family in MODEL_TYPES if family not in WITH_EXPERTS)
 
 
 def unsupported_modes(s: Situation) -> Iterator[Conflict]:
-    """Modes of OpenRLHF in which a head is not supported yet."""
-    if s.mtp is None:
-        return
-    drop = "or drop the mtp section"
+    """Modes of OpenRLHF in which a head is not supported yet, and one that OpenRLHF's own sync asserts against."""
     if s.on("ds.load_in_4bit"):
         yield error(
             "ds.load_in_4bit",
             "true",
-            "false: 4-bit weights cannot be sent to the engines, by OpenRLHF neither",
+            "false: 4-bit weights cannot be sent to the engines, with or without a head",
             "set false",
         )
+    if s.mtp is None:
+        return
+    drop = "or drop the mtp section"
     if s.number("data.max_images_per_prompt") > 0:
         yield error(
             "data.max_images_per_prompt",

@@ -191,6 +191,14 @@ def test_without_a_head_a_gpu_host_takes_every_model_and_another_the_dense_ones(
     assert problems("mtp=null", gpus=8) == []
     (found,) = problems("mtp=null")
     assert "expected a dense text model on a host without CUDA" in found
+    (found,) = problems("mtp=null", "ds.lora.rank=8", gpus=8)
+    assert "with LoRA, expected a dense text model" in found
+
+
+@pytest.mark.parametrize("section", [[], ["mtp=null"]])
+def test_weights_of_4_bits_are_refused_with_and_without_a_head(problems, section):
+    found = problems("ds.load_in_4bit=true", *section, gpus=8)
+    assert any(text.startswith("error: ds.load_in_4bit: got true, expected false") for text in found)
 
 
 def test_a_head_for_another_model_is_refused_with_both_sizes(problems, folder):

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.sync.errors import SyncTimeout
+from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
 from openrlhf_mtp.sync.store import SealedStore, connect_store, new_token, own_address, serve_store
 from openrlhf_mtp.sync.transport import Alarm, Broadcaster
 
@@ -82,6 +82,13 @@ def test_the_store_listens_on_its_own_interface_alone() -> None:
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect((other, served.port))
     assert own_address("127.0.0.1", served.port) == "127.0.0.1"
+
+
+def test_an_address_of_another_machine_is_refused_in_words() -> None:
+    with pytest.raises(
+        SyncError, match=r"cannot listen on 192\.0\.2\.1, by which Ray knows this node.*--node-ip-address"
+    ):
+        serve_store("192.0.2.1", 10)  # set aside for documentation: no machine has it
 
 
 def test_tokens_differ() -> None:
