@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ import pytest
 
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.config.checks import Situation, check
+from openrlhf_mtp.config.convert.conversion import convert
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.plan import make_plan, render
@@ -160,3 +162,14 @@ def test_dapo_answers_are_compared_as_integers(response, label, expected):
 def test_dapo_rows_keep_each_problem_once():
     source = [{"prompt": [{"content": "P"}], "reward_model": {"ground_truth": "3"}}] * 3
     assert script("dapo_qwen3-8b_8gpu/prepare.py").rows(source) == [{"input": "P", "label": "3"}]
+
+
+@pytest.mark.parametrize("path", JOBS, ids=job_id)
+def test_a_job_as_openrlhfs_command_line_converts_back_to_itself(path, tmp_path):
+    job = load_job(path, [], flag_specs())
+    command = shlex.join(["python3", "-m", "openrlhf.cli.train_ppo_ray", *job.to_argv()])
+    conversion = convert(command, flag_specs())
+    assert conversion.unplaced == []
+    (tmp_path / "job.yaml").write_text(conversion.text("it", job="job.yaml"), encoding="utf-8")
+    given = {name: value for name, value in job.flags.items() if value is not None and value is not False}
+    assert load_job(tmp_path / "job.yaml", [], flag_specs()).flags == given
