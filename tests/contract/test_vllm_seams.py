@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,7 +19,8 @@ vllm = pytest.importorskip("vllm")
 import torch  # noqa: E402  (after vLLM, which sets up its platform first)
 
 from openrlhf_mtp.rollout import plugin  # noqa: E402
-from openrlhf_mtp.upstream import vllm_sampling  # noqa: E402
+from openrlhf_mtp.upstream import uncompiled, vllm_sampling  # noqa: E402
+from openrlhf_mtp.upstream.patching import Patch  # noqa: E402
 from tests.patience import seconds  # noqa: E402
 
 
@@ -126,6 +129,28 @@ def test_the_patch_is_live_where_the_kernel_is_wrong() -> None:
 
     vllm_sampling.apply()
     assert vllm_sampling.is_right(kernels.expand_kernel)
+
+
+@pytest.mark.parametrize("patch", uncompiled.ENGINE_PATCHES, ids=lambda patch: patch.name.split()[0])
+def test_an_engine_on_a_cpu_compiles_no_three_lines_of_sampling(patch: Patch) -> None:
+    if not vllm_on_cpu():
+        pytest.skip("on a GPU they are worth it")
+    module = importlib.import_module(patch.target)
+    name = patch.name.split()[0]
+    compiled = torch.compile(uncompiled.plain(vars(module)[name]))
+    as_vllm_has_it = ModuleType(patch.target)
+    vars(as_vllm_has_it)[name] = compiled
+    assert not patch.probe(as_vllm_has_it)
+    patch.apply(as_vllm_has_it)
+    assert vars(as_vllm_has_it)[name] is not compiled
+    plugin.register()
+    assert patch.probe(module)
+
+
+def test_torchs_exponential_noise_has_no_zeros() -> None:
+    """vLLM compiled its sampler to avoid them: a token of any probability would win against every other."""
+    noise = torch.empty(5_000_000).exponential_(generator=torch.Generator().manual_seed(0))
+    assert noise.min() > 0
 
 
 def test_the_proposer_still_knows_the_depth_and_asks_for_it_by_name() -> None:
