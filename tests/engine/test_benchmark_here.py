@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.benchmarks import start
 from tests.engine import rl_jobs
 from tests.patience import seconds
 from tests.processes import in_fresh_process
+
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 
 def test_a_benchmark_on_this_machine_is_compared_with_the_committed_figures(tmp_path: Path) -> None:

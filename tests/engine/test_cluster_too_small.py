@@ -11,6 +11,8 @@ import pytest
 from openrlhf_mtp.cluster.placement import ClusterTooSmallError, Placements, require_gpus
 from tests.patience import seconds
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def one_gpu_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

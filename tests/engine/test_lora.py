@@ -1,52 +1,22 @@
-"""RL with LoRA: engines sample from the policy with its adapters, the head trains beside them, export merges."""
+"""RL with LoRA: engines sample from the policy with its adapters, the head trains beside them, export merges.
+
+Each part has its own test too: a round of adapters in `test_sync_round`, the update in `test_joint_regimes`, the export
+in tests/unit.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.engine import rl_jobs
-from tests.engine.test_sync_round import TOLERANCE, Job
-from tests.engine.tiny import FAMILIES, in_engine_process, write_checkpoint
 
-
-def sync_adapters(folder: str) -> dict[str, Any]:
-    """A round after each of two updates of the adapters alone: log-prob gaps before and after."""
-    from peft import LoraConfig, get_peft_model
-
-    from openrlhf_mtp.sync.trainer import WeightSync
-    from openrlhf_mtp.training.trunk import unwrapped
-    from openrlhf_mtp.training.weight_source import policy_source
-
-    job = Job(Path(folder))
-    job.policy = get_peft_model(job.policy, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
-    source = policy_source(unwrapped(job.policy), "float32", sharded=False)
-    job.sync = WeightSync([job.engine], job.settings, source, job.head_source)
-    job.sync.open()
-    gaps, verified = [job.gap()], []
-    for _ in range(2):
-        with torch.no_grad():
-            for name, parameter in job.policy.named_parameters():
-                if "lora_" in name:
-                    parameter += 0.05 * torch.randn_like(parameter)
-        gaps.append(job.gap())
-        verified.append(job.sync.round().verified)
-        gaps.append(job.gap())
-    return {"gaps": gaps, "verified": verified}
-
-
-def test_engines_compute_with_merged_adapters_after_a_round(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, FAMILIES["qwen2_tied"])
-    found = in_engine_process(__file__, "sync_adapters", str(tmp_path))
-    start, stale, synced, stale_again, synced_again = found["gaps"]
-    assert max(start, synced, synced_again) < TOLERANCE
-    assert min(stale, stale_again) > 0.1
-    assert found["verified"] == [True, True]
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 
 def test_a_policy_with_adapters_rolls_out_trains_and_is_exported_whole(tmp_path: Path) -> None:

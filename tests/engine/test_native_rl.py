@@ -16,6 +16,8 @@ from tests.engine import rl_jobs
 from tests.engine.tiny import SIZES, WITH_EXPERTS
 from tests.natives import write_native_checkpoint
 
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
+
 
 def take_over_as_mimo(folder: Path) -> None:
     """The assets' policy with a head of MiMo's wiring, and norms that make a difference."""

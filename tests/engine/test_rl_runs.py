@@ -22,6 +22,8 @@ from tests.engine import rl_jobs
 from tests.engine.rl_jobs import Finished
 from tests.patience import seconds
 
+pytestmark = pytest.mark.alone
+
 STEPS = rl_jobs.PROMPTS // rl_jobs.JOB["rollout"]["batch_size"]
 
 

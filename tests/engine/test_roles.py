@@ -15,6 +15,8 @@ from openrlhf_mtp.cluster.nodes import Node
 from openrlhf_mtp.cluster.placement import ROLE_LABEL, ClusterTooSmallError, Placements
 from tests.patience import seconds
 
+pytestmark = pytest.mark.alone
+
 BROADCAST_S = seconds(90)
 
 

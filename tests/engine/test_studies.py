@@ -13,7 +13,7 @@ import pytest
 
 from tests.patience import seconds
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ("objectives", "entropy", "drift", "regimes")

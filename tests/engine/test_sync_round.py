@@ -1,11 +1,12 @@
 """A round into a real vLLM engine with a draft: it computes with the new policy and head, and every fault is found.
 
-Each case runs in a process of its own, trainer and engine together; the engine's calls run in a thread, as a Ray
-actor's would.
+Trainer and engine share a process, and all cases are run there one after the other; the engine's calls run in a
+thread, as a Ray actor's would.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +14,16 @@ from typing import Any
 
 import pytest
 
-from tests.engine.tiny import FAMILIES, in_engine_process, start_engine, write_checkpoint
+from tests.engine.tiny import FAMILIES, in_engine_process, start_engine, stop_engine, write_checkpoint
 from tests.patience import seconds
 
 PROMPT_LENGTH = 48
 # float32 on both sides: rounding of two implementations, 4e-6 was the largest seen
 TOLERANCE = 1e-4
 SIX_LAYERS = {"num_hidden_layers": 6}
+
+Measured = Callable[[str], dict[str, Any]]
+"""What a case found, by its name."""
 
 
 class LocalEngine:
@@ -45,7 +49,7 @@ class LocalEngine:
 
 
 class Job:
-    """Trainer copies of policy and head, one engine, and an open sync between them."""
+    """Trainer copies of policy and head, one engine, and a sync between them; leaving it stops the engine."""
 
     def __init__(self, folder: Path, workers: int = 1) -> None:
         import torch
@@ -64,6 +68,13 @@ class Job:
         self.head_source = _source(lambda: named_tensors(self.head))
         policy_source = _source(self.policy.named_parameters)
         self.sync = WeightSync([self.engine], self.settings, policy_source, self.head_source)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.sync.close()
+        stop_engine(self.llm)
 
     def train(self) -> None:
         """An update that no tensor survives unchanged."""
@@ -122,9 +133,8 @@ def _source(parameters: Callable[[], Any]) -> Any:
     return WeightSource(Manifest(specs), parameters)
 
 
-def sync_twice(folder: str, workers: int) -> dict[str, Any]:
+def sync_twice(job: Job) -> dict[str, Any]:
     """Two rounds after two updates; what was measured before and after, and what it took."""
-    job = Job(Path(folder), workers)
     job.sync.open()
     gaps, reports = [job.gap()], []
     for _ in range(2):
@@ -144,35 +154,33 @@ def sync_twice(folder: str, workers: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("family", "changes", "workers"),
-    [
-        pytest.param("qwen2", {}, 1, id="qwen2"),
-        pytest.param("qwen2_tied", SIX_LAYERS, 1, id="qwen2, tied, 6 layers"),
-        pytest.param("qwen2_tied", {}, 2, id="qwen2, tied, 2 workers"),
-        pytest.param("qwen3", {}, 1, id="qwen3"),
-        pytest.param("llama", {}, 1, id="llama"),
-        pytest.param("mistral", {}, 1, id="mistral"),
-    ],
-)
-def test_after_a_round_the_engine_computes_what_the_trainer_does(
-    family: str, changes: dict[str, Any], workers: int, tmp_path: Path
-):
-    """Verification passes, and the prompt's log-probs, stale before, agree; the number of calls is constant."""
-    write_checkpoint(tmp_path, {**FAMILIES[family], **changes})
-    found = in_engine_process(__file__, "sync_twice", str(tmp_path), workers)
-    start, stale, synced, stale_again, synced_again = found["gaps"]
-    assert max(start, synced, synced_again) < TOLERANCE
-    assert min(stale, stale_again) > 0.1
-    assert found["verified"] == [True, True]
-    assert found["rpc_calls"] == 1
-    assert found["calls"] == ["mtp_sync_round"]
-    assert found["buckets"] < found["tensors"] / 2
+def sync_adapters(job: Job) -> dict[str, Any]:
+    """A round after each of two updates of LoRA adapters alone: log-prob gaps before and after."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from openrlhf_mtp.sync.trainer import WeightSync
+    from openrlhf_mtp.training.trunk import unwrapped
+    from openrlhf_mtp.training.weight_source import policy_source
+
+    job.policy = get_peft_model(job.policy, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    source = policy_source(unwrapped(job.policy), "float32", sharded=False)
+    job.sync = WeightSync([job.engine], job.settings, source, job.head_source)
+    job.sync.open()
+    gaps, verified = [job.gap()], []
+    for _ in range(2):
+        with torch.no_grad():
+            for name, parameter in job.policy.named_parameters():
+                if "lora_" in name:
+                    parameter += 0.05 * torch.randn_like(parameter)
+        gaps.append(job.gap())
+        verified.append(job.sync.round().verified)
+        gaps.append(job.gap())
+    return {"gaps": gaps, "verified": verified}
 
 
-def find_stale_copies(folder: str) -> dict[str, Any]:
+def find_stale_copies(job: Job) -> dict[str, Any]:
     """Layers that keep their old packed weights through a round, as if processing had skipped them."""
-    job = Job(Path(folder))
     job.sync.open()
     job.sync.round()
     target, draft = job.worker().model_runner.get_model(), job.worker().get_draft_model()
@@ -187,30 +195,12 @@ def find_stale_copies(folder: str) -> dict[str, Any]:
     return {"elements": elements, "failure": job.failure()}
 
 
-def test_a_stale_packed_copy_is_found_and_named_in_policy_tied_output_head_and_draft(tmp_path: Path):
-    write_checkpoint(tmp_path, FAMILIES["qwen2_tied"])
-    found = in_engine_process(__file__, "find_stale_copies", str(tmp_path))
-    # the linear layers' parameters are empty, so that no look at parameters could have found this
-    assert found["elements"][0] == found["elements"][2] == 0
-    assert found["failure"].splitlines()[1:] == [
-        "  engine 0 policy: model.embed_tokens.weight (layer lm_head.weight, worker 0)",
-        *(
-            f"  engine 0 policy: model.layers.1.self_attn.{name}_proj.weight"
-            " (layer model.layers.1.self_attn.qkv_proj.weight, worker 0)"
-            for name in "kqv"
-        ),
-        "  engine 0 head: model.blocks.0.layer.mlp.down_proj.weight"
-        " (layer model.blocks.0.layer.mlp.down_proj.weight, worker 0)",
-    ]
-
-
-def refuse_and_damage(folder: str) -> dict[str, Any]:
+def refuse_and_damage(job: Job) -> dict[str, Any]:
     """A sync whose trainer holds other tensors, then one whose head is damaged on the way."""
     from openrlhf_mtp.sync.buckets import plan
     from openrlhf_mtp.sync.errors import ManifestMismatch
     from openrlhf_mtp.sync.trainer import WeightSync
 
-    job = Job(Path(folder))
     wrong = [(n.replace("norm.weight", "ln.weight"), p) for n, p in job.policy.named_parameters()]
     wrong[0] = (wrong[0][0], wrong[0][1][:-1])
     bad = WeightSync([job.engine], job.settings, _source(lambda: wrong[:-1]), None)
@@ -232,9 +222,92 @@ def refuse_and_damage(folder: str) -> dict[str, Any]:
     return {"mismatch": str(mismatch.value), "failure": job.failure()}
 
 
-def test_other_tensors_are_listed_before_the_first_byte_and_damage_in_transit_is_named(tmp_path: Path):
-    write_checkpoint(tmp_path, FAMILIES["qwen2"])
-    found = in_engine_process(__file__, "refuse_and_damage", str(tmp_path))
+ROUNDS: dict[str, tuple[dict[str, Any], int]] = {
+    "qwen2": (FAMILIES["qwen2"], 1),
+    "qwen2, tied, 6 layers": ({**FAMILIES["qwen2_tied"], **SIX_LAYERS}, 1),
+    "qwen2, tied, 2 workers": (FAMILIES["qwen2_tied"], 2),
+    "qwen3": (FAMILIES["qwen3"], 1),
+    "llama": (FAMILIES["llama"], 1),
+    "mistral": (FAMILIES["mistral"], 1),
+}
+"""Case -> (what the policy's configuration changes, workers of the engine)."""
+
+OTHERS: dict[str, tuple[Callable[[Job], dict[str, Any]], dict[str, Any]]] = {
+    "adapters": (sync_adapters, FAMILIES["qwen2_tied"]),
+    "stale copies": (find_stale_copies, FAMILIES["qwen2_tied"]),
+    "refused and damaged": (refuse_and_damage, FAMILIES["qwen2"]),
+}
+
+
+def measure_all(root: str) -> dict[str, Any]:
+    """Every case in one process; a case that fails gives its traceback."""
+    cases = {name: (sync_twice, *case) for name, case in ROUNDS.items()}
+    cases |= {name: (function, changes, 1) for name, (function, changes) in OTHERS.items()}
+    results: dict[str, Any] = {}
+    for name, (function, changes, workers) in cases.items():
+        folder = Path(root) / name
+        try:
+            write_checkpoint(folder, changes)
+            with Job(folder, workers) as job:
+                results[name] = function(job)
+        except Exception:
+            results[name] = traceback.format_exc()
+    return results
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    results = in_engine_process(__file__, "measure_all", str(tmp_path_factory.mktemp("sync")))
+
+    def of(case: str) -> dict[str, Any]:
+        assert isinstance(results[case], dict), results[case]
+        found: dict[str, Any] = results[case]
+        return found
+
+    return of
+
+
+def assert_synced(found: dict[str, Any]) -> None:
+    """Verification passed, and the prompt's log-probs, stale before each round, agree after it."""
+    start, stale, synced, stale_again, synced_again = found["gaps"]
+    assert max(start, synced, synced_again) < TOLERANCE
+    assert min(stale, stale_again) > 0.1
+    assert list(found["verified"]) == [True, True]
+
+
+@pytest.mark.parametrize("case", ROUNDS)
+def test_after_a_round_the_engine_computes_what_the_trainer_does(case: str, measured: Measured):
+    found = measured(case)
+    assert_synced(found)
+    assert found["rpc_calls"] == 1, "however many tensors"
+    assert found["calls"] == ["mtp_sync_round"]
+    assert found["buckets"] < found["tensors"] / 2
+
+
+def test_engines_compute_with_merged_adapters_after_a_round(measured: Measured):
+    assert_synced(measured("adapters"))
+
+
+def test_a_stale_packed_copy_is_found_and_named_in_policy_tied_output_head_and_draft(measured: Measured):
+    found = measured("stale copies")
+    # the linear layers' parameters are empty, so that no look at parameters could have found this
+    assert found["elements"][0] == found["elements"][2] == 0
+    assert found["failure"].splitlines()[1:] == [
+        "  engine 0 policy: model.embed_tokens.weight (layer lm_head.weight, worker 0)",
+        *(
+            f"  engine 0 policy: model.layers.1.self_attn.{name}_proj.weight"
+            " (layer model.layers.1.self_attn.qkv_proj.weight, worker 0)"
+            for name in "kqv"
+        ),
+        "  engine 0 head: model.blocks.0.layer.mlp.down_proj.weight"
+        " (layer model.blocks.0.layer.mlp.down_proj.weight, worker 0)",
+    ]
+
+
+def test_other_tensors_are_listed_before_the_first_byte_and_damage_in_transit_is_named(
+    measured: Measured,
+):
+    found = measured("refused and damaged")
     norms = [f"layers.{n}.{norm}_layer" for n in range(2) for norm in ("input", "post_attention")] + [""]
     expected = {"lm_head.weight: missing in the trainer"}
     expected |= {f"model.{norm}norm.weight: missing in the trainer" for norm in norms}

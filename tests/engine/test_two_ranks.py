@@ -17,9 +17,9 @@ import pytest
 from tests.engine import trainer_runs as runs
 from tests.processes import on_ranks
 
-BATCH, SPLITS = 12, (1, 2, 3)
+BATCH, SPLITS = 12, (1, 3)
 LEFT_OVER = 6
-"""Samples of the last rollout of an episode, no multiple of any micro-batch on two ranks but one of them."""
+"""Samples of the last rollout of an episode; a rank's half of them is no multiple of any micro-batch on two ranks."""
 STEPS = 2
 OPTIM = {"lr": 1.0, "eps": 1.0, "max_norm": 1e3, "warmup_steps": 0}
 
@@ -54,7 +54,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 """Objectives beside those of `TOLERANCE`, once in pieces and once whole."""
 
 WEIGHTED = {"objective": "kl", "optim": OPTIM, "advantage": {"weighting": "sigmoid", "temperature": 0.5}}
-MAX_TOKENS = {1: 400, 2: 160, 3: 96}
+MAX_TOKENS = {1: 400, 3: 96}
 """Of a dynamic micro-batch, so that an optimizer step's 200 to 300 tokens make about as many of them as a split."""
 
 
