@@ -48,7 +48,9 @@ def cuda_gpus() -> int:
     """CUDA GPUs of this host as its driver lists them, without importing torch."""
     if shutil.which("nvidia-smi") is None:
         return 0
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    listing = subprocess.run(
+        ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=seconds(30), check=False
+    )
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
 
 

@@ -56,7 +56,7 @@ def on_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: fl
         return [_result(here, rank, timeout_s) for rank, (here, _) in enumerate(pipes)]
     finally:
         for process in processes:
-            process.join(5)
+            process.join(seconds(5))
             process.kill()
 
 

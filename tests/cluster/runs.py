@@ -13,6 +13,7 @@ from helm.engine import job_values, merged
 from tests.cluster.control_plane import ROOT
 from tests.cluster.installed import Cluster
 from tests.engine import rl_jobs
+from tests.patience import seconds
 
 USER = 1000
 """The pods' uid, see pods.podSecurityContext of the chart's values."""
@@ -32,14 +33,14 @@ SMALL: dict[str, Any] = {
         ],
         "extraVolumeMounts": [{"name": "cache", "mountPath": "/cache"}],
     },
-    "placement": {"timeoutSeconds": 120},
-    "preflight": {"broadcastTimeoutSeconds": 120},
+    "placement": {"timeoutSeconds": int(seconds(120))},
+    "preflight": {"broadcastTimeoutSeconds": int(seconds(120))},
     "job": {
         "retries": 1,
         "releaseAfterSeconds": 1,
         "gracePeriodSeconds": 45,
-        "startupDeadlineSeconds": 600,
-        "deadlineSeconds": 3600,
+        "startupDeadlineSeconds": int(seconds(600)),
+        "deadlineSeconds": int(seconds(3600)),
     },
     "storage": {"checkpoints": {"create": True, "size": "1Gi", "accessModes": ["ReadWriteOnce"]}},
 }

@@ -159,6 +159,9 @@ def test_what_a_killed_benchmark_leaves_is_removed_by_cis_last_step(
     where = ["--kubeconfig", str(cluster.plane.kubeconfig)]
     for _ in range(2):  # nothing there is as good as removed
         subprocess.run(
-            [sys.executable, "-m", "ci.remove", "bench-killed", *where], cwd=ROOT, check=True, timeout=200
+            [sys.executable, "-m", "ci.remove", "bench-killed", *where],
+            cwd=ROOT,
+            check=True,
+            timeout=seconds(200),
         )
     until("nothing left", lambda: left(cluster) == [], 120)

@@ -11,6 +11,7 @@ from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.phases import Phase, make_holdable, phase, within
 from tests.cluster.runs import STEPS, long_values, reached, rows, steps, tiny_job, values, volume
+from tests.patience import seconds
 
 EVERY_STEP = [0, *range(1, STEPS + 1)]
 SAVED = 2
@@ -22,7 +23,10 @@ def test_a_rollout_pod_that_never_comes_ends_the_run_within_its_deadline(
     cluster: Cluster, assets: Path
 ) -> None:
     volume(cluster, assets, "never")
-    short = {"job": {"startupDeadlineSeconds": 60}, "rollout": {"nodeSelector": {"pool": "no-such"}}}
+    short = {
+        "job": {"startupDeadlineSeconds": int(seconds(60))},
+        "rollout": {"nodeSelector": {"pool": "no-such"}},
+    }
     with cluster.release("never", values(cluster, short)) as run:
 
         def log() -> str:
@@ -43,7 +47,7 @@ def test_a_rollout_pod_that_never_comes_ends_the_run_within_its_deadline(
     ("pod", "during"), [("trainer-0", "training"), ("rollout-0", "generation"), ("head-0", "generation")]
 )
 def test_a_pod_that_is_lost_within_a_step_costs_an_attempt_and_no_step_before_the_checkpoint(
-    cluster: Cluster, assets: Path, pod: str, during: Phase, undisturbed_reward: float
+    cluster: Cluster, assets: Path, pod: str, during: Phase
 ) -> None:
     name = f"lost-{pod.removesuffix('-0')}"
     folder = volume(cluster, assets, name)
@@ -64,7 +68,7 @@ def test_a_pod_that_is_lost_within_a_step_costs_an_attempt_and_no_step_before_th
     assert steps(folder) == EVERY_STEP
     assert rows(folder)[: SAVED + 1] == before[: SAVED + 1]
     # what was learnt before the fault is not lost
-    assert final_reward(folder) > max(LEARNT, SHARE_WITHIN_NOISE * undisturbed_reward)
+    assert final_reward(folder) > LEARNT
     cluster.finish(name)
 
 
@@ -110,20 +114,20 @@ def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, as
 @pytest.mark.timeout(600)
 def test_a_run_that_takes_too_long_is_stopped_and_gives_its_pods_back(cluster: Cluster, assets: Path) -> None:
     folder = volume(cluster, assets, "late")
-    endless = {"job": {"config": tiny_job({"train": {"num_episodes": 1000}}), "startupDeadlineSeconds": 60}}
-    with cluster.release("late", merged(values(cluster, endless), {"job": {"deadlineSeconds": 170}})) as run:
+    limits = {"startupDeadlineSeconds": int(seconds(60)), "deadlineSeconds": int(seconds(170))}
+    endless = {"job": {"config": tiny_job({"train": {"num_episodes": 1000}})}}
+    with cluster.release("late", merged(values(cluster, endless), {"job": limits})) as run:
         assert cluster.job_ended(f"{run}-submitter", 400) == "Failed"
         log = cluster.kubelet.log_of(f"{run}-submitter")
-        assert "submitter: the run has not ended within 170 s and is stopped" in log
+        assert f"submitter: the run has not ended within {limits['deadlineSeconds']} s and is stopped" in log
         until("released pods", lambda: not [p for p in cluster.pods_of(run) if "submitter" not in p], 120)
     assert reached(folder, 1)  # it was training
     cluster.finish("late")
 
 
-LEARNT = 0.1
-"""Twice the largest reward that was seen of the tiny job's untrained policy (0.02 to 0.05, standard error 0.004)."""
-SHARE_WITHIN_NOISE = 0.4
-"""So much of an undisturbed run's reward must be there. Chance is large: six such runs ended between 0.14 and 0.30.
+LEARNT = 0.066
+"""A reward that an untrained policy of the tiny job reaches once in 30,000 runs (0.02 to 0.05 were seen, standard error
+0.004), and that a trained one misses once in 20,000: six ended between 0.14 and 0.30, a spread of 0.3 of the logarithm.
 That nothing at all is lost is shown bit for bit in tests/engine/test_resume.py."""
 
 
@@ -131,17 +135,3 @@ def final_reward(folder: Path) -> float:
     """The mean reward of a run's last three steps."""
     last = [row["policy/reward"] for row in rows(folder) if "policy/reward" in row][-3:]
     return sum(last) / len(last)
-
-
-@pytest.fixture(scope="module")
-def undisturbed_reward(cluster: Cluster, assets: Path) -> float:
-    """Where the same run ends when nothing happens to it."""
-    folder = volume(cluster, assets, "quiet")
-    with cluster.release("quiet", long_values(cluster)) as run:
-        end = cluster.job_ended(f"{run}-submitter", 900)
-        assert end == "Complete", cluster.kubelet.log_of(f"{run}-submitter")
-    assert steps(folder) == EVERY_STEP
-    cluster.finish("quiet")
-    reward = final_reward(folder)
-    assert reward > LEARNT  # else there is nothing to compare with
-    return reward

@@ -150,7 +150,8 @@ def test_asynchronous_mode_with_two_engines_and_kl_loss(assets: Path) -> None:
         *("ref.num_nodes=1", "ref.num_gpus_per_node=1", "mtp.objective=ce", "eval.steps=2"),
     )
     # the samples of a step come from the policy of the step before, so the gap is the update's size; and what the
-    # engines have drafted since the last step are not all of the step's own samples (0.10 seen with 129 drafts)
+    # engines have drafted since the last step are not all of the step's own samples (0.10 seen with 129 drafts, a
+    # standard error of 0.03: beside such a shift chance passes 0.25 once in a million steps)
     rows = assert_sound(done, assets / "async", max_gap=0.3, max_alpha_gap=0.25)
     assert {row["sync/rpc_calls"] for row in rows} == {2}
     assert "eval/accuracy" in rows[1], "the generating side's evaluation is logged with its step"

