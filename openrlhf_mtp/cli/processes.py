@@ -32,9 +32,19 @@ class PeakMemory:
         self.bytes = max(self.bytes, tree_memory_bytes())
 
 
+def sampling_interval_s(*, has_cuda: bool) -> float:
+    """Seconds between two samples. With a GPU a process may hold 100 GB of pinned memory, and counting its pages takes
+    seconds in which its memory map is locked."""
+    return 60.0 if has_cuda else 2.0
+
+
 @contextmanager
 def peak_memory(interval_s: float = 2.0) -> Iterator[PeakMemory]:
-    """Sample the process tree in the background while the context lasts."""
+    """Sample the process tree in the background while the context lasts.
+
+    Args:
+        interval_s: between two samples; see `sampling_interval_s` for a run on a GPU.
+    """
     peak, done = PeakMemory(), threading.Event()
 
     def watch() -> None:

@@ -113,7 +113,7 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
     def new_rows() -> list[Row]:
         nonlocal seen
         rows = read_rows(run_folder / METRICS)[0]
-        fresh, seen = rows[seen:], max(seen, len(rows))
+        fresh, seen = rows[seen:], len(rows)  # fewer when a resumed run goes on before its last row
         return fresh
 
     def new_notices() -> list[str]:

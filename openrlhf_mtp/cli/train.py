@@ -13,7 +13,7 @@ from typing import Any
 
 from openrlhf_mtp.checkpoint_request import asked_at_sigterm
 from openrlhf_mtp.cli.failures import user_facing_errors
-from openrlhf_mtp.cli.processes import peak_memory
+from openrlhf_mtp.cli.processes import peak_memory, sampling_interval_s
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
@@ -95,7 +95,8 @@ def run_train(
     args = openrlhf_arguments(job, out)
     situation = Situation(job, detect_host())
     gpus = total_gpus(situation)
-    with peak_memory() as peak, ray_session(gpus=gpus, verbose=verbose), user_facing_errors(out):
+    memory = peak_memory(sampling_interval_s(has_cuda=situation.host.has_cuda))
+    with memory as peak, ray_session(gpus=gpus, verbose=verbose), user_facing_errors(out):
         from openrlhf_mtp.cluster.placement import require_gpus
 
         require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(situation) if not r.shares))

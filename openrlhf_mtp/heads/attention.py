@@ -78,7 +78,9 @@ def _product(left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
 
 def _slices(query: Tensor, grid: AnchorGrid) -> Iterator[Slice]:
     """Slices of the anchors for queries [B, K, A, G, D]."""
-    return grid.slices(query.shape[1] * query.shape[3], SLICE_SCORES[query.device.type])
+    return grid.slices(
+        query.shape[1] * query.shape[3], SLICE_SCORES.get(query.device.type, SLICE_SCORES["cuda"])
+    )
 
 
 def _scores(query: Tensor, key: Tensor, grid: AnchorGrid, part: Slice, scale: float) -> Tensor:

@@ -23,8 +23,11 @@ def warmup_then_constant(optimizer: Optimizer, *, warmup_steps: int) -> LambdaLR
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup_steps + 1)))
 
 
-def head_ds_config(strategy: Any, optim: HeadOptim) -> dict[str, Any]:
+def head_ds_config(strategy: Any, optim: HeadOptim, elements: int) -> dict[str, Any]:
     """DeepSpeed's configuration for the head: the strategy's own, with the head's optimiser.
+
+    Its gradients are reduced in one bucket of their own size, `elements`: DeepSpeed's default is made for a whole
+    policy, 1 to 2 GB that it allocates whatever the model.
 
     The head is one decoder layer, so it is never sharded by ZeRO-3: its parameters stay whole (stage 2 shards
     gradients and optimiser states), which also lets every rank send it to the engines.
@@ -40,6 +43,7 @@ def head_ds_config(strategy: Any, optim: HeadOptim) -> dict[str, Any]:
     )
     if config["zero_optimization"]["stage"] > 2:
         config["zero_optimization"] = {"stage": 2, "overlap_comm": False}
+    config["zero_optimization"]["reduce_bucket_size"] = elements
     return config
 
 
@@ -48,12 +52,13 @@ def build_head_engine(head: MTPHead, strategy: Any, optim: HeadOptim) -> Any:
 
     The random state is left as it was found, so that a run with a head draws the same numbers as one without.
     """
+    parameters = [p for p in head.parameters() if p.requires_grad]
     with torch.random.fork_rng():
         engine, *_ = deepspeed.initialize(
             model=head,
-            model_parameters=[p for p in head.parameters() if p.requires_grad],
+            model_parameters=parameters,
             lr_scheduler=partial(warmup_then_constant, warmup_steps=optim.warmup_steps),
-            config=head_ds_config(strategy, optim),
+            config=head_ds_config(strategy, optim, sum(p.numel() for p in parameters)),
             dist_init_required=True,
         )
     return engine

@@ -7,7 +7,6 @@ add on top is in `joint.py`.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from openrlhf_mtp.losses.types import Objective, anchor_counts
 from openrlhf_mtp.losses.walk import Walk, walk
 from openrlhf_mtp.training.chain import HeadBatch, run_chain
 from openrlhf_mtp.training.schedule import Schedule
+from openrlhf_mtp.training.stopwatch import Stopwatch
 from openrlhf_mtp.training.tally import Tally
 from openrlhf_mtp.training.trunk import Trunk
 
@@ -75,7 +75,7 @@ class HeadTrainer:
         self._tally = Tally(depths)
         self._step_tally = Tally(depths)
         self._last: MTPLossOutput | None = None
-        self._seconds = 0.0
+        self._stopwatch = Stopwatch()
 
     @property
     def draw(self) -> int:
@@ -94,20 +94,19 @@ class HeadTrainer:
             completes_step: whether it is the optimiser step's last, which in RL may have fewer micro-batches than
                 DeepSpeed counts to; None lets DeepSpeed count.
         """
-        start = time.perf_counter()
-        with torch.set_grad_enabled(self.engine is not None):
-            output = self.loss(batch)
-        if self.engine is not None:
-            if completes_step is not None and self.engine.managed_gradient_accumulation():
-                self.engine.set_gradient_accumulation_boundary(completes_step)
-            self.engine.backward(output.loss_sum / normalizer)
-        self._tally.add(output.sums)
-        if self.schedule.watches(self.steps):
-            self._step_tally.add(output.sums)
-        if output.anchors.share == 1.0:
-            self._tally.add_walk(promised(output))
+        with self._stopwatch.running():
+            with torch.set_grad_enabled(self.engine is not None):
+                output = self.loss(batch)
+            if self.engine is not None:
+                if completes_step is not None and self.engine.managed_gradient_accumulation():
+                    self.engine.set_gradient_accumulation_boundary(completes_step)
+                self.engine.backward(output.loss_sum / normalizer)
+            self._tally.add(output.sums)
+            if self.schedule.watches(self.steps):
+                self._step_tally.add(output.sums)
+            if output.anchors.share == 1.0:
+                self._tally.add_walk(promised(output))
         self._last = output
-        self._seconds += time.perf_counter() - start
         return output
 
     def records(self, limit: int = 4096) -> dict[str, NDArray[Any]] | None:
@@ -161,14 +160,13 @@ class HeadTrainer:
         """One optimiser step of the head, at DeepSpeed's gradient-accumulation boundary; at once if it keeps none."""
         if self.engine is None:
             return
-        start = time.perf_counter()
-        is_managed = self.engine.managed_gradient_accumulation()
-        boundary = not is_managed or self.engine.is_gradient_accumulation_boundary()
-        self.engine.step()
-        if boundary:
-            self._observe()
-            self.steps += 1
-        self._seconds += time.perf_counter() - start
+        with self._stopwatch.running():
+            is_managed = self.engine.managed_gradient_accumulation()
+            boundary = not is_managed or self.engine.is_gradient_accumulation_boundary()
+            self.engine.step()
+            if boundary:
+                self._observe()
+                self.steps += 1
 
     def _observe(self) -> None:
         """Show the schedule this optimiser step's overlap, the same number on every rank."""
@@ -180,7 +178,7 @@ class HeadTrainer:
     def drain(self) -> dict[str, float]:
         """Metrics since the last call, over all data-parallel ranks (collective), and start anew."""
         tally, self._tally = self._tally, Tally(self.depths)
-        seconds, self._seconds = self._seconds, 0.0
+        seconds = self._stopwatch.read()
         tally.all_reduce()
         row = tally.metrics()
         row["time/mtp_s"] = seconds

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,10 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
 
     def _export_head(self, policy_folder: str) -> None:
         head = self.trainer.head
-        if head is not None and dist.get_rank() == 0:
+        if head is None or dist.get_rank() != 0:
+            return
+        average = self.trainer.head_average
+        with nullcontext() if average is None else average.in_place():
             save_head(os.path.join(policy_folder, HEAD_FOLDER), head.head)
 
     def measure_held_out(self, experiences: list[Any]) -> dict[str, float]:

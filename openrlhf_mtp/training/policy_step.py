@@ -9,7 +9,6 @@ policy's.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +17,14 @@ from torch import Tensor
 
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.targets import from_logits
 from openrlhf_mtp.training.actor import MTPActor, Observation
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint import JointTerm, Rollout
 from openrlhf_mtp.training.sample_weights import SampleWeights
+from openrlhf_mtp.training.stopwatch import Stopwatch
 from openrlhf_mtp.upstream.optimizer_step import StepInfo
 
 
@@ -68,7 +69,7 @@ class PolicyStep:
         self.joint = JointTerm(mtp, trainer, policy_loss) if mtp.is_joint else None
         self._term: Tensor | None = None
         self._policy_has_moved = True
-        self._seconds = 0.0
+        self._stopwatch = Stopwatch()
 
     def begin_rollout_batch(self) -> None:
         """New experiences. The policy that trains has just scored them: nothing has moved before the first update.
@@ -94,9 +95,8 @@ class PolicyStep:
         if not self._policy_has_moved:
             tracked.track(tracked.no_sums())
         elif len(info.micro_batches) > 1:
-            start = time.perf_counter()
-            tracked.track(self._sums_ahead(tracked, info.micro_batches))
-            self._seconds += time.perf_counter() - start
+            with self._stopwatch.running():
+                tracked.track(self._sums_ahead(tracked, info.micro_batches))
 
     @torch.no_grad()
     def _sums_ahead(self, joint: JointTerm, experiences: list[Any]) -> Tensor:
@@ -138,7 +138,18 @@ class PolicyStep:
         joint = self.joint
         if joint is None:
             return
-        start = time.perf_counter()
+        with self._stopwatch.running():
+            self._prepare_term(joint, batch, seen, experience, info, output)
+
+    def _prepare_term(
+        self,
+        joint: JointTerm,
+        batch: HeadBatch,
+        seen: Observation,
+        experience: Any,
+        info: StepInfo,
+        output: MTPLossOutput,
+    ) -> None:
         # decided alike on every rank: the released code's coefficient, and whether it is 0, is each rank's own
         is_watched = self._policy_has_moved and (not joint.is_tracked or joint.is_released_code)
         if is_watched or joint.coefficient is None or joint.coefficient.any():
@@ -150,7 +161,6 @@ class PolicyStep:
                 joint.track(joint.sums(seen.log_probs, experience.action_mask, rollout, head))
             row_weight = None if self.joint_weights is None else self.joint_weights.of(experience)
             self._term = joint.term(head, rollout, row_weight, info)
-        self._seconds += time.perf_counter() - start
 
     def term(self) -> Tensor | None:
         """What is added to the policy's loss, once."""
@@ -178,7 +188,7 @@ class PolicyStep:
             row.update(self.weights.drain())
         if self.joint is not None:
             row.update(self.joint.drain())
-        row["time/mtp_s"], self._seconds = self._seconds, 0.0
+        row["time/mtp_s"] = self._stopwatch.read()
         return row
 
     def state(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.actor import MTPActor, Observation
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.head_average import HeadAverage
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
@@ -90,7 +91,14 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self.mtp_step = (
             None if self.head is None else PolicyStep(self.mtp, self.head, actor, self.actor_loss_fn)
         )
+        self.head_average = self._head_average()
         self.sync_report: dict[str, float] = {}
+
+    def _head_average(self) -> HeadAverage | None:
+        """The head's average where OpenRLHF keeps one of the policy; rank 0 exports both."""
+        if self.head is None or self.head.engine is None or self.ema_model is None or dist.get_rank() != 0:
+            return None
+        return HeadAverage(self.head.head, self.ema_beta)
 
     def _init_vllm_sync_group(self, backend: str) -> None:
         """OpenRLHF's process group, unless our own weight transfer replaces it (rank 0 only, called by upstream)."""
@@ -172,6 +180,8 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             is_optimizer_step=info.completes_step,
             is_boundary_known=self.args.train.dynamic_batch_enable,
         )
+        if info.completes_step and self.head_average is not None:
+            self.head_average.update()
         return status
 
     def _step_info(self, experience: Any, step: int, loss_batch_info: dict[str, Any] | None) -> StepInfo:

@@ -15,14 +15,24 @@ from typing import Any
 from openrlhf_mtp.upstream.patching import Patch, Undo
 
 _OPENRLHF = "openrlhf 0.11.2"
+_ASK_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 _NO_CUDA_CALLS = ("synchronize", "set_device", "current_stream")
 
 
 def has_cuda() -> bool:
-    """True when this process sees a CUDA device."""
+    """True when this process sees a CUDA device. Asks the driver's library without opening a device: it runs when torch
+    is imported, and what is opened then could not be narrowed down by CUDA_VISIBLE_DEVICES any more."""
     import torch
 
-    return torch.cuda.is_available()
+    usual = os.environ.get(_ASK_NVML)
+    os.environ[_ASK_NVML] = "1"
+    try:
+        return torch.cuda.is_available()
+    finally:
+        if usual is None:
+            del os.environ[_ASK_NVML]
+        else:
+            os.environ[_ASK_NVML] = usual
 
 
 # torch.cuda ---------------------------------------------------------------------------------------------

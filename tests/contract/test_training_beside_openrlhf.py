@@ -109,7 +109,8 @@ def engine_configurations() -> dict[int, dict[str, Any]]:
     args = SimpleNamespace(ds=SimpleNamespace(param_dtype="bf16"), train=SimpleNamespace())
     optim = HeadOptim(lr=0.5, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.25, max_norm=3.0)
     return {
-        stage: head_ds_config(DeepspeedStrategy(zero_stage=stage, args=args), optim) for stage in (0, 1, 2, 3)
+        stage: head_ds_config(DeepspeedStrategy(zero_stage=stage, args=args), optim, elements=12_345)
+        for stage in (0, 1, 2, 3)
     }
 
 
@@ -207,6 +208,7 @@ def test_the_heads_engine_has_its_own_optimizer_and_clipping(computed, stage):
         "weight_decay": 0.25,
     }.items()
     assert math.isclose(config["gradient_clipping"], 3.0)
+    assert config["zero_optimization"]["reduce_bucket_size"] == 12_345
 
 
 def test_the_head_is_never_sharded_even_when_the_policy_is(computed):

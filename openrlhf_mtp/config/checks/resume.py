@@ -40,6 +40,14 @@ def checkpoint(s: Situation) -> Iterator[Conflict]:
         )
     if not s.on("ds.use_universal_ckpt"):
         yield from _ranks(s, point.checkpoint)
+    if s.on("train.enable_ema"):
+        yield warning(
+            "train.enable_ema",
+            "true with --resume",
+            "a run in one piece: OpenRLHF keeps the average in no checkpoint, so it begins anew from "
+            "actor.model_name_or_path and final/ holds that",
+            "set it false, or accept it",
+        )
 
 
 def _ranks(s: Situation, saved: Checkpoint) -> Iterator[Conflict]:

@@ -1,0 +1,32 @@
+"""What is timed is added up, and starts anew once it was read."""
+
+import time
+
+import pytest
+
+from openrlhf_mtp.training.stopwatch import Stopwatch
+
+
+def test_only_what_runs_within_counts_and_reading_starts_anew():
+    watch = Stopwatch()
+    began = time.perf_counter()
+    for _ in range(2):
+        with watch.running():
+            time.sleep(0.01)
+        time.sleep(0.02)
+    all_of_it = time.perf_counter() - began
+    assert 0.02 <= watch.read() <= all_of_it - 0.04
+    assert watch.read() == 0.0
+
+
+def test_a_part_that_fails_is_timed_as_well():
+    watch = Stopwatch()
+
+    def failing() -> None:
+        with watch.running():
+            time.sleep(0.01)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    assert watch.read() >= 0.01
