@@ -47,7 +47,8 @@ def without_cuda(s: Situation) -> Iterator[Conflict]:
 
 def _needs_cuda(s: Situation) -> Iterator[Conflict]:
     for setting, why in CUDA_SWITCHES.items():
-        if s.on(setting):
+        ignored = setting == "vllm.enable_sleep" and not s.on("train.colocate_all")  # OpenRLHF drops it then
+        if s.on(setting) and not ignored:
             yield error(setting, "true", f"false on a host without CUDA: {why}", "set false")
     attention = s.text("ds.attn_implementation") or ""
     if "flash" in attention:

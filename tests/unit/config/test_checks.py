@@ -136,7 +136,9 @@ def test_a_mistake_is_found(problems, folder, overrides, expected):
 )
 def test_what_needs_cuda_is_refused_without_it_and_allowed_with_it(problems, override):
     setting = override.partition("=")[0]
-    assert any(text.startswith(f"error: {setting}: ") for text in problems(override))
+    assert any(
+        text.startswith(f"error: {setting}: ") for text in problems(override, "train.colocate_all=true")
+    )
     assert not any(text.startswith(f"error: {setting}: ") for text in problems(override, gpus=8))
 
 
