@@ -1,9 +1,33 @@
-"""What a variable is after a branch or a loop that may have run or not."""
+"""Branches and loops, which may run or not, and what a variable is after them."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from openrlhf_mtp.config.convert.expansion import Field, Known, Unknown
+from openrlhf_mtp.config.convert.expansion import Environment, Field, Known, Unknown
+
+
+@dataclass
+class Frame:
+    """An open branch, loop, subshell or group.
+
+    Attributes:
+        kind: the word that opened it.
+        before: the variables there.
+        line: where.
+        touched: names set inside so far.
+        ends: the values that each of them had at the end of a branch.
+    """
+
+    kind: str
+    before: Environment
+    line: int
+    touched: set[str] = field(default_factory=set)
+    ends: dict[str, list[Known | Unknown]] = field(default_factory=dict)
+
+    def close_branch(self, values: Mapping[str, Known | Unknown]) -> None:
+        """Remember what the branch made of the variables."""
+        for name in self.touched & values.keys():
+            self.ends.setdefault(name, []).append(values[name])
 
 
 def after_branches(

@@ -14,13 +14,13 @@ class Function:
         name: what it is called by.
         body: the tokens between its braces.
         end: the place in the stream behind it.
-        called: whether a call was seen.
+        calls: how often it was called so far.
     """
 
     name: str
     body: Sequence[Token]
     end: int
-    called: bool = False
+    calls: int = 0
 
 
 def function_at(stream: Sequence[Token], at: int) -> Function | None:

@@ -4,26 +4,24 @@ Of control flow only what decides a variable's value is followed: what a branch 
 for words added to an array, which keep their condition; what a subshell sets is gone; functions count where called.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from openrlhf_mtp.config.convert.branches import after_branches
+from openrlhf_mtp.config.convert.assignments import Target, target_of, value_word
+from openrlhf_mtp.config.convert.branches import Frame, after_branches
 from openrlhf_mtp.config.convert.expansion import Environment, Field, Known, Unknown, expand, text_of
 from openrlhf_mtp.config.convert.functions import Function, function_at
 from openrlhf_mtp.config.convert.lexer import tokens
-from openrlhf_mtp.config.convert.parts import Literal, Operator, Token, Word
+from openrlhf_mtp.config.convert.parts import Operator, Token, Word
 
 _SEPARATORS = frozenset({"\n", ";", "&", "&&", "||", "|", "|&", ";;", ";&", ";;&", "(", ")"})
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\[[^]]*\])?(\+?)=", re.ASCII)
 _DECLARES = frozenset({"export", "declare", "typeset", "local", "readonly"})
 _SET_ELSEWHERE = frozenset({"mapfile", "readarray", "getopts", "let", "printf"})
 _OPENS = frozenset({"if", "while", "until"})
 _GOES_ON = frozenset({"then", "do", "!", "time"})
 _CLOSES = frozenset({"fi", "done", "esac", "}"})
-_MOST_CALLS = 8
-"""Functions inside functions; one that calls itself ends there."""
+_MOST_DEPTH, _MOST_CALLS = 8, 50
+"""Functions inside functions, and calls of one: enough for any script, and an end for one that calls itself."""
 
 
 @dataclass(frozen=True)
@@ -51,38 +49,6 @@ class Command:
     env: Environment
 
 
-class _Target(NamedTuple):
-    """The left side of an assignment: name, `[place]` and `+`, both "" without."""
-
-    name: str
-    place: str
-    add: str
-
-
-@dataclass
-class _Frame:
-    """An open branch, loop, subshell or group.
-
-    Attributes:
-        kind: the word that opened it.
-        before: the variables there.
-        line: where.
-        touched: names set inside so far.
-        ends: the values that each of them had at the end of a branch.
-    """
-
-    kind: str
-    before: Environment
-    line: int
-    touched: set[str] = field(default_factory=set)
-    ends: dict[str, list[Known | Unknown]] = field(default_factory=dict)
-
-    def close_branch(self, values: Mapping[str, Known | Unknown]) -> None:
-        """Remember what the branch made of the variables."""
-        for name in self.touched & values.keys():
-            self.ends.setdefault(name, []).append(values[name])
-
-
 def commands(text: str, first_line: int, env: Environment) -> Iterator[Command]:
     """Every simple command, in the order of the script; `env` is changed on the way."""
     yield from _Walk(env).run(tokens(text, first_line))
@@ -94,7 +60,7 @@ class _Walk:
     ) -> None:
         self.env, self.depth = env, depth
         self.functions = {} if functions is None else functions
-        self.frames: list[_Frame] = []
+        self.frames: list[Frame] = []
         self.words: list[Word] = []
         self.redirections: list[Operator] = []
         self.set_names: set[str] = set()
@@ -119,7 +85,7 @@ class _Walk:
         yield from self._finish("")
         if self.depth == 0:
             for function in list(self.functions.values()):
-                if not function.called:
+                if not function.calls:
                     yield from _Walk(self.env.copy(), self.functions, depth=1).run(function.body)
 
     def _separator(self, token: Operator) -> Iterator[Command]:
@@ -143,17 +109,18 @@ class _Walk:
             return
         line = words[0].line if words else redirections[0].line
         prefix: list[str] = []
-        while words and (target := _assigned(words[0])):
+        while words and (target := target_of(words[0])):
             prefix.append(target.name)
-            if all(_assigned(word) for word in words):
+            if all(target_of(word) for word in words):
                 self._assign(words[0], target, sometimes=self.before in ("&&", "||"))
             words = words[1:]
         if not words and not redirections:
             return
         fields = [each for word in words for each in expand(word, self.env)]
         function = self.functions.get(fields[0].text) if fields else None
-        if function is not None and self.depth < _MOST_CALLS:
-            yield from self._call(function, fields[1:])
+        if function is not None:
+            if function.calls < _MOST_CALLS and self.depth < _MOST_DEPTH:
+                yield from self._call(function, fields[1:])
             return
         documents = [
             Field(text_of(each.target, self.env), each.target.line)
@@ -166,7 +133,7 @@ class _Walk:
 
     def _call(self, function: Function, arguments: list[Field]) -> Iterator[Command]:
         """A function's commands, with its arguments in place."""
-        function.called = True
+        function.calls += 1
         places = [str(number) for number in range(1, 10)]
         before = {name: self.env.values.get(name) for name in (*places, "@", "*")}
         given: dict[str, Known | Unknown] = {
@@ -179,7 +146,8 @@ class _Walk:
         inner = _Walk(self.env, self.functions, self.depth + 1)
         yield from inner.run(function.body)
         self._touch(inner.set_names)
-        self.env.values |= {name: value for name, value in before.items() if value is not None}
+        outside = {name: value for name, value in self.env.values.items() if name not in before}
+        self.env.values = outside | {name: value for name, value in before.items() if value is not None}
 
     def _structure(self, words: list[Word]) -> list[Word]:
         """Take the shell's reserved words off the front; what is left is a command."""
@@ -222,7 +190,7 @@ class _Walk:
         return self.frames[-1].kind if self.frames else ""
 
     def _push(self, kind: str, line: int) -> None:
-        self.frames.append(_Frame(kind, self.env.copy(), line))
+        self.frames.append(Frame(kind, self.env.copy(), line))
 
     def _next_branch(self) -> None:
         frame = self.frames[-1]
@@ -254,7 +222,7 @@ class _Walk:
         if not local:
             self._touch({name})
 
-    def _assign(self, word: Word, target: _Target, *, sometimes: bool = False, local: bool = False) -> None:
+    def _assign(self, word: Word, target: Target, *, sometimes: bool = False, local: bool = False) -> None:
         """`X=…`, `X+=…`, `X=( … )` or `X[i]=…`."""
         name, index, add = target
         old = self.env.values.get(name)
@@ -273,7 +241,7 @@ class _Walk:
         self._put(name, value, local=local)
 
     def _text(self, word: Word, old: Known | Unknown | None) -> Known:
-        text = text_of(_value_word(word), self.env)
+        text = text_of(value_word(word), self.env)
         if isinstance(old, Known) and old.fields:
             first = old.fields[0]
             return Known((Field(first.text + text, first.line), *old.fields[1:]), old.array)
@@ -287,7 +255,7 @@ class _Walk:
             removes = first == "export" and any(word.bare == "-n" for word in rest)
             exports = (first == "export" and not removes) or any(word.bare.startswith("-x") for word in rest)
             for word in rest:
-                target = _assigned(word)
+                target = target_of(word)
                 name = target.name if target else word.bare
                 if target:
                     self._assign(word, target, local=first == "local")
@@ -302,7 +270,7 @@ class _Walk:
                 self.env.values.pop(word.bare, None)
         elif first in _SET_ELSEWHERE:
             for word in rest:
-                target = _assigned(word)
+                target = target_of(word)
                 name = target.name if target else word.bare
                 if name in self.env.values or (
                     first == "printf" and rest[0].bare == "-v" and word is rest[1]
@@ -318,24 +286,3 @@ class _Walk:
             body = documents[0].text.strip()
             skipped = documents[0].text[: documents[0].text.find(body)] if body else ""
             self._put(names[0], Known((Field(body, documents[0].line + skipped.count("\n")),)))
-
-
-def _assigned(word: Word) -> _Target | None:
-    """The left side of an assignment, None for another word."""
-    text = ""
-    for part in word.parts:
-        if not isinstance(part, Literal) or part.quoted:
-            break
-        text += part.text
-    match = _ASSIGNMENT.match(text)
-    return _Target(match[1], match[2] or "", match[3]) if match else None
-
-
-def _value_word(word: Word) -> Word:
-    """What stands after the equals sign."""
-    parts, text = list(word.parts), ""
-    while parts and not text.endswith("="):
-        first = parts.pop(0)
-        assert isinstance(first, Literal)
-        text += first.text
-    return Word(tuple(parts), word.line)

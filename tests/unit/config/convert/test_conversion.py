@@ -321,6 +321,11 @@ def test_numbers_look_as_in_the_script_and_comments_name_line_and_old_name():
     assert re.search(r'^  input_template: "Q: \{\}\\nA:" +# line 3, --input_template$', text, re.M)
 
 
+def test_line_ends_and_a_mark_of_windows_change_nothing():
+    windows = f"\ufeff#!/bin/bash\r\n{START} \\\r\n  --seed 3 \\\r\n  --bf16\r\n"
+    assert values(convert(windows, SPECS)) == {"train.seed": 3, "ds.param_dtype": "bf16"}
+
+
 def test_several_commands_are_chosen_by_number():
     script = f"{START} --seed 1\n{START} --seed 2\n"
     with pytest.raises(JobError, match=r"found 2 different .*1: line 1; 2: line 2.*--nth"):

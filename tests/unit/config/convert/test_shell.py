@@ -104,6 +104,8 @@ def test_a_function_is_read_where_it_is_called_with_its_arguments():
     assert words(script) == ["--pretrain", "Org/m", "--seed", "7", "${@:2}", "x"]
     assert words(f"function run {{ {MODULE} --seed 1; }}") == ["--seed", "1"]
     assert words(f"f() {{ f; }}\nf\n{MODULE} --seed 1") == ["--seed", "1"]
+    assert words(f"f() {{ {'f; ' * 20} }}\nf\n{MODULE} --seed 1") == ["--seed", "1"]
+    assert words(f"f() {{ :; }}\nf 7\n{MODULE} $1") == ["$1"]
     assert words(f"main() {{\n  D=b\n}}\nD=a\nmain\n{MODULE} $D") == ["b"]
 
 
@@ -160,7 +162,6 @@ def test_the_command_is_found_behind_any_wrapper(wrapper):
         "cmd='python -m {} --pretrain Org/m --zpg 2'\necho \"$cmd\" | bash\n",
         "sbatch <<'EOF'\n#!/bin/bash\nsrun python -m {} --pretrain Org/m --zpg 2\nEOF\n",
         "cat > run.sh <<EOF\npython -m {} --pretrain Org/m --zpg 2\nEOF\n",
-        "{} --pretrain Org/m --zpg 2\r\n".replace("\r", ""),
     ],
 )
 def test_the_command_is_found_inside_quotes_and_documents(script):
