@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from openrlhf_mtp.config import yaml_text
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.names import unknown
-from openrlhf_mtp.config.values import shown
+from openrlhf_mtp.config.values import printable, shown
 from openrlhf_mtp.config.variables import UndefinedVariableError, expand
 from openrlhf_mtp.config.yaml_reader import PLAIN, Section
 
@@ -91,7 +91,7 @@ class GivenSettings:
                     f"{name}.{key}", inner, place if place == COMMAND_LINE else f"line {value.lines[key]}"
                 )
         elif name not in self._sections:
-            self._problem(place, unknown(name, self._leaves))
+            self._problem(place, unknown(printable(name), self._leaves))
         elif value is not None:
             self._problem(
                 place,

@@ -142,7 +142,7 @@ def _flow(value: object, most: int) -> str:
     if isinstance(value, int):
         return digits(value)
     if isinstance(value, Mapping):
-        pairs = (f"{key}: {_flow(item, most)}" for key, item in islice(value.items(), most))
+        pairs = (f"{printable(str(key))}: {_flow(item, most)}" for key, item in islice(value.items(), most))
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_flow(item, most) for item in islice(value, most)) + "]"
@@ -150,6 +150,11 @@ def _flow(value: object, most: int) -> str:
     if words.isprintable():
         return "'" + words.replace("'", "''") + "'"
     return '"' + "".join(map(_escaped, words[: most + 1])) + "…" * (len(words) > most + 1) + '"'
+
+
+def printable(words: str) -> str:
+    """`words` on one line and without what a terminal would obey, escaped as inside YAML's double quotes."""
+    return words if words.isprintable() else "".join(map(_escaped, words))
 
 
 def _escaped(letter: str) -> str:

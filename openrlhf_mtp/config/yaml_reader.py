@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.values import WrittenFloat, WrittenInt, cut
+from openrlhf_mtp.config.values import WrittenFloat, WrittenInt, cut, printable, shown
 from openrlhf_mtp.config.variables import UndefinedVariableError, expand
 
 MOST_LEVELS = 50
@@ -126,7 +126,7 @@ class _Reader:
         if key in mapping.value:
             first = mapping.value.lines[key]
             raise self._wrong(
-                f"the key {cut(key)!r} is given twice, in lines {first} and {self._line}; keep one of them"
+                f"the key {shown(key)} is given twice, in lines {first} and {self._line}; keep one of them"
             )
         if event.anchor:
             self._anchors[event.anchor] = (key, 1)
@@ -139,10 +139,10 @@ class _Reader:
         assert name is not None
         if any(one.anchor == name for one in self._open):
             raise self._wrong(
-                f"*{cut(name)} stands inside its own anchor &{cut(name)}, so it would never end"
+                f"*{printable(cut(name))} stands inside its own anchor &{printable(cut(name))}, so it would never end"
             )
         if name not in self._anchors:
-            raise self._wrong(f"*{cut(name)}: there is no anchor &{cut(name)} above it")
+            raise self._wrong(f"*{printable(cut(name))}: there is no anchor &{printable(cut(name))} above it")
         value, size = self._anchors[name]
         self._copies += size
         if self._copies > MOST_COPIES:
@@ -220,7 +220,7 @@ class _Reader:
             raise self._wrong(f"the tag {_short(event.tag)} is not for job files; leave it out")
         words = self._expanded(event.value)
         if not (PLAIN[kind].match(words) or (kind == "float" and PLAIN["int"].match(words))):
-            raise self._wrong(f"{_short(event.tag)} with {cut(words)!r}, which is none; leave the tag out")
+            raise self._wrong(f"{_short(event.tag)} with {shown(words)}, which is none; leave the tag out")
         value = self._plain(words)
         return WrittenFloat(words) if kind == "float" else value
 
@@ -239,7 +239,7 @@ def _at(line: int, what: str) -> JobError:
 
 
 def _short(tag: str) -> str:
-    return cut("!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag)
+    return printable(cut("!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag))
 
 
 def _not_yaml(error: yaml.YAMLError, text: str) -> JobError:

@@ -151,7 +151,7 @@ mtp: {depths: 3}
 """
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(name=st.sampled_from([*SPECS, *mtp_names()]), value=anything.map(as_yaml))
 def test_check_ends_with_a_verdict_and_never_with_a_traceback(folder, name, value):
     file = folder / "complete.yaml"
