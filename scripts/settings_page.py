@@ -15,6 +15,17 @@ HEADER = """# Settings
 The `mtp:` section of a job file. Everything else in a job file is one of OpenRLHF's own flags: `openrlhf-mtp check`
 knows them all and offers the nearest name for a wrong one. Written by `scripts/settings_page.py`; a test keeps it
 in step with the code.
+
+How a job file is written:
+
+- Nested or dotted alike: `mtp: {optim: {lr: 1e-4}}`, `mtp.optim.lr: 1e-4`; on the command line `mtp.optim.lr=1e-4`,
+  which replaces what the file says. A section's `null` takes the section out (`mtp=null` is plain OpenRLHF), and the
+  null of one of OpenRLHF's flags leaves it at its default.
+- `${NAME}` is the environment's variable, `${NAME:-otherwise}` has a value for when it is not set, and `$${NAME}` is
+  the text `${NAME}`. `$NAME` and any other dollar stay as they are. `~` is your home folder wherever a path belongs.
+- `<<: *name` merges a section; sections at the top whose name begins with `x-` are for anchors and mean nothing else.
+- Plain values are YAML 1.2's: `off` and `yes` are text, `1e-6` is a number. Text keeps its form (`run_name: 007`).
+- The file may be `-` for standard input, or a pipe: `openrlhf-mtp check <(envsubst < job.yaml)`.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from openrlhf_mtp.cli.jobs import all_conflicts
+from openrlhf_mtp.cli.jobs import all_conflicts, located
 from openrlhf_mtp.cli.messages import say, terminal_width
 from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.config.checks import Situation
@@ -34,5 +34,5 @@ def run_check(
     plan = make_plan(situation, all_conflicts(situation))
     print(render(plan, terminal_width()), flush=True)
     for conflict in plan.conflicts:
-        say(conflict.level, conflict)
+        say(conflict.level, located(conflict, job))
     return USER_ERROR if plan.errors else 0

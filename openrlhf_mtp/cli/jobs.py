@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from openrlhf_mtp.config.checks import (
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.job_text import STANDARD_INPUT
 from openrlhf_mtp.config.values import shown
 from openrlhf_mtp.upstream.openrlhf_flags import (
     OpenRLHFCrashedError,
@@ -58,11 +60,11 @@ def checked_job(
         resumes=resume,
         trains_policy=trains_policy,
     )
-    conflicts = all_conflicts(situation)
+    conflicts = [located(conflict, job) for conflict in all_conflicts(situation)]
     for conflict in conflicts:
         if conflict.level == "warning":
             say("warning", conflict)
-    require_no_errors(conflicts, f"{path} cannot run:")
+    require_no_errors(conflicts, f"{job.source} cannot run:")
     return job
 
 
@@ -72,6 +74,12 @@ def all_conflicts(s: Situation) -> list[Conflict]:
     found = any(conflict.level == "error" for conflict in ours)
     theirs = [one for one in upstream_conflicts(s.job) if not (found and one.setting == CRASH)]
     return by_level([*ours, *theirs])
+
+
+def located(conflict: Conflict, job: Job) -> Conflict:
+    """A conflict that says where the job gives its setting, if it does."""
+    place = job.places.get(conflict.setting)
+    return conflict if place is None else replace(conflict, text=f"{conflict.text} ({place})")
 
 
 def upstream_conflicts(job: Job) -> Iterator[Conflict]:
@@ -116,7 +124,9 @@ def _changed(name: str, before: Any, after: Any) -> Conflict:
 
 
 def default_out(command: str, path: Path) -> Path:
-    """`runs/<command>-<job>`: the job file's name, or its folder's when it is called job.yaml."""
+    """`runs/<command>-<job>`: the job file's name, its folder's when it is called job.yaml, `stdin` for a pipe."""
+    if path == STANDARD_INPUT or path.is_relative_to("/dev"):
+        return Path("runs") / f"{command}-stdin"
     name = path.absolute().parent.name if path.stem == "job" else path.stem
     return Path("runs") / f"{command}-{name}"
 

@@ -35,7 +35,9 @@ def run_pretrain(
     """
     mtp = job.mtp
     if mtp is None:
-        raise JobError(f"{job.path}: got no mtp section, expected one: pretrain trains the head it describes")
+        raise JobError(
+            f"{job.source}: got no mtp section, expected one: pretrain trains the head it describes"
+        )
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     if not resume:  # the worker goes on from every checkpoint that it finds
         shutil.rmtree(out / "checkpoints", ignore_errors=True)

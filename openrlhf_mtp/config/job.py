@@ -43,6 +43,7 @@ class Job:
         mtp: the `mtp:` section, None when the job has none (then plain OpenRLHF runs).
         specs: what each flag of the installed OpenRLHF accepts.
         notes: what the job may not mean as it says it: a setting, and what to look at.
+        places: where each setting was given, by dotted name: "line 12" or "command line".
     """
 
     path: Path
@@ -50,6 +51,12 @@ class Job:
     mtp: MTPSettings | None
     specs: FlagSpecs = field(repr=False)
     notes: tuple[tuple[str, str], ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def source(self) -> str:
+        """How messages call the job file."""
+        return source_name(self.path)
 
     def value(self, name: str) -> FlagValue:
         """A flag's value in this job, OpenRLHF's default when the job does not set it."""
@@ -74,7 +81,7 @@ class Job:
             JobErrors: an unknown flag or a wrong value.
         """
         raw = {name.replace("__", "."): value for name, value in by_underscore.items()}
-        return replace(self, flags={**self.flags, **_check_flags(raw, self.specs, str(self.path))})
+        return replace(self, flags={**self.flags, **_check_flags(raw, self.specs, self.source)})
 
 
 def load_job(path: Path, overrides: Sequence[str], specs: FlagSpecs) -> Job:
@@ -105,7 +112,8 @@ def load_job(path: Path, overrides: Sequence[str], specs: FlagSpecs) -> Job:
             problems += errors.problems
     if problems:
         raise JobErrors(f"{source} cannot be used:", problems)
-    return Job(path, flags, mtp, specs, tuple(_notes(given, mtp)))
+    places = {**given.blank, **{name: one.place for name, one in given.by_name.items()}}
+    return Job(path, flags, mtp, specs, tuple(_notes(given, mtp)), places)
 
 
 def _read(path: Path) -> Section:

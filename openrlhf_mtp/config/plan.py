@@ -71,7 +71,7 @@ def render(plan: Plan, width: int) -> str:
 def _job(s: Situation) -> Rows:
     family = s.model_config.get("model_type", "unknown") if s.model_config else "not at hand: skipped"
     return [
-        ("file", str(s.job.path)),
+        ("file", s.job.source),
         ("paths", f"relative ones start at {Path.cwd()}"),
         ("host", str(s.host)),
         ("policy", s.text("actor.model_name_or_path") or "nothing"),

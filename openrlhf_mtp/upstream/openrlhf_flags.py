@@ -20,7 +20,7 @@ import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
@@ -148,7 +148,7 @@ def _entry_point() -> _EntryPoint:
 def _build_parser() -> argparse.ArgumentParser:
     entry = _entry_point()
     scope = _stdlib_scope(entry)
-    exec(compile(ast.Module(list(entry.build), []), str(entry.path), "exec"), scope)
+    exec(_code(entry.build, entry.path), scope)
     parser = scope.get("parser")
     if not isinstance(parser, argparse.ArgumentParser):
         raise _changed("the statements before `parse_args` no longer make an ArgumentParser named `parser`")
@@ -156,9 +156,14 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@functools.cache
+def _code(statements: tuple[ast.stmt, ...], path: Path) -> CodeType:
+    return compile(ast.Module(list(statements), []), str(path), "exec")
+
+
 def _stdlib_scope(entry: _EntryPoint) -> dict[str, Any]:
     scope: dict[str, Any] = {"__name__": "openrlhf_entry_point"}
-    exec(compile(ast.Module(list(entry.imports), []), str(entry.path), "exec"), scope)
+    exec(_code(entry.imports, entry.path), scope)
     return scope
 
 

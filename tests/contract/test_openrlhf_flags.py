@@ -1,13 +1,18 @@
 """What `upstream.openrlhf_flags` relies on in the installed OpenRLHF is still there."""
 
 import ast
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.paths import FOLDERS, PATHS
 from openrlhf_mtp.config.ranges import RANGES, in_range
 from openrlhf_mtp.upstream import openrlhf_flags
 from openrlhf_mtp.upstream.openrlhf_flags import (
@@ -120,3 +125,55 @@ def test_every_number_among_the_flags_has_a_range_and_its_default_is_in_it():
     assert set(RANGES) == set(numbers)
     for name, spec in numbers.items():
         in_range(name, spec.default)
+
+
+def legal(spec):
+    """A value that the flag takes and that is not its default."""
+    if spec.kind == "switch":
+        return True
+    if spec.choices:
+        return spec.choices[-1]
+    if spec.nargs is not None:
+        return {"float": [0.5, 0.75], "str": ["some"]}[spec.kind]
+    if spec.name == "actor.dual_clip":
+        return 1.5
+    return {"int": 2, "float": 0.5, "str": "some"}[spec.kind]
+
+
+def test_every_flag_goes_through_the_validation_or_is_refused_in_words(tmp_path):
+    specs = flag_specs()
+    for name, spec in specs.items():
+        (tmp_path / "job.yaml").write_text(json.dumps({"reward.remote_url": "reward.py", name: legal(spec)}))
+        job = load_job(tmp_path / "job.yaml", ["actor.num_gpus_per_node=1"], specs)
+        list(upstream_conflicts(job))  # an error of its own kind would end the test here
+
+
+def test_a_package_that_its_validation_wants_is_named():
+    with pytest.raises(JobError, match="use_ms needs the Python package modelscope, which is not installed"):
+        parse([*SMALLEST, "--use_ms"])
+
+
+def test_a_division_in_its_validation_is_a_refusal():
+    with pytest.raises(JobError, match=r"ZeroDivisionError.*A flag it needs is probably missing, or is 0"):
+        parse([*SMALLEST, "--ds.ring_attn_size=0"])
+
+
+def test_every_flag_that_takes_a_path_is_made_absolute():
+    """A new path of OpenRLHF's must be added to config/paths.py, or `~` and relative ones mean another place."""
+    looks_like_one = re.compile(
+        r"(_|\.)(path|dir|file|folder)$|_name_or_path$|dataset$|remote_url$|func_path$"
+    )
+    found = {name for name, spec in flag_specs().items() if spec.is_text and looks_like_one.search(name)}
+    assert found == set(PATHS) - set(FOLDERS)
+
+
+@pytest.mark.parametrize("value", [-1e-6, -1e-30, -0.5, -12.0, 1e-6])
+def test_its_parser_takes_a_small_negative_number_in_a_list(value):
+    spec = flag_specs()["reward.clip_range"]
+    assert parse([*SMALLEST, *spec.argv((value, 1.0))]).reward.clip_range == [value, 1.0]
+
+
+def test_a_switch_and_its_contrary_are_one_setting():
+    specs = flag_specs()
+    assert specs["critic.muon.no_nesterov"].opposite == "critic.muon.nesterov"
+    assert {spec.opposite for spec in specs.values()} == {None, "actor.muon.nesterov", "critic.muon.nesterov"}

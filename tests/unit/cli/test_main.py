@@ -140,7 +140,14 @@ def test_a_run_that_failed_is_one_block_with_another_exit_code(monkeypatch, caps
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"), [("a/gsm8k/job.yaml", "train-gsm8k"), ("a/fast.yaml", "train-fast")]
+    ("path", "expected"),
+    [
+        ("a/gsm8k/job.yaml", "train-gsm8k"),
+        ("a/fast.yaml", "train-fast"),
+        ("-", "train-stdin"),
+        ("/dev/stdin", "train-stdin"),
+        ("/dev/fd/63", "train-stdin"),
+    ],
 )
 def test_a_run_folder_is_named_after_its_job(path, expected):
     from openrlhf_mtp.cli.jobs import default_out
