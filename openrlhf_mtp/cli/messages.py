@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import sys
@@ -36,8 +37,9 @@ def wrapped(text: str, width: int) -> str:
 
 
 def say(level: str, text: object) -> None:
-    """Print an `error` or a `warning` on standard error."""
-    print(wrapped(f"{level}: {text}", terminal_width()), file=sys.stderr, flush=True)
+    """Print an `error` or a `warning` on standard error; where that cannot be written, the exit code has to do."""
+    with contextlib.suppress(OSError):
+        print(wrapped(f"{level}: {text}", terminal_width()), file=sys.stderr, flush=True)
 
 
 def accept_any_text() -> None:

@@ -36,7 +36,8 @@ def run_to_exit_code(app: Callable[..., Any]) -> int:
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     try:
         code = app(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the shell closed it
+            sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted) as end:
         print(wrapped(f"interrupted: {end}".removesuffix(": "), terminal_width()), file=sys.stderr)
         return INTERRUPTED

@@ -114,3 +114,12 @@ def test_a_full_disk_is_said(project_root):
     assert done.returncode == RUN_FAILED
     assert done.stderr.startswith(b"error: no space is left to write to")
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "2>/dev/full"])
+def test_a_stream_that_is_closed_or_full_changes_no_exit_code(tmp_path, closed):
+    (tmp_path / "job.yaml").write_text("vllm: {num_engines: 1}")
+    words = f"{sys.executable} -m openrlhf_mtp check job.yaml --no-files {closed}"
+    done = subprocess.run(words, shell=True, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == USER_ERROR
+    assert b"fault of" not in done.stdout + done.stderr
