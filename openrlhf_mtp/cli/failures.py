@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from openrlhf_mtp.config.errors import JobError
+
 _ERROR_LINE = re.compile(r"(?:^|\s)(\w+(?:\.\w+)*(?:Error|Exception|Timeout|Refused)): \S")
 _NOISE = (
     "EngineDeadError",
@@ -55,6 +57,7 @@ def user_facing_errors(run: Path) -> Iterator[None]:
 
     Raises:
         RunFailed: with the worker's error type and message; its traceback is the cause.
+        JobError: a worker's own, which another attempt would end with, too.
         KeyboardInterrupt: the user ended the run; the message says how it goes on.
     """
     from ray.exceptions import RayActorError, RayTaskError
@@ -67,7 +70,8 @@ def user_facing_errors(run: Path) -> Iterator[None]:
         except (RayTaskError, RayActorError) as error:
             if interrupted.is_set():
                 raise KeyboardInterrupt(how_to_go_on(run)) from error
-            raise RunFailed(_words(error)) from error
+            cause = _cause(error)
+            raise JobError(str(cause)) if isinstance(cause, JobError) else RunFailed(_words(cause)) from error
 
 
 def how_to_go_on(run: Path) -> str:
@@ -99,14 +103,20 @@ def _noticed_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _words(error: BaseException) -> str:
-    """The error that a worker raised, what the workers printed, and where all their output is."""
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
+def _cause(error: BaseException) -> BaseException:
+    """The error that a worker raised."""
+    from ray.exceptions import RayTaskError
 
-    cause: BaseException = error
-    while isinstance(cause, RayTaskError):
-        cause = cause.cause
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    return error
+
+
+def _words(cause: BaseException) -> str:
+    """A worker's error, what the workers printed, and where all their output is."""
+    import ray
+    from ray.exceptions import RayActorError
+
     logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
     text = str(cause).strip()
     if isinstance(cause, RayActorError):  # its text is a whole traceback; the last line is the error

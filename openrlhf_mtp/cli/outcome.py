@@ -17,7 +17,8 @@ from openrlhf_mtp.cli.usage import Interrupted, usage_message
 from openrlhf_mtp.config.errors import JobError
 
 USER_ERROR = 2
-"""Exit code when a job, a folder or a cluster is not as it must be; nothing was started."""
+"""Exit code when a job, a folder or a cluster is not as it must be: another attempt would end the same way. Nothing was
+started, or nothing could be trained, or the job's own limit ended it."""
 RUN_FAILED = 1
 """Exit code when a run was started and ended with an error, and of an error in this program."""
 INTERRUPTED = 130

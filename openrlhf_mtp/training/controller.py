@@ -20,6 +20,7 @@ import torch
 
 from openrlhf_mtp import checkpoint_request, metrics
 from openrlhf_mtp.config.checkpoints import latest
+from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.notices import say
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
@@ -35,11 +36,11 @@ HELD_OUT_TOKENS = 8192
 """Action tokens of an evaluation on which the head is measured: as many as a figure needs."""
 
 
-class StoppedByGuardError(RuntimeError):
+class StoppedByGuardError(JobError):
     """Acceptance has collapsed, or engine and trainer disagree, and the job says to stop then."""
 
 
-class NothingTrainedError(RuntimeError):
+class NothingTrainedError(JobError):
     """A run came to its end without a single step."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from openrlhf_mtp.config.errors import JobError
 from tests.processes import in_fresh_process
 
 STATUS = {"timing/generation": 1.0, "policy_loss": 0.1, "rollout/reward_mean": 0.5}
@@ -58,7 +59,7 @@ def guarded(stops: bool) -> dict[str, Any]:
     try:
         for step in (1, 2, 3):
             made.save_logs_and_checkpoints(step, STATUS, {})
-    except RuntimeError as problem:
+    except JobError as problem:
         ended = str(problem)
     return {
         "rows": [row["step"] for row in read_run(out).rows],
@@ -75,7 +76,7 @@ def ending(steps: int) -> str:
         made.save_logs_and_checkpoints(step, STATUS, {})
     try:
         made.finish_measuring()
-    except RuntimeError as problem:
+    except JobError as problem:
         return str(problem)
     return ""
 

@@ -5,9 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from openrlhf_mtp.cli.failures import how_to_go_on, user_facing_errors
+from openrlhf_mtp.config.errors import JobError
 
 
 def test_workers_that_fail_after_an_interrupt_are_not_what_ended_the_run(tmp_path):
@@ -41,3 +42,9 @@ def test_the_newest_checkpoint_counts(tmp_path: Path):
         (tmp_path / part / "latest").write_text(f"global_step{number}")
         os.utime(tmp_path / part / "latest", (number, number))
     assert "(global_step1)" in how_to_go_on(tmp_path)
+
+
+def test_what_another_attempt_would_end_with_too_keeps_its_words_and_its_exit_code(tmp_path):
+    error = RayTaskError("fit", "traceback", JobError("no step was trained"))
+    with pytest.raises(JobError, match=r"^no step was trained$"), user_facing_errors(tmp_path):
+        raise RayTaskError("fit", "traceback", error)
