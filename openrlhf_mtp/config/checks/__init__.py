@@ -54,7 +54,6 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     memory.trainer,
     sampling.distribution,
     sampling.drafts,
-    sampling.asynchronous,
     flags.unread,
     flags.attention,
     flags.adapters,

@@ -73,20 +73,6 @@ def drafting(mtp: MTPSettings) -> Iterator[Conflict]:
         yield _greedy(mtp)
 
 
-def asynchronous(s: Situation) -> Iterator[Conflict]:
-    """Partial rollout pauses an engine in the middle of responses; a verification would judge it there."""
-    if s.mtp is None or not s.on("train.partial_rollout_enable"):
-        return
-    every = s.mtp.sync.verify_every
-    if every > 0:
-        yield error(
-            "train.partial_rollout_enable",
-            f"true with mtp.sync.verify_every {every}",
-            "weights that are not read back while engines are paused in the middle of responses",
-            "set mtp.sync.verify_every 0, or train.partial_rollout_enable false",
-        )
-
-
 def _greedy(mtp: MTPSettings) -> Conflict:
     stages = [mtp.pretrain] if mtp.regime == "frozen" else [mtp.pretrain, mtp]
     overlap = sorted({stage.objective_text for stage in stages if stage.wants_sampled_drafts})

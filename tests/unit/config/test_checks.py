@@ -99,10 +99,6 @@ def test_a_right_job_has_no_conflict(problems):
             "warning: mtp.pretrain.kl_warmup_steps: got 0, expected some KL steps",
         ),
         (["mtp.pretrain.max_steps=10"], "warning: mtp.pretrain.kl_warmup_steps: got 50, expected less than"),
-        (
-            ["train.async_enable=true", "train.partial_rollout_enable=true"],
-            "error: train.partial_rollout_enable: got true with mtp.sync.verify_every 1, expected",
-        ),
         (["ds.tensor_parallel_size=2"], "error: ds.tensor_parallel_size: got 2, expected 1 with a head"),
         (["vllm.tensor_parallel_size=2"], "error: vllm.tensor_parallel_size: got 2, expected 1 with a head"),
         (["ds.deepcompile=true"], "error: ds.deepcompile: got true, expected false with a head"),
@@ -276,6 +272,16 @@ def test_errors_come_first_and_stop_the_job(problems, folder):
     job = load_job(folder / "job.yaml", ["rollout.temperature=0"], SPECS)
     with pytest.raises(JobErrors, match=r"rollout\.temperature"):
         require_no_errors(check(Situation(job, Host(0))), "cannot run:")
+
+
+def test_weights_are_verified_while_engines_are_paused_in_the_middle_of_responses(problems):
+    """A round is one call to a worker, which looks at weights and never at requests."""
+    partial = (
+        "train.async_enable=true",
+        "train.partial_rollout_enable=true",
+        "vllm.enable_prefix_caching=true",
+    )
+    assert problems(*partial, gpus=8) == []
 
 
 def test_adapters_are_accepted_in_every_regime(problems):
