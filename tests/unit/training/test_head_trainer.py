@@ -255,6 +255,17 @@ class Engine:
         return 0.0
 
 
+def test_the_gradient_is_that_of_the_summed_loss_over_what_the_step_divides_by():
+    def gradient(normalizer: float) -> Tensor:
+        own = trainer(engine=Engine, objective="tv")
+        own.accumulate(random_batch(), normalizer)
+        return torch.cat([p.grad.flatten() for p in own.head.parameters() if p.grad is not None])
+
+    whole = gradient(1.0)
+    assert whole.norm() > 1e-3
+    torch.testing.assert_close(gradient(50.0), whole / 50.0)
+
+
 @pytest.mark.parametrize("objective", ["ce", "e2e_tv"])
 def test_responses_that_end_at_once_train_no_head_and_give_no_figure_but_their_count(objective):
     whole = random_batch()
