@@ -62,8 +62,10 @@ def pytest_configure() -> None:
     slow_by()  # before anything else runs, and once for all workers
 
 
-def pytest_report_header() -> str:
-    return f"limits: {slow_by():g} times those of the reference machine (tests/patience.py)"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.line(
+        f"limits were {slow_by():g} times those of the reference machine (tests/patience.py)"
+    )
 
 
 def tier_of(item: pytest.Item) -> str:
