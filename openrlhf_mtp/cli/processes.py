@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,19 @@ def peak_memory(interval_s: float = 2.0) -> Iterator[PeakMemory]:
         peak.sample()
         done.set()
         thread.join()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C while the context lasts: who presses it twice would leave behind what is being ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def end_descendants(grace_s: float) -> list[int]:

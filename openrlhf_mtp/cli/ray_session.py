@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.cli.failures import RunFailed
-from openrlhf_mtp.cli.processes import end_descendants
+from openrlhf_mtp.cli.processes import end_descendants, undisturbed
 from openrlhf_mtp.upstream.cpu_host import has_cuda
 from openrlhf_mtp.upstream.processes import prepare_process, quiet_driver, ray_runtime_env
 from openrlhf_mtp.upstream.ray_start import START_LIMIT, be_patient, start_limit_s
@@ -60,9 +60,10 @@ def ray_session(*, gpus: int, verbose: bool = False, cache: Path = Path(".cache"
             _start(ray, gpus, temporary_folder(cache), common)
         yield ray
     finally:
-        ray.shutdown()
-        if not address:
-            end_descendants(grace_s=20.0)
+        with undisturbed():
+            ray.shutdown()
+            if not address:
+                end_descendants(grace_s=20.0)
 
 
 def _connect(ray: Any, address: str, common: dict[str, Any]) -> None:

@@ -94,15 +94,21 @@ class Checkpoint:
                 yield f"{file} has {file.stat().st_size} bytes, expected {size}"
 
     def _cut_off(self) -> Iterator[str]:
-        for file in self.files():
-            if file.suffix == ".pt" and not zipfile.is_zipfile(file):
-                yield f"{file} is cut off after {file.stat().st_size} bytes"
+        for role in ROLES:
+            yield from cut_off(self.folder / role / self.tag)
         if not any(map(_is_model, self.files(ACTOR))):
             yield f"{self.folder / ACTOR / self.tag} holds no weights of the policy"
         for role in ROLES:
             numbers = {int(match[1]) for file in self.files(role) if (match := _RANK.search(file.name))}
             if gone := set(range(max(numbers, default=-1) + 1)) - numbers:
                 yield f"{self.folder / role / self.tag} lacks the optimizer state of rank {min(gone)}"
+
+
+def cut_off(folder: Path) -> Iterator[str]:
+    """Torch's files in a folder that are not whole: zip archives without the directory at their end."""
+    for file in sorted(folder.rglob("*.pt")):
+        if not zipfile.is_zipfile(file):
+            yield f"{file} is cut off after {file.stat().st_size} bytes"
 
 
 def _is_model(file: Path) -> bool:

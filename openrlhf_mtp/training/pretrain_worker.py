@@ -16,11 +16,13 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from openrlhf.trainer.ray.launcher import BaseModelActor
 
+from openrlhf_mtp.config.checkpoints import LATEST, cut_off
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.pretrain import PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.metrics import STEP
+from openrlhf_mtp.notices import say
 from openrlhf_mtp.records import Split, write_records
 from openrlhf_mtp.run_folder import RunWriter
 from openrlhf_mtp.training.actor import MTPActor
@@ -75,7 +77,11 @@ class HeadPretrainWorker(BaseModelActor):
 
     def _resume(self) -> int:
         folder = self.out / CHECKPOINTS
-        if not (folder / "latest").exists():
+        if not (folder / LATEST).exists():
+            return 0
+        if (wrong := next(cut_off(folder / (folder / LATEST).read_text().strip()), None)) is not None:
+            # this stage keeps one checkpoint; the responses, which took longer, are kept elsewhere
+            say(self.out, f"{wrong}; the head is trained from its beginning, on the responses that are there")
             return 0
         _, state = self.strategy.load_ckpt(self.trainer.engine, str(folder))
         self.trainer.load_state(state)
