@@ -25,7 +25,6 @@ from openrlhf_mtp.analysis.summary import summarize
 from openrlhf_mtp.cli.estimate import Part
 from openrlhf_mtp.cli.jobs import checked_job
 from openrlhf_mtp.cli.lessons import LESSONS, take_lessons
-from openrlhf_mtp.cli.messages import say
 from openrlhf_mtp.cli.processes import peak_memory
 from openrlhf_mtp.cli.quickstart_table import goals, render
 from openrlhf_mtp.cli.stages import Marks, Stage, StageFailed, StageInterrupted, indented, reason, run_stages
@@ -159,7 +158,7 @@ def run_quickstart(out: Path, *, teach: bool = False, overwrite: bool = False, v
         RunFolderError: the example is not there (the package was installed without its sources), or `out` cannot
             be written to or holds something else.
         StageFailed: a stage failed, or what comes after them; the message says how to go on.
-        KeyboardInterrupt: the user ended it; how to go on was said.
+        StageInterrupted: the user ended it; the message says how to go on.
     """
     if not JOB.is_file():
         raise RunFolderError(f"{EXAMPLE} is missing; the quickstart runs from a clone of the repository")
@@ -170,8 +169,7 @@ def run_quickstart(out: Path, *, teach: bool = False, overwrite: bool = False, v
     except StageFailed as failure:
         raise StageFailed(f"{failure}\ngo on: {quickstart.command()}") from failure
     except StageInterrupted as end:
-        say("interrupted", f"{end}; what is finished stands\ngo on: {quickstart.command()}")
-        raise
+        raise StageInterrupted(f"{end}; what is finished stands\ngo on: {quickstart.command()}") from end
     except OSError as problem:  # outside the stages: a full disk, a folder that lost its permissions
         raise StageFailed(f"{indented(reason(problem))}\ngo on: {quickstart.command()}") from problem
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -158,6 +159,8 @@ def reason(error: BaseException) -> str:
     """An error in words: ours as they are, others with their type."""
     if isinstance(error, (RunFailed, JobError, RunFolderError)):
         return str(error)
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # one entry a file, all alike
+        return f"copying failed: {error.args[0][0][2]} ({len(error.args[0])} in all)"
     text = str(error).strip() or "no message"
     if isinstance(error, ModuleNotFoundError):
         text += "\nthe environment is not complete: run make setup"

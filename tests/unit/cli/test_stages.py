@@ -1,6 +1,7 @@
 """Stages: finished work is not done twice, and a failure is words, a log, and a way to go on."""
 
 import io
+import shutil
 
 import pytest
 from rich.console import Console
@@ -120,6 +121,12 @@ def test_a_library_that_exits_has_failed(pipeline):
 def test_a_missing_module_is_answered_with_set_up(pipeline):
     pipeline.ends = {"first": [ModuleNotFoundError("No module named 'ray'")]}
     with pytest.raises(StageFailed, match=r"No module named 'ray'\n.*run make setup"):
+        pipeline.run()
+
+
+def test_files_that_cannot_be_copied_are_one_reason(pipeline):
+    pipeline.ends = {"first": [shutil.Error([("a", "b", "[Errno 28] No space left"), ("c", "d", "the same")])]}
+    with pytest.raises(StageFailed, match=r"copying failed: \[Errno 28\] No space left \(2 in all\)"):
         pipeline.run()
 
 
