@@ -52,10 +52,14 @@ def take_lessons(script: Path, out: Path, log: Path) -> None:
         ) as process,
     ):
         assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            last.append(line.strip())
-            _tell(line)
+        try:
+            for line in process.stdout:
+                file.write(line)
+                last.append(line.strip())
+                _tell(line)
+        except BaseException:  # an interrupt that reached this process alone
+            process.kill()
+            raise
     if process.returncode:
         raise RunFailed(
             f"{last[0] if last else 'no message'} (exit code {process.returncode} of {script.name})"

@@ -1,5 +1,6 @@
 """The quickstart around its stages: how it ends in words, what it never removes, and what it says to do next."""
 
+import psutil
 import pytest
 
 from openrlhf_mtp.cli import quickstart as module
@@ -110,3 +111,18 @@ def test_lessons_that_fail_end_with_their_last_line_and_leave_a_log(tmp_path, mo
     with pytest.raises(RunFailed, match=r"the hasty teacher gave all \(exit code 1 of teach.py\)"):
         take_lessons(script, tmp_path / "policy", tmp_path / "log")
     assert "lesson one" in (tmp_path / "log").read_text()
+
+
+def test_lessons_end_with_the_command_that_takes_them(tmp_path, monkeypatch):
+    script, pid = tmp_path / "teach.py", tmp_path / "pid"
+    script.write_text(
+        f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); print('x', flush=True); time.sleep(600)"
+    )
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("openrlhf_mtp.cli.lessons._tell", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        take_lessons(script, tmp_path / "policy", tmp_path / "log")
+    assert not psutil.pid_exists(int(pid.read_text()))

@@ -125,7 +125,9 @@ def test_a_missing_module_is_answered_with_set_up(pipeline):
 
 
 def test_files_that_cannot_be_copied_are_one_reason(pipeline):
-    pipeline.ends = {"first": [shutil.Error([("a", "b", "[Errno 28] No space left"), ("c", "d", "the same")])]}
+    pipeline.ends = {
+        "first": [shutil.Error([("a", "b", "[Errno 28] No space left"), ("c", "d", "the same")])]
+    }
     with pytest.raises(StageFailed, match=r"copying failed: \[Errno 28\] No space left \(2 in all\)"):
         pipeline.run()
 
