@@ -122,7 +122,9 @@ def _read(path: Path) -> Section:
     try:
         tree = yaml_text.load(text, source)
     except JobError as error:
-        raise script_error(path) if is_script(path, text) else error from error
+        if is_script(path, text):
+            raise script_error(path) from error
+        raise
     if not isinstance(tree, Section) or not tree:
         if is_script(path, text):
             raise script_error(path)
