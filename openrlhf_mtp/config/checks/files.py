@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.data_files import READABLE
 from openrlhf_mtp.config.paths import is_local, too_long
 from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.config.values import cut
@@ -81,6 +82,13 @@ def _data_files(s: Situation, setting: str, names: str) -> Iterator[Conflict]:
         if not file.exists():
             yield error(
                 setting, file, "an existing file or folder", f"check the path (looked from {Path.cwd()})"
+            )
+        elif file.is_dir() and file.suffix in READABLE:
+            yield error(
+                setting,
+                file,
+                f"a file, because OpenRLHF reads {file.suffix} as one; it is a folder",
+                "rename it",
             )
 
 

@@ -456,3 +456,25 @@ def test_gpus_of_another_vendor_are_said_not_to_count(folder):
     job = load_job(folder / "job.yaml", [], SPECS)
     (text,) = map(str, check(Situation(job, Host(0, not_counted="AMD"))))
     assert text.startswith("GPUs: got AMD GPUs, expected NVIDIA GPUs: others are not counted")
+
+
+def test_a_folder_that_is_called_like_a_data_file_is_refused(problems, folder):
+    (folder / "x.jsonl").mkdir()
+    [text] = problems("data.prompt_dataset=./x.jsonl")
+    assert text.startswith("error: data.prompt_dataset: got")
+    assert "expected a file, because OpenRLHF reads .jsonl as one; it is a folder" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'x = "caf\xe9"\n', "expected valid Python (line 1: (unicode error)"),
+        (b"def reward_func(): \0", "expected valid Python ("),
+        (b"x = " + b"(" * 5000, "expected valid Python ("),
+        (b"# coding: latin-1\nx = 'caf\xe9'\ndef reward_func(): ...\n", None),
+    ],
+)
+def test_a_reward_file_that_python_cannot_read_is_refused(problems, folder, content, expected):
+    (folder / "reward.py").write_bytes(content)
+    assert ([text for text in problems() if "reward.remote_url" in text] == []) is (expected is None)
+    assert expected is None or any(expected in text for text in problems())
