@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Mapping
 
+_WRITTEN = re.compile(r"(?:[A-Za-z_]\w*|\d+(?![A-Za-z_\d])|[\s+*/%()-])*\Z", re.ASCII)
 _MOST_DIGITS = 18
 """The shell counts in 64 bits; what is longer wraps around there and is not computed here."""
 
@@ -15,6 +16,8 @@ def evaluate(expression: str, variables: Mapping[str, str]) -> int | None:
     1
     """
     text = re.sub(r"\$\{?([A-Za-z_]\w*)\}?", r"\1", expression).strip()
+    if not _WRITTEN.match(text):
+        return None
     try:
         value = _value(ast.parse(text, mode="eval").body, variables)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):

@@ -42,9 +42,9 @@ CHANGED = (
     ),
     Changed(
         "ds.param_dtype",
-        "a job in float32, which OpenRLHF has no more",
+        "nothing, OpenRLHF has it no more",
         (0, 9, 1),
-        "without --bf16 it trained in float32, now in bfloat16",
+        "without --bf16 it trained in the checkpoint's own precision, now in bfloat16",
         old=("bf16",),
     ),
     Changed(
@@ -108,7 +108,7 @@ def changed_defaults(
         if one.only_if and one.only_if not in features:
             continue
         until = ".".join(map(str, one.until))
-        yield f"up to OpenRLHF {until} the default of {one.name} was another: {one.what}. As before: {one.before}"
+        yield f"up to OpenRLHF {until} the default of {one.name} was another: {one.what}. To have that again: {one.before}"
 
 
 def shown_versions(first: Version, last: Version) -> str:
