@@ -102,7 +102,8 @@ def _write(out: Path | None, text: str) -> None:
 
 def _tell(done: Conversion, name: str) -> None:
     """Counts, what found no place, and what to know."""
-    count = f"{len(done.settings)} setting{'s' if len(done.settings) != 1 else ''} of {name}, line {done.line}; {done.renamed} with another name"
+    settings = "1 setting" if len(done.settings) == 1 else f"{len(done.settings)} settings"
+    count = f"{settings} of {name}, line {done.line}; {done.renamed} with another name"
     left = [f"line {each.line}: {each.what}: {each.why}" for each in done.unplaced]
     _say(count)
     _list("not converted, decide about each (also at the top of the job file):", left)

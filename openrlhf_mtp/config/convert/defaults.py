@@ -108,7 +108,8 @@ def changed_defaults(
         if one.only_if and one.only_if not in features:
             continue
         until = ".".join(map(str, one.until))
-        yield f"up to OpenRLHF {until} the default of {one.name} was another: {one.what}. To have that again: {one.before}"
+        was = f"up to OpenRLHF {until} the default of {one.name} was another: {one.what}"
+        yield f"{was}. To have that again: {one.before}"
 
 
 def shown_versions(first: Version, last: Version) -> str:
