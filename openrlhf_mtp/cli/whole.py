@@ -67,9 +67,9 @@ class Whole:
     def end(self, text: str) -> None:
         """The stage is finished; `text` says what was done."""
         with self._lock:
-            self._move(len(self._plans[self._stage].parts))
-            self.print(f"[{self._stage + 1}/{len(self._plans)}] {self._plans[self._stage].name}: {text}")
-            self._stage = -1
+            stage, self._stage = self._stage, -1  # no line to show until the next stage begins
+            self._move(len(self._plans[stage].parts))
+            self.print(f"[{stage + 1}/{len(self._plans)}] {self._plans[stage].name}: {text}")
 
     def restart(self) -> None:
         """The stage begins anew."""

@@ -58,6 +58,23 @@ def test_a_terminal_never_gets_a_second_row(width):
     assert "left of" in row
 
 
+def test_a_terminal_is_shown_every_moment_of_a_whole():
+    one = told(60, terminal=True)
+    with one.shown():
+        for stage, plan in enumerate(PLANS):
+            one.begin(stage)
+            for part in plan.parts:
+                one.enter(part.name)
+                one.step(1, 2, "detail")
+                one.print("warning: something")
+                one.leave()
+            one.end("done")
+            one.print("between two stages")
+    shown = one._console.file.getvalue()
+    assert "[1/2] pretrain: done" in shown
+    assert "[2/2] train: done" in shown
+
+
 def test_a_log_gets_a_line_for_each_part_but_not_for_each_step(capsys):
     one = told()
     with one.shown():
