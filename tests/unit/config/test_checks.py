@@ -58,6 +58,10 @@ def test_a_right_job_has_no_conflict(problems):
             "error: train.batch_size: got 16, expected a multiple of train.micro_batch_size",
         ),
         (
+            ["train.batch_size=12", "actor.num_gpus_per_node=2", "ref.num_gpus_per_node=2"],
+            "error: train.batch_size: got 12, expected a multiple of train.micro_batch_size * data-parallel ranks = 8",
+        ),
+        (
             ["rollout.max_new_tokens=128"],
             "error: rollout.max_new_tokens: got 128, expected less than data.max_len = 128",
         ),
