@@ -41,10 +41,6 @@ def marking_ends(iterate: Windows) -> Callable[..., Iterator[tuple[Any, StepInfo
     return iterate_marking_ends
 
 
-def _mark_ends(module: ModuleType) -> None:
-    module.iter_grad_accum_global_norm = marking_ends(module.iter_grad_accum_global_norm)  # type: ignore[attr-defined]
-
-
 def _step_where_told(module: ModuleType) -> None:
     strategy = module.DeepspeedStrategy
     backward, average = strategy.backward, strategy.moving_average
@@ -68,7 +64,8 @@ def _step_where_told(module: ModuleType) -> None:
     strategy.backward, strategy.moving_average = backward_to_the_end, average_after_steps
 
 
-def _keep_last_micro_batch(module: ModuleType) -> None:
+def _iterate_to_the_end(module: ModuleType) -> None:
+    """In a trainer's module: the last micro-batch is kept, and each one's place in its optimizer step is known."""
     loader = module.DataLoader
 
     @functools.wraps(loader, updated=())
@@ -76,6 +73,7 @@ def _keep_last_micro_batch(module: ModuleType) -> None:
         return loader(*args, **{**kwargs, "drop_last": False})
 
     module.DataLoader = loader_of_all  # type: ignore[attr-defined]
+    module.iter_grad_accum_global_norm = marking_ends(module.iter_grad_accum_global_norm)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -132,39 +130,30 @@ def _is(module: ModuleType, path: str, name: str) -> bool:
     return bool(found.__code__.co_name == name)
 
 
-def _patch(name: str, target: str, apply: Callable[[ModuleType], None], path: str, live: str) -> Patch:
+def _patch(name: str, target: str, apply: Callable[[ModuleType], None], live: dict[str, str]) -> Patch:
     return Patch(
         name=name,
         target=target,
         reason="the last, smaller rollout of an episode would leave its gradient to the next one's first update",
         versions="openrlhf 0.11.2, deepspeed 0.19.6",
         apply=apply,
-        probe=lambda module: _is(module, path, live),
+        probe=lambda module: all(_is(module, path, function) for path, function in live.items()),
     )
 
 
 PATCHES: tuple[Patch, ...] = (
     _patch(
-        "ends of optimizer steps are marked",
-        "openrlhf.utils.loss_utils",
-        _mark_ends,
-        "iter_grad_accum_global_norm",
-        "iterate_marking_ends",
-    ),
-    _patch(
         "an optimizer step ends where it is marked",
         "openrlhf.utils.deepspeed.deepspeed",
         _step_where_told,
-        "DeepspeedStrategy.backward",
-        "backward_to_the_end",
+        {"DeepspeedStrategy.backward": "backward_to_the_end"},
     ),
     *(
         _patch(
             f"the {role} trains on the last micro-batch",
             f"openrlhf.trainer.ray.ppo_{role}",
-            _keep_last_micro_batch,
-            "DataLoader",
-            "loader_of_all",
+            _iterate_to_the_end,
+            {"DataLoader": "loader_of_all", "iter_grad_accum_global_norm": "iterate_marking_ends"},
         )
         for role in ("actor", "critic")
     ),
@@ -172,7 +161,6 @@ PATCHES: tuple[Patch, ...] = (
         "dynamic batches of all samples",
         "openrlhf.trainer.ppo_utils.replay_buffer",
         _plan_all_samples,
-        "NaiveReplayBuffer.setup_dynamic_batch",
-        "plan_all",
+        {"NaiveReplayBuffer.setup_dynamic_batch": "plan_all"},
     ),
 )

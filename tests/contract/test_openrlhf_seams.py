@@ -77,8 +77,7 @@ SIGNATURES = {
     (ASYNC, "TrainingActor.save_best_checkpoint"): "self eval_metrics global_step client_states",
     ("openrlhf.utils.deepspeed", "DeepspeedStrategy.backward"): "self loss model _optimizer kwargs",
     ("openrlhf.trainer.ppo_utils", "NaiveReplayBuffer.setup_dynamic_batch"): "self strategy",
-    ("openrlhf.utils.loss_utils", "iter_grad_accum_global_norm"): "data_iter strategy accumulated_gradient "
-    "mask_fn",
+    (ACTOR, "iter_grad_accum_global_norm"): "data_iter strategy accumulated_gradient mask_fn",
     (PPO, "prepare_datasets"): "strategy tokenizer",
     (PPO, "SamplesGenerator._dispatch_prompts_to_vllm"): "self prompts labels images generate_kwargs",
     (PPO, "SamplesGenerator._process_response_into_experience"): "self response generate_kwargs",
