@@ -55,6 +55,8 @@ def counted(title: str, total: int, unit: str) -> Iterator[Count]:
     finally:
         ended.set()
         thread.join()
+    if (told := whole()) is not None:  # not after an error: nothing follows then
+        told.leave()
 
 
 def _lines(title: str, count: Count, ended: threading.Event, _: Console) -> None:
@@ -72,7 +74,6 @@ def _part(title: str, count: Count, ended: threading.Event, _: Console) -> None:
     while not ended.wait(0.5):
         told.step(count.done, count.total)
     told.step(count.done, count.total)
-    told.leave()
 
 
 def _bar(title: str, count: Count, ended: threading.Event, console: Console) -> None:

@@ -130,6 +130,8 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
     finally:
         done.set()
         thread.join()
+    if (told := whole()) is not None:  # not after an error: nothing follows then
+        told.leave()
 
 
 def _watch_lines(
@@ -178,7 +180,6 @@ def _watch_part(
         for notice in new_notices():
             told.print(notice)
         if ended:
-            told.leave()
             return
 
 

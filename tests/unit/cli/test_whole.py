@@ -117,3 +117,18 @@ def test_a_run_and_a_count_tell_the_whole_instead_of_the_terminal(tmp_path, caps
     lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
     assert lines[-1] == "[2/2] RL 2/2"
     assert "[1/2] head 3/3" in lines
+
+
+def test_after_an_error_no_next_part_is_announced(tmp_path, capsys):
+    def work(context):
+        with context:
+            raise ValueError("an engine ended")
+
+    one = told()
+    with one.shown():
+        one.begin(0)
+        with pytest.raises(ValueError, match="an engine ended"):
+            work(counted("head", 3, "prompts"))
+        with pytest.raises(ValueError, match="an engine ended"):
+            work(follow_run(tmp_path, title="head", total=2))
+    assert "report" not in capsys.readouterr().err
