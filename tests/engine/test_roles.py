@@ -185,6 +185,7 @@ def refusal(pods: list[Node], peer: type, monkeypatch: pytest.MonkeyPatch) -> st
     from openrlhf_mtp.cluster import broadcast, preflight
 
     monkeypatch.setattr(broadcast, "Peer", peer)
+    monkeypatch.setattr(broadcast, "PAIR_LIMIT_S", seconds(broadcast.PAIR_LIMIT_S))
     with pytest.raises(preflight.PreflightError) as caught:
         preflight.check_network(pods, BROADCAST_S, broadcast.Broadcasts(ray, nvidia=False, busy=True))
     return str(caught.value)

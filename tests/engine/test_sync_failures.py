@@ -33,12 +33,14 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
     """One process of the round; `fault` is a signal that it sends itself before bucket FAULT_AT."""
     import torch
 
+    from openrlhf_mtp.sync import transport
     from openrlhf_mtp.sync.errors import SyncError
     from openrlhf_mtp.sync.store import serve_store
     from openrlhf_mtp.sync.transport import Broadcaster
     from openrlhf_mtp.sync.waiting import Deadline
 
     torch.set_num_threads(1)
+    transport.DIAGNOSIS_S = seconds(transport.DIAGNOSIS_S)
     store = serve_store("127.0.0.1", seconds(60)) if rank == 0 else None
     if store is not None:
         connection.send(store.port)
