@@ -2,6 +2,7 @@
 
     run.yaml            the resolved job; `openrlhf-mtp train run.yaml` runs it again
     command.txt         argv, package versions, git revision
+    machine.json        what was made of the machine: precision, threads, and the measurement behind them
     metrics.jsonl       one line a step, names from `openrlhf_mtp.metrics`
     notices.jsonl       what a user should know beside the numbers (`openrlhf_mtp.notices`)
     records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.records`)
@@ -38,6 +39,7 @@ from openrlhf_mtp.records import RECORDS, Records, drop_records, read_records
 
 RUN_YAML = "run.yaml"
 COMMAND = "command.txt"
+MACHINE = "machine.json"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 TENSORBOARD = "tensorboard"
@@ -124,7 +126,7 @@ def is_run(path: Path) -> bool:
 
 
 def _remove_run(out: Path) -> None:
-    for name in (RUN_YAML, COMMAND, METRICS, NOTICES, SUMMARY, REPORT):
+    for name in (RUN_YAML, COMMAND, MACHINE, METRICS, NOTICES, SUMMARY, REPORT):
         (out / name).unlink(missing_ok=True)
     for name in (RECORDS, TENSORBOARD, FIGURES):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -218,6 +220,16 @@ class RunWriter:
         _write_whole(self._metrics, "".join(_encoded(row) for row in kept))
         self._last_step = int(kept[-1][metrics.STEP]) if kept else -1
         drop_records(self.out, after_step=after_step)
+
+
+def write_machine(out: Path, record: Mapping[str, Any]) -> None:
+    """Write `machine.json`."""
+    _write_whole(out / MACHINE, json.dumps(dict(record), indent=2) + "\n")
+
+
+def read_machine(out: Path) -> dict[str, Any]:
+    """What `machine.json` holds; nothing where there is none or it cannot be read."""
+    return _parsed(out / MACHINE, json.loads, json.JSONDecodeError, [])
 
 
 def read_run(path: Path) -> Run:

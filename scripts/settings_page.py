@@ -13,8 +13,9 @@ from openrlhf_mtp.config.mtp import MTPSettings
 HEADER = """# Settings
 
 The `mtp:` section of a job file. Everything else in a job file is one of OpenRLHF's own flags: `openrlhf-mtp check`
-knows them all and offers the nearest name for a wrong one. Written by `scripts/settings_page.py`; a test keeps it
-in step with the code.
+knows them all and offers the nearest name for a wrong one. One of them takes more here: `ds.param_dtype` also `fp32`,
+and `auto`, its default (bf16 with CUDA, otherwise the faster of bf16 and fp32 by a measurement at the start). Written
+by `scripts/settings_page.py`; a test keeps it in step with the code.
 
 How a job file is written:
 

@@ -126,7 +126,8 @@ def settings_for(subject: Subject, *, on_cpu: bool) -> MTPSettings:
         raise JobError(
             f"{subject.head}: not a head; run `openrlhf-mtp equip` on the model, then train its head"
         )
-    rollout: dict[str, Any] = {"max_num_seqs": PROMPTS}
+    # half the weights to read: what drafting gains is measured where memory is the limit
+    rollout: dict[str, Any] = {"max_num_seqs": PROMPTS, "dtype": "bfloat16"}
     if on_cpu:
         rollout["kv_cache_gib"] = 1.0
     return MTPSettings.model_validate(

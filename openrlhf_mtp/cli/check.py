@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from openrlhf_mtp.cli.jobs import all_conflicts, located
+from openrlhf_mtp.cli.machine import this_machine
 from openrlhf_mtp.cli.messages import say, terminal_width
 from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.config.checks import Situation
@@ -19,17 +21,29 @@ def run_check(
     path: Path,
     overrides: Sequence[str],
     *,
-    host: Host,
-    gpus: int | None,
+    host: Host | None,
+    gpu_memory: float | None,
     look_at_files: bool,
     out: Path | None,
 ) -> int:
     """Print the plan and every conflict; the exit code.
 
+    Args:
+        path: the job file.
+        overrides: settings that replace its own.
+        host: what the job is meant for; None is this machine, looked at and measured as a run would.
+        gpu_memory: GiB of each GPU, when the driver here cannot say.
+        look_at_files: look for models and data here.
+        out: a run folder that a run should be able to use.
+
     Raises:
         JobError: the job file cannot be read.
     """
     job = load_job(path, overrides, flag_specs())
+    gpus = None if host is None else host.cuda_gpus
+    host = host or this_machine(job)
+    if gpu_memory is not None:
+        host = replace(host, gpu_memory_gib=gpu_memory)
     situation = Situation(job, host, cluster_gpus=gpus or None, look_at_files=look_at_files, out=out)
     plan = make_plan(situation, all_conflicts(situation))
     print(render(plan, terminal_width()), flush=True)

@@ -81,7 +81,9 @@ def _engines(args: Any, mtp: MTPSettings, placements: Placements) -> list[Any]:
     from openrlhf_mtp.rollout.engine import engine_factory
 
     plain = mtp.model_copy(update={"rollout": mtp.rollout.model_copy(update={"speculate": False})})
-    create_engines = engine_factory(plain, placement_group=placements.for_role("rollout"))
+    create_engines = engine_factory(
+        plain, threads=args.run.engine_threads, placement_group=placements.for_role("rollout")
+    )
     return create_engines(
         args.vllm.num_engines,
         args.vllm.tensor_parallel_size,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -209,13 +208,11 @@ def check(
       openrlhf-mtp check JOB.yaml --gpus 8 --no-files
     """
     from openrlhf_mtp.cli.check import run_check
-    from openrlhf_mtp.config.host import Host, detect_host
+    from openrlhf_mtp.config.host import Host
 
-    host = detect_host() if gpus is None else Host(gpus)
-    if gpu_memory is not None:
-        host = replace(host, gpu_memory_gib=gpu_memory)
+    host = None if gpus is None else Host(gpus)
     raise typer.Exit(
-        run_check(job, overrides or [], host=host, gpus=gpus, look_at_files=not no_files, out=out)
+        run_check(job, overrides or [], host=host, gpu_memory=gpu_memory, look_at_files=not no_files, out=out)
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.cli.failures import user_facing_errors
+from openrlhf_mtp.cli.machine import settle, this_machine
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S, openrlhf_arguments, prepare_run_folder
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.run_folder import RunWriter, read_run
 
 PROMPTS_PER_SHARD = 256
@@ -33,17 +35,21 @@ def run_pretrain(
         overwrite: remove an earlier run in `out` (its responses are kept if they still fit).
         verbose: show the workers' own output.
     """
-    mtp = job.mtp
-    if mtp is None:
+    if job.mtp is None:
         raise JobError(
             f"{job.source}: got no mtp section, expected one: pretrain trains the head it describes"
         )
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     if not resume:  # the worker goes on from every checkpoint that it finds
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    args = openrlhf_arguments(job, out)
+    choice = settle(Situation(job, this_machine(job), trains_policy=False), out, resume=resume)
+    args = openrlhf_arguments(job, out, choice)
+    mtp: MTPSettings = args.mtp
     gpus = max(args.vllm.num_engines * args.vllm.tensor_parallel_size, mtp.pretrain.num_ranks)
-    with ray_session(gpus=gpus, verbose=verbose), user_facing_errors(out):
+    with (
+        ray_session(gpus=gpus, verbose=verbose, threads=choice.trainer_threads),
+        user_facing_errors(out),
+    ):
         tokenizer = _tokenizer(args)
         _generate(args, mtp, tokenizer, out)
         _train(args, mtp, tokenizer, out)

@@ -31,7 +31,9 @@ def temporary_folder(cache: Path) -> str:
 
 
 @contextmanager
-def ray_session(*, gpus: int, verbose: bool = False, cache: Path = Path(".cache")) -> Iterator[Any]:
+def ray_session(
+    *, gpus: int, verbose: bool = False, threads: int | None = None, cache: Path = Path(".cache")
+) -> Iterator[Any]:
     """Connect to the cluster of `RAY_ADDRESS`, or start one here.
 
     On a host without CUDA the local cluster has `gpus` logical ones. On exit every process that was started
@@ -40,6 +42,7 @@ def ray_session(*, gpus: int, verbose: bool = False, cache: Path = Path(".cache"
     Args:
         gpus: what the job needs in all.
         verbose: show the workers' output.
+        threads: that each worker computes with; None leaves it to Ray.
         cache: where a local cluster keeps its logs.
 
     Raises:
@@ -52,7 +55,7 @@ def ray_session(*, gpus: int, verbose: bool = False, cache: Path = Path(".cache"
         be_patient()
     import ray
 
-    common: dict[str, Any] = {"runtime_env": ray_runtime_env(), "log_to_driver": verbose}
+    common: dict[str, Any] = {"runtime_env": ray_runtime_env(threads), "log_to_driver": verbose}
     try:
         if address:
             _connect(ray, address, common)

@@ -13,14 +13,15 @@ from typing import Any
 
 from openrlhf_mtp.checkpoint_request import asked_at_sigterm
 from openrlhf_mtp.cli.failures import user_facing_errors
+from openrlhf_mtp.cli.machine import Choice, settle, this_machine
 from openrlhf_mtp.cli.processes import peak_memory, sampling_interval_s
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
-from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.mtp import MTPSettings, RolloutSettings
 from openrlhf_mtp.config.plan import expected_rollouts
+from openrlhf_mtp.config.precision import with_rollout_dtype
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.run_folder import RunWriter, claim, read_run
@@ -63,16 +64,18 @@ def _has_checkpoint(folder: Path) -> bool:
     return True
 
 
-def openrlhf_arguments(job: Job, out: Path) -> argparse.Namespace:
-    """The job as OpenRLHF's parsed and validated arguments, with our settings beside them."""
+def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> argparse.Namespace:
+    """The job as OpenRLHF's parsed and validated arguments, with what was chosen and our settings beside them."""
     from openrlhf_mtp.rollout.monitor import EngineMonitor
     from openrlhf_mtp.training.context import RunContext
     from openrlhf_mtp.upstream.openrlhf_flags import parse
 
     args: Any = parse(job.to_argv())
-    args.mtp = job.mtp
+    args.ds.param_dtype = choice.precision.name
+    args.mtp = None if job.mtp is None else with_rollout_dtype(job.mtp, choice.precision.name)
     args.run = RunContext(
         run_folder=str(out.absolute()),
+        engine_threads=choice.engine_threads,
         monitor_factory=partial(EngineMonitor, settings=(job.mtp or WITHOUT_HEAD).guard),
         own_sync=job.mtp is not None or args.ds.lora.rank > 0,
     )
@@ -92,11 +95,16 @@ def run_train(
         verbose: show the workers' own output.
     """
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
-    args = openrlhf_arguments(job, out)
-    situation = Situation(job, detect_host())
+    situation = Situation(job, this_machine(job))
+    choice = settle(situation, out, resume=resume)
+    args = openrlhf_arguments(job, out, choice)
     gpus = total_gpus(situation)
     memory = peak_memory(sampling_interval_s(has_cuda=situation.host.has_cuda))
-    with memory as peak, ray_session(gpus=gpus, verbose=verbose), user_facing_errors(out):
+    with (
+        memory as peak,
+        ray_session(gpus=gpus, verbose=verbose, threads=choice.trainer_threads),
+        user_facing_errors(out),
+    ):
         from openrlhf_mtp.cluster.placement import require_gpus
 
         require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(situation) if not r.shares))
@@ -143,7 +151,8 @@ def bound_train(args: Any) -> Any:
         trainer=ray.remote(SyncController),
         async_trainer=ray.remote(AsyncController),
         create_engines=engine_factory(
-            args.mtp or WITHOUT_HEAD,
+            with_rollout_dtype(args.mtp or WITHOUT_HEAD, args.ds.param_dtype),
+            threads=args.run.engine_threads,
             placement_group=placements.for_role("rollout"),
             own_sync=args.run.own_sync,
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.nvidia import DriverError, Gpu, ask_driver, visible
+from openrlhf_mtp.config.precision import Speed
 
 CLUSTER_GPUS = "OPENRLHF_MTP_CLUSTER_GPUS"
 """Environment variable of a driver on a Kubernetes pod without GPUs: how many the run's other pods have in all."""
@@ -24,12 +25,16 @@ class Host:
     gpu_memory_gib: memory of the smallest of them, None when not known.
     driver_problem: why the NVIDIA driver did not say how many there are, None when it did or there is none.
     not_counted: whose GPUs there seem to be that nothing here can use, "AMD" or "Intel"; None when there are none.
+    cores: that computing may use; None when not looked for (with CUDA, or on another machine).
+    speed: of products in both precisions; None when not measured.
     """
 
     cuda_gpus: int
     gpu_memory_gib: float | None = None
     driver_problem: str | None = None
     not_counted: str | None = None
+    cores: int | None = None
+    speed: Speed | None = None
 
     @property
     def has_cuda(self) -> bool:

@@ -7,12 +7,11 @@ checkpointing they are small beside the logits, and without it nothing here can 
 from dataclasses import dataclass
 
 from openrlhf_mtp.config.model_files import ModelShape
+from openrlhf_mtp.config.precision import DTYPE_BYTES
 from openrlhf_mtp.config.situation import Situation
 
 GIB = 1 << 30
 
-WEIGHT_BYTES = 2
-GRADIENT_BYTES = 2
 ADAM_BYTES = 12
 """AdamW's float32 copy and two moments of a parameter."""
 
@@ -63,8 +62,8 @@ def engine_share(s: Situation) -> float:
 def _policy_states(s: Situation, shape: ModelShape) -> int:
     parameters, stage, ranks = shape.policy_parameters(), s.number("ds.zero_stage"), s.ranks("actor")
     if s.number("ds.lora.rank"):  # the adapters themselves are small
-        return WEIGHT_BYTES * parameters // (ranks if stage == 3 else 1)
-    return _on_a_rank(stage, ranks, parameters, 0 if s.on("ds.adam_offload") else ADAM_BYTES)
+        return DTYPE_BYTES[s.precision.dtype] * parameters // (ranks if stage == 3 else 1)
+    return _on_a_rank(s, stage, parameters, 0 if s.on("ds.adam_offload") else ADAM_BYTES)
 
 
 def _head_states(s: Situation, shape: ModelShape) -> int:
@@ -72,14 +71,15 @@ def _head_states(s: Situation, shape: ModelShape) -> int:
     if s.mtp is None or s.mtp.regime == "frozen":
         return 0
     stage = min(2, s.number("ds.zero_stage"))
-    return _on_a_rank(stage, s.ranks("actor"), shape.head_parameters(s.mtp.num_layers), ADAM_BYTES)
+    return _on_a_rank(s, stage, shape.head_parameters(s.mtp.num_layers), ADAM_BYTES)
 
 
-def _on_a_rank(stage: int, ranks: int, parameters: int, optimizer: int) -> int:
+def _on_a_rank(s: Situation, stage: int, parameters: int, optimizer: int) -> int:
     """ZeRO-1 splits the optimizer over the ranks, ZeRO-2 the gradients too, ZeRO-3 the weights too."""
-    whole = WEIGHT_BYTES * (stage < 3) + GRADIENT_BYTES * (stage < 2) + optimizer * (stage < 1)
-    split = WEIGHT_BYTES + GRADIENT_BYTES + optimizer - whole
-    return parameters * whole + parameters * split // ranks
+    each = DTYPE_BYTES[s.precision.dtype]  # of a weight, and of a gradient
+    whole = each * (stage < 3) + each * (stage < 2) + optimizer * (stage < 1)
+    split = 2 * each + optimizer - whole
+    return parameters * whole + parameters * split // s.ranks("actor")
 
 
 def _tokens(s: Situation, phase: str) -> int:

@@ -13,7 +13,7 @@ from openrlhf_mtp.config.objective import ObjectiveSettings
 from openrlhf_mtp.config.pretrain import HeadOptim, PretrainSettings
 from openrlhf_mtp.config.regime import AdvantageSettings, CoefficientSettings, Regime
 
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 class RolloutSettings(Settings):
@@ -33,7 +33,11 @@ class RolloutSettings(Settings):
         help="how drafts are verified; standard and block (for greedy drafts only) keep the policy's distribution, "
         "synthetic does not and is refused",
     )
-    dtype: DType = knob("bfloat16", unit="", help="precision of the policy and the head inside vLLM")
+    dtype: DType = knob(
+        "auto",
+        unit="",
+        help="precision of the policy and the head inside vLLM; auto is the trainer's, ds.param_dtype",
+    )
     max_num_seqs: int | None = knob(
         None,
         unit="sequences",

@@ -13,12 +13,11 @@ from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.precision import DTYPE_BYTES
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.threads import share_out
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-TRAINED_BYTES = 2
-"""The head trains in 16 bits: weight and gradient take this much each."""
 OPTIMIZER_BYTES = 12
 """AdamW keeps a float32 copy and two moments of every parameter, split over the actor's ranks (ZeRO-2)."""
 
@@ -69,16 +68,25 @@ def render(plan: Plan, width: int) -> str:
 
 
 def _job(s: Situation) -> Rows:
+    threads = share_out(s)
     family = s.model_config.get("model_type", "unknown") if s.model_config else "not at hand: skipped"
     return [
         ("file", s.job.source),
         ("paths", f"relative ones start at {Path.cwd()}"),
         ("host", str(s.host)),
+        ("precision", _precision(s)),
+        *([] if threads is None else [("threads", str(threads))]),
         ("policy", s.text("actor.model_name_or_path") or "nothing"),
         ("family", str(family)),
         ("algorithm", s.text("algo.advantage.estimator") or ""),
         ("mode", "async" if s.on("train.async_enable") else "sync"),
     ]
+
+
+def _precision(s: Situation) -> str:
+    if s.rollout_dtype == s.precision.dtype:
+        return str(s.precision)
+    return f"{s.precision}; engines {s.rollout_dtype}"
 
 
 def _roles(s: Situation) -> Rows:
@@ -166,7 +174,7 @@ def _sync(s: Situation, mtp: MTPSettings) -> Rows:
     ]
     if s.shape is None:
         return [("weights", "policy and head; sizes not at hand: skipped"), *rows]
-    size = DTYPE_BYTES[mtp.rollout.dtype]
+    size = DTYPE_BYTES[s.rollout_dtype]
     policy = (s.shape.policy_tensors(), s.shape.policy_parameters() * size)
     head = (s.shape.head_tensors(mtp.num_layers), s.shape.head_parameters(mtp.num_layers) * size)
     buckets = sum(math.ceil(nbytes / (settings.bucket_mib << 20)) for _, nbytes in (policy, head))
@@ -186,11 +194,14 @@ def _memory(s: Situation, mtp: MTPSettings) -> Rows:
     if mtp.regime != "frozen":
         ranks = max(1, s.ranks("actor"))
         rows += [
-            ("weights, gradient", f"{_size(2 * TRAINED_BYTES * parameters)} on each trainer rank"),
+            (
+                "weights, gradient",
+                f"{_size(2 * DTYPE_BYTES[s.precision.dtype] * parameters)} on each trainer rank",
+            ),
             ("optimizer", f"{_size(OPTIMIZER_BYTES * parameters // ranks)} on each of {ranks} rank(s)"),
         ]
     if mtp.rollout.speculate:
-        size = DTYPE_BYTES[mtp.rollout.dtype]
+        size = DTYPE_BYTES[s.rollout_dtype]
         rows.append(
             (
                 "engine",

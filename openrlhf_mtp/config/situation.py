@@ -10,6 +10,7 @@ from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.model_files import MODEL_TYPES, ModelShape, model_shape, read_model_config
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.precision import Precision, choose, with_rollout_dtype
 from openrlhf_mtp.config.updates import Updates, data_parallel_ranks
 
 
@@ -62,6 +63,18 @@ class Situation:
         """A text, None when neither set nor defaulted."""
         value = self.job.value(name)
         return None if value is None else str(value)
+
+    @property
+    def precision(self) -> Precision:
+        """Of the trainers."""
+        setting = self.text("ds.param_dtype") or ""
+        return choose(setting, has_cuda=self.host.has_cuda, speed=self.host.speed)
+
+    @property
+    def rollout_dtype(self) -> str:
+        """Precision of the engines."""
+        settings = self.mtp or MTPSettings()
+        return with_rollout_dtype(settings, self.precision.name).rollout.dtype
 
     @property
     def uses_reference(self) -> bool:

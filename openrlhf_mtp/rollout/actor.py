@@ -39,7 +39,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     async def __init__(self, *args: Any, **kwargs: Any) -> None:
         cpu = not torch.cuda.is_available()
         own_sync = is_own("weight_transfer_config" in kwargs)
-        prepare_environment(cpu=cpu, own_sync=own_sync)
+        prepare_environment(cpu=cpu, own_sync=own_sync, threads=kwargs.pop("threads", None))
         bind(upstream, {"SingleTurnAgentExecutor": StrictSingleTurnExecutor})
         if own_sync:
             kwargs |= OWN_SYNC

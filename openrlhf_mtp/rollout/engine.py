@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.precision import AUTO
 from openrlhf_mtp.rollout import checks
 
 GIB = 2**30
@@ -63,6 +64,8 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
     Raises:
         JobErrors: the head does not fit the policy, or a setting would change the sampling distribution.
     """
+    # to vLLM `auto` is the type of the files, whatever the trainer computes in
+    assert mtp.rollout.dtype != AUTO, "with_rollout_dtype() comes first"
     head_dir = head_folder(policy_dir, mtp)
     if mtp.rollout.speculate:
         checks.require_head_fits(Path(policy_dir), head_dir, mtp)
@@ -89,8 +92,13 @@ def plain_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
     return {name: value for name, value in engine_overrides(mtp, policy_dir).items() if name not in OWN_SYNC}
 
 
-def prepare_environment(*, cpu: bool, own_sync: bool = True) -> None:
-    """Set vLLM's environment in an engine's process, before vLLM reads it. A variable the user set is kept."""
+def prepare_environment(*, cpu: bool, own_sync: bool = True, threads: int | None = None) -> None:
+    """Set vLLM's environment in an engine's process, before vLLM reads it. A variable the user set is kept.
+
+    `threads` wins over OMP_NUM_THREADS, which here is Ray's or the trainer's: with the user's own there are none.
+    """
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     ours = {**(_ENGINE_ENVIRONMENT if own_sync else {}), **(_CPU_ENVIRONMENT if cpu else {})}
     for name, value in ours.items():
         os.environ.setdefault(name, value)
@@ -124,12 +132,17 @@ class _ActorFactory:
 
 
 def engine_factory(
-    mtp: MTPSettings, *, placement_group: Callable[..., Any] | None = None, own_sync: bool = True
+    mtp: MTPSettings,
+    *,
+    threads: int | None = None,
+    placement_group: Callable[..., Any] | None = None,
+    own_sync: bool = True,
 ) -> Callable[..., list[Any]]:
     """A replacement for OpenRLHF's `create_vllm_engines`, same signature.
 
     Args:
-        mtp: the job's settings.
+        mtp: the job's settings, `rollout.dtype` decided.
+        threads: that each worker of an engine computes with on a CPU; None leaves it to Ray.
         placement_group: in place of Ray's; OpenRLHF waits for its group without a limit, so pass one that
             fails when the cluster is too small.
         own_sync: false leaves weights to OpenRLHF's worker extension where it works (`sync.backend.is_own`).
@@ -146,7 +159,8 @@ def engine_factory(
         from openrlhf_mtp.rollout.actor import MTPRolloutActor
         from openrlhf_mtp.upstream.bindings import bind
 
-        names: dict[str, Any] = {"RolloutRayActor": _ActorFactory(MTPRolloutActor, overrides)}
+        factory = _ActorFactory(MTPRolloutActor, {**overrides, "threads": threads})
+        names: dict[str, Any] = {"RolloutRayActor": factory}
         if placement_group is not None:
             names["placement_group"] = placement_group
         bind(upstream, names)

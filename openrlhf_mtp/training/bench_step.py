@@ -220,6 +220,7 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
         "algo.kl.init_coef": 0,
         "ckpt.path": scratch / "checkpoints",
         "data.prompt_dataset": "none",
+        "ds.param_dtype": "bf16",
         "ds.attn_implementation": "sdpa",
         "ds.zero_stage": 2,
         "reward.remote_url": "none",

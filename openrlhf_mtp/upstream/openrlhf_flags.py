@@ -25,6 +25,8 @@ from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.flags import FlagSpec, Kind
+from openrlhf_mtp.config.precision import SETTING
+from openrlhf_mtp.upstream.precision import extend_choices
 
 ENTRY_POINT = "openrlhf.cli.train_ppo_ray"
 _KINDS: dict[object, Kind] = {int: "int", float: "float", str: "str", None: "str"}
@@ -152,6 +154,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = scope.get("parser")
     if not isinstance(parser, argparse.ArgumentParser):
         raise _changed("the statements before `parse_args` no longer make an ArgumentParser named `parser`")
+    if not extend_choices(parser):
+        raise _changed(f"it has no flag --{SETTING}")
     parser.prog = "openrlhf"
     return parser
 

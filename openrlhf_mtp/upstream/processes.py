@@ -11,10 +11,12 @@ import os
 import warnings
 from typing import Any
 
+from openrlhf_mtp.config.threads import PASSIVE
 from openrlhf_mtp.upstream import (
     cpu_host,
     dynamic_batches,
     last_step,
+    precision,
     ray_start,
     schedule_end,
     uncompiled,
@@ -51,6 +53,7 @@ def prepare_process() -> None:
             schedule_end.PATCH,
             ray_start.PATCH,
             uncompiled.TRAINER_PATCH,
+            precision.PATCH,
         ]
     )
 
@@ -63,12 +66,16 @@ def quiet_driver() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
-def ray_runtime_env() -> dict[str, Any]:
+def ray_runtime_env(threads: int | None = None) -> dict[str, Any]:
     """The `runtime_env` of `ray.init`: patches and environment of every worker.
 
     A variable that the user has set wins over our default.
+
+    Args:
+        threads: that a worker computes with; None leaves it to Ray. `rollout.engine` gives engines their own number.
     """
-    environment = {name: os.environ.get(name, default) for name, default in _WORKER_ENV.items()}
+    own = {} if threads is None else {"OMP_NUM_THREADS": str(threads), **PASSIVE}
+    environment = {name: os.environ.get(name, default) for name, default in {**_WORKER_ENV, **own}.items()}
     return {
         "worker_process_setup_hook": "openrlhf_mtp.upstream.processes.prepare_process",
         "env_vars": {name: value for name, value in environment.items() if value},

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from openrlhf_mtp.upstream import cpu_host, uncompiled, zero3_rotary
+from openrlhf_mtp.upstream import cpu_host, precision, uncompiled, zero3_rotary
 from openrlhf_mtp.upstream.patching import Patch
 from tests.processes import in_fresh_process
 
-PATCHES = [*cpu_host.PATCHES, zero3_rotary.PATCH, uncompiled.TRAINER_PATCH]
+PATCHES = [*cpu_host.PATCHES, zero3_rotary.PATCH, uncompiled.TRAINER_PATCH, precision.PATCH]
 BY_TARGET = {patch.target: patch for patch in PATCHES}
 FLASH_ATTN_TARGET = "openrlhf.models.ring_attn_utils"
 SHM_OP_TARGET = "deepspeed.comm.torch"
@@ -72,6 +72,25 @@ def adam_and_average() -> dict[str, Any]:
     }
 
 
+def sixteen_bits_of(param_dtype: str) -> dict[str, Any]:
+    """What OpenRLHF makes of a precision: the type models are loaded in, and what DeepSpeed is told to switch on."""
+    from openrlhf.utils.deepspeed import DeepspeedStrategy
+    from openrlhf.utils.utils import convert_to_torch_dtype
+
+    strategy = DeepspeedStrategy(
+        args=SimpleNamespace(ds=SimpleNamespace(param_dtype=param_dtype), train=SimpleNamespace())
+    )
+    strategy.accumulated_gradient = 1
+    configs = [strategy.get_ds_train_config(), strategy.get_ds_eval_config()]
+    return {
+        "models": str(convert_to_torch_dtype(param_dtype)),
+        "on": [[bits for bits in ("bf16", "fp16") if config[bits]["enabled"]] for config in configs],
+        "gradients": [
+            config["data_types"]["grad_accum_dtype"] for config in configs if "data_types" in config
+        ],
+    }
+
+
 def look_at_prepared_process() -> dict[str, Any]:
     """A process as the driver and every worker prepare it."""
     from openrlhf_mtp.upstream.processes import prepare_process
@@ -81,6 +100,7 @@ def look_at_prepared_process() -> dict[str, Any]:
         "states": {target: state_of(patch) for target, patch in BY_TARGET.items()},
         "cuda calls": cuda_calls(),
         "strategy": adam_and_average(),
+        "precisions": {name: sixteen_bits_of(name) for name in ("bf16", "fp16", "fp32")},
     }
 
 
@@ -121,6 +141,21 @@ def test_the_strategy_trains_with_torchs_adam_and_averages_on_the_cpu(prepared):
         "average": 0.25,
         "without optimizer": False,
     }
+
+
+def test_float32_is_float32_for_models_and_deepspeed_and_16_bits_stay_what_they_were(prepared):
+    found = prepared["precisions"]
+    assert {name: one["models"] for name, one in found.items()} == {
+        "bf16": "torch.bfloat16",
+        "fp16": "torch.float16",
+        "fp32": "torch.float32",
+    }
+    assert {name: one["on"] for name, one in found.items()} == {
+        "bf16": [["bf16"], ["bf16"]],
+        "fp16": [["fp16"], ["fp16"]],
+        "fp32": [[], []],
+    }
+    assert all(one["gradients"] == [None] for one in found.values()), "no type of their own: the model's"
 
 
 def test_probes_notice_a_patch_that_is_not_applied():

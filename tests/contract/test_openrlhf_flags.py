@@ -37,6 +37,16 @@ def test_flags_keep_their_kinds():
     assert specs["actor.muon.nesterov"].off_name == "actor.muon.no_nesterov"
 
 
+def test_the_precision_takes_float32_and_auto_which_is_the_default():
+    spec = flag_specs()["ds.param_dtype"]
+    assert spec.choices == ("bf16", "fp16", "fp32", "auto")
+    assert spec.default == "auto"
+    for name in spec.choices:
+        assert parse([*SMALLEST, f"--ds.param_dtype={name}"]).ds.param_dtype == name
+    with pytest.raises(JobError, match="invalid choice: 'fp8'"):
+        parse([*SMALLEST, "--ds.param_dtype=fp8"])
+
+
 def test_the_flags_our_checks_read_exist():
     """A flag that OpenRLHF renames must fail here, not in the middle of a check."""
     source = Path(openrlhf_flags.__file__).parents[1] / "config"

@@ -73,18 +73,19 @@ def created(
 
 
 def test_engines_get_openrlhfs_arguments_and_ours_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
-    engines, groups = created(monkeypatch, {"rollout": {"speculate": False, "dtype": "float32"}})
+    engines, groups = created(monkeypatch, {"rollout": {"speculate": False, "dtype": "float32"}}, threads=3)
     assert groups == [[{"GPU": 1, "CPU": 1}] * 2], "OpenRLHF no longer asks our placement group"
     assert [arguments["seed"] for arguments in engines.arguments_given] == [42, 43]
     first = engines.arguments_given[0]
     assert first["model"] == "a/policy"
     assert first["dtype"] == "float32"
+    assert first["threads"] == 3, "which our actor takes out again"
     assert first["worker_extension_cls"] == "openrlhf_mtp.rollout.worker.MTPWorkerExtension"
     assert first["logprobs_mode"] == "processed_logprobs"
 
 
 def test_without_a_head_engines_keep_openrlhfs_own_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    engines, _ = created(monkeypatch, {"rollout": {"speculate": False}}, own_sync=False)
+    engines, _ = created(monkeypatch, {"rollout": {"speculate": False, "dtype": "float32"}}, own_sync=False)
     first = engines.arguments_given[0]
     assert first["worker_extension_cls"] == "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap"
     assert "weight_transfer_config" not in first

@@ -177,7 +177,15 @@ def test_the_engine_still_takes_every_argument_we_pass() -> None:
     from openrlhf_mtp.rollout.engine import engine_overrides
 
     settings = MTPSettings.model_validate(
-        {"rollout": {"speculate": False, "max_num_seqs": 1, "max_num_batched_tokens": 1, "kv_cache_gib": 1.0}}
+        {
+            "rollout": {
+                "speculate": False,
+                "dtype": "float32",
+                "max_num_seqs": 1,
+                "max_num_batched_tokens": 1,
+                "kv_cache_gib": 1.0,
+            }
+        }
     )
     known = {field.name for field in fields(AsyncEngineArgs)}
     assert set(engine_overrides(settings, "")) <= known

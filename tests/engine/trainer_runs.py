@@ -62,6 +62,7 @@ def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any)
         "ckpt.output_dir": out / "final",
         "data.prompt_dataset": "none",
         "ds.attn_implementation": "sdpa",
+        "ds.param_dtype": "bf16",
         "ds.zero_stage": 2,
         "reward.remote_url": "none",
         "rollout.batch_size": PROMPTS,

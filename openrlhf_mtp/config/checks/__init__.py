@@ -59,6 +59,7 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
     flags.adapters,
     flags.mixture,
     host.without_cuda,
+    host.full_precision,
     host.transport,
 )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.precision import FULL
 from openrlhf_mtp.config.situation import Situation
 
 CUDA_SWITCHES = {
@@ -53,6 +54,19 @@ def _needs_cuda(s: Situation) -> Iterator[Conflict]:
     attention = s.text("ds.attn_implementation") or ""
     if "flash" in attention:
         yield error("ds.attn_implementation", attention, "sdpa or eager on a host without CUDA", "set sdpa")
+
+
+def full_precision(s: Situation) -> Iterator[Conflict]:
+    """float32 is ours; some of OpenRLHF's ways work in 16 bits only."""
+    if s.text("ds.param_dtype") != FULL:
+        return
+    attention = s.text("ds.attn_implementation") or ""
+    if s.host.has_cuda and "flash" in attention:
+        yield error("ds.param_dtype", FULL, f"bf16 or fp16 with {attention}", "set bf16, or attention sdpa")
+    if s.on("ds.load_in_4bit"):
+        yield error("ds.param_dtype", FULL, "bf16 with ds.load_in_4bit", "set bf16")
+    if s.number("ds.tensor_parallel_size") > 1:
+        yield error("ds.param_dtype", FULL, "bf16 with ds.tensor_parallel_size above 1", "set bf16")
 
 
 def transport(s: Situation) -> Iterator[Conflict]:

@@ -62,6 +62,7 @@ def test_the_engines_refuse_what_check_refuses_and_nothing_else(
         f"mtp.rollout.rejection_sample_method={verify}",
         f"mtp.rollout.speculate={speculate}",
         f"mtp.regime={regime}",
+        "mtp.rollout.dtype=float32",
     )
     refused = [text for text in problems(*overrides) if text.startswith("error")]
     mtp = load_job(folder / "job.yaml", overrides, SPECS).mtp

@@ -18,7 +18,7 @@ HEAD = {
 
 
 def settings(**rollout: Any) -> MTPSettings:
-    return MTPSettings.model_validate({"rollout": rollout})
+    return MTPSettings.model_validate({"rollout": {"dtype": "float32", **rollout}})
 
 
 def folders(root: Path, head: dict[str, Any]) -> Path:
@@ -96,14 +96,14 @@ def test_without_speculation_no_head_is_needed(tmp_path: Path) -> None:
 
 def test_limits_reach_the_engine_only_when_set(tmp_path: Path) -> None:
     root = folders(tmp_path, HEAD)
-    assert "max_num_seqs" not in engine.engine_overrides(MTPSettings(), str(root))
+    assert "max_num_seqs" not in engine.engine_overrides(settings(), str(root))
     limited = engine.engine_overrides(settings(max_num_seqs=8, kv_cache_gib=0.5), str(root))
     assert limited["max_num_seqs"] == 8
     assert limited["kv_cache_memory_bytes"] == 2**29
 
 
 def test_the_log_prob_of_the_sampled_token_is_always_asked_for(tmp_path: Path) -> None:
-    overrides = engine.engine_overrides(MTPSettings(), str(folders(tmp_path, HEAD)))
+    overrides = engine.engine_overrides(settings(), str(folders(tmp_path, HEAD)))
     assert overrides["logprobs_mode"] == "processed_logprobs"
     assert overrides["max_logprobs"] == 1
     assert overrides["disable_log_stats"] is False

@@ -4,13 +4,14 @@ import importlib
 
 import pytest
 
+from openrlhf_mtp.config.threads import PASSIVE
 from openrlhf_mtp.upstream import processes
 from openrlhf_mtp.upstream.processes import ray_runtime_env
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    for name in processes._WORKER_ENV:
+    for name in (*processes._WORKER_ENV, "OMP_NUM_THREADS", *PASSIVE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -28,3 +29,10 @@ def test_a_setting_of_the_user_wins_over_ours(monkeypatch):
 def test_the_user_can_drop_a_setting_by_emptying_it(monkeypatch):
     monkeypatch.setenv("NCCL_DEBUG", "")
     assert "NCCL_DEBUG" not in ray_runtime_env()["env_vars"]
+
+
+def test_workers_get_their_threads_and_wait_asleep(monkeypatch):
+    assert not {"OMP_NUM_THREADS", *PASSIVE} & set(ray_runtime_env()["env_vars"]), "left to Ray"
+    assert {"OMP_NUM_THREADS": "3", **PASSIVE}.items() <= ray_runtime_env(3)["env_vars"].items()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert ray_runtime_env(3)["env_vars"]["OMP_WAIT_POLICY"] == "ACTIVE"

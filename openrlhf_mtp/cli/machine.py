@@ -1,0 +1,111 @@
+"""What a run makes of this machine: precision and threads, decided once in the driver and kept in the run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.host import Host, detect_host
+from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.precision import AUTO, SETTING, Precision, Speed
+from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.threads import Threads, share_out, usable_cores
+
+ROWS = (64, 16)
+"""Rows of the measured products: a training micro-batch's or a prompt's tokens, and a step of a few sequences."""
+WIDTH = 512
+REPEATS = 15
+"""A product takes some 0.1 to 3 ms; the least of this many is what the machine can do, whatever runs beside it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Attributes:
+    precision: of trainers and, unless the job says otherwise, engines.
+    threads: of the processes; None leaves them as they are.
+    """
+
+    precision: Precision
+    threads: Threads | None
+
+    @property
+    def trainer_threads(self) -> int | None:
+        """Of each trainer rank."""
+        return None if self.threads is None else self.threads.trainer
+
+    @property
+    def engine_threads(self) -> int | None:
+        """Of each worker of an engine."""
+        return None if self.threads is None else self.threads.engine
+
+
+def this_machine(job: Job) -> Host:
+    """This host with what a job without CUDA needs to know of it; measured only where the job leaves the choice."""
+    host = detect_host()
+    if host.has_cuda:
+        return host
+    host = replace(host, cores=usable_cores())
+    return replace(host, speed=measure_speed()) if job.value(SETTING) == AUTO else host
+
+
+def settle(situation: Situation, out: Path, *, resume: bool) -> Choice:
+    """Decide, and record it in the run folder. A resumed run keeps the precision that it began with."""
+    from openrlhf_mtp.run_folder import read_machine, write_machine  # not for `check`, which writes nothing
+
+    precision, began = situation.precision, read_machine(out) if resume else {}
+    if situation.text(SETTING) == AUTO and SETTING in began:
+        precision = Precision(began[SETTING], "as the run began")
+    choice = Choice(precision, share_out(situation))
+    write_machine(out, _record(choice, situation.host))
+    return choice
+
+
+def _record(choice: Choice, host: Host) -> dict[str, Any]:
+    return {
+        SETTING: choice.precision.name,
+        "why": choice.precision.why,
+        "speed": None if host.speed is None else asdict(host.speed),
+        "cores": host.cores,
+        "threads": None if choice.threads is None else asdict(choice.threads),
+    }
+
+
+def measure_speed() -> Speed:
+    """Time the same products in both precisions, in turn, on one thread."""
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()  # before torch is imported: it keeps the notices out of the output
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # as in training, where oneDNN is given the weight as it lies
+        products = {
+            dtype: [_product(rows, dtype) for rows in ROWS] for dtype in (torch.bfloat16, torch.float32)
+        }
+        least = {dtype: [float("inf")] * len(ROWS) for dtype in products}
+        for _ in range(REPEATS):
+            for dtype, of_rows in products.items():
+                least[dtype] = [
+                    min(best, _seconds(run)) for best, run in zip(least[dtype], of_rows, strict=True)
+                ]
+    finally:
+        torch.set_num_threads(threads)
+    return Speed(bfloat16_s=sum(least[torch.bfloat16]), float32_s=sum(least[torch.float32]))
+
+
+def _product(rows: int, dtype: Any) -> Callable[[], Any]:
+    import torch
+
+    states, weight = torch.ones(rows, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype)
+    return lambda: torch.nn.functional.linear(states, weight)
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
