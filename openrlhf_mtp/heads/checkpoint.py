@@ -43,7 +43,10 @@ def save_head(folder: PathLike, head: MTPHead) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / WEIGHTS_FILE, dict(named_tensors(head)))
     partial = folder / (CONFIG_FILE + ".partial")
-    partial.write_text(json.dumps(head.config.to_json(), indent=2, sort_keys=True) + "\n")
+    # of the weights as they are, whatever the trunk's files were in when the head was made
+    dtype = next(parameter for parameter in head.parameters() if parameter.dim() == 2).dtype
+    content = {**head.config.to_json(), "dtype": str(dtype).removeprefix("torch.")}
+    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     partial.replace(folder / CONFIG_FILE)
 
 

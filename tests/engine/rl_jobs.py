@@ -62,6 +62,7 @@ JOB: dict[str, Any] = {
     },
 }
 PROMPTS, HELD_OUT = 24, 8
+NOT_OURS = ("OMP_NUM_THREADS", "RAY_ADDRESS")
 COMMAND = [sys.executable, "-m", "openrlhf_mtp.cli.main"]
 
 
@@ -112,8 +113,8 @@ def write_assets(folder: Path) -> None:
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     """Start `openrlhf-mtp` in `folder` in a session of its own, so that its processes can be told from others."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("RAY_ADDRESS", None)
+    # threads as the job chooses them, not as these tests do for themselves (tests/conftest.py)
+    environment = {name: set_to for name, set_to in os.environ.items() if name not in NOT_OURS}
     return subprocess.Popen(
         [*COMMAND, *words],
         cwd=folder,

@@ -12,7 +12,6 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from openrlhf_mtp.training.responses import Response, ResponseCache
 from tests.engine.tiny import write_checkpoint
@@ -108,15 +107,11 @@ def build_actor(args: Any) -> Any:
 
 
 def build_float32_actor(args: Any) -> Any:
-    """OpenRLHF offers half precisions only, in which two ways of adding up could not be compared."""
-    prepare()
-    import torch
-
+    """In half precisions two ways of adding up could not be compared."""
     args.ds.param_dtype = "fp32"
     # dynamic batches come with packing, and packing with flash attention, which a CPU has not; padded they are as good
     args.ds.packing_samples, args.ds.attn_implementation = False, "sdpa"
-    with mock.patch("openrlhf.utils.utils.convert_to_torch_dtype", return_value=torch.float32):
-        return build_actor(args)
+    return build_actor(args)
 
 
 def build_pretrain_worker(folder: Path, out: Path, responses: Path, pretrain: dict[str, Any]) -> Any:
