@@ -6,6 +6,7 @@ thread, as a Ray actor's would.
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,38 @@ class LocalEngine:
         return self._pool.submit(self._rpc, "mtp_sync_round", plan)
 
 
+class ActorsEngine(LocalEngine):
+    """Receives a round as the rollout actor does, with all that it does to the engine before and afterwards."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        from openrlhf_mtp.rollout.actor import MTPRolloutActor
+
+        self._actor = object.__new__(MTPRolloutActor)
+        self._actor.llm = self
+        self._core = llm.llm_engine.engine_core.engine_core
+
+    def sync_round(self, plan: dict[str, Any]) -> Future[Any]:
+        return self._pool.submit(lambda: asyncio.run(self._actor.sync_round(plan)))
+
+    # what the actor calls on its `AsyncLLM`, here on the core that such a one runs in another process
+
+    async def is_paused(self) -> bool:
+        return bool(self._core.is_scheduler_paused())
+
+    async def pause_generation(self, *, mode: str) -> None:
+        self._core.pause_scheduler(mode)
+
+    async def resume_generation(self) -> None:
+        self._core.resume_scheduler()
+
+    async def collective_rpc(self, method: str, args: tuple[Any, ...]) -> Any:
+        return self._rpc(method, *args)
+
+    async def reset_prefix_cache(self, *, reset_running_requests: bool) -> bool:
+        return bool(self._core.reset_prefix_cache(reset_running_requests))
+
+
 class Job:
     """Trainer copies of policy and head, one engine, and a sync between them; leaving it stops the engine."""
 
@@ -62,7 +95,8 @@ class Job:
         self.policy = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.head = load_head(folder / "mtp", self.policy.config, dtype=torch.float32, device="cpu")
         several = {"tensor_parallel_size": workers, "distributed_executor_backend": "mp"}
-        self.llm = start_engine(folder, **(several if workers > 1 else {}))
+        caching = {"enable_prefix_caching": True, "block_size": 32}
+        self.llm = start_engine(folder, **(several if workers > 1 else caching))
         self.engine = LocalEngine(self.llm)
         self.settings = SyncSettings(bucket_mib=1, timeout_s=seconds(30))
         self.head_source = _source(lambda: named_tensors(self.head))
@@ -99,6 +133,37 @@ class Job:
         with torch.no_grad():
             trainer = self.policy(tokens[None]).logits[0, :-1].log_softmax(-1)
         return float((engine - trainer.gather(-1, tokens[1:, None])[:, 0]).abs().max())
+
+    def start_request(self) -> None:
+        """From now on a request runs, of which a few tokens are there."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        sampling = SamplingParams(max_tokens=40, ignore_eos=True, detokenize=False)
+        self.llm.llm_engine.add_request("running", TokensPrompt(prompt_token_ids=[7] * 40), sampling)
+        for _ in range(3):
+            self.llm.llm_engine.step()
+
+    def response(self) -> tuple[int, float]:
+        """A response, once no other request runs: how many tokens of its prompt came from the cache, and the largest
+        difference between its log-probs and the trainer's."""
+        import torch
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        while self.llm.llm_engine.has_unfinished_requests():
+            self.llm.llm_engine.step()
+        prompt = list(range(20, 90))
+        sampling = SamplingParams(max_tokens=8, ignore_eos=True, detokenize=False, logprobs=1)
+        (request,) = self.llm.generate([TokensPrompt(prompt_token_ids=prompt)], sampling, use_tqdm=False)
+        output = request.outputs[0]
+        entries = zip(output.token_ids, output.logprobs, strict=True)
+        engine = torch.tensor([entry[token].logprob for token, entry in entries])
+        tokens = torch.tensor([*prompt, *output.token_ids])
+        with torch.no_grad():
+            rows = self.policy(tokens[None]).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        trainer = rows.gather(-1, tokens[len(prompt) :, None])[:, 0]
+        return request.num_cached_tokens, float((engine - trainer).abs().max())
 
     def failure(self) -> str:
         """The text of the error that the next round ends with."""
@@ -179,6 +244,19 @@ def sync_adapters(job: Job) -> dict[str, Any]:
     return {"gaps": gaps, "verified": verified}
 
 
+def sync_beside_a_request(job: Job) -> dict[str, Any]:
+    """The same prompt twice, so that the cache serves it, and again after a round while another request ran."""
+    job.engine = ActorsEngine(job.llm)
+    job.sync._engines = [job.engine]
+    job.sync.open()
+    job.sync.round()
+    responses = [job.response(), job.response()]
+    job.start_request()
+    job.train()
+    job.sync.round()
+    return {"responses": [*responses, job.response()]}
+
+
 def find_stale_copies(job: Job) -> dict[str, Any]:
     """Layers that keep their old packed weights through a round, as if processing had skipped them."""
     job.sync.open()
@@ -234,6 +312,7 @@ ROUNDS: dict[str, tuple[dict[str, Any], int]] = {
 
 OTHERS: dict[str, tuple[Callable[[Job], dict[str, Any]], dict[str, Any]]] = {
     "adapters": (sync_adapters, FAMILIES["qwen2_tied"]),
+    "beside a request": (sync_beside_a_request, FAMILIES["qwen2"]),
     "stale copies": (find_stale_copies, FAMILIES["qwen2_tied"]),
     "refused and damaged": (refuse_and_damage, FAMILIES["qwen2"]),
 }
@@ -286,6 +365,12 @@ def test_after_a_round_the_engine_computes_what_the_trainer_does(case: str, meas
 
 def test_engines_compute_with_merged_adapters_after_a_round(measured: Measured):
     assert_synced(measured("adapters"))
+
+
+def test_no_request_is_served_from_blocks_that_older_weights_computed(measured: Measured):
+    cached, gaps = zip(*measured("beside a request")["responses"], strict=True)
+    assert cached == (0, 32, 0)
+    assert max(gaps) < TOLERANCE
 
 
 def test_a_stale_packed_copy_is_found_and_named_in_policy_tied_output_head_and_draft(measured: Measured):
