@@ -27,7 +27,7 @@ def test_a_window_ends_with_its_last_micro_batch_even_if_it_is_short(count, size
 def test_a_rollouts_last_smaller_micro_batch_is_trained_on(role):
     (patch,) = (patch for patch in PATCHES if patch.target == f"openrlhf.trainer.ray.ppo_{role}")
     trainer = ModuleType(patch.target)
-    trainer.DataLoader = torch.utils.data.DataLoader
+    trainer.DataLoader, trainer.iter_grad_accum_global_norm = torch.utils.data.DataLoader, in_windows
     patch.apply(trainer)
     batches = trainer.DataLoader(list(range(7)), batch_size=3, drop_last=True)
     assert [len(batch) for batch in batches] == [3, 3, 1]
