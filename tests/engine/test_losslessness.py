@@ -10,6 +10,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ SAMPLINGS = ((1.0, 1.0), (0.7, 1.0), (1.0, 0.8))
 """(temperature, top_p). With top_p below 1 `check` only warns, because drafts are verified against the truncated policy
 and the engine's log-probs are its too; both are held here."""
 P_VALUE = 5e-6
+EDGE = 1e-5
+"""How near to top_p a sum of float32 probabilities is beyond doubt on neither side; the sums differ by some 1e-7."""
 MIN_EXPECTED = (
     20  # rarer tokens share a bin: chi-square wants at least 5 expected counts, two samples are compared
 )
@@ -55,17 +58,22 @@ def sample(engine: Any, temperature: float, top_p: float) -> tuple[list[list[int
 def reference_log_probs(
     policy: Any, sequences: list[list[int]], temperature: float, top_p: float
 ) -> list[float]:
-    """Log-probs of whole sequences by transformers; minus infinity for a token that top_p leaves out."""
+    """Log-probs of whole sequences by transformers; minus infinity for a token that top_p leaves out.
+
+    NaN where a token lies so near the edge of top_p that rounding decides: one in 200 sequences, drafted or not.
+    """
     import torch
 
     tokens = torch.tensor([PROMPT + sequence for sequence in sequences])
     with torch.no_grad():
         logits = policy(tokens).logits[:, len(PROMPT) - 1 : -1].float() / temperature
         ranked, order = logits.softmax(-1).sort(-1, descending=True)
-        beyond = ranked.cumsum(-1) - ranked >= top_p  # the tokens before this one suffice
+        before = ranked.cumsum(-1) - ranked
+        beyond = before >= top_p  # the tokens before this one suffice
+        at_the_edge = ((before - top_p).abs() < EDGE).any(-1).any(-1) & (top_p < 1.0)
         logits = logits.masked_fill(beyond.gather(-1, order.argsort(-1)), -torch.inf)
     chosen = logits.log_softmax(-1).gather(-1, tokens[:, len(PROMPT) :, None])
-    return chosen[..., 0].sum(-1).tolist()
+    return chosen[..., 0].sum(-1).masked_fill(at_the_edge, torch.nan).tolist()
 
 
 def measure(root: str) -> dict[str, Any]:
@@ -84,10 +92,11 @@ def measure(root: str) -> dict[str, Any]:
     def record(engine: Any, setting: str, sampling: tuple[float, float]) -> None:
         sequences, log_probs = sample(engine, *sampling)
         reference = reference_log_probs(policy, sequences, *sampling)
+        decided = [pair for pair in zip(log_probs, reference, strict=True) if not math.isnan(pair[1])]
         results[f"{setting} {sampling}"] = {
             "sequences": sequences,
-            "log_probs": reference,
-            "engine_gap": max(abs(a - b) for a, b in zip(log_probs, reference, strict=True)),
+            "log_probs": [log_prob for _, log_prob in decided],
+            "engine_gap": max(abs(a - b) for a, b in decided),
         }
 
     for setting in ("plain", "drafted"):
@@ -164,6 +173,7 @@ def test_the_engine_reports_the_log_probs_of_what_it_sampled_from(
     setting: str, sampling: tuple[float, float], sampled: dict[str, Any]
 ) -> None:
     # a sum of NEW_TOKENS float32 log-probs by two implementations; a shifted or unscaled one is off by tenths
+    assert len(sampled[f"{setting} {sampling}"]["log_probs"]) > 0.95 * SAMPLES
     assert sampled[f"{setting} {sampling}"]["engine_gap"] < 1e-3
 
 
