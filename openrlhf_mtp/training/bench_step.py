@@ -236,9 +236,16 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     args.run = RunContext(run_folder=str(scratch), monitor_factory=_no_engines)
     from openrlhf.utils import get_strategy
 
+    from openrlhf_mtp.training.actor import MTPActor
     from openrlhf_mtp.training.policy_actor import PolicyActor
 
-    actor = PolicyActor(1, 0, "127.0.0.1", port)
+    class ActorOfAllForms(PolicyActor):
+        """One policy for every form, so that their steps differ in the head alone."""
+
+        def model_class(self, mtp: MTPSettings | None) -> type[MTPActor]:
+            return MTPActor
+
+    actor = ActorOfAllForms(1, 0, "127.0.0.1", port)
     actor.init_model_from_pretrained(get_strategy(args), str(folder), max_steps=10_000)
     return actor
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from openrlhf.models import Actor
 
 from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
+from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.heads.checkpoint import save_head
 from openrlhf_mtp.heads.equip import HEAD_FOLDER
 from openrlhf_mtp.training.actor import MTPActor
@@ -27,12 +28,15 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
 
     def init_model_from_pretrained(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Build policy, optimiser, trainer (OpenRLHF) and head; resume all of them; connect to the engines."""
-        # without a head OpenRLHF's own class, which takes every model that it knows, vision included
-        bind_policy_worker(actor=Actor if strategy.args.mtp is None else MTPActor, trainer=PolicyTrainer)
+        bind_policy_worker(actor=self.model_class(strategy.args.mtp), trainer=PolicyTrainer)
         super().init_model_from_pretrained(strategy, *args, **kwargs)
         self.trainer.global_step = self.checkpoint_states.get("global_step", 0)
         self._load_head_checkpoint()
         self.trainer.open_sync()
+
+    def model_class(self, mtp: MTPSettings | None) -> type[Actor]:
+        """What wraps the policy; without a head OpenRLHF's own, which takes every model it knows, vision included."""
+        return Actor if mtp is None else MTPActor
 
     def _load_head_checkpoint(self) -> None:
         """The head of the policy's checkpoint: a run that was cut while saving may have a newer one as well."""
