@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All that `make test` runs after set-up: lint, the small tests and then the engines side by side, what starts Ray one after
-# the other. All parts are run even if one has failures; at the end stand the slowest tests and the time by tier. See
-# tests/README.md.
+# All that `make test` runs after set-up: lint, then the small tests and the engines side by side, and beside them, one
+# after the other, what starts Ray. All parts are run even if one has failures; at the end stand the slowest tests and the
+# time by tier. See tests/README.md.
 #
 #   bash scripts/test.sh [--nightly] [PYTEST-ARGUMENT...]     for example tests/unit: only that, in one process
 set -euo pipefail
@@ -17,13 +17,22 @@ fi
 
 results=.cache/test-results
 rm -rf "$results"
-part() {  # NAME PYTEST-ARGUMENT...
-  step pytest -q -rs "${nightly[@]}" --junitxml="$results/$1.xml" "${@:2}" || failed=1
+mkdir -p "$results"
+run() {  # NAME PYTEST-ARGUMENT...
+  step pytest -q -rs "${nightly[@]}" --junitxml="$results/$1.xml" "${@:2}"
 }
+# What starts Ray waits as much as it computes: it runs beside the others, and its output is shown when it has ended. In a
+# process group of its own, because bash starts what is in the background deaf to Ctrl-C.
+set -m
+run alone -m "alone or not engine" tests/engine tests/cluster tests/gpu >"$results/alone.log" 2>&1 </dev/null &
+alone=$!
+set +m
+trap 'kill -INT -- "-$alone" 2>/dev/null && wait "$alone"' EXIT
 side_by_side=(--numprocesses=logical --dist=loadfile)
-part small "${side_by_side[@]}" tests/unit tests/contract tests/chart
-part engine "${side_by_side[@]}" --maxprocesses=4 -m "not alone" tests/engine  # 3 GB each
-part alone -m "alone or not engine" tests/engine tests/cluster tests/gpu
+run small "${side_by_side[@]}" tests/unit tests/contract tests/chart || failed=1
+run engine "${side_by_side[@]}" --maxprocesses=4 -m "not alone" tests/engine || failed=1  # 3 GB each
+wait "$alone" || failed=1
+cat "$results/alone.log"
 python scripts/test_times.py "$results"/{small,engine,alone}.xml
 printf 'all of it: %d s\n' $((SECONDS - began))
 exit "$failed"
