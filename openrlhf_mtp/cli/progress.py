@@ -97,6 +97,43 @@ class _PlainLines:
         print(f"{self._title} {step}{total}  {describe(row)}{left}", file=sys.stderr, flush=True)
 
 
+class _News:
+    """What a run folder has that was not shown yet."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._folder = run_folder
+        earlier = self._rows()
+        self._seen, self._concerns = len(earlier), Concerns(earlier, read_notices(run_folder))
+
+    def _rows(self) -> list[Row]:
+        return read_rows(self._folder / METRICS)[0]
+
+    def follow(
+        self,
+        ended: threading.Event,
+        show: Callable[[Row], None],
+        say: Callable[[str], None],
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Show each row and say each warning as it comes, until the run has ended; `wait` is called in between."""
+        while True:
+            last = ended.wait(0.5)
+            rows = self._rows()
+            fresh, self._seen = (
+                rows[self._seen :],
+                len(rows),
+            )  # fewer when a resumed run goes on before its last row
+            for row in fresh:
+                show(row)
+                if (concern := self._concerns.see(row)) is not None:
+                    say(concern)
+            for notice in self._concerns.hear(read_notices(self._folder)):
+                say(notice)
+            if last:
+                return
+            wait()
+
+
 @contextmanager
 def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Iterator[None]:
     """Show each new row of the run folder until the context ends, on standard error or in the whole it is a part of.
@@ -106,92 +143,41 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
         title: put before each line.
         total: number of the last step, for the bar and the time left; None when it is not known.
     """
-    done = threading.Event()
-    earlier = read_rows(run_folder / METRICS)[0]
-    seen, concerns = len(earlier), Concerns(earlier, read_notices(run_folder))
-
-    def new_rows() -> list[Row]:
-        nonlocal seen
-        rows = read_rows(run_folder / METRICS)[0]
-        fresh, seen = rows[seen:], len(rows)  # fewer when a resumed run goes on before its last row
-        return fresh
-
-    def new_notices() -> list[str]:
-        return concerns.hear(read_notices(run_folder))
-
-    console = Console(stderr=True)
-    watch = _watch_bar if console.is_terminal else _watch_lines
+    ended = threading.Event()
+    watch = _watch_bar if Console(stderr=True).is_terminal else _watch_lines
     watch = watch if whole() is None else _watch_part
-    arguments = (done, new_rows, new_notices, concerns, console, title, total)
+    arguments = (_News(run_folder), ended, title, total)
     thread = threading.Thread(target=watch, args=arguments, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        done.set()
+        ended.set()
         thread.join()
     if (told := whole()) is not None:  # not after an error: nothing follows then
         told.leave()
 
 
-def _watch_lines(
-    done: threading.Event,
-    new_rows: Callable[[], list[Row]],
-    new_notices: Callable[[], list[str]],
-    concerns: Concerns,
-    console: Console,
-    title: str,
-    total: int | None,
-) -> None:
+def _watch_lines(news: _News, ended: threading.Event, title: str, total: int | None) -> None:
     lines = _PlainLines(title, total)
-    while True:
-        ended = done.wait(0.5)
-        for row in new_rows():
-            lines.show(row)
-            if (concern := concerns.see(row)) is not None:
-                print(concern, file=sys.stderr, flush=True)
-        for notice in new_notices():
-            print(notice, file=sys.stderr, flush=True)
-        if ended:
-            return
-        lines.wait()
+    news.follow(ended, lines.show, lambda text: print(text, file=sys.stderr, flush=True), lines.wait)
 
 
-def _watch_part(
-    done: threading.Event,
-    new_rows: Callable[[], list[Row]],
-    new_notices: Callable[[], list[str]],
-    concerns: Concerns,
-    console: Console,
-    title: str,
-    total: int | None,
-) -> None:
+def _watch_part(news: _News, ended: threading.Event, title: str, total: int | None) -> None:
     told, started = whole(), False
     assert told is not None
-    while True:
-        ended = done.wait(0.5)
-        for row in new_rows():
-            if not started:  # up to the first row it was the start
-                told.enter(title)
-                started = True
-            told.step(int(row[STEP]), total, describe(row))
-            if (concern := concerns.see(row)) is not None:
-                told.print(concern)
-        for notice in new_notices():
-            told.print(notice)
-        if ended:
-            return
+
+    def show(row: Row) -> None:
+        nonlocal started
+        if not started:  # up to the first row it was the start
+            told.enter(title)
+            started = True
+        told.step(int(row[STEP]), total, describe(row))
+
+    news.follow(ended, show, told.print)
 
 
-def _watch_bar(
-    done: threading.Event,
-    new_rows: Callable[[], list[Row]],
-    new_notices: Callable[[], list[str]],
-    concerns: Concerns,
-    console: Console,
-    title: str,
-    total: int | None,
-) -> None:
+def _watch_bar(news: _News, ended: threading.Event, title: str, total: int | None) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
@@ -199,15 +185,13 @@ def _watch_bar(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{title}: starting", total=total)
-        while True:
-            ended = done.wait(0.5)
-            for row in new_rows():
-                progress.update(task, completed=int(row[STEP]), description=f"{title}  {describe(row)}")
-                if (concern := concerns.see(row)) is not None:
-                    progress.console.print(concern, markup=False, highlight=False)
-            for notice in new_notices():
-                progress.console.print(notice, markup=False, highlight=False)
-            if ended:
-                return
+
+        def show(row: Row) -> None:
+            progress.update(task, completed=int(row[STEP]), description=f"{title}  {describe(row)}")
+
+        def say(text: str) -> None:
+            progress.console.print(text, markup=False, highlight=False)
+
+        news.follow(ended, show, say)
