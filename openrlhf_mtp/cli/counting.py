@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-from openrlhf_mtp.cli.whole import LINE_EVERY_S, whole
+from openrlhf_mtp.cli.whole import LINE_EVERY_S, shown_beside, whole
 
 
 class Count:
@@ -44,28 +44,20 @@ def counted(title: str, total: int, unit: str) -> Iterator[Count]:
         total: where it ends.
         unit: what is counted, in the plural.
     """
-    count, ended = Count(total, unit), threading.Event()
-    console = Console(stderr=True)
+    count, console = Count(total, unit), Console(stderr=True)
     show = _bar if console.is_terminal else _lines
     show = show if whole() is None else _part
-    thread = threading.Thread(target=show, args=(title, count, ended, console), daemon=True)
-    thread.start()
-    try:
+    with shown_beside(show, title, count, console):
         yield count
-    finally:
-        ended.set()
-        thread.join()
-    if (told := whole()) is not None:  # not after an error: nothing follows then
-        told.leave()
 
 
-def _lines(title: str, count: Count, ended: threading.Event, _: Console) -> None:
+def _lines(ended: threading.Event, title: str, count: Count, _: Console) -> None:
     while not ended.wait(LINE_EVERY_S):
         print(f"{title}: {count}", file=sys.stderr, flush=True)
     print(f"{title}: {count.done}/{count.total} {count.unit}", file=sys.stderr, flush=True)
 
 
-def _part(title: str, count: Count, ended: threading.Event, _: Console) -> None:
+def _part(ended: threading.Event, title: str, count: Count, _: Console) -> None:
     told = whole()
     assert told is not None
     while not ended.wait(0.5) and not count.done:
@@ -76,7 +68,7 @@ def _part(title: str, count: Count, ended: threading.Event, _: Console) -> None:
     told.step(count.done, count.total)
 
 
-def _bar(title: str, count: Count, ended: threading.Event, console: Console) -> None:
+def _bar(ended: threading.Event, title: str, count: Count, console: Console) -> None:
     with Progress(console=console) as progress:
         task = progress.add_task(title, total=count.total)
         while not ended.wait(0.5):

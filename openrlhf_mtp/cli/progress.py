@@ -21,7 +21,7 @@ from rich.progress import (
 
 from openrlhf_mtp.agreement import WINDOW, have_parted, warning
 from openrlhf_mtp.cli.counting import LINE_EVERY_S
-from openrlhf_mtp.cli.whole import whole
+from openrlhf_mtp.cli.whole import shown_beside, whole
 from openrlhf_mtp.metrics import STEP
 from openrlhf_mtp.notices import read_notices
 from openrlhf_mtp.run_folder import METRICS, Row, read_rows
@@ -143,27 +143,18 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
         title: put before each line.
         total: number of the last step, for the bar and the time left; None when it is not known.
     """
-    ended = threading.Event()
     watch = _watch_bar if Console(stderr=True).is_terminal else _watch_lines
     watch = watch if whole() is None else _watch_part
-    arguments = (_News(run_folder), ended, title, total)
-    thread = threading.Thread(target=watch, args=arguments, daemon=True)
-    thread.start()
-    try:
+    with shown_beside(watch, _News(run_folder), title, total):
         yield
-    finally:
-        ended.set()
-        thread.join()
-    if (told := whole()) is not None:  # not after an error: nothing follows then
-        told.leave()
 
 
-def _watch_lines(news: _News, ended: threading.Event, title: str, total: int | None) -> None:
+def _watch_lines(ended: threading.Event, news: _News, title: str, total: int | None) -> None:
     lines = _PlainLines(title, total)
     news.follow(ended, lines.show, lambda text: print(text, file=sys.stderr, flush=True), lines.wait)
 
 
-def _watch_part(news: _News, ended: threading.Event, title: str, total: int | None) -> None:
+def _watch_part(ended: threading.Event, news: _News, title: str, total: int | None) -> None:
     told, started = whole(), False
     assert told is not None
 
@@ -177,7 +168,7 @@ def _watch_part(news: _News, ended: threading.Event, title: str, total: int | No
     news.follow(ended, show, told.print)
 
 
-def _watch_bar(news: _News, ended: threading.Event, title: str, total: int | None) -> None:
+def _watch_bar(ended: threading.Event, news: _News, title: str, total: int | None) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -163,3 +164,18 @@ class Whole:
         self._said_s = time.monotonic()
         if not self._console.is_terminal:
             print(self.line(), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_beside(show: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Run `show(ended, *arguments)` in a thread until the context ends, which sets the event `ended` for it."""
+    ended = threading.Event()
+    thread = threading.Thread(target=show, args=(ended, *arguments), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if (told := whole()) is not None:  # not after an error: nothing follows then
+        told.leave()
