@@ -12,7 +12,10 @@ from helm.engine import ROOT
 
 TOOLS = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+GITLAB = ROOT / "ci" / "gitlab.yml"
 BENCHMARK = yaml.safe_load((ROOT / ".github" / "workflows" / "benchmark.yml").read_text(encoding="utf-8"))
+NODE_24 = {"actions/checkout": 5, "actions/upload-artifact": 6}
+"""The first major version of an action that runs on Node 24: GitHub retires Node 20."""
 
 
 def run(*command):
@@ -20,13 +23,13 @@ def run(*command):
 
 
 def test_zizmor_finds_nothing():
-    done = run(TOOLS / "zizmor", "--offline", "--no-progress", *WORKFLOWS)
+    done = run(TOOLS / "zizmor", "--offline", "--no-progress", "--persona", "auditor", *WORKFLOWS)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
     ("schema", "files"),
-    [("vendor.github-workflows", WORKFLOWS), ("vendor.gitlab-ci", [ROOT / "ci" / "gitlab.yml"])],
+    [("vendor.github-workflows", WORKFLOWS), ("vendor.gitlab-ci", [GITLAB])],
     ids=["GitHub", "GitLab"],
 )
 def test_a_workflow_fits_its_schema(schema, files):
@@ -34,13 +37,30 @@ def test_a_workflow_fits_its_schema(schema, files):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_benchmark_has_no_permission_but_to_read():
-    assert BENCHMARK["permissions"] == {}
-    for job in BENCHMARK["jobs"].values():
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_no_permission_but_to_read_and_ends_in_time(path):
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
         assert job["permissions"] == {"contents": "read"}
         assert job["timeout-minutes"] <= 180
-        for step in job["steps"]:
-            assert "uses" not in step or re.search(r"@[0-9a-f]{40}$", step["uses"])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_an_action_is_pinned_by_commit_and_runs_on_node_24(path):
+    used = re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
+    assert used
+    for line in used:
+        action, major = re.fullmatch(r"([\w/-]+)@[0-9a-f]{40}  # v(\d+)\.\d+\.\d+", line).groups()
+        assert int(major) >= NODE_24[action], line
+
+
+def test_one_image_by_digest_stands_for_a_bare_machine_everywhere():
+    texts = [path.read_text(encoding="utf-8") for path in [*WORKFLOWS, GITLAB]]
+    images = re.findall(r"(?:container|image): (\S+)", "\n".join(texts))
+    assert len(images) == 4
+    assert len(set(images)) == 1
+    assert re.fullmatch(r"debian:12@sha256:[0-9a-f]{64}", images[0])
 
 
 def test_the_benchmark_runs_nightly_and_on_a_label_and_no_fork_sees_the_cluster():
@@ -67,7 +87,7 @@ def benchmark_words(commands):
 
 
 def test_both_systems_run_the_same_commands():
-    gitlab = yaml.safe_load((ROOT / "ci" / "gitlab.yml").read_text(encoding="utf-8"))
+    gitlab = yaml.safe_load(GITLAB.read_text(encoding="utf-8"))
     for job in ("local", "cluster"):
         steps = [step.get("run", "") for step in BENCHMARK["jobs"][job]["steps"]]
         assert benchmark_words(steps) == benchmark_words(gitlab[f"benchmark:{job}"]["script"]) != set()
