@@ -1,13 +1,15 @@
-"""Write what follows from other files: values.schema.json and the table in the chart's README.md from its values.yaml,
-and the Grafana dashboard from helm/dashboard.py.
+"""Write what follows from other files: values.schema.json, files/defaults.json and the table in the chart's README.md
+from its values.yaml, and the Grafana dashboard from helm/dashboard.py.
 
     python -m helm.generate [--check]
 
-A value's documentation is the comment above it; its type is that of its default. A comment line `@schema {...}`
-holds JSON Schema to add, and three words of ours: `free` (a map with any keys; true, or the type of its values),
-`quantity` (a Kubernetes quantity) and `extends` (the section has the keys of another one too).
+A value's documentation is the comment above it; its type is that of its default, or null, which means the default. A
+comment line `@schema {...}` holds JSON Schema to add, and words of ours: `free` (a map with any keys; true, or the type
+of its values), `quantity` (a Kubernetes quantity), `copies` (the section has the keys and defaults of another one too)
+and `extends` (it may set the keys of another one for itself, and has no defaults for them).
 """
 
+import copy
 import json
 import re
 import sys
@@ -23,13 +25,14 @@ ROOT = Path(__file__).parents[1]
 
 VALUES = ROOT / "helm" / "openrlhf-mtp" / "values.yaml"
 SCHEMA = VALUES.with_name("values.schema.json")
+DEFAULTS = VALUES.parent / "files" / "defaults.json"
 DASHBOARD = VALUES.parent / "files" / "dashboard.json"
 PAGE = VALUES.with_name("README.md")
 BEGIN, END = "<!-- values: written by helm/generate.py -->", "<!-- end of values -->"
 
 QUANTITY = r"^([0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?)?$"
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-OURS = ("free", "quantity", "extends")
+OURS = ("free", "quantity", "copies", "extends")
 HEAD = "| value | default | meaning |\n|---|---|---|"
 
 
@@ -46,6 +49,12 @@ class Value:
     def is_section(self) -> bool:
         """Whether it holds documented values of its own."""
         return isinstance(self.default, dict) and "free" not in self.extra
+
+    @property
+    def parent(self) -> str:
+        """The section whose keys it has too; empty: none."""
+        parent: str = self.extra.get("extends") or self.extra.get("copies") or ""
+        return parent
 
 
 def read_values(path: Path = VALUES) -> list[Value]:
@@ -117,26 +126,54 @@ def _properties(section: str, values: list[Value]) -> dict[str, Any]:
 
 def _schema_of(value: Value, values: list[Value]) -> dict[str, Any]:
     described = {"description": value.text} if value.text else {}
+    return {**described, **_or_null(_own_schema(value, values))}
+
+
+def _own_schema(value: Value, values: list[Value]) -> dict[str, Any]:
     given = {key: item for key, item in value.extra.items() if key not in OURS}
     if value.extra.get("quantity"):
-        return {**described, "type": "string", "pattern": QUANTITY, **given}
+        return {"type": "string", "pattern": QUANTITY, **given}
     if "free" in value.extra:
         items = value.extra["free"]
-        inner = {} if items is True else {"additionalProperties": {"type": items}}
-        return {**described, "type": "object", **inner, **given}
+        inner = {} if items is True else {"additionalProperties": {"type": [items, "null"]}}
+        return {"type": "object", **inner, **given}
     if value.is_section:
-        parent = value.extra.get("extends", "")
-        inherited = _properties(parent, values) if parent else {}
+        inherited = _properties(value.parent, values) if value.parent else {}
         own = _properties(value.path, values)
         for key, more in given.get("properties", {}).items():
             own[key] = {**own[key], **more}
-        return {
-            **described,
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {**inherited, **own},
-        }
-    return {**described, "type": TYPES.get(type(value.default), "string"), **given}
+        return {"type": "object", "additionalProperties": False, "properties": {**inherited, **own}}
+    return {"type": TYPES.get(type(value.default), "string"), **given}
+
+
+def _or_null(made: dict[str, Any]) -> dict[str, Any]:
+    """The schema with null allowed: Helm takes away what is null, and the chart puts the default there."""
+    types = made["type"] if isinstance(made["type"], list) else [made["type"]]
+    allowed = {"enum": [*made["enum"], None]} if "enum" in made else {}
+    return {**made, "type": types if "null" in types else [*types, "null"], **allowed}
+
+
+def defaults(values: list[Value]) -> dict[str, Any]:
+    """What the templates put in place of a null (they cannot read values.yaml): `values`, the defaults of all but the
+    groups of pods; `groups`, each group's own; `free`, the names of the maps whose keys are the user's."""
+    tree: dict[str, Any] = {}
+    for value in values:
+        *above, key = value.path.split(".")
+        section = tree
+        for name in above:
+            section = section[name]
+        if value.is_section and "copies" in value.extra:
+            section[key] = copy.deepcopy(_at(tree, value.parent))
+        elif value.is_section:
+            section[key] = {}
+        else:
+            section[key] = value.default
+    groups = {value.path: tree.pop(value.path) for value in values if "extends" in value.extra}
+    free = [value.path for value in values if "free" in value.extra]
+    for value in values:
+        if parent := value.extra.get("copies"):
+            free += [value.path + name.removeprefix(parent) for name in free if name.startswith(f"{parent}.")]
+    return {"free": free, "groups": groups, "values": tree}
 
 
 def table(values: list[Value]) -> str:
@@ -147,13 +184,12 @@ def table(values: list[Value]) -> str:
         if "." in section.path or not section.is_section:
             continue
         title = f"**`{section.path}`** — {section.text}"
-        if parent := section.extra.get("extends"):
-            title += f" {_inherits(parent)}"
+        if section.parent:
+            title += f" {_inherits(section.parent)}"
         leaves = [
             value
             for value in values
-            if value.path.startswith(f"{section.path}.")
-            and (not value.is_section or "extends" in value.extra)
+            if value.path.startswith(f"{section.path}.") and (not value.is_section or value.parent)
         ]
         blocks.append([title, *(["", HEAD, *map(_row, leaves)] if leaves else [])])
     return "\n" + "\n\n".join("\n".join(block) for block in blocks)
@@ -165,7 +201,7 @@ def _inherits(parent: str) -> str:
 
 def _row(value: Value) -> str:
     if value.is_section:
-        return f"| `{value.path}.*` | | {_cell(value.text)} {_inherits(value.extra['extends'])} |"
+        return f"| `{value.path}.*` | | {_cell(value.text)} {_inherits(value.parent)} |"
     return f"| `{value.path}` | {_shown(value.default)} | {_cell(value.text)} |"
 
 
@@ -189,6 +225,7 @@ def outputs() -> dict[Path, str]:
     values = read_values()
     return {
         DASHBOARD: json.dumps(dashboard(), indent=2) + "\n",
+        DEFAULTS: json.dumps(defaults(values), indent=2, ensure_ascii=False) + "\n",
         SCHEMA: json.dumps(schema(values), indent=2, ensure_ascii=False) + "\n",
         PAGE: page_with_table(PAGE.read_text(encoding="utf-8"), table(values)),
     }

@@ -41,18 +41,15 @@ is made up), unit (GPUs that must be in one pod). Null replicas or gpus are deri
 {{- end -}}
 {{- end -}}
 
-{{/* {trainer: {replicas, gpus}, rollout: …, overrides: [key=value]} as JSON. Worked out once a render, and kept beside the
-values under `_counts`: it is asked for some thirty times. Everything else is checked on the way, because all objects
-need the counts. */}}
+{{/* {trainer: {replicas, gpus}, rollout: …, overrides: [key=value]} as JSON: what mtp.init has worked out. */}}
 {{- define "mtp.counts" -}}
-{{- if not (hasKey .Values "_counts") -}}
-{{- include "mtp.check" . -}}
+{{- .Values._chart.counts -}}
+{{- end -}}
+
+{{- define "mtp.count" -}}
 {{- $job := include "mtp.roles" . | fromJson -}}
 {{- $from := ternary "mtp.countsFromGroups" "mtp.countsFromJob" (eq .Values.placement.countsFrom "groups") -}}
-{{- $_ := set .Values "_counts" (include $from (dict "root" . "job" $job)) -}}
-{{- include "mtp.checkGroups" . -}}
-{{- end -}}
-{{- .Values._counts -}}
+{{- include $from (dict "root" . "job" $job) -}}
 {{- end -}}
 
 {{- define "mtp.countsFromJob" -}}

@@ -24,6 +24,8 @@
 {{- $shape := dict "replicas" 1 "gpus" 0 -}}
 {{- if ne .role "head" -}}{{- $shape = get (include "mtp.counts" .root | fromJson) .role -}}{{- end -}}
 {{- $group := mergeOverwrite (deepCopy $v.pods) (deepCopy (get $v .role)) -}}
+{{- include "mtp.dropNulls" $group -}}
+{{- include "mtp.fill" (dict "values" $group "defaults" $v._chart.defaults.values.pods "free" $v._chart.defaults.free "prefix" "pods.") -}}
 {{- $gpus := int $shape.gpus -}}
 {{- if kindIs "invalid" $group.cpu -}}{{- $group = set $group "cpu" (add 4 (mul 4 $gpus)) -}}{{- end -}}
 {{- $group = set $group "memory" ($group.memory | default (printf "%dGi" (add 8 (mul 20 $gpus)))) -}}

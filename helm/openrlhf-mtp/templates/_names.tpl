@@ -7,7 +7,7 @@
 
 {{/* Hash of the pods as well. What can change beside a running job is left out. */}}
 {{- define "mtp.hash" -}}
-{{- $values := omit .Values "networkPolicy" "monitoring" "pdb" "extraObjects" "serviceAccount" "global" "_counts" -}}
+{{- $values := omit .Values "networkPolicy" "monitoring" "pdb" "extraObjects" "serviceAccount" "global" "_chart" -}}
 {{- $values = set $values "job" (omit .Values.job "suspend") -}}
 {{- dict "values" $values "exporter" .Values.monitoring.exporter "account" (include "mtp.serviceAccount" .) "chart" .Chart.Version | toJson | sha256sum | trunc 8 -}}
 {{- end -}}

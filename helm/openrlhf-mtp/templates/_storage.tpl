@@ -2,7 +2,7 @@
 
 {{/* One of checkpoints, modelCache, data with all its keys, as JSON. Arguments: root, name. */}}
 {{- define "mtp.storageOf" -}}
-{{- mergeOverwrite (dict "existingClaim" "" "create" false "volume" dict "subPath" "" "size" "500Gi" "storageClassName" "" "accessModes" (list "ReadWriteMany")) (deepCopy (get .root.Values.storage .name)) | toJson -}}
+{{- get .root.Values.storage .name | toJson -}}
 {{- end -}}
 
 {{/* "true" when that storage is a volume that outlives a pod. Arguments: root, name. */}}
