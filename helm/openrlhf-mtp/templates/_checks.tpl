@@ -19,7 +19,7 @@ job's counts is said by _counts.tpl. */}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
 {{- $problems = append $problems (printf "release name: got %s, expected lower-case letters, digits and dashes that start with a letter, because KubeRay makes a Service of it; choose another" .Release.Name) -}}
 {{- end -}}
-{{- $problems = concat $problems (include "mtp.checkScheduling" . | fromJsonArray) (include "mtp.checkNetwork" . | fromJsonArray) (include "mtp.checkStorage" . | fromJsonArray) (include "mtp.checkEnvironment" . | fromJsonArray) -}}
+{{- $problems = concat $problems (include "mtp.checkScheduling" . | fromJsonArray) (include "mtp.checkNetwork" . | fromJsonArray) (include "mtp.checkStorage" . | fromJsonArray) (include "mtp.checkEnvironment" . | fromJsonArray) (include "mtp.checkPeers" . | fromJsonArray) -}}
 {{- include "mtp.refuse" $problems -}}
 {{- end -}}
 
