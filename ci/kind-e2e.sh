@@ -34,7 +34,8 @@ run_backend() {
   run=$(k get networkpolicy --selector "app.kubernetes.io/instance=$release" --output jsonpath='{.items[0].metadata.name}')
   for ((minute = 0; minute < 60; minute++)); do
     if [[ "$backend" == rayjob ]]; then
-      status=$(k get rayjob "$run" --output jsonpath='{.status.jobDeploymentStatus}')
+      # Complete and STOPPED: the run has failed for good, and KubeRay does not repeat it
+      status=$(k get rayjob "$run" --output jsonpath='{.status.jobDeploymentStatus} {.status.jobStatus}')
     else
       status=$(k get job "$run-submitter" --output jsonpath='{.status.conditions[?(@.status=="True")].type}')
     fi
@@ -43,7 +44,7 @@ run_backend() {
     sleep 60
   done
   k logs --selector "openrlhf-mtp.io/run=$run,openrlhf-mtp.io/role=submitter" --tail 30
-  [[ "$status" == *Complete* ]] || { echo "kind-e2e: $backend ended as ${status:-not at all}" >&2; return 1; }
+  [[ "$status" == *Complete* && "$status" != *STOPPED* ]] || { echo "kind-e2e: $backend ended as ${status:-not at all}" >&2; return 1; }
   step h uninstall "$release"
   k delete pvc --selector "app.kubernetes.io/instance=$release"
   k wait --for=delete pod --selector "app.kubernetes.io/instance=$release" --timeout 5m

@@ -82,8 +82,7 @@ class ClusterRun:
     def status(self) -> str:
         """Complete, Failed, or "" while the run goes on."""
         if self.rendered.of_kind("RayJob"):
-            state = str(self._rayjob_status().get("jobDeploymentStatus", ""))
-            return state if state in ("Complete", "Failed") else ""
+            return rayjob_end(self._rayjob_status())
         job = self.cluster.batch.read_namespaced_job(f"{self.run}-submitter", self.cluster.namespace)
         conditions = job.status.conditions or []
         return next(
@@ -100,7 +99,7 @@ class ClusterRun:
     def why(self, output: str) -> str:
         """What is known of an end that was not wanted: the operator's message and the end of the output."""
         told = self._rayjob_status() if self.rendered.of_kind("RayJob") else {}
-        message = " ".join(str(told[key]) for key in ("reason", "message") if told.get(key))
+        message = " ".join(str(told[key]) for key in ("jobStatus", "reason", "message") if told.get(key))
         return f"{message}\nthe end of its output:\n{output[-SHOWN:]}".strip()
 
     def log(self, role: str = "submitter") -> str:
@@ -180,6 +179,18 @@ class ClusterRun:
             pod, self.cluster.namespace, _preload_content=False
         )
         return bytes(answer.data)
+
+
+def rayjob_end(status: dict[str, Any]) -> str:
+    """How a RayJob ended: Complete, Failed, or "" while it goes on.
+
+    KubeRay calls every Ray job Complete that has not failed, one that was stopped, too: so ends a run that has failed
+    and that another attempt would not help.
+    """
+    state = str(status.get("jobDeploymentStatus", ""))
+    if state == "Complete":
+        return "Failed" if status.get("jobStatus") in ("STOPPED", "FAILED") else "Complete"
+    return "Failed" if state in ("Failed", "ValidationFailed") else ""
 
 
 def news(before: str, now: str) -> str:

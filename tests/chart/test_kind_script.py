@@ -19,7 +19,7 @@ echo "{name} $*" >> "$CALLS"
 [[ "{name} $*" == $BROKEN ]] && exit 1
 case "{name} $*" in
   *jsonpath*networkpolicy*|*networkpolicy*jsonpath*) echo e2e-run ;;
-  *rayjob*jsonpath*) echo Complete ;;
+  *rayjob*jsonpath*) echo "Complete $JOB_STATUS" ;;
   *"get job"*jsonpath*) echo Complete ;;
 esac
 exit 0
@@ -35,12 +35,18 @@ def kind(tmp_path):
         (tools / name).write_text(STAND_IN.format(name=name), encoding="utf-8")
         (tools / name).chmod(0o755)
 
-    def run(*words, broken="nothing", path=f"{tools}:{os.defpath}"):
+    def run(*words, broken="nothing", path=f"{tools}:{os.defpath}", job_status="SUCCEEDED"):
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
         done = subprocess.run(
             [shutil.which("bash"), SCRIPT, *words],
-            env={"PATH": path, "HOME": str(tmp_path), "CALLS": str(calls), "BROKEN": broken},
+            env={
+                "PATH": path,
+                "HOME": str(tmp_path),
+                "CALLS": str(calls),
+                "BROKEN": broken,
+                "JOB_STATUS": job_status,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -60,6 +66,12 @@ def test_both_backends_are_installed_awaited_and_removed(kind):
     assert ["--set backend=statefulset" in call for call in installs] == [True, False]
     assert [call.split()[-1] for call in calls if " uninstall " in call] == ["e2e-statefulset", "e2e-rayjob"]
     assert calls[-1] == "kind delete cluster --name openrlhf-mtp"
+
+
+def test_a_run_that_ended_itself_has_failed(kind):
+    code, output, _ = kind("rayjob", job_status="STOPPED")
+    assert code == 1
+    assert "kind-e2e: rayjob ended as Complete STOPPED" in output
 
 
 def test_the_operator_is_installed_only_for_its_backend(kind):

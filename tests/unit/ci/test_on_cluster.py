@@ -8,7 +8,7 @@ from urllib3.exceptions import HTTPError
 
 from ci import benchmark, cluster, on_cluster
 from ci.cluster import BenchmarkError, Cluster
-from ci.on_cluster import ClusterRun, has_submitter, news
+from ci.on_cluster import ClusterRun, has_submitter, news, rayjob_end
 from helm.engine import NameTakenError, ReleaseError, ci_values, merged, render, render_ci
 
 
@@ -172,6 +172,35 @@ def test_a_run_of_which_nothing_could_be_read_is_refused_before_it_is_installed(
         BenchmarkError, match=r"scheduling\.gang: got kai.*give the benchmark storage\.checkpoints"
     ):
         benchmark.run_on_cluster(benchmark.parser().parse_args(words))
+
+
+@pytest.mark.parametrize(
+    ("deployment", "job", "end"),
+    [
+        ("", "", ""),
+        ("Initializing", "", ""),
+        ("Running", "STOPPED", ""),
+        ("Retrying", "FAILED", ""),
+        ("Complete", "SUCCEEDED", "Complete"),
+        ("Complete", "STOPPED", "Failed"),
+        ("Failed", "FAILED", "Failed"),
+        ("Failed", "SUCCEEDED", "Failed"),
+        ("ValidationFailed", "", "Failed"),
+    ],
+)
+def test_a_rayjob_has_succeeded_only_where_its_job_has(deployment, job, end):
+    assert rayjob_end({"jobDeploymentStatus": deployment, "jobStatus": job}) == end
+
+
+def test_a_run_that_ended_itself_is_told_as_stopped(play):
+    api = Api()
+    api.state = {
+        "jobDeploymentStatus": "Complete",
+        "jobStatus": "STOPPED",
+        "message": "Job was intentionally stopped.",
+    }
+    with pytest.raises(BenchmarkError, match=r"the run failed; STOPPED Job was intentionally stopped\."):
+        play(api, values=ci_values("kai")).follow(1.0, lambda _: None)
 
 
 def test_a_run_without_output_fails_with_the_operators_message(play):
