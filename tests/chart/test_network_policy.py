@@ -44,6 +44,7 @@ def callers(spec, port):
         (ADDRESSES, [ADDRESSES]),
         (NAMESPACE, [NAMESPACE]),
         ({"podSelector": {}}, [{"podSelector": {}}]),
+        ({"podSelector": None}, [OPERATOR]),
         ({**NAMESPACE, "podSelector": None}, [NAMESPACE]),
         ([ADDRESSES, NAMESPACE, EXPRESSIONS], [ADDRESSES, NAMESPACE, EXPRESSIONS]),
         ({"ipBlock": {"cidr": "fd00:10::/64"}}, [{"ipBlock": {"cidr": "fd00:10::/64"}}]),
@@ -94,7 +95,10 @@ WRONG = {
         + BOTH,
     ),
     "nothing in it": ({"metricsFrom": [{}]}, f"metricsFrom[0]: got {{}}, expected {NONE}"),
-    "only nulls in it": ({"operator": {"podSelector": None}}, f"operator: got {{}}, expected {NONE}"),
+    "nothing but a null in it": (
+        {"metricsFrom": [{"podSelector": None}]},
+        f"metricsFrom[0]: got {{}}, expected {NONE}",
+    ),
     "a misspelt key": (
         {"dashboardFrom": [{"podSelector": {}}, {"podselector": {}}]},
         f'dashboardFrom[1]: got {{"podselector":{{}}}}, expected {HALF} in place of podselector',
@@ -130,9 +134,8 @@ def test_a_peer_that_kubernetes_would_refuse_is_refused_in_words(case):
     assert one_problem(job_values(JOB, networkPolicy=given)) == f"networkPolicy.{expected}"
 
 
-ODD = [None, 1, 1.5, "x", "", True, [], [None], ["x"], {"a": None}, {"cidr": 1}]
-ODD += [{"cidr": "10.0.0.0/8", "except": "x"}, {"matchLabels": "x"}, {"matchLabels": {"a": None}}]
-ODD += [{"matchExpressions": [None]}, {"matchExpressions": {"a": 1}}]
+ODD = [1, 1.5, "x", "", True, [], [None], ["x"], {"cidr": 1}, {"cidr": "10.0.0.0/8", "except": "x"}]
+ODD += [{"matchLabels": "x"}, {"matchExpressions": [None]}, {"matchExpressions": {"a": 1}}]
 
 
 @pytest.mark.parametrize("key", ["ipBlock", "podSelector", "namespaceSelector", "x"])

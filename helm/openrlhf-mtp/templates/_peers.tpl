@@ -1,6 +1,6 @@
 {{/* Who may connect: peers as in a NetworkPolicy. Kubernetes refuses some that look right, which is said here in words. */}}
 
-{{/* One of networkPolicy's lists of peers as JSON, nulls dropped. Arguments: root, name. KubeRay's operator is one peer, or
+{{/* One of networkPolicy's lists of peers as JSON. Arguments: root, name. KubeRay's operator is one peer, or
 several, or by itself: its Helm chart and its kustomize files name it differently, and give its pods the same component
 (KubeRay 1.6.2 and 1.7.0, helm-chart/kuberay-operator/templates/deployment.yaml and ray-operator/config/manager). */}}
 {{- define "mtp.peers" -}}
@@ -8,20 +8,7 @@ several, or by itself: its Helm chart and its kustomize files name it differentl
 {{- if and (eq .name "operator") (empty $given) -}}
 {{- $given = dict "namespaceSelector" dict "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/component" "kuberay-operator")) -}}
 {{- end -}}
-{{- $peers := list -}}
-{{- range ternary (list $given) $given (kindIs "map" $given) -}}
-{{- $peers = append $peers (include "mtp.peer" . | fromJson) -}}
-{{- end -}}
-{{- $peers | toJson -}}
-{{- end -}}
-
-{{/* A peer without its nulls, as JSON. */}}
-{{- define "mtp.peer" -}}
-{{- $peer := dict -}}
-{{- range $key, $value := . -}}
-{{- if not (kindIs "invalid" $value) -}}{{- $_ := set $peer $key $value -}}{{- end -}}
-{{- end -}}
-{{- $peer | toJson -}}
+{{- ternary (list $given) $given (kindIs "map" $given) | toJson -}}
 {{- end -}}
 
 {{/* What is wrong with the peers of the values, as JSON. */}}
@@ -38,7 +25,7 @@ several, or by itself: its Helm chart and its kustomize files name it differentl
 {{- $problems | toJson -}}
 {{- end -}}
 
-{{/* What is expected of a peer instead, or nothing. Argument: the peer, without nulls. */}}
+{{/* What is expected of a peer instead, or nothing. Argument: the peer. */}}
 {{- define "mtp.peerProblem" -}}
 {{- $peer := . -}}
 {{- $known := list "ipBlock" "namespaceSelector" "podSelector" -}}
