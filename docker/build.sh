@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Build an image with the versions of versions.env.
 #
-#   docker/build.sh gpu|cpu REPOSITORY [BUILD-ARGUMENT...]     for example docker/build.sh cpu registry.example.com/mtp
+#   docker/build.sh gpu|cpu|tools REPOSITORY [BUILD-ARGUMENT...]     for example docker/build.sh cpu registry.example.com/mtp
 #
-# Prints the name that the chart expects: REPOSITORY:VERSION-gpu or -cpu. DOCKER=podman uses another builder.
+# Prints the name that the chart expects: REPOSITORY:VERSION-gpu, -cpu or -tools. DOCKER=podman uses another builder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if (($# < 2)) || [[ "$1" != gpu && "$1" != cpu ]]; then
+if (($# < 2)) || [[ ! "$1" =~ ^(gpu|cpu|tools)$ ]]; then
   sed -n 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed -n '3,6p' >&2
   exit 2
 fi

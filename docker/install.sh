@@ -2,10 +2,12 @@
 # The install steps, one function each: docker/Dockerfile runs them one by one, scripts/setup.sh into .venv.
 #
 #   install.sh packages cpu|gpu VENV PYTHON        every package of the stack; gpu: but for flash-attention
+#   install.sh packages tools VENV PYTHON          what the pods beside a run need: no engine
 #   install.sh flash-attn VENV WHEEL FOLDER        flash-attention's wheel (WHEEL, or compiled), into FOLDER
 #   install.sh wheels VENV FOLDER                  the wheels of FOLDER
 #   install.sh tests VENV                          what the tests need besides
 #   install.sh project VENV [-e]                   this package (-e: from its sources), and the check that all imports
+#   install.sh project-tools VENV                  the same where there are no engines
 #   install.sh compile VENV                        modules to bytecode, for a place that cannot be written to later
 #
 # Run it where requirements/ lies; versions.env lies beside it. INSTALLER=pip does without uv.
@@ -77,6 +79,11 @@ packages_gpu() {
   install_lock requirements/gpu.txt
 }
 
+packages_tools() {
+  create
+  install_lock requirements/tools.txt
+}
+
 flash_attn() {
   local wheel=$1 folder=$2
   mkdir -p "$folder"
@@ -99,6 +106,23 @@ project() {
   pip_install --no-deps --no-build-isolation "$@" .
 }
 
+# What the helper pods run; a client of Ray without its [default] raises another error than "no connection".
+check_tools() {
+  local job='{actor: {model_name_or_path: m}, vllm: {num_engines: 8}, reward: {remote_url: r.py}, data: {prompt_dataset: d},'
+  job+=' algo: {advantage: {estimator: reinforce}, kl: {init_coef: 0}}}'
+  "$VENV/bin/openrlhf-mtp" check - --no-files --gpus 16 <<< "$job" > /dev/null
+  "$VENV/bin/python" -m openrlhf_mtp.cluster.submit --help > /dev/null
+  "$VENV/bin/ray" job submit --help > /dev/null
+  "$VENV/bin/tensorboard" --version
+  "$VENV/bin/python" - <<'PY'
+from ray.job_submission import JobSubmissionClient
+try:
+    JobSubmissionClient("http://127.0.0.1:9")
+except ConnectionError:
+    print("helper pods    live")
+PY
+}
+
 check() { VLLM_LOGGING_LEVEL=ERROR "$VENV/bin/python" -W ignore -m openrlhf_mtp.cli.doctor; }
 
 what="$1"
@@ -109,6 +133,7 @@ case "$what" in
   wheels) VENV="$1"; install_wheels "$2" ;;
   tests) VENV="$1"; install_lock requirements/test.txt ;;
   project) VENV="$1"; project "${@:2}"; check ;;
+  project-tools) VENV="$1"; project; check_tools ;;
   compile) VENV="$1"; compile_in "$VENV/lib" ;;
-  *) echo "install.sh: got $what, expected packages, flash-attn, wheels, tests, project or compile" >&2; exit 2 ;;
+  *) echo "install.sh: got $what, expected packages, flash-attn, wheels, tests, project, project-tools or compile" >&2; exit 2 ;;
 esac

