@@ -5,8 +5,8 @@ from its values.yaml, and the Grafana dashboard from helm/dashboard.py.
 
 A value's documentation is the comment above it; its type is that of its default, or null, which means the default. A
 comment line `@schema {...}` holds JSON Schema to add, and words of ours: `free` (a map with any keys; true, or the type
-of its values), `quantity` (a Kubernetes quantity), `copies` (the section has the keys and defaults of another one too)
-and `extends` (it may set the keys of another one for itself, and has no defaults for them).
+of its values, also `quantity`), `quantity` (a Kubernetes quantity), `copies` (the section has the keys and defaults of
+another one too) and `extends` (it may set the keys of another one for itself, and has no defaults for them).
 """
 
 import copy
@@ -135,7 +135,7 @@ def _own_schema(value: Value, values: list[Value]) -> dict[str, Any]:
         return {"type": "string", "pattern": QUANTITY, **given}
     if "free" in value.extra:
         items = value.extra["free"]
-        inner = {} if items is True else {"additionalProperties": {"type": [items, "null"]}}
+        inner = {} if items is True else {"additionalProperties": _item(items)}
         return {"type": "object", **inner, **given}
     if value.is_section:
         inherited = _properties(value.parent, values) if value.parent else {}
@@ -144,6 +144,13 @@ def _own_schema(value: Value, values: list[Value]) -> dict[str, Any]:
             own[key] = {**own[key], **more}
         return {"type": "object", "additionalProperties": False, "properties": {**inherited, **own}}
     return {"type": TYPES.get(type(value.default), "string"), **given}
+
+
+def _item(kind: str) -> dict[str, Any]:
+    """What a map with any keys may hold: null takes a key away."""
+    if kind == "quantity":
+        return {"type": ["string", "null"], "pattern": QUANTITY}
+    return {"type": [kind, "null"]}
 
 
 def _or_null(made: dict[str, Any]) -> dict[str, Any]:

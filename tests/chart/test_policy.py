@@ -58,8 +58,21 @@ def test_every_container_states_the_same_requests_and_limits(name):
     for template in pods(name):
         for container in containers(template):
             limits = container["resources"]["limits"]
-            assert {"cpu", "memory", "ephemeral-storage"} <= set(limits)
+            assert {"cpu", "memory"} <= set(limits)
             assert container["resources"]["requests"] == limits
+
+
+@every_values_file
+def test_no_pod_asks_for_a_resource_that_its_values_do_not_name(name):
+    values = ci_values(name)
+    named = {"cpu", "memory", "nvidia.com/gpu"}
+    if values.get("network", {}).get("rdma", {}).get("enabled"):
+        named.add(values["network"]["rdma"]["resource"])
+    if values.get("pods", {}).get("ephemeralStorage"):
+        named.add("ephemeral-storage")
+    for template in pods(name):
+        for container in containers(template):
+            assert set(container["resources"]["requests"]) <= named
 
 
 @every_values_file

@@ -8,7 +8,7 @@
 {{- range include "mtp.ownEnv" . | fromYamlArray -}}
 {{- if not (hasKey $given .name) -}}{{- $variables = append $variables . -}}{{- end -}}
 {{- end -}}
-{{- toYaml (concat $variables .group.extraEnv) -}}
+{{- concat $variables .group.extraEnv | include "mtp.yaml" -}}
 {{- end -}}
 
 {{/* NCCL's variables by name, what `extraEnv` gives in place of the chart's own, as JSON. */}}
@@ -48,7 +48,7 @@
   value: {{ $v.job.gracePeriodSeconds | quote }}
 {{- end }}
 - name: HF_HOME
-  value: {{ trimSuffix "/" $v.storage.modelCache.mountPath }}/hub
+  value: {{ printf "%s/hub" (trimSuffix "/" $v.storage.modelCache.mountPath) | quote }}
 - name: HOME
   value: /tmp
 - name: RAY_USAGE_STATS_ENABLED
@@ -66,13 +66,13 @@
 {{- with $v.secrets.huggingface }}
 {{- if .name }}
 - name: HF_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}
+  valueFrom: {secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | quote }}}}
 {{- end }}
 {{- end }}
 {{- with $v.secrets.wandb }}
 {{- if .name }}
 - name: WANDB_API_KEY
-  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}
+  valueFrom: {secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | quote }}}}
 {{- end }}
 {{- end }}
 {{- include "mtp.authEnv" .root }}
@@ -93,6 +93,6 @@
 - name: RAY_AUTH_MODE
   value: token
 - name: RAY_AUTH_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ .Values.auth.existingSecret }}, key: auth_token}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.auth.existingSecret | quote }}, key: auth_token}}
 {{- end }}
 {{- end -}}

@@ -23,11 +23,9 @@
 {{- $v := .root.Values -}}
 {{- $shape := dict "replicas" 1 "gpus" 0 -}}
 {{- if ne .role "head" -}}{{- $shape = get (include "mtp.counts" .root | fromJson) .role -}}{{- end -}}
-{{- $group := mergeOverwrite (deepCopy $v.pods) (deepCopy (get $v .role)) -}}
-{{- include "mtp.dropNulls" $group -}}
-{{- include "mtp.fill" (dict "values" $group "defaults" $v._chart.defaults.values.pods "free" $v._chart.defaults.free "prefix" "pods.") -}}
+{{- $group := include "mtp.podSettings" (dict "root" .root "over" (list .role)) | fromJson -}}
 {{- $gpus := int $shape.gpus -}}
-{{- if kindIs "invalid" $group.cpu -}}{{- $group = set $group "cpu" (add 4 (mul 4 $gpus)) -}}{{- end -}}
+{{- if or (kindIs "invalid" $group.cpu) (eq (toString $group.cpu) "") -}}{{- $group = set $group "cpu" (add 4 (mul 4 $gpus)) -}}{{- end -}}
 {{- $group = set $group "memory" ($group.memory | default (printf "%dGi" (add 8 (mul 20 $gpus)))) -}}
 {{- $group = set $group "shmSize" ($group.shmSize | default (printf "%dGi" (add 2 (mul 4 $gpus)))) -}}
 {{- $group = set $group "role" .role -}}
@@ -46,4 +44,15 @@
 {{- $parameters = merge $parameters (dict "dashboard-host" "0.0.0.0" "disable-usage-stats" "true") -}}
 {{- end -}}
 {{- $parameters | toJson -}}
+{{- end -}}
+
+{{/* `startCommands` as shell text to which `&& COMMAND; ray start` can be added; one that fails ends the shell. Kubernetes would
+replace $(NAME). Argument: a group. */}}
+{{- define "mtp.startCommands" -}}
+{{- range .startCommands -}}
+{
+{{ replace "$(" "$$(" . | trim }}
+} || exit 1
+{{ end -}}
+true
 {{- end -}}

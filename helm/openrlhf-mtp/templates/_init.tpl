@@ -7,6 +7,7 @@ Helm renders first must find the values complete and checked. */}}
 {{- if not (hasKey .Values "_chart") -}}
 {{- $defaults := .Files.Get "files/defaults.json" | fromJson -}}
 {{- $_ := set .Values "_chart" (dict "defaults" $defaults) -}}
+{{- include "mtp.resolveContexts" .Values -}}
 {{- include "mtp.fill" (dict "values" .Values "defaults" $defaults.values "free" $defaults.free "prefix" "") -}}
 {{- range $group, $own := $defaults.groups -}}{{/* what else a group has is that of `pods`: mtp.group */}}
 {{- if kindIs "invalid" (index $.Values $group) -}}{{- $_ := set $.Values $group dict -}}{{- end -}}

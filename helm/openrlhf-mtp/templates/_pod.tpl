@@ -2,26 +2,33 @@
 
 {{/* Requests and limits are the same: a pod is neither evicted first nor throttled by others. */}}
 {{- define "mtp.resources" -}}
-cpu: {{ .group.cpu | quote }}
-memory: {{ .group.memory }}
-ephemeral-storage: {{ .group.ephemeralStorage }}
-{{- if gt (int .group.physicalGpus) 0 }}
-{{ .root.Values.accelerator.resource }}: {{ .group.physicalGpus | quote }}
-{{- if .root.Values.network.rdma.enabled }}
-{{ .root.Values.network.rdma.resource }}: {{ .root.Values.network.rdma.count | quote }}
+cpu: {{ .group.cpu | toString | quote }}
+memory: {{ .group.memory | quote }}
+{{- with .group.ephemeralStorage }}
+ephemeral-storage: {{ . | quote }}
 {{- end }}
+{{- if gt (int .group.physicalGpus) 0 }}
+{{- with .root.Values.accelerator.resource }}
+{{ . }}: {{ $.group.physicalGpus | toString | quote }}
+{{- end }}
+{{- if .root.Values.network.rdma.enabled }}
+{{ .root.Values.network.rdma.resource }}: {{ .root.Values.network.rdma.count | toString | quote }}
+{{- end }}
+{{- end }}
+{{- with .group.extraResources }}
+{{ include "mtp.yaml" . }}
 {{- end }}
 {{- end -}}
 
 {{/* IPC_LOCK only where there is RDMA. */}}
 {{- define "mtp.securityContext" -}}
 {{- $context := deepCopy .group.securityContext -}}
-{{- if and .root.Values.network.rdma.enabled (gt (int .group.physicalGpus) 0) -}}
+{{- if and .root.Values.network.rdma.enabled (gt (int .group.physicalGpus) 0) (not $context.privileged) -}}
 {{- $capabilities := get $context "capabilities" | default dict -}}
 {{- $_ := set $capabilities "add" (append (get $capabilities "add" | default list) "IPC_LOCK" | uniq) -}}
 {{- $_ := set $context "capabilities" $capabilities -}}
 {{- end -}}
-{{- toYaml $context -}}
+{{- include "mtp.yaml" $context -}}
 {{- end -}}
 
 {{- define "mtp.ports" -}}
@@ -63,7 +70,7 @@ livenessProbe:
 {{- range .group.topologySpread -}}
 {{- $spread = append $spread (merge (deepCopy .) (dict "labelSelector" $selector)) -}}
 {{- end -}}
-{{- toYaml $spread -}}
+{{- include "mtp.yaml" $spread -}}
 {{- end -}}
 
 {{/* What pods of a run have in common beside Ray. Arguments: root, group, beforeInstall (the release's service account is not
@@ -77,30 +84,30 @@ enableServiceLinks: false
 {{- with $v.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
 {{- end }}
 {{- end }}
-securityContext: {{- toYaml .group.podSecurityContext | nindent 2 }}
+securityContext: {{- include "mtp.yaml" .group.podSecurityContext | nindent 2 }}
 {{- with $v.scheduling.schedulerName }}
-schedulerName: {{ . }}
+schedulerName: {{ . | quote }}
 {{- end }}
 {{- with .group.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .group.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
+nodeSelector: {{- include "mtp.yaml" . | nindent 2 }}
 {{- end }}
 {{- $tolerations := .group.tolerations }}
 {{- if gt (int .group.physicalGpus) 0 }}
-{{- range list $v.accelerator.resource "nvidia.com/gpu" | uniq }}{{/* nodes with MIG slices carry the plain taint */}}
+{{- range list $v.accelerator.resource "nvidia.com/gpu" | compact | uniq }}{{/* nodes with MIG slices carry the plain taint */}}
 {{- $tolerations = append $tolerations (dict "key" . "operator" "Exists" "effect" "NoSchedule") }}
 {{- end }}
 {{- end }}
-{{- with $tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
+{{- with $tolerations | uniq }}
+tolerations: {{- include "mtp.yaml" . | nindent 2 }}
 {{- end }}
 {{- with .group.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
+affinity: {{- include "mtp.yaml" . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -131,11 +138,19 @@ spec:
   automountServiceAccountToken: false
   terminationGracePeriodSeconds: {{ $v.job.gracePeriodSeconds }}
   {{- with $group.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
   {{- if $v.network.hostNetwork }}
   hostNetwork: true
   dnsPolicy: ClusterFirstWithHostNet
+  {{- end }}
+  {{- range $field := list "hostAliases" "dnsConfig" "resourceClaims" }}
+  {{- with get $group $field }}
+  {{ $field }}: {{- include "mtp.yaml" . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- with $group.initContainers }}
+  initContainers: {{- include "mtp.named" . | trim | nindent 4 }}
   {{- end }}
   {{- if $group.topologySpread }}
   topologySpreadConstraints: {{- include "mtp.topologySpread" $context | nindent 4 }}
@@ -148,11 +163,22 @@ spec:
       {{- with .start }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
+      {{- if and $group.startCommands (not .start) }}
+      args:{{/* KubeRay joins them with ` && ` to the line that starts Ray, which it makes itself */}}
+        - |
+          {{- include "mtp.startCommands" $group | nindent 10 }}
+      {{- end }}
+      {{- with $group.envFrom }}
+      envFrom: {{- include "mtp.yaml" . | nindent 8 }}
+      {{- end }}
       env: {{- include "mtp.env" $context | nindent 8 }}
       ports: {{- include "mtp.ports" $context | nindent 8 }}
       resources:
         limits: {{- include "mtp.resources" $context | nindent 10 }}
         requests: {{- include "mtp.resources" $context | nindent 10 }}
+        {{- with $group.containerClaims }}
+        claims: {{- include "mtp.yaml" . | nindent 10 }}
+        {{- end }}
       securityContext: {{- include "mtp.securityContext" $context | nindent 8 }}
       {{- include "mtp.probes" $context | nindent 6 }}
       {{- if include "mtp.shared" (dict "root" $root "name" "checkpoints") }}
@@ -161,34 +187,9 @@ spec:
           exec:
             command: [python, -m, openrlhf_mtp.cluster.request_checkpoint, {{ include "mtp.runFolder" $root }}, --timeout-s, {{ include "mtp.checkpointWait" $root | quote }}]
       {{- end }}
-      volumeMounts:
-        - {name: shm, mountPath: /dev/shm}
-        - {name: scratch, mountPath: /tmp}
-        - {name: job, mountPath: /etc/openrlhf-mtp, readOnly: true}
-        {{- if $v.job.files }}
-        - {name: files, mountPath: /workspace/files, readOnly: true}
-        {{- end }}
-        {{- range list "checkpoints" "modelCache" "data" }}
-        {{- include "mtp.mount" (dict "root" $root "name" .) | nindent 8 }}
-        {{- end }}
-        {{- with $group.extraVolumeMounts }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-  volumes:
-    - name: shm
-      emptyDir: {medium: Memory, sizeLimit: {{ $group.shmSize }}}
-    - name: scratch
-      emptyDir: {sizeLimit: {{ $group.ephemeralStorage }}}
-    - name: job
-      configMap: {name: {{ include "mtp.run" $root }}}
-    {{- if $v.job.files }}
-    - name: files
-      configMap: {name: {{ include "mtp.run" $root }}-files}
+      volumeMounts: {{- include "mtp.mounts" $context | nindent 8 }}
+    {{- with $group.extraContainers }}
+    {{- include "mtp.named" . | trim | nindent 4 }}
     {{- end }}
-    {{- range list "checkpoints" "modelCache" "data" }}
-    {{- include "mtp.volume" (dict "root" $root "name" .) | nindent 4 }}
-    {{- end }}
-    {{- with $group.extraVolumes }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+  volumes: {{- include "mtp.volumes" $context | nindent 4 }}
 {{- end -}}

@@ -22,9 +22,9 @@
 - name: {{ kebabcase .name }}
 {{- if or $one.existingClaim $one.create }}
   persistentVolumeClaim:
-    claimName: {{ include "mtp.claimName" . }}
+    claimName: {{ include "mtp.claimName" . | quote }}
 {{- else if $one.volume }}
-  {{- toYaml $one.volume | nindent 2 }}
+  {{- include "mtp.yaml" $one.volume | nindent 2 }}
 {{- else }}
   emptyDir: {}
 {{- end }}
@@ -34,8 +34,8 @@
 {{- define "mtp.mount" -}}
 {{- $one := include "mtp.storageOf" . | fromJson -}}
 - name: {{ kebabcase .name }}
-  mountPath: {{ $one.mountPath }}
+  mountPath: {{ $one.mountPath | quote }}
 {{- with $one.subPath }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
 {{- end }}
 {{- end -}}

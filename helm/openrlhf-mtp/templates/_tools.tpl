@@ -2,7 +2,9 @@
 name; default the role), token, command, env, beforeInstall. */}}
 {{- define "mtp.toolPod" -}}
 {{- $root := .root -}}{{- $v := .root.Values -}}
-{{- $group := mergeOverwrite (deepCopy $v.pods) (dict "role" .role "gpus" 0 "physicalGpus" 0 "cpu" 1 "memory" "4Gi" "ephemeralStorage" "2Gi") -}}
+{{- $pods := include "mtp.podSettings" (dict "root" $root "over" list) | fromJson -}}
+{{- $group := mergeOverwrite $pods (dict "role" .role "gpus" 0 "physicalGpus" 0 "cpu" 1 "memory" "4Gi" "ephemeralStorage" "") -}}
+{{- $_ := set $group "extraResources" dict -}}
 {{- $context := dict "root" $root "group" $group "beforeInstall" .beforeInstall -}}
 {{ include "mtp.podBasics" $context | trim }}
 automountServiceAccountToken: {{ .token }}
