@@ -164,24 +164,6 @@ def test_a_worker_may_wait_for_the_head_as_long_as_the_run_may_take_to_start():
     assert probe["periodSeconds"] * probe["failureThreshold"] >= deadline
 
 
-def test_gangs_are_labelled_as_each_scheduler_reads_them():
-    labels = {
-        name: render_ci(name).one("RayJob")["metadata"]["labels"]
-        for name in ("kueue", "volcano", "yunikorn", "kai")
-    }
-    assert labels["kueue"]["kueue.x-k8s.io/queue-name"] == "training"
-    assert labels["volcano"]["ray.io/scheduler-name"] == "volcano"
-    assert labels["yunikorn"]["ray.io/gang-scheduling-enabled"] == "true"
-    assert labels["kai"]["kai.scheduler/queue"] == "team"
-    assert render_ci("kai").one("RayJob")["spec"]["submissionMode"] == "HTTPMode"
-    annotations = render_ci("kueue").one("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"][
-        "metadata"
-    ]
-    assert annotations["annotations"] == {
-        "kueue.x-k8s.io/podset-required-topology": "cloud.provider.com/topology-block"
-    }
-
-
 def test_without_rdma_nccl_does_not_look_for_it():
     def environment(rendered):
         group = rendered.one("RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]

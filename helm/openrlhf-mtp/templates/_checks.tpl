@@ -19,7 +19,7 @@ job's counts is said by _counts.tpl. */}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
 {{- $problems = append $problems (printf "release name: got %s, expected lower-case letters, digits and dashes that start with a letter, because KubeRay makes a Service of it; choose another" .Release.Name) -}}
 {{- end -}}
-{{- $problems = concat $problems (include "mtp.checkScheduling" . | fromJsonArray) (include "mtp.checkNetwork" . | fromJsonArray) (include "mtp.checkStorage" . | fromJsonArray) (include "mtp.checkEnvironment" . | fromJsonArray) (include "mtp.checkPeers" . | fromJsonArray) -}}
+{{- $problems = concat $problems (include "mtp.checkScheduling" . | fromJsonArray) (include "mtp.checkNetwork" . | fromJsonArray) (include "mtp.checkStorage" . | fromJsonArray) (include "mtp.checkEnvironment" . | fromJsonArray) (include "mtp.checkPeers" . | fromJsonArray) (include "mtp.checkQueues" . | fromJsonArray) -}}
 {{- include "mtp.refuse" $problems -}}
 {{- end -}}
 
@@ -132,7 +132,7 @@ job's counts is said by _counts.tpl. */}}
 
 {{/* The memory of each group; needs the counts. */}}
 {{- define "mtp.checkGroups" -}}
-{{- $problems := list -}}
+{{- $problems := include "mtp.checkTogether" . | fromJsonArray -}}
 {{- $leastShm := include "mtp.bytes" "256Mi" | float64 -}}{{/* half of it is Ray's object store, 75 MiB at least; the rest is NCCL's */}}
 {{- range $role := list "head" "trainer" "rollout" -}}
 {{- $group := include "mtp.group" (dict "root" $ "role" $role) | fromJson -}}

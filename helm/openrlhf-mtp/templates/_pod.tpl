@@ -124,13 +124,7 @@ metadata:
     {{- with merge (deepCopy $group.labels) $v.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- $annotations := deepCopy $group.annotations }}
-  {{- with $v.scheduling.topology }}
-  {{- if .level }}
-  {{- $_ := set $annotations (printf "kueue.x-k8s.io/podset-%s-topology" .mode) .level }}
-  {{- end }}
-  {{- end }}
-  {{- with $annotations }}
+  {{- with merge (include "mtp.topologyAnnotations" $context | fromJson) $group.annotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
