@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as problem:
         made.error(str(problem))
     for number in CANCELS:
-        signal.signal(number, _cancelled)
+        signal.signal(number, cancelled)
     started, summary, problem = time.monotonic(), {}, ""
     try:
         summary = run_here(arguments) if arguments.local else run_on_cluster(arguments)
@@ -212,7 +212,7 @@ def cluster_options(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _cancelled(signum: int, frame: FrameType | None) -> None:
+def cancelled(signum: int, frame: FrameType | None) -> None:
     """CI cancels with SIGINT and, seconds later, SIGTERM: the first begins the clean-up, the second must not end it."""
     for number in CANCELS:
         signal.signal(number, signal.SIG_IGN)

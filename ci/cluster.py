@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.killable import killable
+from ci.leftovers import listed
 from helm.engine import ReleaseError, Releases
 
 POLL_S = 5.0
@@ -37,6 +38,7 @@ class Cluster:
                 f"--kubeconfig: got {kubeconfig}, expected a cluster's: {problem}"
             ) from problem
         self.kubeconfig, self.helm = kubeconfig, Releases(kubeconfig, self.namespace)
+        self.api = api
         self.core, self.batch = client.CoreV1Api(api), client.BatchV1Api(api)
         self.custom = client.CustomObjectsApi(api)
 
@@ -64,6 +66,26 @@ class Cluster:
             ReleaseError: it was refused, or a hook failed.
         """
         killable(_install, self.kubeconfig, self.namespace, chart, release, values, timeout_s)
+
+    def answered(self, ask: Callable[[], Any]) -> Any:
+        """What the API server answers; None while it is away.
+
+        Raises:
+            BenchmarkError: it refuses.
+        """
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return ask()
+        except (ApiException, HTTPError) as problem:
+            if is_refusal(problem):
+                raise BenchmarkError(f"the API server refuses: {problem}") from problem
+            return None
+
+    def everything(self) -> set[str]:
+        """`Kind name` of all that the namespace holds."""
+        return listed(self.api, self.namespace)
 
     def remove(self, release: str) -> None:
         """A release and what Helm keeps of it: claims that the chart made, a check of a job file that has failed.

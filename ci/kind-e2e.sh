@@ -1,63 +1,72 @@
 #!/usr/bin/env bash
-# Install the chart on a kind cluster and wait for the CPU job to end, with and without KubeRay's operator.
+# The chart's whole life on kind, with KubeRay's own operator and without one; what is tried is in ci/e2e.py.
 #
-#   ci/kind-e2e.sh [statefulset|rayjob]...      default: both; 20 minutes, 8 CPUs, 24 GB, 30 GB of disk
+#   ci/kind-e2e.sh [CELL]...     default: statefulset helm-1.6.2 helm-1.7.0 kustomize-1.6.2
 #
-# Needs docker, kind, kubectl, helm. Makes a cluster `openrlhf-mtp` and deletes it, also when it fails or is cancelled;
-# KEEP=1 leaves it. This project's own CI has none of these tools and does not run it.
+# A cell is `statefulset`, or how KubeRay is installed and its version. Each has a cluster `openrlhf-mtp` of its own, with a
+# namespace that takes restricted pods only; it is deleted also when the cell fails or is cancelled; KEEP=1 leaves it.
+# Needs docker, kubectl, helm, kind 0.24 or later (whose network enforces NetworkPolicies), and a Python with what
+# ci/requirements.txt names (PYTHON=.venv/bin/python). 4 CPUs, 16 GB, 40 GB of disk. .github/workflows/kind.yml runs it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=openrlhf-mtp
-KUBERAY=1.6.2
-IMAGE=localhost/openrlhf-mtp
-JOB=examples/arithmetic/job.yaml
-read -r -a BACKENDS <<< "${*:-statefulset rayjob}"
+NAMESPACE=e2e
+PYTHON=${PYTHON:-python3}
+read -r -a CELLS <<< "${*:-statefulset helm-1.6.2 helm-1.7.0 kustomize-1.6.2}"
 
-for tool in docker kind kubectl helm; do
-  command -v "$tool" >/dev/null || { echo "kind-e2e: $tool is missing" >&2; exit 2; }
-done
+fail() { echo "kind-e2e: $*" >&2; exit 2; }
 step() { printf '\n+ %s\n' "$*"; "$@"; }
-k() { kubectl --context "kind-$CLUSTER" "$@"; }
-h() { helm --kube-context "kind-$CLUSTER" "$@"; }
+
+for cell in "${CELLS[@]}"; do
+  [[ "$cell" =~ ^(statefulset|(helm|kustomize)-[0-9]+\.[0-9]+\.[0-9]+)$ ]] \
+    || fail "got $cell, expected statefulset, helm-VERSION or kustomize-VERSION"
+done
+for tool in docker kind kubectl helm "$PYTHON"; do
+  command -v "$tool" >/dev/null || fail "$tool is missing"
+done
+version=$(kind version | sed -n 's/^kind v\([0-9.]*\).*/\1/p')
+[[ "$(printf '%s\n' 0.24 "$version" | sort -V | head -1)" == 0.24 ]] \
+  || fail "got kind $version, expected 0.24 or later: an older one enforces no NetworkPolicy"
+KUBECONFIG=$(mktemp)
+export KUBECONFIG
 
 finish() {
   local code=$?
-  ((code == 0)) || k get pods,rayjobs,events --all-namespaces 2>/dev/null || true
+  trap - EXIT INT TERM
+  ((code == 0)) || kubectl get pods,jobs,events --all-namespaces 2>/dev/null || true
   [[ -n "${KEEP:-}" ]] || kind delete cluster --name "$CLUSTER"
+  rm -f "$KUBECONFIG"
   exit "$code"
 }
 
-run_backend() {
-  local backend=$1 release="e2e-$1" run status=""
-  step h install "$release" helm/openrlhf-mtp --values helm/openrlhf-mtp/ci/cpu-smoke-values.yaml \
-    --set "image.repository=$IMAGE" --set "backend=$backend" --set-file "job.config=$JOB" --timeout 15m
-  run=$(k get networkpolicy --selector "app.kubernetes.io/instance=$release" --output jsonpath='{.items[0].metadata.name}')
-  for ((minute = 0; minute < 60; minute++)); do
-    if [[ "$backend" == rayjob ]]; then
-      # Complete and STOPPED: the run has failed for good, and KubeRay does not repeat it
-      status=$(k get rayjob "$run" --output jsonpath='{.status.jobDeploymentStatus} {.status.jobStatus}')
-    else
-      status=$(k get job "$run-submitter" --output jsonpath='{.status.conditions[?(@.status=="True")].type}')
-    fi
-    echo "minute $minute: ${status:-waiting}"
-    [[ "$status" =~ Complete|Failed ]] && break
-    sleep 60
-  done
-  k logs --selector "openrlhf-mtp.io/run=$run,openrlhf-mtp.io/role=submitter" --tail 30
-  [[ "$status" == *Complete* && "$status" != *STOPPED* ]] || { echo "kind-e2e: $backend ended as ${status:-not at all}" >&2; return 1; }
-  step h uninstall "$release"
-  k delete pvc --selector "app.kubernetes.io/instance=$release"
-  k wait --for=delete pod --selector "app.kubernetes.io/instance=$release" --timeout 5m
-  [[ -z "$(k get all,cm,sa,role,rolebinding,netpol,pdb --selector "app.kubernetes.io/instance=$release" --output name)" ]]
+operator() {
+  local how=${1%%-*} version=${1#*-}
+  if [[ "$how" == helm ]]; then
+    step helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm/ \
+      --version "$version" --namespace kuberay --create-namespace --wait --timeout 5m
+  else # its pods carry other labels than Helm's, and it lives in the namespace `default`
+    step kubectl create -k "github.com/ray-project/kuberay/ray-operator/config/default?ref=v$version&timeout=90s"
+    step kubectl rollout status deployment/kuberay-operator --namespace default --timeout 5m
+  fi
+}
+
+run_cell() {
+  local cell=$1 backend=rayjob
+  step kind create cluster --name "$CLUSTER" --wait 3m
+  step kind load docker-image --name "$CLUSTER" "$image"
+  if [[ "$cell" == statefulset ]]; then backend=statefulset; else operator "$cell"; fi
+  step kubectl create namespace "$NAMESPACE"
+  step kubectl label namespace "$NAMESPACE" pod-security.kubernetes.io/enforce=restricted
+  step "$PYTHON" -m ci.e2e --backend "$backend" --image "$image" --job examples/arithmetic/job.yaml \
+    --values helm/openrlhf-mtp/ci/cpu-smoke-values.yaml --kubeconfig "$KUBECONFIG" --namespace "$NAMESPACE"
+  [[ -n "${KEEP:-}" ]] || step kind delete cluster --name "$CLUSTER"
 }
 
 trap finish EXIT INT TERM
-step kind create cluster --name "$CLUSTER" --wait 3m
-step docker/build.sh cpu "$IMAGE"
-step kind load docker-image --name "$CLUSTER" "$IMAGE:0.1.0-cpu"
-if [[ " ${BACKENDS[*]} " == *" rayjob "* ]]; then
-  step h install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm/ \
-    --version "$KUBERAY" --namespace kuberay --create-namespace --wait
-fi
-for backend in "${BACKENDS[@]}"; do run_backend "$backend"; done
-echo "kind-e2e: ${BACKENDS[*]} passed"
+step kind version
+step kubectl version --client
+step helm version
+printf '\n+ docker/build.sh cpu localhost/openrlhf-mtp\n'
+image=$(docker/build.sh cpu localhost/openrlhf-mtp | tail -n 1)
+for cell in "${CELLS[@]}"; do run_cell "$cell"; done
+echo "kind-e2e: ${CELLS[*]} passed"

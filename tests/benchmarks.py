@@ -1,4 +1,4 @@
-"""`python -m ci.benchmark`, started as a CI job starts it."""
+"""`python -m ci.benchmark` and `python -m ci.e2e`, started as a CI job starts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def start(words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+def start(words: Sequence[str], folder: Path, *, module: str = "ci.benchmark") -> subprocess.Popen[str]:
     """In a folder, in a process group of its own; what CI would show goes to `shown.md`."""
     environment = {
         **os.environ,
@@ -20,7 +20,7 @@ def start(words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
         "GITHUB_STEP_SUMMARY": str(folder / "shown.md"),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "ci.benchmark", *words],
+        [sys.executable, "-m", module, *words],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
