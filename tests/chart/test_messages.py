@@ -181,11 +181,6 @@ PROBLEMS = {
         "monitoring.tensorboard: it reads the run folders and storage.checkpoints names no volume; give "
         "storage.checkpoints.existingClaim, create or volume",
     ),
-    "a secret in the values": (
-        {"trainer": {"extraEnv": [{"name": "MY_API_KEY", "value": "abc"}]}},
-        "trainer.extraEnv: MY_API_KEY looks like a secret, which must not be in values; refer to a Secret with "
-        "valueFrom.secretKeyRef",
-    ),
     "a key of W&B in an override": (
         {"job": {"overrides": ["logger.wandb.key=abc"]}},
         "job.config, job.overrides: logger.wandb.key is a secret, which must not be in values; name the Secret that "

@@ -19,7 +19,10 @@ job's counts is said by _counts.tpl. */}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
 {{- $problems = append $problems (printf "release name: got %s, expected lower-case letters, digits and dashes that start with a letter, because KubeRay makes a Service of it; choose another" .Release.Name) -}}
 {{- end -}}
-{{- $problems = concat $problems (include "mtp.checkScheduling" . | fromJsonArray) (include "mtp.checkNetwork" . | fromJsonArray) (include "mtp.checkStorage" . | fromJsonArray) (include "mtp.checkEnvironment" . | fromJsonArray) (include "mtp.checkPeers" . | fromJsonArray) (include "mtp.checkQueues" . | fromJsonArray) -}}
+{{- $checks := list "mtp.checkScheduling" "mtp.checkNetwork" "mtp.checkStorage" -}}
+{{- $checks = append $checks "mtp.checkPeers" -}}
+{{- $checks = append $checks "mtp.checkQueues" -}}
+{{- range $check := $checks -}}{{- $problems = concat $problems (include $check $ | fromJsonArray) -}}{{- end -}}
 {{- include "mtp.refuse" $problems -}}
 {{- end -}}
 
@@ -114,18 +117,6 @@ job's counts is said by _counts.tpl. */}}
 {{- end -}}
 {{- if and .Values.monitoring.tensorboard (not (include "mtp.shared" (dict "root" . "name" "checkpoints"))) -}}
 {{- $problems = append $problems "monitoring.tensorboard: it reads the run folders and storage.checkpoints names no volume; give storage.checkpoints.existingClaim, create or volume" -}}
-{{- end -}}
-{{- $problems | toJson -}}
-{{- end -}}
-
-{{- define "mtp.checkEnvironment" -}}
-{{- $problems := list -}}
-{{- range $group := list "pods" "head" "trainer" "rollout" -}}
-{{- range (get (get $.Values $group) "extraEnv" | default list) -}}
-{{- if and (hasKey . "value") (regexMatch "(TOKEN|SECRET|PASSWORD|API_KEY|CREDENTIAL)" (upper .name)) -}}
-{{- $problems = append $problems (printf "%s.extraEnv: %s looks like a secret, which must not be in values; refer to a Secret with valueFrom.secretKeyRef" $group .name) -}}
-{{- end -}}
-{{- end -}}
 {{- end -}}
 {{- $problems | toJson -}}
 {{- end -}}
