@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openrlhf_mtp.checkpoint_request import ask
+from openrlhf_mtp.cluster.pod_logs.flush import flush, memory_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,9 +22,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Always 0: the pod stops with or without a checkpoint."""
+    """Always 0: the pod stops with or without a checkpoint, and with its logs as far as they could be kept."""
     arguments = parser().parse_args(argv)
     ask(arguments.run, arguments.timeout_s)
+    flush(memory_folder())
     return 0
 
 

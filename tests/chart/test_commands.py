@@ -8,10 +8,12 @@ from typer.testing import CliRunner
 from helm.engine import CI_NAMES, render_ci
 from openrlhf_mtp.cli.main import app
 from openrlhf_mtp.cluster import exporter, preflight, request_checkpoint, submit
+from openrlhf_mtp.cluster.pod_logs import __main__ as pod_logs
 from tests.chart.schemas import containers, pod_templates
 
 PARSERS = {
     "openrlhf_mtp.cluster.exporter": exporter.parser,
+    "openrlhf_mtp.cluster.pod_logs": pod_logs.parser,
     "openrlhf_mtp.cluster.preflight": preflight.parser,
     "openrlhf_mtp.cluster.request_checkpoint": request_checkpoint.parser,
     "openrlhf_mtp.cluster.submit": submit.parser,
@@ -33,6 +35,9 @@ def commands(name):
         for template in pod_templates(made):
             for container in containers(template):
                 yield container.get("command", [])
+                for line in "\n".join(container.get("args", [])).splitlines():
+                    if line.startswith("(python -m"):
+                        yield shlex.split(line[1:].partition(" </dev/null")[0])
                 yield container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
         for line in made.get("data", {}).get("run.sh", "").splitlines():
             if line.startswith("python -m"):
@@ -44,8 +49,8 @@ def test_the_arguments_of_our_own_modules_are_understood(name):
     found = [one for words in commands(name) for one in modules_run(words)]
     for module, arguments in found:
         PARSERS[module]().parse_args(arguments)
-    assert {"openrlhf_mtp.cluster.preflight", "openrlhf_mtp.cluster.exporter"} <= {
-        module for module, _ in found
+    assert {module for module, _ in found} >= {
+        f"openrlhf_mtp.cluster.{module}" for module in ("preflight", "exporter", "pod_logs")
     }
 
 

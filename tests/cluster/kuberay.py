@@ -26,7 +26,7 @@ from typing import Any, Self
 from tests.chart.schemas import VERSIONS, problems
 from tests.cluster.api import Api
 from tests.cluster.loop import Loop
-from tests.cluster.rayjob import FINALIZER, NAME, Run, define, start_line, submit_line
+from tests.cluster.rayjob import FINALIZER, NAME, Run, behind, define, start_line, submit_line
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -127,9 +127,9 @@ class KubeRay:
             "ray.io/node-type": kind,
         }
         spec = copy.deepcopy(group["template"]["spec"])
-        spec["containers"][0].update(
-            {"command": ["/bin/bash", "-c", "--"], "args": [start_line(run, group, kind)]}
-        )
+        container = spec["containers"][0]
+        line = behind(container, start_line(run, group, kind))
+        container.update({"command": ["/bin/bash", "-c", "--"], "args": [line]})
         self.api.create("Pod", self.namespace, {"metadata": meta, "spec": spec})
 
     def _all_ready(self, run: Run) -> bool:

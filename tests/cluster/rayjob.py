@@ -100,6 +100,12 @@ def start_line(run: Run, group: dict[str, Any], kind: str) -> str:
     return f"{wait}; ulimit -n 65536; ray start {words} --address={run.head}:6379 --block"
 
 
+def behind(container: dict[str, Any], line: str) -> str:
+    """KubeRay runs a container's own command and arguments, joined by spaces, in front of its line."""
+    own = "".join(f" {word} " for word in [*container.get("command", []), *container.get("args", [])])
+    return f"{own} && {line}" if own else line
+
+
 def submit_line(run: Run) -> str:
     """What the submitter's Job runs: a pod that is started again follows the job instead of submitting it twice."""
     address = f"--address http://{run.head}:8265"

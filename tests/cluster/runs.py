@@ -106,6 +106,12 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+def kept_output(folder: Path, pod: str) -> str:
+    """What workers of a pod have printed, as it is kept in a volume's only run folder."""
+    found = sorted(folder.glob(f"*/logs/{pod}/session_*/worker-*"))
+    return "".join(path.read_text(encoding="utf-8", errors="replace") for path in found)
+
+
 def steps(folder: Path) -> list[int]:
     """Steps logged so far."""
     return [int(row["step"]) for row in rows(folder)]

@@ -10,7 +10,7 @@ import pytest
 from helm.engine import ReleaseError, job_values, merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
-from tests.cluster.runs import SMALL, rows, tiny_job, values, volume
+from tests.cluster.runs import SMALL, kept_output, rows, tiny_job, values, volume
 
 
 @pytest.mark.timeout(900)
@@ -31,6 +31,14 @@ def test_a_run_from_install_to_uninstall(cluster: Cluster, assets: Path) -> None
         assert "attempt 1 of 2: SUCCEEDED" in log
         # the pods were given back before the release is removed
         until("released pods", lambda: not [p for p in cluster.pods_of(run) if "submitter" not in p], 60)
+    # what workers print is in the output of their own pod, and outlives it
+    loaded = "Loading custom `reward_func(queries, prompts, labels)`"
+    (printed,) = [line for line in cluster.kubelet.log_of(f"{run}-rollout-0").splitlines() if loaded in line]
+    assert printed.startswith("[MTPRolloutActor pid=")
+    assert loaded not in cluster.kubelet.log_of(f"{run}-trainer-0")
+    assert loaded in kept_output(folder, f"{run}-rollout-0")
+    for pod in ready:
+        assert list(folder.glob(f"*/logs/{pod}/session_*/raylet.out")), pod
     steps = [row for row in rows(folder) if "policy/reward" in row]
     assert len(steps) == 3
     assert all(row["spec/mean_acceptance_length"] >= 1 for row in steps)

@@ -30,6 +30,8 @@
 {{- $v := .root.Values -}}
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: OPENRLHF_MTP_ROLE
   value: {{ .group.role }}
 - name: OPENRLHF_MTP_PLACEMENT

@@ -1,0 +1,18 @@
+{{/* What runs in a Ray pod beside Ray: its logs are shown and kept. */}}
+
+{{/* A word of the shell that follows the pod's logs until the container ends. It is a grandchild of the first process, which
+so has no job of its own: `exec`, signals and exit codes are Ray's. It cannot fail: the run does not depend on its logs. */}}
+{{- define "mtp.podLogs" -}}
+{{- $words := list "python -m openrlhf_mtp.cluster.pod_logs" -}}
+{{- $limit := include "mtp.bytes" .Values.job.logLimit | int64 -}}
+{{- if and $limit (include "mtp.shared" (dict "root" . "name" "checkpoints")) -}}
+{{- $words = concat $words (list "--keep" (include "mtp.shellWord" (printf "%s/logs" (include "mtp.runFolder" .))) "--limit-bytes" (toString $limit)) -}}
+{{- end -}}
+({{ join " " $words }} </dev/null &)
+{{- end -}}
+
+{{/* The container's arguments for KubeRay, which runs them in front of its own `ray start` (read in its source, 1.6.2 and
+1.7.0: BuildPod). */}}
+{{- define "mtp.besideRay" -}}
+args: [{{ include "mtp.podLogs" . | quote }}]
+{{- end -}}
