@@ -20,7 +20,7 @@ case "$*" in
     [[ -e "$RUN/.stepping" ]] && echo STALE; touch "$RUN/.stepping"
     while [[ -n "${{WAIT:-}}" ]]; do sleep 0.1; done
     [[ -e "$RUN/.running" ]] && echo ALIVE; echo '{{"steps": 3}}' > "$RUN/summary.json"; exit ${{TRAIN:-0}} ;;
-  *teach*) exit ${{TEACH:-0}} ;;
+  equip*) exit ${{EQUIP:-0}} ;;
 esac
 """
 
@@ -85,7 +85,7 @@ def test_a_run_is_checked_prepared_and_trained_and_its_log_ends_with_the_summary
     assert code == 0
     order = [
         output.index(word)
-        for word in ("preflight", "make_data", "teach", "equip", "pretrain", "CALL openrlhf-mtp train")
+        for word in ("preflight", "make_data", "equip", "pretrain", "CALL openrlhf-mtp train")
     ]
     assert order == sorted(order)
     assert output.splitlines()[-1] == 'summary: {"steps": 3}'
@@ -153,18 +153,18 @@ def test_a_failed_run_ends_with_the_code_of_training_and_a_retry_does_not_prepar
     assert not (script.folder / ".running").exists()
     code, output = script.run()
     assert code == 0
-    assert output.count("prepared before:") == 4
+    assert output.count("prepared before:") == 3
     assert len(calls(output, "openrlhf-mtp train")) == 1
 
 
 def test_a_preparation_that_fails_is_tried_again_and_the_ones_before_it_are_not(script):
-    code, output = script.run(teach=1)
+    code, output = script.run(equip=1)
     assert code == 1
-    assert calls(output, "equip") == []
+    assert calls(output, "pretrain") == []
     code, output = script.run()
     assert code == 0
     assert len(calls(output, "make_data")) == 0
-    assert len(calls(output, "teach")) == 1
+    assert len(calls(output, "equip")) == 1
 
 
 def test_a_cluster_that_cannot_run_costs_no_preparation(script):
