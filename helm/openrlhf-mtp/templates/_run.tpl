@@ -42,6 +42,10 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 143' TERM
+{{- if eq .Values.backend "rayjob" }}
+python -m openrlhf_mtp.cluster.operator_watch "$RUN" &
+background+=($!)
+{{- end }}
 {{- if .Values.preflight.enabled }}
 python -m openrlhf_mtp.cluster.preflight --run "$RUN" {{ include "mtp.preflightWords" . }}
 {{- end }}
