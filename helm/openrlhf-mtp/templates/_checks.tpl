@@ -22,6 +22,7 @@ job's counts is said by _counts.tpl. */}}
 {{- $checks := list "mtp.checkTexts" "mtp.checkScheduling" "mtp.checkNetwork" "mtp.checkStorage" -}}
 {{- $checks = append $checks "mtp.checkPeers" -}}
 {{- $checks = append $checks "mtp.checkQueues" -}}
+{{- $checks = append $checks "mtp.checkAttempts" -}}
 {{- range $check := $checks -}}{{- $problems = concat $problems (include $check $ | fromJsonArray) -}}{{- end -}}
 {{- include "mtp.refuse" $problems -}}
 {{- end -}}
