@@ -181,6 +181,48 @@ PROBLEMS = {
         "monitoring.tensorboard: it reads the run folders and storage.checkpoints names no volume; give "
         "storage.checkpoints.existingClaim, create or volume",
     ),
+    "a variable twice": (
+        {"pods": {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}},
+        "pods.extraEnv: got two entries with the name A, expected one; leave the other out",
+    ),
+    "a place twice": (
+        {"head": {"extraVolumeMounts": [{"name": "scratch", "mountPath": p} for p in ("/x", "/x/")]}},
+        "head.extraVolumeMounts: got two entries with the mountPath /x, expected one; leave the other out",
+    ),
+    "a container called as Ray's": (
+        {"trainer": {"extraContainers": [{"name": "ray", "image": "x"}]}},
+        "trainer.extraContainers: got the name ray, which is a container of the chart's or of KubeRay's; choose "
+        "another",
+    ),
+    "a container in both lists": (
+        {
+            "pods": {"initContainers": [{"name": "a", "image": "x"}]},
+            "rollout": {"extraContainers": [{"name": "a", "image": "x"}]},
+        },
+        "rollout.extraContainers: got a, which is one of its initContainers already; choose another name",
+    ),
+    "a resource that the chart sets": (
+        {"trainer": {"extraResources": {"nvidia.com/gpu": "1"}}},
+        "trainer.extraResources: got nvidia.com/gpu, which the chart asks for itself; set trainer.gpus and "
+        "rollout.gpus",
+    ),
+    "a volume in place of the job's": (
+        {"pods": {"extraVolumes": [{"name": "job", "emptyDir": {}}]}},
+        "pods.extraVolumes: got the name job, under which the run finds its own files; choose another",
+    ),
+    "a variable with two values": (
+        {"head": {"extraEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}},
+        "head.extraEnv: A has a value and a valueFrom, expected one of them",
+    ),
+    "a mount of no volume": (
+        {"trainer": {"extraVolumeMounts": [{"name": "nvme", "mountPath": "/nvme"}]}},
+        "trainer.extraVolumeMounts: got nvme at /nvme, expected a volume of the pod: shm, scratch, job, checkpoints, "
+        "model-cache, data; add it to extraVolumes",
+    ),
+    "a claim that the pod has not": (
+        {"rollout": {"containerClaims": [{"name": "roce"}]}},
+        "rollout.containerClaims: got roce, expected one of the pod's resourceClaims (none); add it there",
+    ),
     "a key of W&B in an override": (
         {"job": {"overrides": ["logger.wandb.key=abc"]}},
         "job.config, job.overrides: logger.wandb.key is a secret, which must not be in values; name the Secret that "

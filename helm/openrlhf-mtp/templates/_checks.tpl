@@ -23,6 +23,7 @@ job's counts is said by _counts.tpl. */}}
 {{- $checks = append $checks "mtp.checkPeers" -}}
 {{- $checks = append $checks "mtp.checkQueues" -}}
 {{- $checks = append $checks "mtp.checkAttempts" -}}
+{{- $checks = append $checks "mtp.checkPods" -}}
 {{- range $check := $checks -}}{{- $problems = concat $problems (include $check $ | fromJsonArray) -}}{{- end -}}
 {{- include "mtp.refuse" $problems -}}
 {{- end -}}

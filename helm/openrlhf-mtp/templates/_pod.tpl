@@ -154,14 +154,7 @@ spec:
       image: {{ include "mtp.image" $root }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
       workingDir: /workspace
-      {{- with .start }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
-      {{- if and $group.startCommands (not .start) }}
-      args:{{/* KubeRay joins them with ` && ` to the line that starts Ray, which it makes itself */}}
-        - |
-          {{- include "mtp.startCommands" $group | nindent 10 }}
-      {{- end }}
+      {{- .start | default (include "mtp.besideRay" $context | fromYaml) | toYaml | nindent 6 }}
       {{- with $group.envFrom }}
       envFrom: {{- include "mtp.yaml" . | nindent 8 }}
       {{- end }}
