@@ -8,7 +8,8 @@
 #   install.sh tests VENV                          what the tests need besides
 #   install.sh project VENV [-e]                   this package (-e: from its sources), and the check that all imports
 #   install.sh project-tools VENV                  the same where there are no engines
-#   install.sh compile VENV                        modules to bytecode, for a place that cannot be written to later
+#   install.sh compile VENV [PACKAGE]              modules to bytecode, for a place that cannot be written to later
+#   install.sh toolkit VENV CUDA                   what CUDA's compiler lacks in CUDA, linked from pip's packages
 #
 # Run it where requirements/ lies; versions.env lies beside it. INSTALLER=pip does without uv.
 set -euo pipefail
@@ -84,17 +85,37 @@ packages_tools() {
   install_lock requirements/tools.txt
 }
 
+# Compiled for FLASH_ATTN_CUDA_ARCHS by MAX_JOBS compilers of NVCC_THREADS threads each, all three from the environment.
+# pip's cache does not see for which architectures a wheel was built. FORCE_BUILD: flash-attention would first ask its own
+# host for a wheel, which is none of what was asked for.
 flash_attn() {
   local wheel=$1 folder=$2
   mkdir -p "$folder"
   if [[ -n "$wheel" ]]; then
     "$VENV/bin/pip" download --quiet --no-deps --dest "$folder" "$wheel"
   else
-    "$VENV/bin/pip" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$folder" "flash-attn==$FLASH_ATTN_VERSION"
+    FLASH_ATTENTION_FORCE_BUILD=TRUE "$VENV/bin/pip" wheel --quiet --no-cache-dir --no-deps --no-build-isolation \
+      --wheel-dir "$folder" "flash-attn==$FLASH_ATTN_VERSION"
   fi
 }
 
 install_wheels() { pip_install --no-deps "$1"/*.whl; }
+
+# torch's and FlashInfer's kernels include headers of cuBLAS, cuSOLVER and others, and link their libraries. pip's packages
+# have both; CUDA's own development packages would bring the libraries a second time.
+toolkit() {
+  local cuda=$1 from entry name
+  from=$(echo "$VENV"/lib/python3*/site-packages/nvidia/cu13)
+  for entry in "$from"/include/*; do
+    [[ -e "$cuda/include/${entry##*/}" ]] || ln -s "$entry" "$cuda/include/"
+  done
+  for entry in "$from"/lib/lib*.so.*; do
+    name="${entry##*/}"
+    for name in "$name" "${name%%.so.*}.so"; do
+      [[ -e "$cuda/lib64/$name" ]] || ln -s "$entry" "$cuda/lib64/$name"
+    done
+  done
+}
 
 # Pods cannot write into the image: what is not compiled there, every process of a run would compile for itself. Some
 # packages ship templates that are no Python, so this fails for some files.
@@ -134,6 +155,10 @@ case "$what" in
   tests) VENV="$1"; install_lock requirements/test.txt ;;
   project) VENV="$1"; project "${@:2}"; check ;;
   project-tools) VENV="$1"; project; check_tools ;;
-  compile) VENV="$1"; compile_in "$VENV/lib" ;;
-  *) echo "install.sh: got $what, expected packages, flash-attn, wheels, tests, project, project-tools or compile" >&2; exit 2 ;;
+  compile) VENV="$1"; compile_in "$VENV/lib/"python3*"/site-packages/${2:-}" ;;
+  toolkit) VENV="$1"; toolkit "$2" ;;
+  *)
+    echo "install.sh: got $what, expected packages, flash-attn, wheels, tests, project, project-tools, compile or toolkit" >&2
+    exit 2
+    ;;
 esac

@@ -63,11 +63,20 @@ class Peer:
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
-    def has_cuda(self) -> bool:
-        """Whether this pod sees a GPU."""
+    def without_cuda(self) -> str:
+        """Why torch finds no GPU in this pod, in its own words (a driver that is too old, a build without CUDA).
+
+        Empty when it finds one.
+        """
         import torch
 
-        return torch.cuda.is_available()
+        if torch.cuda.is_available():
+            return ""
+        try:
+            torch.cuda.init()
+        except (RuntimeError, AssertionError) as problem:
+            return _first_line(problem).partition(" (Triggered")[0]
+        return "no CUDA device"
 
     def join(self, rank: int, world_size: int, address: str, backend: Any, timeout_s: float) -> None:
         """Take part."""
@@ -75,7 +84,7 @@ class Peer:
 
 
 class NoCudaError(RuntimeError):
-    """torch finds no GPU in these pods; the message names them."""
+    """torch finds no GPU in these pods; the message names them and says what torch says."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +112,11 @@ class Broadcasts:
             return max(0.1, limit_s - (time.monotonic() - started))
 
         try:
-            cuda = ray.get([peer.has_cuda.remote() for peer in peers], timeout=left())
+            reasons = ray.get([peer.without_cuda.remote() for peer in peers], timeout=left())
             address = ray.get(peers[0].address.remote(), timeout=left())
-            if backend == "nccl" and not all(cuda):
-                without = [str(node) for node, has in zip(nodes, cuda, strict=True) if not has]
-                raise NoCudaError(", ".join(without))
+            if backend == "nccl" and any(reasons):
+                without = [f"{node}: {why}" for node, why in zip(nodes, reasons, strict=True) if why]
+                raise NoCudaError("\n  ".join(without))
             joined = [
                 peer.join.remote(rank, len(peers), address, backend, left())
                 for rank, peer in enumerate(peers)

@@ -21,6 +21,8 @@ from openrlhf_mtp.cluster.operator_version import OldOperatorError, check_operat
 
 LOOK_S = 120.0
 """A pod that has not looked at its mounts by then hangs in one of them."""
+DRIVERS = "13 needs driver 580 or newer, or 535 on data-centre GPUs with cuda-compat in the image"
+"""By NVIDIA's release notes; docker/versions.env has the image's CUDA."""
 MIN_SHM_BYTES = 256 << 20
 """Less than this is a container's default (64 MiB) or a mistake; NCCL and the object store fail in it."""
 
@@ -96,8 +98,9 @@ def check_network(nodes: Sequence[Node], broadcast_s: float, broadcasts: Broadca
         seconds, silent = broadcasts.reach_all(with_gpus, broadcast_s)
     except NoCudaError as problem:
         raise PreflightError(
-            f"torch finds no GPU in {problem}: the image's CUDA and the nodes' driver may not fit, or the image has "
-            "torch's CPU build"
+            f"torch finds no GPU in these pods:\n  {problem}\n"
+            f"The nodes' driver must fit the image's CUDA: {DRIVERS}. "
+            "An image with torch's CPU build finds none anywhere"
         ) from None
     if seconds is not None:
         return seconds

@@ -66,6 +66,9 @@ def test_the_versions_are_those_of_the_locks_and_of_set_up():
     assert given["VLLM_VERSION"] == gpu["vllm"]
     assert given["TORCH_VERSION"] == gpu["torch"]
     assert "flash-attn" not in gpu  # built against that torch
+    # DeepSpeed compiles against no other minor version than torch's
+    assert gpu["cuda-toolkit"].startswith(re.findall(r"cuda:([\d.]+)-base-", given["CUDA_IMAGE"])[0] + ".")
+    assert given["CUDA_BUILD_IMAGE"] == given["CUDA_IMAGE"].replace("-base-", "-devel-")
 
 
 def test_the_helper_pods_have_the_runs_versions_and_no_engine():
@@ -91,7 +94,7 @@ def test_the_charts_version_is_the_packages():
 
 
 def stage_of(target):
-    return DOCKERFILE.partition(f"-packages AS {target}\n")[2].partition("\nFROM ")[0]
+    return re.split(rf"^FROM \S+ AS {target}$", DOCKERFILE, flags=re.MULTILINE)[1].partition("\nFROM ")[0]
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu", "tools"])
@@ -111,7 +114,8 @@ def test_a_change_of_an_example_installs_nothing_again(target):
 
 
 def test_the_gpu_image_has_what_nccl_loads_for_infiniband():
-    base = DOCKERFILE.partition(" AS gpu-base\n")[2].partition("\nFROM ")[0]
+    base = stage_of("gpu-system")
+    assert "FROM gpu-system AS gpu\n" in DOCKERFILE
     for package in ("libibverbs1", "ibverbs-providers", "librdmacm1"):
         assert f" {package} " in base
 
@@ -124,7 +128,7 @@ def test_packages_come_before_sources_and_no_secret_is_named():
 
 def test_everything_that_is_copied_is_in_the_build_context():
     allowed = (DOCKER / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE):
+    for line in re.findall(r"^COPY (?!--)(.*)$", DOCKERFILE, re.MULTILINE):
         for source in line.split()[:-1]:
             assert f"!{source.rstrip('/')}" in allowed
             assert (ROOT / source).exists()
@@ -166,9 +170,25 @@ def test_the_build_script_passes_every_argument_of_the_dockerfile(tmp_path):
     words = done.stdout.splitlines()
     given = {word.partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
     needed = set(re.findall(r"^ARG (\w+)$", DOCKERFILE, re.MULTILINE))
-    assert needed == {"PYTHON_VERSION", "CUDA_IMAGE", "DEBIAN_IMAGE"}
+    assert needed == {"PYTHON_VERSION", "CUDA_IMAGE", "CUDA_BUILD_IMAGE", "DEBIAN_IMAGE"}
     assert all(given[name] == versions()[name] for name in needed)
     assert words[-1] == f"registry.example.com/x:{given['VERSION']}-cpu"
+
+
+@pytest.mark.parametrize("words", [["--platform", "linux/arm64"], ["--platform=linux/arm64/v8"]])
+def test_an_image_for_arm_is_refused_before_anything_is_built(words):
+    done = subprocess.run(
+        ["bash", DOCKER / "build.sh", "gpu", "registry.example.com/x", *words],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "DOCKER": "false"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        f"docker/build.sh: got {words[-1].rpartition('=')[2]}, expected x86-64: openrlhf has no wheel for another, so "
+        "there is no image for GB200, GH200 and other ARM nodes; build on x86-64, or add --platform linux/amd64 "
+        "(emulated, slow)"
+    )
 
 
 in_an_empty_environment = pytest.mark.skipif(
@@ -181,7 +201,7 @@ def installed(target, folder, *steps):
     """Run a target's steps of docker/install.sh where nothing but its copied files is; what they print."""
     build = folder / "build"
     (build / "docker").mkdir(parents=True)
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", stage_of(target), re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", stage_of(target), re.MULTILINE)
     sources = {source.rstrip("/") for line in copied for source in line.split()}
     for source in sorted(
         sources - {"examples", "docker/entrypoint.sh"} | {"docker/install.sh", "requirements"}

@@ -172,7 +172,9 @@ def test_pods_in_which_torch_finds_no_gpu_do_not_pass_over_gloo() -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this host has a GPU")
-    with pytest.raises(preflight.PreflightError, match=r"torch finds no GPU in .*\(trainer, "):
+    with pytest.raises(
+        preflight.PreflightError, match=r"no GPU in these pods:\n.*\(trainer, .*not compiled with CUDA"
+    ):
         preflight.check_network(living(ray.nodes()), seconds(60), Broadcasts(ray, nvidia=True, busy=False))
 
 
