@@ -96,7 +96,8 @@ class KubeRay:
 
     def _start(self, run: Run) -> None:
         """The pods of an attempt."""
-        made = {**run.made, "metadata": {"name": run.name}}
+        labels = run.made["metadata"].get("labels", {})
+        made = {**run.made, "metadata": {"name": run.name, "labels": labels}}
         found = [problem for version in VERSIONS for problem in problems(made, version)]
         if found:
             self._end(run, "Failed", f"ValidationFailed: {found[0]}")
