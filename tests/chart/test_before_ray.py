@@ -1,0 +1,96 @@
+"""What a pod's shell does before it starts Ray, run by bash as KubeRay and the StatefulSets have it run."""
+
+import os
+import subprocess
+
+import pytest
+
+from helm.engine import ci_values, merged, render
+from tests.chart.test_backends import templates
+from tests.cluster.api import until
+from tests.cluster.rayjob import behind
+from tests.patience import seconds
+
+STORAGE = {"storage": {"checkpoints": {"existingClaim": "shared"}}}
+
+
+def container(backend, changes=None):
+    made = render(merged(merged(ci_values("statefulset"), {"backend": backend}), changes or {}))
+    return templates(made)["head"][0]["spec"]["containers"][0]
+
+
+def line_of(backend, changes=None):
+    """The text that bash gets in the head's pod."""
+    found = container(backend, changes)
+    if backend == "statefulset":
+        return found["args"][0]
+    return behind(found, "ulimit -n 64; ray start --head --block")  # how KubeRay makes it of the pod template
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """Runs a text in a shell whose `ray` and `python` say that they were called, and with what."""
+    programs = {
+        "ray": f'echo "ray pid=$$ A=$A" > {tmp_path}/started',
+        # it lives on when Ray has started, and nobody waits for it
+        "python": f'echo "$@" > {tmp_path}/followed; exec sleep 5',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+
+    def run(text):
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "POD_IP": "192.0.2.1"}
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", text], env=environment, stderr=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            code = process.wait(timeout=seconds(20))
+            (tmp_path / "pid").write_text(str(process.pid), encoding="utf-8")
+            if (tmp_path / "python").exists():
+                until("the follower's start", lambda: (tmp_path / "followed").stat().st_size, 20, 0.01)
+            return code
+        finally:
+            os.killpg(process.pid, 9)
+
+    return tmp_path, run
+
+
+@pytest.mark.parametrize("backend", ["rayjob", "statefulset"])
+def test_logs_are_followed_and_ray_takes_the_place_of_the_shell(backend, pod):
+    folder, run = pod
+    changes = merged(STORAGE, {"job": {"runName": "run-7", "logLimit": "1Gi"}})
+    assert run(line_of(backend, changes)) == 0
+    followed = (folder / "followed").read_text(encoding="utf-8")
+    assert followed == (
+        "-m openrlhf_mtp.cluster.pod_logs --keep /workspace/runs/run-7/logs --limit-bytes 1073741824\n"
+    )
+    # so that Ray gets the pod's signals, and its exit code is the pod's
+    assert (folder / "started").read_text() == f"ray pid={(folder / 'pid').read_text()} A=\n"
+
+
+@pytest.mark.parametrize("backend", ["rayjob", "statefulset"])
+def test_start_commands_hold_for_ray_and_one_that_fails_ends_the_container(backend, pod):
+    folder, run = pod
+    assert run(line_of(backend, {"pods": {"startCommands": ["export A=1"]}})) == 0
+    assert "A=1\n" in (folder / "started").read_text()
+    (folder / "started").unlink()
+    assert run(line_of(backend, {"pods": {"startCommands": ["false"]}})) != 0
+    assert not (folder / "started").exists()
+
+
+@pytest.mark.parametrize("backend", ["rayjob", "statefulset"])
+def test_a_follower_that_cannot_start_does_not_keep_ray_from_it(backend, pod):
+    folder, run = pod
+    (folder / "python").unlink()
+    (folder / "python").symlink_to(folder / "nowhere")
+    assert run(line_of(backend).replace("(python -m", "(./no-such-python -m")) == 0
+    assert (folder / "started").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"storage": {"checkpoints": None}}, merged(STORAGE, {"job": {"logLimit": "0"}})]
+)
+def test_nothing_is_kept_without_a_volume_or_with_a_limit_of_nothing(changes):
+    assert "--keep" not in line_of("rayjob", changes)
+    assert "openrlhf_mtp.cluster.pod_logs" in line_of("rayjob", changes)
