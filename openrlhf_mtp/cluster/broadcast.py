@@ -6,6 +6,7 @@ runs in Ray actors that are killed when the time is over.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,18 +51,22 @@ def broadcast(
         dist.destroy_process_group()
 
 
+def free_address(ip: str) -> str:
+    """HOST:PORT of an address of this machine, IPv6 in brackets as in a URL; the port was free a moment ago."""
+    six = ":" in ip
+    with socket.create_server(("", 0), family=socket.AF_INET6 if six else socket.AF_INET) as probe:
+        port = probe.getsockname()[1]
+    return f"[{ip}]:{port}" if six else f"{ip}:{port}"
+
+
 class Peer:
     """One pod's part in a broadcast, as a Ray actor."""
 
     def address(self) -> str:
         """HOST:PORT where this pod can be reached; the port was free a moment ago."""
-        import socket
-
         import ray
 
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+        return free_address(ray.util.get_node_ip_address())
 
     def without_cuda(self) -> str:
         """Why torch finds no GPU in this pod, in its own words (a driver that is too old, a build without CUDA).

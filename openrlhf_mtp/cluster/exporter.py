@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -86,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     registry = CollectorRegistry()
     registry.register(RunCollector(arguments.run))
-    start_http_server(arguments.port, registry=registry)
+    everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # a cluster's addresses may be IPv6
+    start_http_server(arguments.port, addr=everywhere, registry=registry)
     while True:
         time.sleep(3600)
 

@@ -258,3 +258,14 @@ def test_the_tools_images_steps_end_in_the_check_of_what_helper_pods_run(tmp_pat
 
 def compiled(path):
     return path.parent / "__pycache__" / f"{path.stem}.cpython-311.pyc"
+
+
+def test_a_login_shell_finds_the_commands_in_every_image(tmp_path):
+    writes = re.findall(r"&& (echo .* > /etc/profile.d/openrlhf-mtp.sh)$", DOCKERFILE, flags=re.MULTILINE)
+    assert len(writes) == len(re.findall(r"^ENTRYPOINT", DOCKERFILE, flags=re.MULTILINE)) == 3
+    for write in writes:
+        own = tmp_path / "own.sh"
+        login = f"PATH=/usr/bin:/bin; export PATH; . {own}; env"  # as Debian's /etc/profile does
+        shell = f"{write.replace('/etc/profile.d/openrlhf-mtp.sh', str(own))}; {login}"
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+        assert "PATH=/opt/venv/bin:/usr/bin:/bin\n" in done.stdout

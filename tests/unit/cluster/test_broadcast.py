@@ -1,12 +1,14 @@
 """Which pods are named when a broadcast does not reach all of them."""
 
 import re
+import socket
 
 import pytest
 
-from openrlhf_mtp.cluster.broadcast import Broadcasts
+from openrlhf_mtp.cluster.broadcast import Broadcasts, broadcast, free_address
 from openrlhf_mtp.cluster.nodes import Node
 from openrlhf_mtp.cluster.preflight import PreflightError, check_network
+from tests.patience import seconds
 
 TRAINER = Node("id-t", "t-0", "10.0.0.1", "trainer", 8.0)
 ROLLOUTS = [Node(f"id-r{i}", f"r-{i}", f"10.0.0.{2 + i}", "rollout", 8.0) for i in range(2)]
@@ -50,3 +52,12 @@ def test_pods_that_talk_in_pairs_and_not_all_together_are_said_so():
         PreflightError, match="over all 3 pods did not end within 60 s, though every pair can talk"
     ):
         check(lambda names: len(names) == 2)
+
+
+@pytest.mark.parametrize(("ip", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_a_broadcast_meets_at_an_address_of_either_family(ip, shown):
+    if ":" in ip and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    address = free_address(ip)
+    assert re.fullmatch(rf"{re.escape(shown)}:\d+", address)
+    broadcast(0, 1, address, "gloo", seconds(30))

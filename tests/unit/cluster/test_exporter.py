@@ -1,8 +1,13 @@
 """The last row of a run as Prometheus reads it."""
 
+import http.client
+import socket
+
 import pytest
 
+from openrlhf_mtp.cluster import exporter
 from openrlhf_mtp.cluster.exporter import RunCollector, last_row, series
+from tests.patience import seconds
 
 
 @pytest.mark.parametrize(
@@ -45,3 +50,25 @@ def test_depths_share_a_gauge_and_what_is_not_finite_is_left_out(tmp_path):
         ("openrlhf_mtp_mtp_alpha_by_depth", (("depth", "1"),)): 0.9,
         ("openrlhf_mtp_mtp_alpha_by_depth", (("depth", "2"),)): 0.7,
     }
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_figures_are_served_to_callers_of_either_family(host, tmp_path, monkeypatch):
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3}\n', encoding="utf-8")
+    with socket.create_server(("", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    class Served(Exception):
+        pass
+
+    def ask(_):
+        connection = http.client.HTTPConnection(host, port, timeout=seconds(10))
+        connection.request("GET", "/metrics")
+        assert b"openrlhf_mtp_step 3.0" in connection.getresponse().read()
+        raise Served
+
+    monkeypatch.setattr(exporter.time, "sleep", ask)
+    with pytest.raises(Served):
+        exporter.main([str(tmp_path), "--port", str(port)])
