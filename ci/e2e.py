@@ -82,28 +82,40 @@ class Life:
         before = self.cluster.everything()
         self.clock.begin("install")
         with self.run.installed(INSTALL_S):
-            self.clock.begin(f"from the install to step {LOST_AFTER}")
-            self.wait_for_steps()
-            self.clock.begin("helm test beside the training")
-            self.cluster.helm.test(self.run.release, TEST_S)
-            self.clock.begin("from the loss of a trainer pod to the first step of the second attempt")
-            output = self.lose_a_trainer()
-            self.wait_for_the_second_attempt(output)
-            self.clock.begin("from there to the end")
-            steps = self.end(output)
-            self.clock.begin("pods are given back")
-            self.wait("pods of Ray given back", lambda: not self.pods("head", "trainer", "rollout"))
-            self.clock.begin("the run folder is read")
-            self.read_the_run_folder(steps)
-            self.clock.begin("uninstall leaves the claims that the notes name, and nothing else")
-            self.cluster.helm.uninstall(self.run.release)
-            claims = claims_in(self.run.rendered.notes)
-            self.require_left(before, {f"PersistentVolumeClaim {claim}" for claim in claims})
-            self.clock.begin("without its claims nothing is left")
-            for claim in claims:
-                self.cluster.core.delete_namespaced_persistent_volume_claim(claim, self.cluster.namespace)
-            self.require_left(before, set())
-            self.clock.end()
+            try:
+                self.run_to_the_end()
+                self.remove(before)
+            except BenchmarkError:
+                print(state(self.cluster), flush=True)  # while there still is something to look at
+                raise
+
+    def run_to_the_end(self) -> None:
+        """Steps, `helm test`, the loss of a pod, the end, and what the run folder says of it."""
+        self.clock.begin(f"from the install to step {LOST_AFTER}")
+        self.wait_for_steps()
+        self.clock.begin("helm test beside the training")
+        self.helm_test()
+        self.clock.begin("from the loss of a trainer pod to the first step of the second attempt")
+        output = self.lose_a_trainer()
+        self.wait_for_the_second_attempt(output)
+        self.clock.begin("from there to the end")
+        steps = self.end(output)
+        self.clock.begin("pods are given back")
+        self.wait("pods of Ray given back", lambda: not self.pods("head", "trainer", "rollout"))
+        self.clock.begin("the run folder is read")
+        self.read_the_run_folder(steps)
+
+    def remove(self, before: set[str]) -> None:
+        """Uninstall; what is left of the release is what its notes say, and goes as they say."""
+        self.clock.begin("uninstall leaves the claims that the notes name, and nothing else")
+        self.cluster.helm.uninstall(self.run.release)
+        claims = claims_in(self.run.rendered.notes)
+        self.require_left(before, {f"PersistentVolumeClaim {claim}" for claim in claims})
+        self.clock.begin("without its claims nothing is left")
+        for claim in claims:
+            self.cluster.core.delete_namespaced_persistent_volume_claim(claim, self.cluster.namespace)
+        self.require_left(before, set())
+        self.clock.end()
 
     def wait_for_steps(self) -> None:
         """Until the run has logged `LOST_AFTER` steps."""
@@ -116,10 +128,22 @@ class Life:
 
         self.wait(f"step {LOST_AFTER}", far_enough, self.deadline_s)
 
+    def helm_test(self) -> None:
+        """As `helm test --logs`."""
+        try:
+            self.cluster.helm.test(self.run.release, TEST_S)
+        except ReleaseError as problem:
+            raise BenchmarkError(f"helm test: {problem}\n{self.run.log('test')}") from problem
+
     def lose_a_trainer(self) -> str:
         """Delete a trainer pod as `kubectl delete pod` does; the run's output up to then."""
-        trainer = self.pods("trainer")[0].metadata
         output = self.run.log()
+        trainers = self.pods("trainer")
+        if self.run.status() or not trainers:
+            raise BenchmarkError(
+                "the run ended before its pod could be deleted; expected a job with more steps"
+            )
+        trainer = trainers[0].metadata
         print(f"deleting {trainer.name}", flush=True)
         self.cluster.core.delete_namespaced_pod(trainer.name, self.cluster.namespace)
         self.wait(
@@ -133,9 +157,14 @@ class Life:
         Args:
             before: the run's output when its pod was lost.
         """
-        steps = self.wait(
-            "a step of the second attempt", lambda: steps_of_second(before, self.run.log()), self.deadline_s
-        )
+
+        def logged() -> list[int]:
+            output = self.run.log()
+            if self.run.status() == "Failed":
+                raise BenchmarkError(f"the run failed for good; {self.run.why(output)}")
+            return steps_of_second(before, output)
+
+        steps = self.wait("a step of the second attempt", logged, self.deadline_s)
         lost_at = max(steps_in(before))
         saved = lost_at // SAVE_STEPS * SAVE_STEPS
         if min(steps) <= saved:
@@ -180,18 +209,28 @@ class Life:
         found = self.cluster.core.list_namespaced_pod(self.cluster.namespace, label_selector=selector)
         return list(found.items)
 
-    def wait(self, what: str, found: Callable[[], Any], timeout_s: float = GONE_S) -> Any:
-        """Ask until there is something, and return it.
+    def wait(self, what: str, found: Callable[[], Any], timeout_s: float | None = None) -> Any:
+        """Ask until there is something, and return it; by default for `GONE_S`.
 
         Raises:
             BenchmarkError: there is not, in time.
         """
-        end = time.monotonic() + timeout_s
+        limit_s = GONE_S if timeout_s is None else timeout_s
+        end = time.monotonic() + limit_s
         while not (result := self.cluster.answered(found)):
             if time.monotonic() > end:
-                raise BenchmarkError(f"not within {timeout_s:g} s: {what}")
+                raise BenchmarkError(f"not within {limit_s:g} s: {what}")
             time.sleep(POLL_S)
         return result
+
+
+def state(cluster: Cluster) -> str:
+    """Pods and warnings of the namespace, a line each."""
+    pods = cluster.core.list_namespaced_pod(cluster.namespace).items
+    events = cluster.core.list_namespaced_event(cluster.namespace, field_selector="type=Warning").items
+    lines = [f"pod {pod.metadata.name}: {pod.status.phase} {pod.status.message or ''}" for pod in pods]
+    lines += [f"{one.involved_object.kind} {one.involved_object.name}: {one.message}" for one in events[-30:]]
+    return "\n".join(lines)
 
 
 def steps_in(output: str) -> list[int]:
@@ -215,7 +254,8 @@ def chart_values(arguments: argparse.Namespace) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for path in arguments.values:
         values = merged(values, yaml.safe_load(path.read_text(encoding="utf-8")))
-    overrides = [*values.get("job", {}).get("overrides", []), f"ckpt.save_steps={SAVE_STEPS}"]
+    own = [*arguments.set, f"ckpt.save_steps={SAVE_STEPS}"]
+    overrides = [*values.get("job", {}).get("overrides", []), *own]
     job = {"config": arguments.job.read_text(encoding="utf-8"), "overrides": overrides, "retries": 2}
     return merged(values, {"backend": arguments.backend, "image": image_of(arguments.image), "job": job})
 
@@ -228,6 +268,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--backend", choices=("rayjob", "statefulset"), required=True)
     made.add_argument("--image", required=True, metavar="NAME:TAG|NAME@DIGEST")
     made.add_argument("--job", type=Path, required=True, help="job file")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="replace a setting of the job"
+    )
     made.add_argument("--values", type=Path, action="append", default=[], help="values files, later ones win")
     made.add_argument("--release", default="e2e", help="the release's name")
     made.add_argument("--chart", type=Path, default=CHART, help="the chart's folder")

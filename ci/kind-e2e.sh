@@ -57,7 +57,9 @@ run_cell() {
   if [[ "$cell" == statefulset ]]; then backend=statefulset; else operator "$cell"; fi
   step kubectl create namespace "$NAMESPACE"
   step kubectl label namespace "$NAMESPACE" pod-security.kubernetes.io/enforce=restricted
-  step "$PYTHON" -m ci.e2e --backend "$backend" --image "$image" --job examples/arithmetic/job.yaml \
+  # three times the quickstart's steps: `helm test` and the loss of a pod come before the last
+  step "$PYTHON" -m ci.e2e --backend "$backend" --image "$image" \
+    --job examples/arithmetic/job.yaml --set train.num_episodes=3 \
     --values helm/openrlhf-mtp/ci/cpu-smoke-values.yaml --kubeconfig "$KUBECONFIG" --namespace "$NAMESPACE"
   [[ -n "${KEEP:-}" ]] || step kind delete cluster --name "$CLUSTER"
 }

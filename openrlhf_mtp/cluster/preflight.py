@@ -1,8 +1,8 @@
 """`python -m openrlhf_mtp.cluster.preflight`: what would make a run hang or fail late, found before it starts.
 
-In a Ray job on the head pod, in this order: all pods are there and have their GPUs, which the driver sees too, and
-their RDMA devices, /dev/shm is large enough, the checkpoint path can be written and is the same folder everywhere, and
-one broadcast reaches every pod.
+In a Ray job on the head pod, in this order: KubeRay is not too old, all pods are there and have their GPUs, which the
+driver sees too, and their RDMA devices, /dev/shm is large enough, the checkpoint path can be written and is the same
+folder everywhere, and one broadcast reaches every pod.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from openrlhf_mtp.cluster import pods
 from openrlhf_mtp.cluster.broadcast import Broadcasts, NoCudaError
 from openrlhf_mtp.cluster.nodes import Need, Node, living, missing, on_node
+from openrlhf_mtp.cluster.operator_version import OldOperatorError, check_operator, operator_version
 
 LOOK_S = 120.0
 """A pod that has not looked at its mounts by then hangs in one of them."""
@@ -117,6 +118,8 @@ def check_network(nodes: Sequence[Node], broadcast_s: float, broadcasts: Broadca
 
 def run(arguments: argparse.Namespace) -> None:
     """All checks, a line each."""
+    if (version := operator_version()) is not None:
+        print(f"preflight: operator KubeRay {version}{check_operator(version)}", flush=True)
     import ray
 
     ray.init(address="auto", log_to_driver=False, logging_level="WARNING")
@@ -160,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when the run can start, 2 when not."""
     try:
         run(parser().parse_args(argv))
-    except (PreflightError, ValueError) as problem:
+    except (PreflightError, OldOperatorError, ValueError) as problem:
         print(f"preflight: error: {problem}", file=sys.stderr)
         return 2
     return 0

@@ -12,11 +12,13 @@ class Progress:
     Attributes:
         started: when the first submitter began (seconds since 1970).
         attempt: number of the attempt, from 1.
+        uncounted: attempts that failed in a row without the run's script having counted them.
         clearing: the pods of the attempt before are being replaced.
         exit_code: the run has ended with it; None before.
     """
 
     started: float
     attempt: int = 1
+    uncounted: int = 0
     clearing: bool = False
     exit_code: int | None = None

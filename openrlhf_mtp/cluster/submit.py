@@ -1,8 +1,12 @@
 """`python -m openrlhf_mtp.cluster.submit`: the submitter of the `statefulset` backend, which has no operator.
 
 It submits the Ray job, follows it through broken connections, starts a failed run again in a fresh Ray cluster, and
-gives the pods back at the end, which may be a deadline. A submitter that was killed is replaced by another, which goes
-on where it was: what it has to know is kept on the API server (`Progress`).
+gives the pods back at the end, which may be a deadline. Where the run folder is shared, the run's script counts there
+how many attempts have failed since the newest checkpoint (`cluster.attempts`), and its exit code says when they are too
+many; without it, and as long as the script does not come to count, each attempt counts here.
+
+A submitter that was killed is replaced by another, which goes on where it was: what it has to know is kept on the API
+server (`Progress`).
 """
 
 from __future__ import annotations
@@ -16,13 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from openrlhf_mtp.cluster.attempts import NONE_LEFT, USER_ERROR, said_in
 from openrlhf_mtp.cluster.progress import Progress
 
 LOST_S = 120.0
 """The head has not answered for this long: its pod has gone, and the job with it."""
 POLL_S = 3.0
-USER_ERROR = 2
-"""Exit code of `openrlhf-mtp` and of the preflight for what another attempt would not change."""
 RUN_FAILED = 3
 """This module's exit code when the run is over and has not succeeded: nothing is left to do for another submitter. A
 submitter that dies leaves with another one."""
@@ -97,16 +100,23 @@ class Submitter:
         self.startup_s, self.deadline_s = startup_s, deadline_s
         self.clock, self.sleep, self.say = clock, sleep, say
         self.progress = Progress(clock())
+        self._output = ""
 
-    def run(self, retries: int, release_after_s: float) -> int:
-        """Until the run succeeds or has no attempt left; returns the exit code."""
+    def run(self, retries: int, release_after_s: float, most: int | None = None) -> int:
+        """Until the run succeeds or has no attempt left; returns the exit code.
+
+        Args:
+            retries: attempts that may fail; with `most`, since the newest checkpoint.
+            release_after_s: how long the pods stay after the end.
+            most: attempts in all, whatever their end, where the run's script counts the failed ones itself.
+        """
         self._take_over()
         if self.progress.exit_code is not None:
             self.say("submitter: this run has ended before\n")
             self._insist(self.pods.release if self.pods else None)
             return self.progress.exit_code
         try:
-            code = self._attempts(retries)
+            code = self._attempts(retries, most)
         except DeadlineError:
             self.say(f"submitter: the run has not ended within {self.deadline_s:g} s and is stopped\n")
             self._stop_job()
@@ -146,18 +156,35 @@ class Submitter:
                 self.sleep(POLL_S)
         return None
 
-    def _attempts(self, retries: int) -> int:
+    def _attempts(self, retries: int, most: int | None) -> int:
         while True:
             number = self.progress.attempt
             if self.progress.clearing:
                 self._fresh_cluster()
+            self._output = ""
             outcome, code = self._attempt(f"{self.name}-{number}")
-            self.say(f"submitter: attempt {number} of {retries + 1}: {outcome}\n")
+            self.say(f"submitter: attempt {number} of {self._told(number, outcome, retries, most)}\n")
             if outcome == "SUCCEEDED":
                 return 0
-            if code == USER_ERROR or outcome == "STOPPED" or number > retries:
+            if code == USER_ERROR or outcome == "STOPPED" or (code == NONE_LEFT and most is not None):
                 return RUN_FAILED
-            self._remember(attempt=number + 1, clearing=self.pods is not None)
+            uncounted = 0 if most is not None and said_in(self._output) else self.progress.uncounted + 1
+            if uncounted > retries:
+                return RUN_FAILED
+            if number == most:
+                self.say(f"submitter: that was the last of {most} attempts (job.maxAttempts)\n")
+                return RUN_FAILED
+            self._remember(attempt=number + 1, uncounted=uncounted, clearing=self.pods is not None)
+
+    def _told(self, number: int, outcome: str, retries: int, most: int | None) -> str:
+        """How many attempts there may be, as far as is known now, the outcome, and what was counted."""
+        if most is None:
+            return f"{retries + 1}: {outcome}"
+        before, words = said_in(self._output) or (self.progress.uncounted, "")
+        told = f"{min(most, number + max(0, retries - before))}: {outcome}"
+        if outcome == "SUCCEEDED" or not words:
+            return told
+        return f"{told} ({words})" if outcome == "FAILED" else f"{told} (it counts when the next one begins)"
 
     def _attempt(self, job_id: str) -> tuple[str, int | None]:
         """Submit a job, or find it from an earlier submitter, and follow it; its outcome and the driver's exit code."""
@@ -188,6 +215,7 @@ class Submitter:
                 self._wait()
                 continue
             answered = self.clock()
+            self._output = output
             self.say(output[printed:])
             printed = len(output)
             if info.status.is_terminal():
@@ -248,6 +276,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--address", required=True, help="http://HEAD:8265")
     made.add_argument("--name", required=True, help="the run's name; attempts are NAME-1, NAME-2, ...")
     made.add_argument("--retries", type=int, default=0, help="how often a failed run is started again")
+    made.add_argument(
+        "--max-attempts",
+        type=int,
+        metavar="N",
+        help="the run's script counts failures since the newest checkpoint; at most N attempts in all",
+    )
     made.add_argument("--startup-s", type=float, default=3600.0, help="how long the head may take to come")
     made.add_argument(
         "--deadline-s", type=float, default=float("inf"), help="how long the run may take in all"
@@ -287,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         startup_s=arguments.startup_s,
         deadline_s=arguments.deadline_s,
     )
-    return submitter.run(arguments.retries, arguments.release_after_s)
+    return submitter.run(arguments.retries, arguments.release_after_s, arguments.max_attempts)
 
 
 if __name__ == "__main__":

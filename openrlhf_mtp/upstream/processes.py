@@ -6,9 +6,11 @@ vLLM's engine processes are not Ray workers; they load `openrlhf_mtp.rollout.plu
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from openrlhf_mtp.config.threads import PASSIVE
@@ -26,20 +28,35 @@ from openrlhf_mtp.upstream.patching import install
 
 # With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will
 # be its default; unset, it prints a paragraph about that at every start.
-_WORKER_ENV = {
-    "TOKENIZERS_PARALLELISM": "true",
-    "NCCL_DEBUG": "WARN",
+_RAY_ENV = {
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Variables that a worker of Ray reads while it starts: they are there before it, in place of its node's own."""
+
+_WORKER_DEFAULTS = {
+    "TOKENIZERS_PARALLELISM": "true",
+    "NCCL_DEBUG": "WARN",
     "VLLM_LOGGING_LEVEL": "WARNING",
     # 600 s and 300 s; an engine that dies is noticed at once, this is for one that is slow
     "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
     "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
 }
+"""Variables that a worker gets where its node has none of that name: a pod's own setting is for that pod."""
+
+DEFAULTS = "OPENRLHF_MTP_WORKER_DEFAULTS"
+"""Carries them to a worker, as JSON. Ray's `env_vars` themselves would replace what the worker's node sets."""
+
+
+def fill_in_defaults(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what the driver has sent for a worker and its node does not set. The driver itself is sent nothing."""
+    for name, value in json.loads(environ.get(DEFAULTS, "{}")).items():
+        environ.setdefault(name, value)
 
 
 def prepare_process() -> None:
     """Register the host patches; each is applied when its target is imported. Safe to repeat."""
+    fill_in_defaults()
     # OpenRLHF requires the pynvml package, at whose sight torch prints this in every process
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     # imported by OpenRLHF for 4-bit loading; warns about a missing optional kernel package
@@ -69,14 +86,21 @@ def quiet_driver() -> None:
 def ray_runtime_env(threads: int | None = None) -> dict[str, Any]:
     """The `runtime_env` of `ray.init`: patches and environment of every worker.
 
-    A variable that the user has set wins over our default.
+    A variable that the user has set for the driver wins over our default, and one that a worker's node sets (a group's
+    `extraEnv` of the chart) wins over both; an empty one is not sent.
 
     Args:
         threads: that a worker computes with; None leaves it to Ray. `rollout.engine` gives engines their own number.
     """
     own = {} if threads is None else {"OMP_NUM_THREADS": str(threads), **PASSIVE}
-    environment = {name: os.environ.get(name, default) for name, default in {**_WORKER_ENV, **own}.items()}
+    defaults = json.dumps(_as_set(_WORKER_DEFAULTS), sort_keys=True)
     return {
         "worker_process_setup_hook": "openrlhf_mtp.upstream.processes.prepare_process",
-        "env_vars": {name: value for name, value in environment.items() if value},
+        "env_vars": {**_as_set({**_RAY_ENV, **own}), DEFAULTS: defaults},
     }
+
+
+def _as_set(defaults: Mapping[str, str]) -> dict[str, str]:
+    """Defaults, or what the driver's environment has in their place; what it empties is left out."""
+    chosen = {name: os.environ.get(name, default) for name, default in defaults.items()}
+    return {name: value for name, value in chosen.items() if value}

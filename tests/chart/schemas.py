@@ -13,6 +13,8 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from kubernetes_validate.utils import all_versions, major_minor, schema_contents
 from referencing import Registry, Resource
 
+from tests.chart import kueue
+
 VERSIONS = ("1.29", "1.32", "1.36")
 OWN = {
     kind: Draft7Validator(
@@ -53,6 +55,7 @@ def problems(made: dict[str, Any], version: str) -> Iterator[str]:
         for template in pod_templates(made):
             for error in _validator("Pod", "v1", version).iter_errors(as_pod(template)):
                 yield f"{where}: pod: {error.json_path}: {error.message}"
+        yield from (f"{where}: {problem}" for problem in kueue.problems(made))
     # what no schema says
     if not NAME.fullmatch(made["metadata"]["name"]) or len(made["metadata"]["name"]) > 63:
         yield f"{where}: not a name"

@@ -7,13 +7,14 @@ from typer.testing import CliRunner
 
 from helm.engine import CI_NAMES, render_ci
 from openrlhf_mtp.cli.main import app
-from openrlhf_mtp.cluster import exporter, preflight, request_checkpoint, submit
+from openrlhf_mtp.cluster import exporter, operator_watch, preflight, request_checkpoint, submit
 from openrlhf_mtp.cluster.pod_logs import __main__ as pod_logs
 from tests.chart.schemas import containers, pod_templates
 
 PARSERS = {
     "openrlhf_mtp.cluster.exporter": exporter.parser,
     "openrlhf_mtp.cluster.pod_logs": pod_logs.parser,
+    "openrlhf_mtp.cluster.operator_watch": operator_watch.parser,
     "openrlhf_mtp.cluster.preflight": preflight.parser,
     "openrlhf_mtp.cluster.request_checkpoint": request_checkpoint.parser,
     "openrlhf_mtp.cluster.submit": submit.parser,

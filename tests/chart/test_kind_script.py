@@ -94,7 +94,7 @@ def test_what_is_called_with_its_words_is_there(kind, monkeypatch):
         "tag": f"{__version__}-cpu",
         "digest": "",
     }
-    assert values["job"]["overrides"][-1] == f"ckpt.save_steps={e2e.SAVE_STEPS}"
+    assert values["job"]["overrides"][-2:] == ["train.num_episodes=3", f"ckpt.save_steps={e2e.SAVE_STEPS}"]
     (namespace,) = of(calls, "kubectl create namespace")
     assert namespace.split()[-1] == arguments.namespace
 

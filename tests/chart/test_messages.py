@@ -181,6 +181,48 @@ PROBLEMS = {
         "monitoring.tensorboard: it reads the run folders and storage.checkpoints names no volume; give "
         "storage.checkpoints.existingClaim, create or volume",
     ),
+    "a variable twice": (
+        {"pods": {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}},
+        "pods.extraEnv: got two entries with the name A, expected one; leave the other out",
+    ),
+    "a place twice": (
+        {"head": {"extraVolumeMounts": [{"name": "scratch", "mountPath": p} for p in ("/x", "/x/")]}},
+        "head.extraVolumeMounts: got two entries with the mountPath /x, expected one; leave the other out",
+    ),
+    "a container called as Ray's": (
+        {"trainer": {"extraContainers": [{"name": "ray", "image": "x"}]}},
+        "trainer.extraContainers: got the name ray, which is a container of the chart's or of KubeRay's; choose "
+        "another",
+    ),
+    "a container in both lists": (
+        {
+            "pods": {"initContainers": [{"name": "a", "image": "x"}]},
+            "rollout": {"extraContainers": [{"name": "a", "image": "x"}]},
+        },
+        "rollout.extraContainers: got a, which is one of its initContainers already; choose another name",
+    ),
+    "a resource that the chart sets": (
+        {"trainer": {"extraResources": {"nvidia.com/gpu": "1"}}},
+        "trainer.extraResources: got nvidia.com/gpu, which the chart asks for itself; set trainer.gpus and "
+        "rollout.gpus",
+    ),
+    "a volume in place of the job's": (
+        {"pods": {"extraVolumes": [{"name": "job", "emptyDir": {}}]}},
+        "pods.extraVolumes: got the name job, under which the run finds its own files; choose another",
+    ),
+    "a variable with two values": (
+        {"head": {"extraEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}},
+        "head.extraEnv: A has a value and a valueFrom, expected one of them",
+    ),
+    "a mount of no volume": (
+        {"trainer": {"extraVolumeMounts": [{"name": "nvme", "mountPath": "/nvme"}]}},
+        "trainer.extraVolumeMounts: got nvme at /nvme, expected a volume of the pod: shm, scratch, job, checkpoints, "
+        "model-cache, data; add it to extraVolumes",
+    ),
+    "a claim that the pod has not": (
+        {"rollout": {"containerClaims": [{"name": "roce"}]}},
+        "rollout.containerClaims: got roce, expected one of the pod's resourceClaims (none); add it there",
+    ),
     "a key of W&B in an override": (
         {"job": {"overrides": ["logger.wandb.key=abc"]}},
         "job.config, job.overrides: logger.wandb.key is a secret, which must not be in values; name the Secret that "
@@ -207,6 +249,100 @@ PROBLEMS = {
 @pytest.mark.parametrize("case", PROBLEMS)
 def test_values_that_cannot_run(case):
     values, expected = PROBLEMS[case]
+    assert one_problem(merged(job_values(JOB), values)) == expected
+
+
+NAME = "the name of a Kubernetes object: lower-case letters, digits, dashes and dots, a letter or digit at each end"
+FOLDER = "a folder of the volume as a relative path, without `..`, colons, spaces and a slash at its start"
+PLACE = "the absolute path of a folder, without `..`, colons and spaces"
+KEY = (
+    "the name of a label or annotation: at most 63 letters, digits, dashes, underscores and dots, with a domain and a "
+    "slash before them if need be"
+)
+LABEL = (
+    "a label's value: at most 63 letters, digits, dashes, underscores and dots, a letter or digit at each end"
+)
+BYTES = "an amount of bytes above 0: 8Gi, 512Mi"
+CPUS = 'a number of CPUs above 0: 4, "1.5" or 500m'
+TEXTS = {
+    "a negative number of CPUs": ({"head": {"cpu": -1}}, f"head.cpu: got -1, expected {CPUS}"),
+    "no CPUs": ({"pods": {"cpu": 0}}, f"pods.cpu: got 0, expected {CPUS}"),
+    "CPUs in words": ({"trainer": {"cpu": "abc"}}, f"trainer.cpu: got abc, expected {CPUS}"),
+    "CPUs that say nothing": ({"rollout": {"cpu": ""}}, f'rollout.cpu: got "", expected {CPUS}'),
+    "no quantity": ({"pods": {"memory": "lots"}}, f"pods.memory: got lots, expected {BYTES}"),
+    "a quantity of nothing": ({"pods": {"shmSize": "0Gi"}}, f"pods.shmSize: got 0Gi, expected {BYTES}"),
+    "a tag with a space": (
+        {"image": {"tag": "1.0 "}},
+        'image.tag: got "1.0 ", expected an image\'s tag: at most 128 letters, digits, underscores, dashes and dots, '
+        "without a space at either end",
+    ),
+    "a Secret by its path": (
+        {"image": {"pullSecrets": ["ok", "team/registry"]}},
+        f"image.pullSecrets[1]: got team/registry, expected {NAME}",
+    ),
+    "a claim of no name": (
+        {"storage": {"data": {"existingClaim": "-"}}},
+        f"storage.data.existingClaim: got -, expected {NAME}",
+    ),
+    "a class of no name": (
+        {"storage": {"checkpoints": {"create": True, "storageClassName": "-"}}},
+        f"storage.checkpoints.storageClassName: got -, expected {NAME}",
+    ),
+    "a folder with a slash before it": (
+        {"storage": {"checkpoints": {"existingClaim": "c", "subPath": "/a"}}},
+        f"storage.checkpoints.subPath: got /a, expected {FOLDER}",
+    ),
+    "a folder above": (
+        {"storage": {"modelCache": {"existingClaim": "c", "subPath": "a/../b"}}},
+        f"storage.modelCache.subPath: got a/../b, expected {FOLDER}",
+    ),
+    "a mount at a relative path": (
+        {"storage": {"data": {"mountPath": "data"}}},
+        f"storage.data.mountPath: got data, expected {PLACE}",
+    ),
+    "a mount above": (
+        {
+            "head": {
+                "extraVolumes": [{"name": "x", "emptyDir": {}}],
+                "extraVolumeMounts": [{"name": "x", "mountPath": "/a/.."}],
+            }
+        },
+        f"head.extraVolumeMounts[0].mountPath: got /a/.., expected {PLACE}",
+    ),
+    "a key with a comma": ({"labels": {"a,b": "c"}}, f"labels, a name: got a,b, expected {KEY}"),
+    "an annotation with a comma": (
+        {"pods": {"annotations": {"a,b": "c"}}},
+        f"pods.annotations, a name: got a,b, expected {KEY}",
+    ),
+    "a label of two words": (
+        {"trainer": {"labels": {"team": "a b"}}},
+        f"trainer.labels, team: got a b, expected {LABEL}",
+    ),
+    "a variable with a space": (
+        {"pods": {"extraEnv": [{"name": "A B", "value": "c"}]}},
+        "pods.extraEnv[0].name: got A B, expected the name of an environment variable: letters, digits, underscores, "
+        "dashes and dots, not starting with a digit",
+    ),
+    "an override without a value": (
+        {"job": {"overrides": ["mtp.depths"]}},
+        "job.overrides[0]: got mtp.depths, expected setting=value on one line, such as actor.adam.lr=1e-6",
+    ),
+    "a foreign NCCL variable": (
+        {"network": {"nccl": {"extraEnv": {"PATH": "/x"}}}},
+        "network.nccl.extraEnv, a name: got PATH, expected a variable of the network's libraries: its name starts with "
+        "NCCL_, GLOO_, TORCH_NCCL_, UCX_, FI_, GDR_ or SHARP_; others go into pods.extraEnv",
+    ),
+    "a long text": (
+        {"job": {"runName": "x" * 300}},
+        f'job.runName: got "{"x" * 60}"… (300 characters), expected a folder\'s name of at most 200 letters, digits, '
+        "dots, underscores and dashes that starts with a letter or digit",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_texts_that_cannot_be_meant(case):
+    values, expected = TEXTS[case]
     assert one_problem(merged(job_values(JOB), values)) == expected
 
 
@@ -240,11 +376,26 @@ SCHEMA = {
     "the tag latest": ({"image": {"tag": "latest"}}, "'not' failed"),
     "a negative number": ({"job": {"retries": -1}}, "minimum: got -1, want 0"),
     "a number as text": ({"trainer": {"gpus": "8"}}, "got string, want null or integer"),
-    "no quantity": ({"pods": {"memory": "lots"}}, "does not match pattern"),
-    "an override without a value": ({"job": {"overrides": ["mtp.depths"]}}, "does not match pattern"),
-    "a foreign NCCL variable": (
-        {"network": {"nccl": {"extraEnv": {"PATH": "/x"}}}},
-        "invalid propertyName 'PATH'",
+    "a number without a limit": ({"job": {"retries": 3e9}}, "at '/job/retries': maximum: got 3×10⁰⁹"),
+    "a misspelt field of an affinity": (
+        {"pods": {"affinity": {"nodeAfinity": {}}}},
+        "at '/pods/affinity': additional properties 'nodeAfinity' not allowed",
+    ),
+    "a misspelt volume source": (
+        {"storage": {"data": {"volume": {"nsf": {"server": "s", "path": "/p"}}}}},
+        "at '/storage/data/volume': additional properties 'nsf' not allowed",
+    ),
+    "two volume sources": (
+        {"storage": {"data": {"volume": {"emptyDir": {}, "hostPath": {"path": "/p"}}}}},
+        "at '/storage/data/volume': maxProperties: got 2, want 1",
+    ),
+    "a volume without a source": (
+        {"pods": {"extraVolumes": [{"name": "x"}]}},
+        "minProperties: got 1, want 2",
+    ),
+    "a label that is no text": (
+        {"labels": {"team": True}},
+        "at '/labels/team': got boolean, want null or string",
     ),
 }
 

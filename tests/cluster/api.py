@@ -15,6 +15,7 @@ from tests.patience import seconds
 PATHS = {
     "ConfigMap": ("api/v1", "configmaps"),
     "CustomResourceDefinition": ("apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
+    "Deployment": ("apis/apps/v1", "deployments"),
     "Event": ("api/v1", "events"),
     "Job": ("apis/batch/v1", "jobs"),
     "Namespace": ("api/v1", "namespaces"),

@@ -180,7 +180,8 @@ class KubeRay:
         address = next((pod["status"].get("podIP") for pod in heads), None)
         if address is None:
             raise OSError(f"{run.name} has no head")
-        request = urllib.request.Request(f"http://{address}:8265/api/{path}", method=method)
+        go = {"User-Agent": "Go-http-client/1.1"}  # as the operator's client says
+        request = urllib.request.Request(f"http://{address}:8265/api/{path}", method=method, headers=go)
         with urllib.request.urlopen(request, timeout=5) as answer:
             told: dict[str, Any] = json.load(answer)
         return told

@@ -16,7 +16,7 @@ from tests.cluster.kuberay import KubeRay
 from tests.cluster.runs import LONG, tiny_job, values, volume
 from tests.patience import seconds
 
-STEPS = 45
+STEPS = 60
 """Enough for the test and the loss of a pod to come before the end."""
 
 

@@ -33,9 +33,13 @@ def cluster() -> Iterator[Any]:
 
 
 def add_node(cluster: Any, role: str, gpus: int) -> Any:
-    """One more node of a role."""
+    """One more node of a role, with a variable of its own as a pod has them."""
     return cluster.add_node(
-        num_cpus=4, num_gpus=gpus, labels={ROLE_LABEL: role}, object_store_memory=80 << 20
+        num_cpus=4,
+        num_gpus=gpus,
+        labels={ROLE_LABEL: role},
+        object_store_memory=80 << 20,
+        env_vars={"VLLM_LOGGING_LEVEL": role} if role == "rollout" else {},
     )
 
 
@@ -98,6 +102,28 @@ def test_a_single_actor_is_placed_by_role_too(ray_of_three: dict[str, str]) -> N
     group = placed_actor_group(placements.for_role("rollout"))(1, 1, ray.remote(Worker))
     assert [ray_of_three[node] for node in ray.get(group.async_run_method("node"))] == ["rollout"]
     placements.release()
+
+
+def test_a_variable_that_a_pod_sets_holds_for_its_workers(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    import ray
+
+    from openrlhf_mtp.upstream.processes import ray_runtime_env
+
+    @ray.remote(num_cpus=1)
+    def level() -> str | None:
+        return os.environ.get("VLLM_LOGGING_LEVEL")
+
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "of the driver")
+    ray.init(address=address, runtime_env=ray_runtime_env(), log_to_driver=False, logging_level="ERROR")
+    try:
+        placed = [level.options(label_selector={ROLE_LABEL: role}) for role in ("trainer", "rollout")]
+        assert ray.get([one.remote() for one in placed], timeout=seconds(60)) == ["of the driver", "rollout"]
+    finally:
+        ray.shutdown()
 
 
 def test_the_preflight_passes_on_a_cluster_that_can_run(

@@ -19,9 +19,11 @@ job's counts is said by _counts.tpl. */}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
 {{- $problems = append $problems (printf "release name: got %s, expected lower-case letters, digits and dashes that start with a letter, because KubeRay makes a Service of it; choose another" .Release.Name) -}}
 {{- end -}}
-{{- $checks := list "mtp.checkScheduling" "mtp.checkNetwork" "mtp.checkStorage" -}}
+{{- $checks := list "mtp.checkTexts" "mtp.checkScheduling" "mtp.checkNetwork" "mtp.checkStorage" -}}
 {{- $checks = append $checks "mtp.checkPeers" -}}
 {{- $checks = append $checks "mtp.checkQueues" -}}
+{{- $checks = append $checks "mtp.checkAttempts" -}}
+{{- $checks = append $checks "mtp.checkPods" -}}
 {{- range $check := $checks -}}{{- $problems = concat $problems (include $check $ | fromJsonArray) -}}{{- end -}}
 {{- include "mtp.refuse" $problems -}}
 {{- end -}}

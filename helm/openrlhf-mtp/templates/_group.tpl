@@ -45,14 +45,3 @@
 {{- end -}}
 {{- $parameters | toJson -}}
 {{- end -}}
-
-{{/* `startCommands` as shell text to which `&& COMMAND; ray start` can be added; one that fails ends the shell. Kubernetes would
-replace $(NAME). Argument: a group. */}}
-{{- define "mtp.startCommands" -}}
-{{- range .startCommands -}}
-{
-{{ replace "$(" "$$(" . | trim }}
-} || exit 1
-{{ end -}}
-true
-{{- end -}}

@@ -5,11 +5,11 @@ Helm renders first must find the values complete and checked. */}}
 `_chart`. */}}
 {{- define "mtp.init" -}}
 {{- if not (hasKey .Values "_chart") -}}
-{{- $defaults := .Files.Get "files/defaults.json" | fromJson -}}
-{{- $_ := set .Values "_chart" (dict "defaults" $defaults) -}}
+{{- $data := .Files.Get "files/values.json" | fromJson -}}
+{{- $_ := set .Values "_chart" (dict "data" $data) -}}
 {{- include "mtp.resolveContexts" .Values -}}
-{{- include "mtp.fill" (dict "values" .Values "defaults" $defaults.values "free" $defaults.free "prefix" "") -}}
-{{- range $group, $own := $defaults.groups -}}{{/* what else a group has is that of `pods`: mtp.group */}}
+{{- include "mtp.fill" (dict "values" .Values "defaults" $data.values "free" $data.free "prefix" "") -}}
+{{- range $group, $own := $data.groups -}}{{/* what else a group has is that of `pods`: mtp.group */}}
 {{- if kindIs "invalid" (index $.Values $group) -}}{{- $_ := set $.Values $group dict -}}{{- end -}}
 {{- include "mtp.fill" (dict "values" (index $.Values $group) "defaults" $own "free" list "prefix" "") -}}
 {{- end -}}

@@ -11,11 +11,22 @@ so has no job of its own: `exec`, signals and exit codes are Ray's. It cannot fa
 ({{ join " " $words }} </dev/null &)
 {{- end -}}
 
-{{/* What the shell that starts Ray does before, in both backends. Ends without a line break, so that KubeRay can add
-` && ulimit …; ray start …` (read in its source, 1.6.2 and 1.7.0: BuildPod). Arguments: root, group. */}}
-{{- define "mtp.beforeRay" -}}
-{{ include "mtp.podLogs" .root }}
-{{- if .group.startCommands }}
-{{ include "mtp.startCommands" .group }}
-{{- end }}
+{{/* The container's arguments for KubeRay, which runs them in front of its own `ray start`: `ARGUMENTS && ulimit …; ray start …`
+in one shell (read in its source, 1.6.2 and 1.7.0: BuildPod). Arguments: root, group. */}}
+{{- define "mtp.besideRay" -}}
+args:
+  - |-
+    {{- if .group.startCommands }}
+    {{- include "mtp.startCommands" .group | trim | nindent 4 }}
+    {{- end }}
+    {{- include "mtp.podLogs" .root | nindent 4 }}
+{{- end -}}
+
+{{/* A group's `startCommands` as lines of a shell; one that fails ends it. Kubernetes would replace $(NAME) in arguments. */}}
+{{- define "mtp.startCommands" -}}
+{{- range .startCommands -}}
+{
+{{ replace "$(" "$$(" . | trim }}
+} || exit 1
+{{ end -}}
 {{- end -}}

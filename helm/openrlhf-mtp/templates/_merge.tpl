@@ -60,7 +60,7 @@ default. Arguments: root, over (names of sections). JSON: every key of `pods`, a
 {{- if has .key (list "podSecurityContext" "securityContext") -}}
 {"value": {{ include "mtp.defaultContext" .key }}}
 {{- else -}}
-{{- dict "value" (get .root.Values._chart.defaults.values.pods .key) | toJson -}}
+{{- dict "value" (get .root.Values._chart.data.values.pods .key) | toJson -}}
 {{- end -}}
 {{- end -}}
 
@@ -121,7 +121,7 @@ below, above. JSON. */}}
 {{- $made := include "mtp.over" . | fromJson -}}
 {{- $volume := include "mtp.over" (dict "below" dict "above" (.above.volume | default dict)) | fromJson -}}
 {{- if $volume -}}{{- $_ := set $made "volume" $volume -}}{{- end -}}
-{{- range $key, $value := .root.Values._chart.defaults.values.pods.scratch -}}
+{{- range $key, $value := .root.Values._chart.data.values.pods.scratch -}}
 {{- if not (hasKey $made $key) -}}{{- $_ := set $made $key $value -}}{{- end -}}
 {{- end -}}
 {{- $made | toJson -}}

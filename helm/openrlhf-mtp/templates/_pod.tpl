@@ -154,13 +154,7 @@ spec:
       image: {{ include "mtp.image" $root }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
       workingDir: /workspace
-      {{- with .start }}
-      {{- toYaml . | nindent 6 }}
-      {{- else }}
-      args:{{/* KubeRay runs them in front of its own line */}}
-        - |-
-          {{- include "mtp.beforeRay" $context | nindent 10 }}
-      {{- end }}
+      {{- .start | default (include "mtp.besideRay" $context | fromYaml) | toYaml | nindent 6 }}
       {{- with $group.envFrom }}
       envFrom: {{- include "mtp.yaml" . | nindent 8 }}
       {{- end }}

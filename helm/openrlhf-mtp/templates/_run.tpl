@@ -20,10 +20,24 @@ wandb itself takes the one in WANDB_API_KEY first, so that the secret is on no c
 set -euo pipefail
 cd /workspace
 export JOB=/etc/openrlhf-mtp/job.yaml RUN={{ include "mtp.shellWord" (include "mtp.runFolder" .) }}
-mkdir -p "$RUN"
 # A run that lives keeps this file fresh. Pods that are told to stop wait for a checkpoint only then, and another run in the
 # same folder waits until it is gone: an upgrade begins while the pods before it are still saving.
 RUNNING="$RUN/.running" STEPPING="$RUN/.stepping" ME={{ include "mtp.run" . }}
+# Whether a failed attempt is followed by another is decided in the run folder, at its end; its exit code says so.
+attempt() { python -m openrlhf_mtp.cluster.attempts "$@" {{ include "mtp.attemptWords" . }}; }
+background=()
+finish() {
+  local code=$? verdict=0
+  trap : TERM # of a job that ends itself: what follows is still to be done
+  { kill -KILL "${background[@]}"; wait "${background[@]}"; } 2>/dev/null || true
+  attempt end --code "$code" || verdict=$?
+  ((code == 0 || verdict == 0)) || code=$verdict
+  [[ "$(cat "$RUNNING" 2>/dev/null)" != "$ME" ]] || rm -f "$RUNNING" "$STEPPING"
+  exit "$code"
+}
+trap finish EXIT
+trap 'exit 143' TERM
+mkdir -p "$RUN"
 age() { echo $(($(date +%s) - $(stat -c %Y "$RUNNING" 2>/dev/null || echo 0))); }
 while [[ -e "$RUNNING" && "$(cat "$RUNNING")" != "$ME" && $(age) -lt 60 ]]; do
   echo "waiting for $(cat "$RUNNING"), which still runs in $RUN"
@@ -35,13 +49,16 @@ rm -f "$STEPPING" # of an attempt that was killed; the controller makes it anew
 # the run lives: this shell ends after it, and the heartbeat only with this shell.
 heartbeat() { trap '' TERM; while sleep 10; do touch -c "$RUNNING"; done; }
 heartbeat >/dev/null 2>&1 &
-background=($!)
-finish() {
-  { kill -KILL "${background[@]}"; wait "${background[@]}"; } 2>/dev/null || true
-  [[ "$(cat "$RUNNING")" != "$ME" ]] || rm -f "$RUNNING" "$STEPPING"
-}
-trap finish EXIT
-trap 'exit 143' TERM
+background+=($!)
+summary() { echo "summary: $(tr -d '\n' < "$RUN/summary.json")"; }
+begun=0
+attempt begin || begun=$?
+((begun != 5)) || { summary; exit; } # it has succeeded before
+((begun == 0)) || exit "$begun"
+{{- if eq .Values.backend "rayjob" }}
+python -m openrlhf_mtp.cluster.operator_watch "$RUN" &
+background+=($!)
+{{- end }}
 {{- if .Values.preflight.enabled }}
 python -m openrlhf_mtp.cluster.preflight --run "$RUN" {{ include "mtp.preflightWords" . }}
 {{- end }}
@@ -64,5 +81,5 @@ python -m openrlhf_mtp.cluster.exporter "$RUN" --port 9400 &
 background+=($!)
 {{- end }}
 openrlhf-mtp train "$JOB" --out "$RUN" --resume{{ include "mtp.overrideWords" . }}
-echo "summary: $(tr -d '\n' < "$RUN/summary.json")"
+summary
 {{- end -}}

@@ -28,6 +28,61 @@ def test_the_claims_that_the_notes_name_are_those_that_are_kept():
     assert e2e.claims_in(rendered.notes) == kept == ["run1-checkpoints"]
 
 
+class Played:
+    """A run and its cluster, of which only what a test sets is there."""
+
+    def __init__(self, *, log="", status="", everything=(), summary=None):
+        self.log, self.status = lambda role="": log, lambda: status
+        self.why = lambda output: "no reason"
+        self.follow = lambda deadline_s, say: log
+        self.release, self.cluster = "e2e", self
+        self.answered, self.everything = lambda ask: ask(), lambda: set(everything)
+
+
+BEFORE = "preflight: pods\n" + "".join(f"RL {step}/9  reward 0\n" for step in range(6))
+
+
+@pytest.mark.parametrize(
+    ("run", "act", "told"),
+    [
+        (
+            Played(log=f"{BEFORE}preflight: pods\nRL 1/9  reward 0\n"),
+            lambda life: life.wait_for_the_second_attempt(BEFORE),
+            "the second attempt: got step 1 first, expected one after 4: the pod was lost after step 5, and a "
+            "checkpoint is saved at every 2",
+        ),
+        (
+            Played(log=BEFORE, status="Failed"),
+            lambda life: life.wait_for_the_second_attempt(BEFORE),
+            "the run failed for good; no reason",
+        ),
+        (
+            Played(log=BEFORE, status="Complete"),
+            lambda life: life.wait_for_steps(),
+            "the run ended before step 3; no reason",
+        ),
+        (
+            Played(log=f'{BEFORE}summary: {{"steps": 5}}\n'),
+            lambda life: life.end(BEFORE),
+            "the run's 5 steps did not end in its second attempt:",
+        ),
+        (
+            Played(everything={"Pod old", "Pod e2e-test", "PersistentVolumeClaim e2e-checkpoints"}),
+            lambda life: life.require_left({"Pod old"}, {"PersistentVolumeClaim e2e-checkpoints"}),
+            "left in the namespace: got PersistentVolumeClaim e2e-checkpoints, Pod e2e-test, "
+            "expected PersistentVolumeClaim e2e-checkpoints",
+        ),
+    ],
+    ids=["from the beginning", "failed", "too early", "one attempt", "left"],
+)
+def test_what_is_not_as_promised_is_said(run, act, told, monkeypatch):
+    monkeypatch.setattr(e2e.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(e2e, "GONE_S", 0.0)
+    with pytest.raises(e2e.BenchmarkError) as refusal:
+        act(e2e.Life(run, deadline_s=1.0))
+    assert str(refusal.value).startswith(told)
+
+
 def kind(name, plural, verbs=("list", "delete"), namespaced=True):
     return {"kind": name, "name": plural, "verbs": list(verbs), "namespaced": namespaced}
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from openrlhf_mtp.cluster.attempts import NONE_LEFT
 from openrlhf_mtp.cluster.progress import Progress
 from openrlhf_mtp.cluster.submit import LOST_S, RUN_FAILED, Submitter, parser
 
@@ -30,6 +31,7 @@ class World:
         self.jobs, self.scaled, self.stopped, self.said = {}, [], [], ""
         self.memory, self.calls, self.killed_at, self.dies_at = None, [], 0, float("inf")
         self.down = self.api_down = lambda now: False
+        self.counts = {}
 
     def sleep(self, seconds):
         self.now += seconds
@@ -59,7 +61,9 @@ class World:
         )
 
     def get_job_logs(self, job_id):
-        return "".join(f"{job_id} line {n}\n" for n in range(int(self.now - self.jobs[job_id]) // 20))
+        return self.counts.get(int(job_id.rpartition("-")[2]), "") + "".join(
+            f"{job_id} line {n}\n" for n in range(int(self.now - self.jobs[job_id]) // 20)
+        )
 
     def stop_job(self, job_id):
         self.stopped.append(job_id)
@@ -90,7 +94,7 @@ class World:
         if self.api_down(self.now):
             raise ConnectionError("no API server")
 
-    def run(self, *, retries=2, pods=True, startup_s=600, deadline_s=float("inf")):
+    def run(self, *, retries=2, pods=True, startup_s=600, deadline_s=float("inf"), most=None):
         submitter = Submitter(
             self.connect,
             self if pods else None,
@@ -102,7 +106,7 @@ class World:
             sleep=self.sleep,
             say=self._say,
         )
-        return submitter.run(retries, 60)
+        return submitter.run(retries, 60, most)
 
     def _say(self, text):
         self.said += text
@@ -254,6 +258,61 @@ def test_pods_that_are_to_be_kept_are_not_scaled():
     world = World([("FAILED", 1), ("SUCCEEDED", 0)])
     assert world.run(pods=False) == 0
     assert world.scaled == []
+
+
+def counted(attempt, failed, how="failed (exit code 1)", since="since checkpoint global_step40"):
+    return f"attempts: attempt {attempt} {how}; {failed} failed {since}, job.retries=2\n"
+
+
+def test_where_the_script_counts_a_run_that_gets_on_is_started_again_and_again():
+    world = World([("FAILED", 1)] * 6 + [("SUCCEEDED", 0)])
+    world.counts = {number: counted(number, 1) for number in range(1, 7)}
+    world.counts[7] = counted(7, 1, "begins")
+    assert world.run(most=20) == 0
+    assert "attempt 6 of 8: FAILED (1 failed since checkpoint global_step40)\n" in world.said
+    assert "attempt 7 of 8: SUCCEEDED\n" in world.said
+
+
+def test_where_the_script_counts_its_exit_code_ends_the_run():
+    world = World([("FAILED", 1), ("FAILED", NONE_LEFT)])
+    world.counts = {1: counted(1, 2), 2: counted(2, 3)}
+    assert world.run(most=20) == RUN_FAILED
+    assert "attempt 1 of 2: FAILED (2 failed since checkpoint global_step40)\n" in world.said
+    assert "attempt 2 of 2: FAILED (3 failed since checkpoint global_step40)\n" in world.said
+    assert world.scaled == ["release", "restore", "release"]
+
+
+def test_that_exit_code_means_nothing_where_the_script_does_not_count():
+    world = World([("FAILED", NONE_LEFT), ("SUCCEEDED", 0)])
+    assert world.run() == 0
+
+
+def test_however_far_a_run_gets_its_attempts_have_an_end():
+    world = World([("FAILED", 1)] * 5)
+    world.counts = {number: counted(number, 1) for number in range(1, 6)}
+    assert world.run(most=5) == RUN_FAILED
+    assert "attempt 5 of 5: FAILED (1 failed since checkpoint global_step40)\n" in world.said
+    assert world.said.count("that was the last of 5 attempts (job.maxAttempts)") == 1
+
+
+def test_attempts_that_end_before_their_script_counts_are_counted_here():
+    world = World([("FAILED", 1)] * 9)
+    world.counts = {number: counted(number, 1) for number in (1, 2, 3, 4, 7)}
+    assert world.run(most=20, retries=1) == RUN_FAILED
+    assert [
+        line for line in world.said.splitlines() if "attempt" in line and "of" in line and "submitter" in line
+    ][-2:] == ["submitter: attempt 5 of 6: FAILED", "submitter: attempt 6 of 6: FAILED"]
+
+
+def test_an_attempt_that_was_lost_is_counted_by_the_next_one():
+    world = World([("SUCCEEDED", 0), ("SUCCEEDED", 0)])
+    world.counts = {1: counted(1, 0, "begins", "and no checkpoint yet")}
+    world.down = lambda now: 20 <= now < 20 + 2 * LOST_S
+    assert world.run(most=20) == 0
+    assert (
+        f"attempt 1 of 3: LOST (the head has not answered for {LOST_S:g} s) (it counts when the next one begins)"
+        in world.said
+    )
 
 
 def test_the_chart_passes_the_entrypoint_after_two_dashes():
