@@ -5,7 +5,9 @@ The package is young, so nothing else imports it. A chart is loaded anew for eac
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -82,6 +84,38 @@ def render(
         raise ChartError(_message(str(problem))) from problem
     finally:
         chart.close()
+
+
+def evaluate(template: str, values: dict[str, Any]) -> str:
+    """What a text in the language of templates makes of values, with the chart's helpers and defaults but without its
+    schema and objects: one helper in milliseconds.
+
+    Raises:
+        ChartError: the text or a helper fails.
+    """
+    chart = helm_python.Chart.load_archive(_helpers_with(template))
+    try:
+        (made,) = chart.render(values, name="run1", namespace="team").values()
+    except helm_python.HelmError as problem:
+        raise ChartError(_message(str(problem))) from problem
+    finally:
+        chart.close()
+    return made
+
+
+@cache
+def _helpers_with(template: str) -> bytes:
+    """A packaged chart of that template, the chart's helpers and what they read."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for path in [CHART / name for name in ("Chart.yaml", "values.yaml", "versions.env")]:
+            archive.add(path, f"{CHART.name}/{path.name}")
+        for path in [*CHART.glob("files/*"), *CHART.glob("templates/*.tpl")]:
+            archive.add(path, f"{CHART.name}/{path.relative_to(CHART)}")
+        member = tarfile.TarInfo(f"{CHART.name}/templates/evaluated.yaml")
+        member.size = len(template.encode())
+        archive.addfile(member, io.BytesIO(template.encode()))
+    return packed.getvalue()
 
 
 def job_values(config: Path | str, **more: Any) -> dict[str, Any]:

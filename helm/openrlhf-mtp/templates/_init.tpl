@@ -5,6 +5,15 @@ Helm renders first must find the values complete and checked. */}}
 `_chart`. */}}
 {{- define "mtp.init" -}}
 {{- if not (hasKey .Values "_chart") -}}
+{{- include "mtp.complete" . -}}
+{{- include "mtp.check" . -}}
+{{- $_ := set .Values._chart "counts" (include "mtp.count" .) -}}
+{{- include "mtp.checkGroups" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Every value there, in place of a null its default. */}}
+{{- define "mtp.complete" -}}
 {{- $data := .Files.Get "files/values.json" | fromJson -}}
 {{- $_ := set .Values "_chart" (dict "data" $data) -}}
 {{- include "mtp.resolveContexts" .Values -}}
@@ -12,10 +21,6 @@ Helm renders first must find the values complete and checked. */}}
 {{- range $group, $own := $data.groups -}}{{/* what else a group has is that of `pods`: mtp.group */}}
 {{- if kindIs "invalid" (index $.Values $group) -}}{{- $_ := set $.Values $group dict -}}{{- end -}}
 {{- include "mtp.fill" (dict "values" (index $.Values $group) "defaults" $own "free" list "prefix" "") -}}
-{{- end -}}
-{{- include "mtp.check" . -}}
-{{- $_ := set .Values._chart "counts" (include "mtp.count" .) -}}
-{{- include "mtp.checkGroups" . -}}
 {{- end -}}
 {{- end -}}
 
