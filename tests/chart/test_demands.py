@@ -106,6 +106,9 @@ NFS = {"nfs": {"server": "nfs.example.com", "path": "/export"}}
 def test_values_need_the_pod_security_level_that_the_page_says(values, level, backend):
     made = render(merged(job_values(JOB, backend=backend), values))
     assert demands.level(made) == level
+    # the notes say it too, asked of the pods by the chart itself
+    said = re.search(r"the pods need the level (\w+)", made.notes)
+    assert (said[1] if said else "restricted") == level
 
 
 def test_quantities_are_read():
