@@ -12,8 +12,9 @@ _DOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _LABEL_TEXT = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _WHOLE = r"[0-9]{0,15}[1-9][0-9]{0,15}(\.[0-9]{1,9})?"
 _ABOVE_ZERO = rf"({_WHOLE}|[0-9]{{1,15}}\.[0-9]{{0,8}}[1-9][0-9]{{0,8}})"
-_IN_PATH = r"[^/:\x00-\x20\x7f]"
-_STEP = rf"([^/:.\x00-\x20\x7f]{_IN_PATH}*|\.[^/:.\x00-\x20\x7f]{_IN_PATH}*|\.\.{_IN_PATH}+)"
+_IN_PATH = r"[^/:$\x00-\x20\x7f]"
+# no dollar sign, because Kubernetes reads $(NAME) in commands and variables
+_STEP = rf"([^/:$.\x00-\x20\x7f]{_IN_PATH}*|\.[^/:$.\x00-\x20\x7f]{_IN_PATH}*|\.\.{_IN_PATH}+)"
 _INTERFACE = r"[-A-Za-z0-9_.@]{1,15}"
 _ADAPTER = r"[-A-Za-z0-9_.]{1,63}(:[0-9]{1,3})?"
 
@@ -76,12 +77,13 @@ KINDS = {
     ),
     "mount path": Kind(
         rf"(/{_STEP})+/?",
-        "the absolute path of a folder, without `..`, colons and spaces",
+        "an absolute path, without `..`, colons, spaces and dollar signs",
         4096,
     ),
     "folder": Kind(
         rf"{_STEP}(/{_STEP})*/?",
-        "a folder of the volume as a relative path, without `..`, colons, spaces and a slash at its start",
+        "a folder of the volume as a relative path, without `..`, colons, spaces, dollar signs and a slash at its "
+        "start",
         4096,
     ),
     "file name": Kind(
@@ -93,6 +95,11 @@ KINDS = {
         "a folder's name of at most 200 letters, digits, dots, underscores and dashes that starts with a letter or "
         "digit",
         200,
+    ),
+    "shell": Kind(
+        r"[^\x00-\x08\x0b-\x1f\x7f]*",
+        "shell commands without control characters, lines ended by a line feed alone",
+        131072,
     ),
     "override": Kind(
         r"[^=\x00-\x20\x7f]+=[^\x00-\x08\x0a-\x1f\x7f]*",

@@ -61,8 +61,6 @@ def _own_schema(value: Value, values: list[Value]) -> Schema:
     if value.is_section:
         inherited = _properties(value.parent, values) if value.parent else {}
         own = _properties(value.path, values)
-        for key, more in given.get("properties", {}).items():
-            own[key] = {**own[key], **more}
         return {"type": "object", "additionalProperties": False, "properties": {**inherited, **own}}
     made = {"type": TYPES.get(type(value.default), "string"), **_items(value), **given}
     return {**made, "maximum": made.get("maximum", MOST)} if "integer" in made["type"] else made

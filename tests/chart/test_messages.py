@@ -87,7 +87,7 @@ COUNTS = {
     "a number that is none": (
         {},
         JOB.replace("num_gpus_per_node: 4", "num_gpus_per_node: four"),
-        "job.config: actor.num_gpus_per_node: got four, expected a whole number",
+        "job.config: actor.num_gpus_per_node: got four, expected a whole number from 1 to 99999",
     ),
     "groups without numbers": (
         {"placement": {"countsFrom": "groups"}},
@@ -112,7 +112,7 @@ COUNTS = {
 @pytest.mark.parametrize("case", COUNTS)
 def test_counts_that_do_not_add_up(case):
     values, job, expected = COUNTS[case]
-    assert message(job_values(job, **values)) == expected
+    assert one_problem(job_values(job, **values)) == expected
 
 
 PROBLEMS = {
@@ -172,9 +172,8 @@ PROBLEMS = {
         "storage.data.mountPath: got /workspace/runs, which storage.checkpoints has already",
     ),
     "a volume over the image": (
-        {"storage": {"checkpoints": {"mountPath": "/workspace"}}},
-        "storage.checkpoints.mountPath: got /workspace, which would hide the image's or the chart's own files; choose "
-        "another",
+        {"storage": {"modelCache": {"mountPath": "/opt"}}},
+        "storage.modelCache.mountPath: got /opt, which would hide the image's Python; choose another",
     ),
     "TensorBoard without run folders": (
         {"monitoring": {"tensorboard": True}},
@@ -253,8 +252,11 @@ def test_values_that_cannot_run(case):
 
 
 NAME = "the name of a Kubernetes object: lower-case letters, digits, dashes and dots, a letter or digit at each end"
-FOLDER = "a folder of the volume as a relative path, without `..`, colons, spaces and a slash at its start"
-PLACE = "the absolute path of a folder, without `..`, colons and spaces"
+FOLDER = (
+    "a folder of the volume as a relative path, without `..`, colons, spaces, dollar signs and a slash at its "
+    "start"
+)
+PLACE = "an absolute path, without `..`, colons, spaces and dollar signs"
 KEY = (
     "the name of a label or annotation: at most 63 letters, digits, dashes, underscores and dots, with a domain and a "
     "slash before them if need be"

@@ -18,8 +18,15 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Arguments: root, role. JSON: every key of `pods`, and role, replicas, gpus, physicalGpus. */}}
+{{/* Arguments: root, role. JSON: every key of `pods`, and role, replicas, gpus, physicalGpus. Made once a render: it is asked
+for some thirty times. */}}
 {{- define "mtp.group" -}}
+{{- $made := .root.Values._chart -}}
+{{- if not (hasKey $made .role) -}}{{- $_ := set $made .role (include "mtp.groupMade" .) -}}{{- end -}}
+{{- get $made .role -}}
+{{- end -}}
+
+{{- define "mtp.groupMade" -}}
 {{- $v := .root.Values -}}
 {{- $shape := dict "replicas" 1 "gpus" 0 -}}
 {{- if ne .role "head" -}}{{- $shape = get (include "mtp.counts" .root | fromJson) .role -}}{{- end -}}

@@ -6,9 +6,11 @@ Helm renders first must find the values complete and checked. */}}
 {{- define "mtp.init" -}}
 {{- if not (hasKey .Values "_chart") -}}
 {{- include "mtp.complete" . -}}
-{{- include "mtp.check" . -}}
-{{- $_ := set .Values._chart "counts" (include "mtp.count" .) -}}
-{{- include "mtp.checkGroups" . -}}
+{{- $counted := dict "problems" list -}}
+{{- if not (include "mtp.jobFileProblems" . | fromJsonArray) -}}{{- $counted = include "mtp.count" . | fromJson -}}{{- end -}}
+{{- include "mtp.refuse" (concat (include "mtp.check" . | fromJsonArray) $counted.problems) -}}
+{{- $_ := set .Values._chart "counts" (omit $counted "problems" | toJson) -}}
+{{- include "mtp.refuse" (include "mtp.checkCounted" . | fromJsonArray) -}}
 {{- end -}}
 {{- end -}}
 

@@ -24,13 +24,15 @@ The rules are those of openrlhf_mtp/config/roles.py; a test compares both for ev
 {{- $settings | toJson -}}
 {{- end -}}
 
-{{/* A whole number. Arguments: settings, name, default. */}}
+{{/* A whole number; a problem with it is put into the list of `problems`. Arguments: settings, name, default, least,
+problems. */}}
 {{- define "mtp.number" -}}
 {{- $value := get .settings .name -}}
 {{- if or (not (hasKey .settings .name)) (kindIs "invalid" $value) -}}
 {{- .default -}}
-{{- else if not (regexMatch "^[0-9]+$" (toString $value)) -}}
-{{- fail (printf "job.config: %s: got %v, expected a whole number" .name $value) -}}
+{{- else if not (and (regexMatch "^[0-9]{1,5}$" (toString $value)) (ge (int $value) (int .least))) -}}
+{{- $_ := set .problems "list" (append .problems.list (printf "job.config: %s: got %s, expected a whole number from %d to 99999" .name (include "mtp.shown" $value) (int .least))) -}}
+{{- .default -}}
 {{- else -}}
 {{- toString $value -}}
 {{- end -}}
@@ -41,37 +43,43 @@ The rules are those of openrlhf_mtp/config/roles.py; a test compares both for ev
 {{- if eq (toString (get .settings .name)) "true" -}}true{{- end -}}
 {{- end -}}
 
-{{/* GPUs of `actor`, `ref`, `critic` or `reward`. Arguments: settings, role. */}}
+{{/* GPUs of `actor`, `ref`, `critic` or `reward`. Arguments: settings, problems, role. */}}
 {{- define "mtp.ranks" -}}
-{{- $nodes := include "mtp.number" (dict "settings" .settings "name" (printf "%s.num_nodes" .role) "default" 1) -}}
-{{- $gpus := include "mtp.number" (dict "settings" .settings "name" (printf "%s.num_gpus_per_node" .role) "default" 8) -}}
+{{- $nodes := include "mtp.number" (merge (dict "name" (printf "%s.num_nodes" .role) "default" 1 "least" 1) .) -}}
+{{- $gpus := include "mtp.number" (merge (dict "name" (printf "%s.num_gpus_per_node" .role) "default" 8 "least" 1) .) -}}
 {{- mul (int $nodes) (int $gpus) -}}
 {{- end -}}
 
-{{/* Every role of the job as JSON: {roles: [{name, setting, gpus, shares}], engines, tensorParallel, colocatesEngines}. */}}
+{{/* A role. Arguments: settings, problems, role (as in the settings), name, shares (the role whose GPUs it takes, or nothing). */}}
+{{- define "mtp.role" -}}
+{{- dict "name" .name "setting" .role "gpus" (int (include "mtp.ranks" .)) "shares" .shares | toJson -}}
+{{- end -}}
+
+{{/* Every role of the job as JSON: {roles: [{name, setting, gpus, shares}], engines, tensorParallel, colocatesEngines}.
+Arguments: root, problems. */}}
 {{- define "mtp.roles" -}}
-{{- $s := include "mtp.settings" . | fromJson -}}
+{{- $s := include "mtp.settings" .root | fromJson -}}
+{{- $context := dict "settings" $s "problems" .problems -}}
 {{- $all := include "mtp.on" (dict "settings" $s "name" "train.colocate_all") -}}
 {{- $async := include "mtp.on" (dict "settings" $s "name" "train.async_enable") -}}
 {{- $withRef := or $all (include "mtp.on" (dict "settings" $s "name" "train.colocate_actor_ref")) -}}
-{{- $colocates := and $all (not $async) -}}
-{{- $engines := int (include "mtp.number" (dict "settings" $s "name" "vllm.num_engines" "default" 0)) -}}
-{{- $parallel := int (include "mtp.number" (dict "settings" $s "name" "vllm.tensor_parallel_size" "default" 1)) -}}
-{{- $roles := list (dict "name" "actor" "setting" "actor" "gpus" (int (include "mtp.ranks" (dict "settings" $s "role" "actor"))) "shares" "") -}}
+{{- $engines := int (include "mtp.number" (merge (dict "name" "vllm.num_engines" "default" 0 "least" 0) $context)) -}}
+{{- $parallel := int (include "mtp.number" (merge (dict "name" "vllm.tensor_parallel_size" "default" 1 "least" 1) $context)) -}}
+{{- $roles := list (include "mtp.role" (merge (dict "role" "actor" "name" "actor" "shares" "") $context) | fromJson) -}}
 {{- $klCoef := get $s "algo.kl.init_coef" -}}
 {{- if or (kindIs "invalid" $klCoef) (eq (toString $klCoef) "") (gt (float64 $klCoef) 0.0) -}}
-{{- $roles = append $roles (dict "name" "reference" "setting" "ref" "gpus" (int (include "mtp.ranks" (dict "settings" $s "role" "ref"))) "shares" (ternary "actor" "" (not (empty $withRef)))) -}}
+{{- $roles = append $roles (include "mtp.role" (merge (dict "role" "ref" "name" "reference" "shares" (ternary "actor" "" (not (empty $withRef)))) $context) | fromJson) -}}
 {{- end -}}
-{{- $critic := eq (get $s "algo.advantage.estimator" | default "gae") "gae" -}}
+{{- $critic := eq (get $s "algo.advantage.estimator" | default "gae" | toString) "gae" -}}
+{{- $pair := and $critic (not (empty (include "mtp.on" (dict "settings" $s "name" "train.colocate_critic_reward")))) -}}
+{{- $withAll := ternary "actor" "" (and (not (empty $all)) (not $pair)) -}}
 {{- if $critic -}}
-{{- $roles = append $roles (dict "name" "critic" "setting" "critic" "gpus" (int (include "mtp.ranks" (dict "settings" $s "role" "critic"))) "shares" (ternary "actor" "" (not (empty $all)))) -}}
+{{- $roles = append $roles (include "mtp.role" (merge (dict "role" "critic" "name" "critic" "shares" $withAll) $context) | fromJson) -}}
 {{- end -}}
 {{- if not (or (get $s "reward.remote_url") (get $s "train.agent_func_path")) -}}
-{{- $withCritic := and $critic (include "mtp.on" (dict "settings" $s "name" "train.colocate_critic_reward")) -}}
-{{- $shares := ternary "actor" (ternary "critic" "" (not (empty $withCritic))) (not (empty $all)) -}}
-{{- $roles = append $roles (dict "name" "reward model" "setting" "reward" "gpus" (int (include "mtp.ranks" (dict "settings" $s "role" "reward"))) "shares" $shares) -}}
+{{- $roles = append $roles (include "mtp.role" (merge (dict "role" "reward" "name" "reward model" "shares" (ternary "critic" $withAll $pair)) $context) | fromJson) -}}
 {{- end -}}
-{{- dict "roles" $roles "engines" $engines "tensorParallel" $parallel "colocatesEngines" (not (empty $colocates)) | toJson -}}
+{{- dict "roles" $roles "engines" $engines "tensorParallel" $parallel "colocatesEngines" (and (not (empty $all)) (empty $async)) | toJson -}}
 {{- end -}}
 
 {{/* "4 (actor 4, critic 4)": the trainer's GPUs in words. Argument: the list of roles. */}}

@@ -78,7 +78,7 @@ there yet). */}}
 {{- define "mtp.podBasics" -}}
 {{- $v := .root.Values -}}
 {{- if not (and .beforeInstall $v.serviceAccount.create) }}
-serviceAccountName: {{ include "mtp.serviceAccount" .root }}
+serviceAccountName: {{ include "mtp.serviceAccount" .root | quote }}
 {{- end }}
 enableServiceLinks: false
 {{- with $v.image.pullSecrets }}
@@ -151,7 +151,7 @@ spec:
   {{- end }}
   containers:
     - name: ray
-      image: {{ include "mtp.image" $root }}
+      image: {{ include "mtp.image" $root | quote }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
       workingDir: /workspace
       {{- .start | default (include "mtp.besideRay" $context | fromYaml) | toYaml | nindent 6 }}
@@ -172,7 +172,7 @@ spec:
       lifecycle:
         preStop:
           exec:
-            command: [python, -m, openrlhf_mtp.cluster.request_checkpoint, {{ include "mtp.runFolder" $root }}, --timeout-s, {{ include "mtp.checkpointWait" $root | quote }}]
+            command: [python, -m, openrlhf_mtp.cluster.request_checkpoint, {{ include "mtp.runFolder" $root | quote }}, --timeout-s, {{ include "mtp.checkpointWait" $root | quote }}]
       {{- end }}
       volumeMounts: {{- include "mtp.mounts" $context | nindent 8 }}
     {{- with $group.extraContainers }}

@@ -11,7 +11,7 @@ automountServiceAccountToken: {{ .token }}
 restartPolicy: Never
 containers:
   - name: {{ .container | default .role }}
-    image: {{ include "mtp.image" $root }}
+    image: {{ include "mtp.image" $root | quote }}
     imagePullPolicy: {{ $v.image.pullPolicy }}
     workingDir: /workspace
     {{- with .command }}
@@ -25,7 +25,7 @@ containers:
       {{- end }}
       {{- end }}
       {{- with .env }}
-      {{- toYaml . | nindent 6 }}
+      {{- include "mtp.exact" . | nindent 6 }}
       {{- end }}
     resources:
       limits: {{- include "mtp.resources" $context | nindent 8 }}

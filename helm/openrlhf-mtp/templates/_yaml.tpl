@@ -5,7 +5,7 @@ numbers on as floats), strings quoted where they could be taken for something el
 {{- define "mtp.yaml" -}}
 {{- $out := dict -}}
 {{- include "mtp.tidy" (dict "value" . "out" $out) -}}
-{{- toYaml $out.value -}}
+{{- include "mtp.exact" $out.value -}}
 {{- end -}}
 
 {{/* The same as JSON, for `fromJson`. */}}
@@ -50,4 +50,11 @@ numbers on as floats), strings quoted where they could be taken for something el
   {{- include "mtp.yaml" . | nindent 2 }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* The same, with every text to the byte: toYaml chooses how to write one that starts with spaces or ends with several lines,
+but makes a plain end of line of U+0085, which it reads as one. JSON is YAML too. */}}
+{{- define "mtp.exact" -}}
+{{- $json := toJson . -}}
+{{- if contains "\u0085" $json -}}{{- replace "\u0085" `\u0085` $json -}}{{- else -}}{{- toYaml . -}}{{- end -}}
 {{- end -}}
