@@ -334,6 +334,10 @@ TEXTS = {
         "network.nccl.extraEnv, a name: got PATH, expected a variable of the network's libraries: its name starts with "
         "NCCL_, GLOO_, TORCH_NCCL_, UCX_, FI_, GDR_ or SHARP_; others go into pods.extraEnv",
     ),
+    "a character that is an end of line to some": (
+        {"pods": {"annotations": {"a": "b\x85c"}}},
+        "values: got the character U+0085 (next line), which readers of YAML take for different things; take it out",
+    ),
     "a long text": (
         {"job": {"runName": "x" * 300}},
         f'job.runName: got "{"x" * 60}"… (300 characters), expected a folder\'s name of at most 200 letters, digits, '

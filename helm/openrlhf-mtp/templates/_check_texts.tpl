@@ -35,6 +35,10 @@
 {{- include "mtp.checkText" (dict "kind" (index $kinds $text.is) "value" $value "place" $text.path "into" $problems) -}}
 {{- end -}}
 {{- end -}}
+{{- $others := omit .Values "_chart" "job" -}}
+{{- if contains "\u0085" (toJson (dict "values" $others "job" (omit .Values.job "config" "files"))) -}}
+{{- $_ := set $problems "list" (append $problems.list "values: got the character U+0085 (next line), which readers of YAML take for different things; take it out") -}}
+{{- end -}}
 {{- $problems.list | toJson -}}
 {{- end -}}
 

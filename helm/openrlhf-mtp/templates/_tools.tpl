@@ -24,8 +24,8 @@ containers:
       {{- . | nindent 6 }}
       {{- end }}
       {{- end }}
-      {{- with .env }}
-      {{- include "mtp.exact" . | nindent 6 }}
+      {{- range .env }}
+      - {{- include "mtp.exact" . | nindent 8 }}
       {{- end }}
     resources:
       limits: {{- include "mtp.resources" $context | nindent 8 }}

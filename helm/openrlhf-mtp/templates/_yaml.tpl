@@ -5,7 +5,7 @@ numbers on as floats), strings quoted where they could be taken for something el
 {{- define "mtp.yaml" -}}
 {{- $out := dict -}}
 {{- include "mtp.tidy" (dict "value" . "out" $out) -}}
-{{- include "mtp.exact" $out.value -}}
+{{- toYaml $out.value -}}
 {{- end -}}
 
 {{/* The same as JSON, for `fromJson`. */}}
@@ -52,8 +52,8 @@ numbers on as floats), strings quoted where they could be taken for something el
 {{- end }}
 {{- end -}}
 
-{{/* The same, with every text to the byte: toYaml chooses how to write one that starts with spaces or ends with several lines,
-but makes a plain end of line of U+0085, which it reads as one. JSON is YAML too. */}}
+{{/* A value as YAML with every text to the byte: toYaml chooses how to write one that starts with spaces or ends with several
+lines, but makes a plain end of line of U+0085, which it reads as one. JSON is YAML too. (Elsewhere U+0085 is refused.) */}}
 {{- define "mtp.exact" -}}
 {{- $json := toJson . -}}
 {{- if contains "\u0085" $json -}}{{- replace "\u0085" `\u0085` $json -}}{{- else -}}{{- toYaml . -}}{{- end -}}
