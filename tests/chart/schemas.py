@@ -64,10 +64,10 @@ def problems(made: dict[str, Any], version: str) -> Iterator[str]:
             yield f"{where}: label {name}: {value!r}"
     for template in pod_templates(made):
         for container in containers(template):
-            for group, given in container["resources"].items():
+            for group in ("limits", "requests"):
                 yield from (
                     f"{where}: {group} {name} {amount!r}"
-                    for name, amount in given.items()
+                    for name, amount in container["resources"].get(group, {}).items()
                     if not QUANTITY.fullmatch(amount)
                 )
 

@@ -139,7 +139,7 @@ ODD += [{"matchLabels": "x"}, {"matchExpressions": [None]}, {"matchExpressions":
 
 
 @pytest.mark.parametrize("key", ["ipBlock", "podSelector", "namespaceSelector", "x"])
-@pytest.mark.parametrize("place", ["operator", "metricsFrom", "dashboardFrom"])
+@pytest.mark.parametrize("place", ["operator", "metricsFrom", "dashboardFrom", "egressTo"])
 def test_nothing_odd_in_a_peer_ends_in_a_traceback(key, place):
     for odd in ODD:
         peer = {key: odd}
@@ -155,6 +155,15 @@ def test_names_are_found_where_dns_pods_listen_on_a_port_of_their_own():
     assert {(one["port"], one["protocol"]) for one in names["ports"]} == {
         (port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")
     }
+
+
+def test_pods_without_the_internet_reach_what_is_named_besides():
+    spec = policy(egress="dns", egressTo=[ADDRESSES, NAMESPACE])
+    assert {"to": [ADDRESSES, NAMESPACE]} in spec["egress"]
+    assert one_problem(job_values(JOB, networkPolicy={"egressTo": [ADDRESSES]})) == (
+        "networkPolicy.egressTo: got peers with egress=all, which lets pods connect anywhere; set "
+        "networkPolicy.egress=dns, or leave them out"
+    )
 
 
 def test_only_the_submitter_reaches_the_api_server():

@@ -42,7 +42,7 @@ def test_no_pod_runs_as_root_or_keeps_a_capability_it_does_not_need(name):
     for template in pods(name):
         context = template["spec"]["securityContext"]
         assert context["runAsNonRoot"] is True
-        assert context["runAsUser"] > 0
+        assert context.get("runAsUser", 1000) > 0  # OpenShift chooses one
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not template["spec"].get("hostNetwork", False)
         for container in containers(template):
@@ -70,6 +70,8 @@ def test_no_pod_asks_for_a_resource_that_its_values_do_not_name(name):
         named.add(values["network"]["rdma"]["resource"])
     if values.get("pods", {}).get("ephemeralStorage"):
         named.add("ephemeral-storage")
+    for section in ("pods", "head", "trainer", "rollout"):
+        named.update(values.get(section, {}).get("extraResources", {}))
     for template in pods(name):
         for container in containers(template):
             assert set(container["resources"]["requests"]) <= named
@@ -119,7 +121,7 @@ def test_no_variable_and_no_mount_is_given_twice(name):
     for template in pods(name):
         for container in containers(template):
             variables = [one["name"] for one in container.get("env", [])]
-            places = [one["mountPath"] for one in container["volumeMounts"]]
+            places = [one["mountPath"] for one in container.get("volumeMounts", [])]
             assert len(variables) == len(set(variables))
             assert len(places) == len(set(places))
 
@@ -145,7 +147,7 @@ def test_shared_memory_is_in_memory_and_sized(name):
     for template in pods(name):
         volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
         for container in containers(template):
-            mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            mounted = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
             if container["name"] == "ray":
                 assert volumes[mounted["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
                 assert volumes[mounted["/dev/shm"]]["emptyDir"]["sizeLimit"]

@@ -14,13 +14,16 @@ several, or by itself: its Helm chart and its kustomize files name it differentl
 {{/* What is wrong with the peers of the values, as JSON. */}}
 {{- define "mtp.checkPeers" -}}
 {{- $problems := list -}}
-{{- range $name := list "operator" "metricsFrom" "dashboardFrom" -}}
+{{- range $name := list "operator" "metricsFrom" "dashboardFrom" "egressTo" -}}
 {{- range $at, $peer := include "mtp.peers" (dict "root" $ "name" $name) | fromJsonArray -}}
 {{- $place := ternary "" (printf "[%d]" $at) (kindIs "map" (get $.Values.networkPolicy $name)) -}}
 {{- with include "mtp.peerProblem" $peer -}}
 {{- $problems = append $problems (printf "networkPolicy.%s%s: got %s, expected %s" $name $place (toJson $peer | trunc 200) .) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.egressTo (ne .Values.networkPolicy.egress "dns") -}}
+{{- $problems = append $problems "networkPolicy.egressTo: got peers with egress=all, which lets pods connect anywhere; set networkPolicy.egress=dns, or leave them out" -}}
 {{- end -}}
 {{- $problems | toJson -}}
 {{- end -}}
