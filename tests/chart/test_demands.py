@@ -13,6 +13,7 @@ JOB = EXAMPLES / "llama-3.1-8b_2nodes" / "job.yaml"
 PLURALS = {"NetworkPolicy": "networkpolicies"}
 HELM = {("", "secrets"), ("", "pods/log"), ("apps", "statefulsets/scale")}
 """What Helm keeps of a release, reads of a test, and what the submitter's Role hands on."""
+CREATED = {"checkpoints": {"create": True}}
 ROLE = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.S)[0])
 
 
@@ -20,7 +21,7 @@ def everything() -> Rendered:
     """A release with everything that values can ask for, of both backends."""
     more = {
         "monitoring": {"podMonitor": True, "dashboard": True, "tensorboard": True},
-        "storage": {"checkpoints": {"create": True}},
+        "storage": CREATED,
         "networkPolicy": {"metricsFrom": [{"podSelector": {}}], "dashboardFrom": [{"podSelector": {}}]},
     }
     files = {}
@@ -67,6 +68,13 @@ def test_the_installer_has_what_the_submitters_role_hands_on():
 
 def test_the_table_of_requests_and_levels_is_up_to_date():
     assert demands.page() == PAGE, "python -m helm.demands writes it"
+
+
+@pytest.mark.parametrize("backend", ["rayjob", "statefulset"])
+def test_a_queue_of_cpu_memory_and_gpus_covers_every_pod_by_default(backend):
+    made = render(job_values(JOB, backend=backend, monitoring={"tensorboard": True}, storage=CREATED))
+    asked = [c["resources"]["requests"] for one in demands.pods(made) for c in demands.containers(one.spec)]
+    assert set().union(*asked) == {"cpu", "memory", "nvidia.com/gpu"}
 
 
 def ports_of_the_page():
