@@ -67,7 +67,7 @@ def problems(made: dict[str, Any], version: str) -> Iterator[str]:
             for group in ("limits", "requests"):
                 yield from (
                     f"{where}: {group} {name} {amount!r}"
-                    for name, amount in container["resources"].get(group, {}).items()
+                    for name, amount in container.get("resources", {}).get(group, {}).items()
                     if not QUANTITY.fullmatch(amount)
                 )
 
