@@ -67,6 +67,22 @@ def test_scratch_is_the_nodes_disk_with_a_limit_or_the_volume_that_is_named():
     assert {"name": "scratch", "emptyDir": {}} in head["volumes"]
 
 
+def test_pods_that_share_a_scratch_volume_have_a_folder_each():
+    claim = {"persistentVolumeClaim": {"claimName": "scratch"}}
+    own = {"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}
+    made = pods(
+        pods={"scratch": {"volume": claim}}, trainer={"scratch": {"volume": own}}, rollout={"scratch": None}
+    )
+    folders = {
+        role: [one.get("subPathExpr") for one in ray(spec)["volumeMounts"] if one["mountPath"] == "/tmp"]
+        for role, spec in made.items()
+    }
+    assert folders == {"head": ["$(POD_NAME)"], "trainer": [None], "rollout": [None]}
+    assert {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}} in ray(
+        made["head"]
+    )["env"]
+
+
 CONTEXTS = {
     "nothing given": ({}, {}, DEFAULT_POD),
     "one key replaces the whole": ({"runAsUser": 2000}, {}, {"runAsUser": 2000}),

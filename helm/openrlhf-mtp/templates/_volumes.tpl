@@ -17,7 +17,7 @@
 
 {{/* Where the Ray container has them. Arguments: root, group. */}}
 {{- define "mtp.mounts" -}}
-{{- $own := list (dict "name" "shm" "mountPath" "/dev/shm") (dict "name" "scratch" "mountPath" "/tmp") -}}
+{{- $own := list (dict "name" "shm" "mountPath" "/dev/shm") (include "mtp.scratchMount" .group | fromJson) -}}
 {{- $own = append $own (dict "name" "job" "mountPath" "/etc/openrlhf-mtp" "readOnly" true) -}}
 {{- if .root.Values.job.files -}}
 {{- $own = append $own (dict "name" "files" "mountPath" "/workspace/files" "readOnly" true) -}}
@@ -33,4 +33,15 @@
 {{- $disk := dict -}}
 {{- with .scratch.sizeLimit -}}{{- $_ := set $disk "sizeLimit" . -}}{{- end -}}
 {{- .scratch.volume | default (dict "emptyDir" $disk) | toJson -}}
+{{- end -}}
+
+{{/* The mount of the scratch volume, as JSON. On a volume that pods may share (a folder of the node, a claim) each has a folder of
+its own: Ray finds its session by a fixed name in /tmp. Argument: a group. */}}
+{{- define "mtp.scratchMount" -}}
+{{- $mount := dict "name" "scratch" "mountPath" "/tmp" -}}
+{{- $volume := .scratch.volume | default (dict "emptyDir" dict) -}}
+{{- $shared := true -}}
+{{- range list "emptyDir" "ephemeral" "csi" -}}{{- if hasKey $volume . -}}{{- $shared = false -}}{{- end -}}{{- end -}}
+{{- if $shared -}}{{- $_ := set $mount "subPathExpr" "$(POD_NAME)" -}}{{- end -}}
+{{- $mount | toJson -}}
 {{- end -}}
