@@ -10,7 +10,7 @@
 {{- $problems := list -}}
 {{- $limit := include "mtp.bytes" .Values.job.logLimit | int64 -}}
 {{- if and $limit (lt $limit 16777216) -}}
-{{- $problems = append $problems (printf "job.logLimit: got %s, expected 16Mi or more, because a file gets a sixteenth of it and a traceback must fit; \"0\" keeps no logs" .Values.job.logLimit) -}}
+{{- $problems = append $problems (printf "job.logLimit: got %s, expected 16Mi or more, because a file gets a sixteenth of it and a traceback must fit; empty keeps no logs" .Values.job.logLimit) -}}
 {{- end -}}
 {{- toJson $problems -}}
 {{- end -}}
