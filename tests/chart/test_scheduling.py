@@ -1,7 +1,10 @@
 """What gang schedulers and Kueue read: labels of the RayJob, annotations of the groups that have GPUs."""
 
+import shutil
+
 import pytest
 
+from helm import engine
 from helm.engine import job_values, merged, render, render_ci
 from tests.chart.test_messages import JOB, one_problem
 
@@ -119,3 +122,34 @@ MESSAGES = {
 def test_what_a_scheduler_would_not_take_is_refused_in_words(case):
     values, expected = MESSAGES[case]
     assert one_problem(values) == expected
+
+
+RAYJOB = "ray.io/v1/RayJob"
+ASKED = ".root.Capabilities.APIVersions.Has .kind"
+
+
+@pytest.mark.parametrize(
+    ("gang", "known", "warned"),
+    [
+        ("kueue", [RAYJOB], True),
+        ("kueue", [RAYJOB, "kueue.x-k8s.io/v1beta1/LocalQueue"], False),
+        ("kueue", [RAYJOB, "kueue.x-k8s.io/v1beta2/LocalQueue"], False),
+        ("kueue", [], False),  # helm template
+        ("volcano", [RAYJOB], True),
+        ("volcano", [RAYJOB, "scheduling.volcano.sh/v1beta1/PodGroup"], False),
+        ("kubernetes", [RAYJOB, "scheduling.k8s.io/v1alpha2/PodGroup"], False),
+        ("yunikorn", [RAYJOB], False),
+    ],
+)
+def test_a_scheduler_that_the_cluster_does_not_have_is_warned_of(gang, known, warned, tmp_path, monkeypatch):
+    chart = tmp_path / "chart"  # Helm's engine knows no kinds without a cluster
+    shutil.copytree(engine.CHART, chart)
+    helper = chart / "templates" / "_kuberay.tpl"
+    text = helper.read_text(encoding="utf-8")
+    assert ASKED in text
+    words = " ".join(f'"{kind}"' for kind in known)
+    helper.write_text(text.replace(ASKED, f"has .kind (list {words})"), encoding="utf-8")
+    monkeypatch.setattr(engine, "CHART", chart)
+    queue = "" if gang == "kubernetes" else "team"
+    notes = render(job_values(JOB, scheduling={"gang": gang, "queue": queue})).notes
+    assert (f"scheduling.gang={gang}: the cluster does not know" in notes) is warned

@@ -86,3 +86,15 @@ counts; as JSON. */}}
 {{- end -}}
 {{- $problems | toJson -}}
 {{- end -}}
+
+{{/* A warning where the cluster does not know the kinds of the gang's scheduler. Nothing is said without a cluster, as for
+KubeRay's kinds. */}}
+{{- define "mtp.missingScheduler" -}}
+{{- $gang := .Values.scheduling.gang -}}
+{{- $kinds := dict "kueue" (list "kueue.x-k8s.io/v1beta1/LocalQueue" "kueue.x-k8s.io/v1beta2/LocalQueue") "volcano" (list "scheduling.volcano.sh/v1beta1/PodGroup") "kubernetes" (list "scheduling.k8s.io/v1alpha2/PodGroup") -}}
+{{- $found := not (hasKey $kinds $gang) -}}
+{{- range get $kinds $gang | default list -}}{{- if include "mtp.knows" (dict "root" $ "kind" .) -}}{{- $found = true -}}{{- end -}}{{- end -}}
+{{- if and (not $found) (include "mtp.knows" (dict "root" . "kind" "ray.io/v1/RayJob")) -}}
+scheduling.gang={{ $gang }}: the cluster does not know {{ join " or " (get $kinds $gang) }}, so that nobody reads the run's labels and its pods come one by one. Install it, or set scheduling.gang=none.
+{{- end -}}
+{{- end -}}
