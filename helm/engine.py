@@ -124,6 +124,11 @@ def job_values(config: Path | str, **more: Any) -> dict[str, Any]:
     return merged({"image": IMAGE, "job": {"config": text}}, more)
 
 
+def set_values(expression: str) -> dict[str, Any]:
+    """Values as `--set` reads them: `pods.tolerations=null,job.retries=3`."""
+    return dict(helm_python.parse_set_string(expression))
+
+
 def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     """Values laid over values, as Helm does with `-f`: maps are merged, everything else is replaced."""
     result = dict(base)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helm.engine import ci_values, job_values, merged, render
+from helm.engine import ci_values, job_values, merged, render, set_values
 from tests.chart.test_backends import templates as templates_by_role
 
 BASE = ci_values("four-nodes")
@@ -106,6 +106,17 @@ def test_a_security_context_replaces_the_default_and_nulls_alone_take_away(case)
         expected = {key: value for key, value in DEFAULT_POD.items() if key not in expected}
     made = pods(pods={"podSecurityContext": of_all}, head={"podSecurityContext": of_head})
     assert made["head"]["securityContext"] == expected
+
+
+def test_a_null_on_the_command_line_is_one_in_a_file():
+    given = set_values(
+        "pods.podSecurityContext.fsGroup=null,head.podSecurityContext.runAsUser=null,pods.tolerations=null"
+    )
+    assert given["pods"] == {"podSecurityContext": {"fsGroup": None}, "tolerations": None}
+    made = pods(**given)
+    assert set(DEFAULT_POD) - set(made["head"]["securityContext"]) == {"fsGroup", "runAsUser"}
+    assert set(DEFAULT_POD) - set(made["trainer"]["securityContext"]) == {"fsGroup"}
+    assert "tolerations" not in made["head"]
 
 
 def test_a_privileged_container_is_nothing_else():
