@@ -24,7 +24,8 @@ SHOWN, BEGINNING = 3000, 1000
 """So many characters of an output's end say how it ended, and of its beginning that it is the same one."""
 LOG_BYTES = 6 << 20
 """A kubelet keeps 10 MiB of a pod's output; an archive grows by a third in base64."""
-MOST = "--exclude=checkpoints --exclude=final --exclude=records ."
+MOST = "--exclude=checkpoints --exclude=final --exclude=records --exclude=./logs ."
+"""Pods' own logs are left where they are: they are large, still being written, and only looked at after a failure."""
 FEW = "$(ls summary.json metrics.jsonl report.html run.yaml command.txt 2> /dev/null || true)"
 COLLECT = """set -euo pipefail
 cd '{folder}'

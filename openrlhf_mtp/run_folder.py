@@ -9,6 +9,7 @@
     summary.json        what the run came to
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
     figures/, report.html   written by `openrlhf_mtp.analysis`
+    logs/POD/SESSION/   on Kubernetes: what each pod printed, written by `openrlhf_mtp.cluster.pod_logs`
 
 A run may die at any moment: a line is written in one piece and flushed to the disk before the step counts as logged,
 whole files are written beside their name and moved over it, and a reader drops a last line that was cut off. A number

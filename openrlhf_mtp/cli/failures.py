@@ -10,39 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from openrlhf_mtp.cli.worker_output import output
 from openrlhf_mtp.config.errors import JobError
 
-_ERROR_LINE = re.compile(r"(?:^|\s)(\w+(?:\.\w+)*(?:Error|Exception|Timeout|Refused)): \S")
-_NOISE = (
-    "EngineDeadError",
-    "EngineCore failed to start",
-    "Engine core initialization failed",
-    "RayTaskError",
-    "resource_tracker",
-    "KeyError: '/",
-)
-_SHOWN = 3
+_PID = re.compile(r"^\s*pid: (\d+)", re.MULTILINE)
+"""In the text of an actor's death."""
 
 
 class RunFailed(RuntimeError):
     """A run ended with an error in one of its processes; the message is that error's."""
-
-
-def error_lines(logs: Path) -> list[str]:
-    """The first error lines in the output of each Ray worker, for errors whose cause was only printed.
-
-    vLLM's engine processes report "see stack trace above" and print the reason to their own output.
-    """
-    found: list[str] = []
-    for path in sorted(logs.glob("worker-*.*")):
-        for line in path.read_text(errors="replace").splitlines():
-            if _ERROR_LINE.search(line) and not any(noise in line for noise in _NOISE):
-                text = re.sub(
-                    r"^\(\w+ pid=\d+\)\s*|^(?:ERROR|INFO|WARNING) [\d: -]+\[[^\]]*\]\s*", "", line
-                ).strip()
-                if text not in found:
-                    found.append(text)
-    return found[:_SHOWN]
 
 
 @contextmanager
@@ -53,7 +29,7 @@ def user_facing_errors(run: Path) -> Iterator[None]:
     back after it is the interrupt.
 
     Args:
-        run: the run folder, to say what can be resumed.
+        run: the run folder: what can be resumed, and on Kubernetes what workers of other pods printed.
 
     Raises:
         RunFailed: with the worker's error type and message; its traceback is the cause.
@@ -71,7 +47,9 @@ def user_facing_errors(run: Path) -> Iterator[None]:
             if interrupted.is_set():
                 raise KeyboardInterrupt(how_to_go_on(run)) from error
             cause = _cause(error)
-            raise JobError(str(cause)) if isinstance(cause, JobError) else RunFailed(_words(cause)) from error
+            raise (
+                JobError(str(cause)) if isinstance(cause, JobError) else RunFailed(_words(cause, run))
+            ) from error
 
 
 def how_to_go_on(run: Path) -> str:
@@ -112,18 +90,22 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _words(cause: BaseException) -> str:
+def _words(cause: BaseException, run: Path) -> str:
     """A worker's error, what the workers printed, and where all their output is."""
     import ray
     from ray.exceptions import RayActorError
 
-    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
-    text = str(cause).strip()
-    if isinstance(cause, RayActorError):  # its text is a whole traceback; the last line is the error
+    found = output(run, Path(ray._private.worker._global_node.get_session_dir_path()))
+    text, pid = str(cause).strip(), None
+    if isinstance(
+        cause, RayActorError
+    ):  # its text is a whole traceback or a table; the last line is the error
+        pid = _PID.search(text)
         text = text.splitlines()[-1]
-    printed = [line for line in error_lines(logs) if text[:60] not in line]
+    dead = int(pid[1]) if pid else None
+    printed = [line for line in found.errors(dead) if text[:60] not in line] or found.last_lines(dead)
     message = [f"{type(cause).__name__}: {text}"]
     if printed:
         message += ["the workers printed:", *(f"  {line}" for line in printed)]
-    message.append(f"all output of the workers: {logs} (or run with --verbose)")
+    message.append(f"all output of the workers: {found.where}")
     return "\n".join(message)

@@ -108,7 +108,7 @@ def check_network(nodes: Sequence[Node], broadcast_s: float, broadcasts: Broadca
     if not pairs:
         raise PreflightError(
             f"a broadcast over all {len(with_gpus)} pods did not end within {broadcast_s:g} s, though every pair can "
-            "talk; set network.nccl.debug=INFO and look at the logs"
+            "talk; set network.nccl.debug=INFO and look at what pods print (kubectl logs POD -c ray)"
         )
     raise PreflightError(
         f"a broadcast did not end within {broadcast_s:g} s. These cannot talk to each other:\n  {pairs}\n"

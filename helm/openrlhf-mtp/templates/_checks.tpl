@@ -6,6 +6,7 @@ topic is in _check_TOPIC.tpl; what is wrong with the job's counts is said by _co
 {{- $checks = concat $checks (list "mtp.checkScheduling" "mtp.checkNetwork" "mtp.checkStorage" "mtp.checkPaths" "mtp.checkObjects") -}}
 {{- $checks = append $checks "mtp.checkPeers" -}}
 {{- $checks = append $checks "mtp.checkQueues" -}}
+{{- $checks = append $checks "mtp.checkLogs" -}}
 {{- $checks = append $checks "mtp.checkAttempts" -}}
 {{- $checks = append $checks "mtp.checkPods" -}}
 {{- range $check := $checks -}}{{- $problems = concat $problems (include $check $ | fromJsonArray) -}}{{- end -}}

@@ -99,7 +99,8 @@ def lives(pid):
 def test_what_a_pod_prints_of_a_run_folder_fits_its_log(tmp_path, figure_bytes):
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
-    for name in ("summary.json", "report.html", "figure.png", "checkpoints/big.pt"):
+    (folder / "logs" / "run1-head-0").mkdir(parents=True)
+    for name in ("summary.json", "report.html", "figure.png", "checkpoints/big.pt", "logs/run1-head-0/x.err"):
         (folder / name).write_bytes(os.urandom(figure_bytes if name == "figure.png" else 10))
     (container,) = collector(render_ci("cpu-smoke"), "x-fetch")["spec"]["containers"]
     script = container["command"][-1]
