@@ -6,9 +6,10 @@ import shlex
 import pytest
 import yaml
 
-from helm.engine import ROOT, merged, render
+from helm.engine import ROOT, job_values, merged, render
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("kubernetes*.md")), ROOT / "docker" / "README.md"]
+GUIDE = ROOT / "docs" / "kubernetes.md"
 INSTALL = re.compile(r"^helm install (\S+) helm/openrlhf-mtp (.*)$", re.M)
 
 
@@ -50,5 +51,17 @@ def test_an_install_of_the_docs_renders(release, words):
     assert made.notes
 
 
+VALUES = re.findall(
+    r"^```(?:yaml)?\n((?:[a-z]+:.*\n)(?:.*\n)*?)```$", GUIDE.read_text(encoding="utf-8"), re.M
+)
+
+
+@pytest.mark.parametrize("text", VALUES, ids=range(len(VALUES)))
+def test_values_that_the_guide_shows_render(text):
+    job = ROOT / "examples" / "llama-3.1-8b_2nodes" / "job.yaml"
+    assert render(merged(job_values(job), yaml.safe_load(text))).objects
+
+
 def test_there_are_some():
     assert len(FOUND) >= 3
+    assert len(VALUES) >= 3
