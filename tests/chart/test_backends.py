@@ -55,9 +55,10 @@ def test_the_pods_are_the_same_apart_from_the_line_that_starts_ray(name):
         assert command == ["/bin/bash", "-c"]
         lines = arguments[0].splitlines()
         line = lines[-1]
-        # KubeRay writes the line that starts Ray behind these words
-        beside_ray = lines[1]
-        assert started_by_operator == (None, [beside_ray])
+        # KubeRay writes the line that starts Ray behind these lines: the compile cache's and the logs'
+        beside_ray = [words for words in lines if "python -m openrlhf_mtp.cluster." in words]
+        assert beside_ray == lines[1 : 1 + len(beside_ray)]
+        assert started_by_operator == (None, ["\n".join(beside_ray)])
         for parameter, value in parameters.items():
             assert (f"--{parameter}" if value == "true" else f"--{parameter}={value}") in line.split()
         assert f"--labels=openrlhf-mtp.io/role={labels['openrlhf-mtp.io/role']}" in line.split()

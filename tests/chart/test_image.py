@@ -200,13 +200,13 @@ in_an_empty_environment = pytest.mark.skipif(
 def installed(target, folder, *steps):
     """Run a target's steps of docker/install.sh where nothing but its copied files is; what they print."""
     build = folder / "build"
-    (build / "docker").mkdir(parents=True)
+    (build / "docker").mkdir(parents=True, exist_ok=True)
     copied = re.findall(r"^COPY (?!--)(.*) \S+$", stage_of(target), re.MULTILINE)
     sources = {source.rstrip("/") for line in copied for source in line.split()}
     for source in sorted(
         sources - {"examples", "docker/entrypoint.sh"} | {"docker/install.sh", "requirements"}
     ):
-        subprocess.run(["cp", "-rL", ROOT / source, build / source], check=True)
+        subprocess.run(["cp", "-rLT", ROOT / source, build / source], check=True)
     subprocess.run(["cp", CHART / "versions.env", build / "docker"], check=True)
     indices = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}  # the machine's
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "INSTALLER": "pip", **indices}
@@ -224,7 +224,14 @@ def installed(target, folder, *steps):
 @in_an_empty_environment
 def test_the_cpu_images_steps_end_in_the_import_check(tmp_path):
     venv = tmp_path / "venv"
-    steps = ["packages", "cpu", venv, "python3.11"], ["project", venv], ["compile", venv]
+    installed("cpu", tmp_path, ["packages", "cpu", venv, "python3.11"], ["compile", venv])
+    subprocess.run([sys.executable, DOCKER / "layers.py", venv, tmp_path / "layers"], check=True)
+    assert not list(venv.rglob("*.py"))
+    for layer in re.findall(
+        r"^COPY --link --from=cpu-packages /opt/layers/(\S+)/ /$", DOCKERFILE, re.MULTILINE
+    ):
+        subprocess.run(["cp", "-a", f"{tmp_path}/layers/{layer}/.", "/"], check=True)
+    steps = ["project", venv], ["compile", venv, "openrlhf_mtp"]
     assert "vLLM plugin   live" in installed("cpu", tmp_path, *steps)
     packages = venv / "lib/python3.11/site-packages"
     for package in ("torch", "vllm", "openrlhf_mtp"):  # pods cannot write there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -108,7 +109,11 @@ def environment_of(api: Api, pod: dict[str, Any], ip: str) -> dict[str, str]:
         # names come from /etc/hosts; gRPC's own resolver would ask a name server
         "GRPC_DNS_RESOLVER": "native",
     }
-    fields = {"status.podIP": ip, "metadata.name": pod["metadata"]["name"]}
+    fields = {
+        "status.podIP": ip,
+        "metadata.name": pod["metadata"]["name"],
+        "spec.nodeName": pod["spec"].get("nodeName", ""),
+    }
     (container,) = pod["spec"]["containers"]
     for variable in container.get("env", []):
         source = variable.get("valueFrom", {})
@@ -120,5 +125,10 @@ def environment_of(api: Api, pod: dict[str, Any], ip: str) -> dict[str, str]:
             if secret is not None:
                 found[variable["name"]] = base64.b64decode(secret["data"][reference["key"]]).decode()
         else:
-            found[variable["name"]] = variable.get("value", "")
+            found[variable["name"]] = _expanded(variable.get("value", ""), found)
     return found
+
+
+def _expanded(text: str, known: dict[str, str]) -> str:
+    """With `$(NAME)` of the variables before it replaced, as Kubernetes does; others stay."""
+    return re.sub(r"\$\((\w+)\)", lambda match: known.get(match[1], match[0]), text)

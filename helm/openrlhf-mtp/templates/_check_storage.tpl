@@ -2,7 +2,7 @@
 
 {{- define "mtp.checkStorage" -}}
 {{- $problems := list -}}
-{{- range $name := list "checkpoints" "modelCache" "data" -}}
+{{- range $name := include "mtp.stores" $ | fromJsonArray -}}
 {{- $one := include "mtp.storageOf" (dict "root" $ "name" $name) | fromJson -}}
 {{- $given := list -}}
 {{- if $one.existingClaim -}}{{- $given = append $given "existingClaim" -}}{{- end -}}
@@ -25,7 +25,7 @@
 {{- define "mtp.checkPaths" -}}
 {{- $problems := list -}}
 {{- $before := dict -}}
-{{- range $name := list "checkpoints" "modelCache" "data" -}}
+{{- range $name := include "mtp.stores" $ | fromJsonArray -}}
 {{- $path := get (get $.Values.storage $name) "mountPath" | trimSuffix "/" -}}
 {{- range $other, $taken := $before -}}
 {{- if eq $path $taken -}}

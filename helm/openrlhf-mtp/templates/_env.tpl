@@ -78,6 +78,7 @@
 {{- end }}
 {{- end }}
 {{- include "mtp.authEnv" .root }}
+{{- include "mtp.cacheEnv" .root }}
 {{- end -}}
 
 {{/* Seconds that a pod or the driver waits for a checkpoint before it stops; the rest of the grace period is for stopping. */}}

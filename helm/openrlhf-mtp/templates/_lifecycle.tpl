@@ -33,6 +33,9 @@ args:
     {{- if .group.startCommands }}
     {{- include "mtp.startCommands" .group | trim | nindent 4 }}
     {{- end }}
+    {{- with include "mtp.checkCache" .root }}
+    {{- nindent 4 . }}
+    {{- end }}
     {{- include "mtp.podLogs" .root | nindent 4 }}
 {{- end -}}
 

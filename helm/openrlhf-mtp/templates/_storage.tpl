@@ -5,6 +5,13 @@
 {{- get .root.Values.storage .name | toJson -}}
 {{- end -}}
 
+{{/* Those that pods mount, as JSON: the compile cache only where it has a volume of its own. */}}
+{{- define "mtp.stores" -}}
+{{- $names := list "checkpoints" "modelCache" "data" -}}
+{{- if include "mtp.shared" (dict "root" . "name" "compileCache") -}}{{- $names = append $names "compileCache" -}}{{- end -}}
+{{- $names | toJson -}}
+{{- end -}}
+
 {{/* "true" when that storage is a volume that outlives a pod. Arguments: root, name. */}}
 {{- define "mtp.shared" -}}
 {{- $one := include "mtp.storageOf" . | fromJson -}}

@@ -9,7 +9,7 @@
 {{- if .root.Values.job.files -}}
 {{- $own = append $own (dict "name" "files" "configMap" (dict "name" (printf "%s-files" $run))) -}}
 {{- end -}}
-{{- range list "checkpoints" "modelCache" "data" -}}
+{{- range include "mtp.stores" .root | fromJsonArray -}}
 {{- $own = concat $own (include "mtp.volume" (dict "root" $.root "name" .) | fromYamlArray) -}}
 {{- end -}}
 {{- include "mtp.addedUp" (dict "below" $own "above" .group.extraVolumes "by" "name") | fromJsonArray | include "mtp.named" | trim -}}
@@ -22,7 +22,7 @@
 {{- if .root.Values.job.files -}}
 {{- $own = append $own (dict "name" "files" "mountPath" "/workspace/files" "readOnly" true) -}}
 {{- end -}}
-{{- range list "checkpoints" "modelCache" "data" -}}
+{{- range include "mtp.stores" .root | fromJsonArray -}}
 {{- $own = concat $own (include "mtp.mount" (dict "root" $.root "name" .) | fromYamlArray) -}}
 {{- end -}}
 {{- include "mtp.addedUp" (dict "below" $own "above" .group.extraVolumeMounts "by" "mountPath") | fromJsonArray | include "mtp.named" | trim -}}
