@@ -1,16 +1,15 @@
 """An EMULATION of KubeRay's operator, as far as this chart uses it: no Go, no RayCluster object, no webhook.
 
-It does with a RayJob what the operator's source (1.6.2, K8sJobMode) does:
+It does with a RayJob what the operator's source does (K8sJobMode, the rules of one version of `kuberay_rules.py`):
 
     pods from the groups, with a line that starts Ray; the job is submitted only when all of them are ready
     a Job that submits and follows the Ray job; where Ray no longer knows it (a new head), it is submitted again
     the end of an attempt: the Ray job's and the submitter's; a Ray job that was stopped counts as complete
     both deadlines from the beginning of each attempt; only the one after activeDeadlineSeconds is not repeated
-    a failed attempt is repeated in a fresh cluster, whatever its exit code
+    a failed attempt is repeated in a fresh cluster, whatever its exit code; not one whose head is silent for long (1.7)
     a RayJob that is deleted: Ray is told to stop the job, then the pods go with their owner
 
-Not emulated: a pod that is deleted is not made anew, and the timeouts of states that do not occur here. That the
-operator does the same is not tested.
+Not emulated: a pod that is deleted is not made anew, and HTTPMode. That the operator does the same is not tested.
 """
 
 from __future__ import annotations
@@ -20,28 +19,46 @@ import copy
 import json
 import time
 import urllib.request
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from tests.chart.schemas import VERSIONS, problems
 from tests.cluster.api import Api
+from tests.cluster.kuberay_rules import ENDED, SILENT, UNKNOWN, Rules, Seen, judge
 from tests.cluster.loop import Loop
-from tests.cluster.rayjob import FINALIZER, NAME, Run, behind, define, start_line, submit_line
-
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+from tests.cluster.rayjob import FINALIZER, TAGS, Run, behind, define, definition, start_line, submit_line
+from tests.patience import seconds
 
 
 class KubeRay:
-    """Use as a context manager beside a control plane."""
+    """Use as a context manager beside a control plane.
 
-    def __init__(self, api: Api, namespace: str = "default") -> None:
-        self.api, self.namespace = api, namespace
+    Args:
+        api: the API server.
+        namespace: the one that is watched.
+        version: whose rules hold.
+        status_check_s: how long a head may be silent where that ends a run, on a machine as fast as the reference.
+        deaf: the operator is kept from the pods, as by a NetworkPolicy.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        namespace: str = "default",
+        version: str = "1.6.2",
+        *,
+        status_check_s: float = 300.0,
+        deaf: bool = False,
+    ) -> None:
+        self.api, self.namespace, self.deaf = api, namespace, deaf
+        self.rules = Rules(version, seconds(status_check_s), submitter_s=seconds(30))
         self.runs: dict[str, Run] = {}
         self._loop = Loop(self._round, every_s=1.0)
         self.problems = self._loop.problems
 
     def __enter__(self) -> Self:
-        define(self.api)
+        define(self.api, self.rules.kinds)
         self._loop.start()
         return self
 
@@ -50,7 +67,8 @@ class KubeRay:
     ) -> None:
         self._loop.end()
         self._loop.join()
-        self.api.delete("CustomResourceDefinition", None, NAME)
+        for kind in self.rules.kinds:
+            self.api.delete("CustomResourceDefinition", None, definition(kind)["metadata"]["name"])
 
     def _round(self) -> None:
         listed = {made["metadata"]["uid"]: made for made in self.api.list("RayJob", self.namespace)}
@@ -84,15 +102,41 @@ class KubeRay:
             return
         if run.clearing:
             return
-        waited = now - run.started
-        if waited > run.spec["activeDeadlineSeconds"]:
-            self._end(run, "Failed", "DeadlineExceeded")
-        elif run.submitted:
-            self._follow(run)
-        elif waited > run.spec["preRunningDeadlineSeconds"]:
-            self._fail(run, "PreRunningDeadlineExceeded")
-        elif self._all_ready(run):
-            self._submit(run)
+        end = judge(self.rules, self._see(run, now))
+        if end is None:
+            if not run.submitted and self._all_ready(run):
+                self._submit(run)
+        elif end[0] == "Failed":
+            self._fail(run, end[1])
+        else:
+            self._end(run, *end)
+
+    def _see(self, run: Run, now: float) -> Seen:
+        """What the operator sees of an attempt now."""
+        seen = Seen(
+            waited_s=now - run.started,
+            active_s=run.spec["activeDeadlineSeconds"],
+            pre_running_s=run.spec["preRunningDeadlineSeconds"],
+            submitted=run.submitted,
+        )
+        if not run.submitted:
+            return seen
+        submitter, job = self._submitter(run), self._job(run)
+        run.submitter_ended = (run.submitter_ended or now) if submitter else 0.0
+        if job == SILENT:
+            run.silent = run.silent or now
+        elif job != UNKNOWN:
+            run.silent, run.known = 0.0, job
+        run.job_ended = (run.job_ended or now) if run.known in ENDED else 0.0
+        return replace(
+            seen,
+            submitter=submitter,
+            submitter_ended_s=now - run.submitter_ended if submitter else 0.0,
+            job=job,
+            known=run.known,
+            silent_s=now - run.silent if run.silent else 0.0,
+            job_ended_s=now - run.job_ended if run.job_ended else None,
+        )
 
     def _start(self, run: Run) -> None:
         """The pods of an attempt."""
@@ -103,8 +147,7 @@ class KubeRay:
             self._end(run, "Failed", f"ValidationFailed: {found[0]}")
             return
         self._keep(run, [FINALIZER])
-        run.attempt, run.submitted, run.clearing = run.attempt + 1, False, False
-        run.started = time.monotonic()
+        run.begin(time.monotonic())
         cluster = run.spec["rayClusterSpec"]
         selector = {"ray.io/cluster": run.cluster, "ray.io/node-type": "head"}
         service: dict[str, Any] = {
@@ -131,6 +174,9 @@ class KubeRay:
         container = spec["containers"][0]
         line = behind(container, start_line(run, group, kind))
         container.update({"command": ["/bin/bash", "-c", "--"], "args": [line]})
+        if kind == "head":
+            tags = f"kuberay_version=v{self.rules.version};kuberay_crd=RayJob"
+            container.setdefault("env", []).append({"name": TAGS, "value": tags})
         self.api.create("Pod", self.namespace, {"metadata": meta, "spec": spec})
 
     def _all_ready(self, run: Run) -> bool:
@@ -146,7 +192,10 @@ class KubeRay:
     def _submit(self, run: Run) -> None:
         template = copy.deepcopy(run.spec["submitterPodTemplate"])
         template["spec"]["containers"][0].update(
-            {"command": ["/bin/bash", "-ce", "--"], "args": [submit_line(run)]}
+            {
+                "command": ["/bin/bash", "-ce", "--"],
+                "args": [submit_line(run, waits=self.rules.submitter_waits)],
+            }
         )
         backoff = run.spec["submitterConfig"]["backoffLimit"]
         spec = {"backoffLimit": backoff, "template": template}
@@ -154,28 +203,24 @@ class KubeRay:
         run.submitted = True
         self._report(run, "Running")
 
-    def _follow(self, run: Run) -> None:
+    def _submitter(self, run: Run) -> str:
+        """Complete or Failed when the submitter's Job has ended."""
         job = self.api.get("Job", self.namespace, run.cluster) or {}
         conditions = job.get("status", {}).get("conditions", [])
-        submitter = {one["type"] for one in conditions if one["status"] == "True"}
-        if "Failed" in submitter:
-            self._fail(run, "SubmissionFailed")
-            return
+        ends = [one["type"] for one in conditions if one["status"] == "True"]
+        return next((end for end in ends if end in ("Complete", "Failed")), "")
+
+    def _job(self, run: Run) -> str:
+        """What Ray says of the job."""
         try:
-            status = self._ask_ray(run, f"jobs/{run.job}")["status"]
+            return str(self._ask_ray(run, f"jobs/{run.job}")["status"])
         except OSError as problem:
-            # not submitted yet, or a new head; while it is silent the operator waits for the submitter's end
-            if submitter and getattr(problem, "code", None) == 404:
-                self._fail(run, "AppFailed")
-            return
-        if submitter and status in ENDED:
-            if status == "FAILED":
-                self._fail(run, "AppFailed")
-            else:
-                self._end(run, "Complete", "")
+            return UNKNOWN if getattr(problem, "code", None) == 404 else SILENT
 
     def _ask_ray(self, run: Run, path: str, method: str = "GET") -> dict[str, Any]:
         """Ray's answer; OSError when there is none, with HTTP's code when it refuses."""
+        if self.deaf:
+            raise OSError("kept from the pods")
         heads = [pod for pod in self._pods(run) if pod["metadata"]["labels"]["ray.io/node-type"] == "head"]
         address = next((pod["status"].get("podIP") for pod in heads), None)
         if address is None:
@@ -188,7 +233,7 @@ class KubeRay:
 
     def _fail(self, run: Run, reason: str) -> None:
         """The attempt has failed: another one, in a fresh cluster, or the end."""
-        if run.attempt > run.spec.get("backoffLimit", 0):
+        if not self.rules.repeats(reason, run.attempt, run.spec.get("backoffLimit", 0)):
             self._end(run, "Failed", reason)
             return
         run.clearing = True
@@ -212,5 +257,5 @@ class KubeRay:
     def _report(self, run: Run, state: str, reason: str = "") -> None:
         run.state = state
         failed = run.attempt if state in ("Failed", "Retrying") else run.attempt - 1
-        status = {"jobDeploymentStatus": state, "reason": reason, "failed": failed}
+        status = {"jobDeploymentStatus": state, "jobStatus": run.known, "reason": reason, "failed": failed}
         self.api.patch("RayJob", self.namespace, run.name, {"status": status}, status=True)

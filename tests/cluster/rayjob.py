@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tests.cluster.api import Api, until
 
-NAME = "rayjobs.ray.io"
 FINALIZER = "ray.io/rayjob-finalizer"
 """A RayJob that is deleted stays until the operator has had Ray stop its job."""
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-DEFINITION: dict[str, Any] = {
-    "metadata": {"name": NAME},
-    "spec": {
-        "group": "ray.io",
-        "scope": "Namespaced",
-        "names": {"kind": "RayJob", "plural": "rayjobs", "singular": "rayjob"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": ANYTHING},
-                "subresources": {"status": {}},
-            }
-        ],
-    },
+VERSION: dict[str, Any] = {
+    "name": "v1",
+    "served": True,
+    "storage": True,
+    "schema": {"openAPIV3Schema": ANYTHING},
+    "subresources": {"status": {}},
 }
+TAGS = "RAY_USAGE_STATS_EXTRA_TAGS"
+"""Environment of a head: the operator tells its version there."""
 
 
-def define(api: Api) -> None:
-    """Teach the API server what a RayJob is."""
-    api.create("CustomResourceDefinition", None, DEFINITION)
+def definition(kind: str) -> dict[str, Any]:
+    """What a kind of the group ray.io is, as far as nothing in it is refused."""
+    singular = kind.lower()
+    names = {"kind": kind, "plural": f"{singular}s", "singular": singular}
+    spec = {"group": "ray.io", "scope": "Namespaced", "names": names, "versions": [VERSION]}
+    return {"metadata": {"name": f"{singular}s.ray.io"}, "spec": spec}
+
+
+def define(api: Api, kinds: Sequence[str]) -> None:
+    """Teach the API server what a RayJob is, and the kinds beside it."""
+    for kind in kinds:
+        api.create("CustomResourceDefinition", None, definition(kind))
 
     def served() -> bool:
         try:
@@ -54,7 +55,17 @@ class Run:
     submitted: bool = False
     clearing: bool = False
     ended: float = 0.0
+    submitter_ended: float = 0.0
+    silent: float = 0.0
+    job_ended: float = 0.0
+    known: str = ""
     state: str = "Initializing"
+
+    def begin(self, now: float) -> None:
+        """The next attempt."""
+        self.attempt, self.submitted, self.clearing, self.started = self.attempt + 1, False, False, now
+        self.submitter_ended = self.silent = self.job_ended = 0.0
+        self.known = ""
 
     @property
     def name(self) -> str:
@@ -106,10 +117,17 @@ def behind(container: dict[str, Any], line: str) -> str:
     return f"{own} && {line}" if own else line
 
 
-def submit_line(run: Run) -> str:
-    """What the submitter's Job runs: a pod that is started again follows the job instead of submitting it twice."""
-    address = f"--address http://{run.head}:8265"
-    return (
+def submit_line(run: Run, *, waits: bool) -> str:
+    """What the submitter's Job runs: a pod that is started again follows the job instead of submitting it twice.
+
+    Args:
+        run: whose.
+        waits: for a head that answers (KubeRay 1.7).
+    """
+    head = f"http://{run.head}:8265"
+    address = f"--address {head}"
+    asked = f"python -c \"import urllib.request as r; r.urlopen('{head}/api/gcs_healthz', timeout=5)\""
+    return (f"until {asked} >/dev/null 2>&1 ; do sleep 2 ; done ; " if waits else "") + (
         f"if ! ray job status {address} {run.job} >/dev/null 2>&1 ; "
         f"then ray job submit {address} --no-wait --submission-id {run.job} -- {run.spec['entrypoint']} ; "
         f"fi ; ray job logs {address} --follow {run.job}"
