@@ -12,7 +12,9 @@ ROWS = [
     for line in (TESTS / "README.md").read_text(encoding="utf-8").splitlines()
     if line.startswith("|") and "`" in line and len(line.split("|")) == 6 and ".py" in line
 ]
-RAY = re.compile(r"rl_jobs\.(run|start)\(|ray_session\(|cluster_utils|benchmarks import start|--smoke")
+RAY = re.compile(
+    r"ray\.init\(|rl_jobs\.(run|start)\(|ray_session\(|cluster_utils|benchmarks import start|--smoke"
+)
 
 
 def named(row):
