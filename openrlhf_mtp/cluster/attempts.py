@@ -216,20 +216,21 @@ def not_counted(code: int) -> Verdict:
     return Verdict(code, f"exit code {USER_ERROR} says that {words}")
 
 
-def give_up(run: Path, verdict: Verdict, *, stop: bool) -> None:
+def give_up(run: Path, verdict: Verdict, dashboard: str | None) -> None:
     """Say that the run has failed for good, in its output and its folder, and see that nobody repeats it.
 
     Args:
         run: the run folder.
         verdict: with a reason.
-        stop: KubeRay repeats a Ray job that has failed, whatever its exit code, and not one that was stopped: so it is.
+        dashboard: Ray's, where its job is stopped: KubeRay repeats one that has failed, whatever its exit code, and not
+            one that was stopped. None where the exit code is enough.
     """
     print(f"attempts: the run has failed and is not started again: {verdict.reason}", flush=True)
     content: dict[str, Any] = {"reason": verdict.reason, "exit_code": verdict.code}
     if verdict.now is not None:
         content |= {"attempts": verdict.now.begun, "checkpoint": verdict.now.checkpoint}
     write(run, FAILED, content)
-    if stop and not stop_own_job():
+    if dashboard and not stop_own_job(dashboard):
         return  # it will be repeated; what was counted still holds then
     if verdict.now is not None:
         write(run, ATTEMPTS, asdict(replace(verdict.now, over="failed")))
@@ -249,7 +250,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--checkpoints", type=Path, help="where they are; default: in the run folder")
     made.add_argument("--code", type=int, default=0, help="the exit code that the attempt ends with")
     made.add_argument(
-        "--stop-job", action="store_true", help="end a hopeless run by stopping its own Ray job"
+        "--stop-job",
+        metavar="DASHBOARD",
+        help="end a hopeless run by stopping its own Ray job, at http://HOST:PORT",
     )
     return made
 
@@ -265,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         verdict = end(given.run, given.name, given.retries, checkpoints, given.code)
     if verdict.reason is not None:
-        give_up(given.run, verdict, stop=given.stop_job)
+        give_up(given.run, verdict, given.stop_job)
     return verdict.code
 
 

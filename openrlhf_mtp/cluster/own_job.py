@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
@@ -35,10 +36,15 @@ def own_id() -> str | None:
     return found if isinstance(found, str) else None
 
 
-def stop_own_job(jobs: Jobs | None = None, wait_s: float = WAIT_S) -> bool:
+def stop_own_job(address: str, connect: Callable[[str], Jobs] | None = None, wait_s: float = WAIT_S) -> bool:
     """Ask Ray to stop this process's job and wait until it does so, by SIGTERM to every process of the job.
 
     Whoever calls it must end soon after: until the job's last process has, Ray waits for RAY_JOB_STOP_WAIT_TIME_S.
+
+    Args:
+        address: Ray's dashboard, http://HOST:PORT.
+        connect: to the jobs there; default: Ray's client.
+        wait_s: how long Ray may take.
 
     Returns:
         Whether Ray has. If not, the job ends with its exit code.
@@ -54,8 +60,7 @@ def stop_own_job(jobs: Jobs | None = None, wait_s: float = WAIT_S) -> bool:
 
     usual = signal.signal(signal.SIGTERM, note)
     try:
-        # its address is Ray's own, its token the environment's
-        asked = (jobs or _client()).stop_job(job)
+        asked = (connect or _client)(address).stop_job(job)
         return asked and told.wait(wait_s)
     except Exception as problem:  # Ray's client raises what it likes; the run's end must not hang on it
         print(f"this Ray job could not be stopped: {type(problem).__name__}: {problem}", flush=True)
@@ -64,8 +69,10 @@ def stop_own_job(jobs: Jobs | None = None, wait_s: float = WAIT_S) -> bool:
         signal.signal(signal.SIGTERM, usual)
 
 
-def _client() -> Jobs:
+def _client(address: str) -> Jobs:
+    # the client prefers RAY_ADDRESS, which a driver has, to what it is given, and this to both; a token is there too
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
     from ray.job_submission import JobSubmissionClient
 
-    client: Jobs = JobSubmissionClient()
+    client: Jobs = JobSubmissionClient(address)
     return client

@@ -40,16 +40,16 @@ def test_kuberay_repeats_as_often_as_the_script_may_ask_for_it(shared, job, limi
 @pytest.mark.parametrize(
     ("backend", "shared", "job", "words"),
     [
-        ("rayjob", True, {}, '--run "$RUN" --name "$ME" --retries 2 --stop-job'),
-        ("rayjob", False, {}, '--run "$RUN" --name "$ME" --stop-job'),
-        ("rayjob", True, {"retries": 0}, '--run "$RUN" --name "$ME" --stop-job'),
+        ("rayjob", True, {}, '--run "$RUN" --name "$ME" --retries 2 --stop-job http://127.0.0.1:8265'),
+        ("rayjob", False, {}, '--run "$RUN" --name "$ME" --stop-job http://127.0.0.1:8265'),
+        ("rayjob", True, {"retries": 0}, '--run "$RUN" --name "$ME" --stop-job http://127.0.0.1:8265'),
         ("statefulset", True, {"retries": 1}, '--run "$RUN" --name "$ME" --retries 1'),
         ("statefulset", False, {}, '--run "$RUN" --name "$ME"'),
         (
             "rayjob",
             True,
             {"overrides": ["ckpt.path=/data/it's"]},
-            r"""--run "$RUN" --name "$ME" --retries 2 --checkpoints '/data/it'\''s' --stop-job""",
+            r"""--run "$RUN" --name "$ME" --retries 2 --checkpoints '/data/it'\''s' --stop-job http://127.0.0.1:8265""",
         ),
     ],
 )

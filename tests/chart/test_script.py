@@ -40,6 +40,9 @@ RAY = """
 import os, signal
 
 class JobSubmissionClient:
+    def __init__(self, address):
+        assert address == "http://127.0.0.1:8265" == os.environ["RAY_API_SERVER_ADDRESS"]
+
     def stop_job(self, job_id):
         print("STOP", job_id, flush=True)
         for process in (os.getppid(), os.getpid()):

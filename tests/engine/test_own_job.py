@@ -23,7 +23,7 @@ pytestmark = pytest.mark.alone
 STAND_IN = """#!/bin/bash
 [[ "$*" == *attempts* ]] && exec {python} "$@"
 case "$*" in
-  train*) exit "$(cat {folder}/code)" ;;
+  train*) echo '{{"steps": 3}}' > "$RUN/summary.json"; exit "$(cat {folder}/code)" ;;
   *exporter*|*operator_watch*) exec sleep 600 ;;
 esac
 """
@@ -62,7 +62,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> str:
+def script(jobs: Any, tmp_path: Path) -> str:
     """The rayjob backend's run.sh with one retry, as the entrypoint of a job; a file says how training ends."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "workspace").mkdir()
@@ -74,7 +74,10 @@ def script(tmp_path: Path) -> str:
     (text,) = [
         made["data"]["run.sh"] for made in render(values).of_kind("ConfigMap") if "run.sh" in made["data"]
     ]
-    (tmp_path / "run.sh").write_text(text.replace("/workspace", f"{tmp_path}/workspace"), encoding="utf-8")
+    here = text.replace("/workspace", f"{tmp_path}/workspace").replace(
+        "http://127.0.0.1:8265", jobs.get_address()
+    )
+    (tmp_path / "run.sh").write_text(here, encoding="utf-8")
     return f"PATH={tmp_path}/bin:{os.defpath} bash {tmp_path}/run.sh"
 
 
@@ -84,6 +87,7 @@ def ended(jobs: Any, job: str) -> Any:
     while not (info := jobs.get_job_info(job)).status.is_terminal():
         assert time.monotonic() < end, jobs.get_job_logs(job)
         time.sleep(0.1)
+    print(info.status, info.message, jobs.get_job_logs(job))
     return info
 
 
@@ -118,11 +122,6 @@ def test_an_error_of_the_users_is_stopped_at_once(jobs: Any, script: str, tmp_pa
 
 def test_a_good_end_stays_one(jobs: Any, script: str, tmp_path: Path) -> None:
     (tmp_path / "code").write_text("0", encoding="utf-8")
-    (run,) = {
-        line.split("RUN=")[1] for line in (tmp_path / "run.sh").read_text().splitlines() if "RUN=" in line
-    }
-    Path(run).mkdir(parents=True)
-    (Path(run) / "summary.json").write_text('{"steps": 3}', encoding="utf-8")
     job = jobs.submit_job(entrypoint=script)
     assert ended(jobs, job).status == "SUCCEEDED"
     assert jobs.get_job_logs(job).splitlines()[-1] == 'summary: {"steps": 3}'

@@ -15,7 +15,7 @@ the newest checkpoint (openrlhf_mtp/cluster/attempts.py), and the backend only h
 {{- define "mtp.attemptWords" -}}
 --run "$RUN" --name "$ME"{{ if include "mtp.countsAttempts" . }} --retries {{ int .Values.job.retries }}{{ end }}
 {{- with get (include "mtp.settings" . | fromJson) "ckpt.path" }} --checkpoints {{ include "mtp.shellWord" (toString .) }}{{ end }}
-{{- if eq .Values.backend "rayjob" }} --stop-job{{ end }}
+{{- if eq .Values.backend "rayjob" }} --stop-job http://127.0.0.1:8265{{ end }}
 {{- end -}}
 
 {{- define "mtp.checkAttempts" -}}

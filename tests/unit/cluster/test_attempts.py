@@ -289,7 +289,7 @@ def job(monkeypatch):
 @pytest.mark.usefixtures("job")
 def test_a_job_that_asks_to_be_stopped_waits_until_it_is():
     usual, ray = signal.getsignal(signal.SIGTERM), Ray(0.2)
-    assert own_job.stop_own_job(ray)
+    assert own_job.stop_own_job("http://h:8265", lambda _: ray)
     assert ray.asked == ["run1-x"]
     assert signal.getsignal(signal.SIGTERM) == usual
 
@@ -301,7 +301,7 @@ def test_a_job_that_asks_to_be_stopped_waits_until_it_is():
     ids=["silent", "no head", "no"],
 )
 def test_a_job_that_is_not_stopped_ends_with_its_exit_code(ray):
-    assert not own_job.stop_own_job(ray, wait_s=0.2)
+    assert not own_job.stop_own_job("http://h:8265", lambda _: ray, wait_s=0.2)
 
 
 @pytest.mark.parametrize(
@@ -311,15 +311,15 @@ def test_outside_a_ray_job_nothing_is_stopped(monkeypatch, text, capsys):
     monkeypatch.delenv(own_job.CONFIG, raising=False)
     if text is not None:
         monkeypatch.setenv(own_job.CONFIG, text)
-    assert not own_job.stop_own_job(Ray())
+    assert not own_job.stop_own_job("http://h:8265", lambda _: Ray())
     assert "this Ray job cannot be stopped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stopped", [True, False])
 def test_a_run_is_over_only_when_its_job_was_stopped(run, monkeypatch, stopped):
-    monkeypatch.setattr(attempts, "stop_own_job", lambda: stopped)
+    monkeypatch.setattr(attempts, "stop_own_job", lambda address: stopped and address == "http://h:8265")
     run.retries = 0
     run.begin()
-    assert run.end(1, "--stop-job") == NONE_LEFT
+    assert run.end(1, "--stop-job", "http://h:8265") == NONE_LEFT
     # KubeRay repeats the one that could not be stopped: it ends at once
     assert run.begin() == (0 if stopped else NONE_LEFT)
