@@ -62,7 +62,7 @@ def _own_schema(value: Value, values: list[Value]) -> Schema:
         inherited = _properties(value.parent, values) if value.parent else {}
         own = _properties(value.path, values)
         return {"type": "object", "additionalProperties": False, "properties": {**inherited, **own}}
-    made = {"type": TYPES.get(type(value.default), "string"), **_items(value), **given}
+    made = {"type": TYPES.get(type(value.default), "string"), **given, **_items(value)}
     return {**made, "maximum": made.get("maximum", MOST)} if "integer" in made["type"] else made
 
 

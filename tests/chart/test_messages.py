@@ -378,6 +378,11 @@ def test_several_problems_are_said_at_once():
 SCHEMA = {
     "an unknown key": ({"rollouts": {}}, "additional properties 'rollouts' not allowed"),
     "an unknown key of a group": ({"trainer": {"replica": 2}}, "additional properties 'replica' not allowed"),
+    "a volume that is no map": ({"pods": {"extraVolumes": [None]}}, "got null, want object"),
+    "a volume of an unknown kind": (
+        {"head": {"extraVolumes": [{"name": "a", "hostPth": {"path": "/x"}}]}},
+        "additional properties 'hostPth' not allowed",
+    ),
     "an unknown backend": ({"backend": "deployment"}, "value must be one of 'rayjob', 'statefulset'"),
     "the tag latest": ({"image": {"tag": "latest"}}, "'not' failed"),
     "a negative number": ({"job": {"retries": -1}}, "minimum: got -1, want 0"),
