@@ -11,8 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
+from openrlhf_mtp.cluster.nccl_log import record, transports
 from openrlhf_mtp.cluster.nodes import Node, on_node
 
 ELEMENTS = 1 << 20
@@ -83,13 +85,28 @@ class Peer:
             return _first_line(problem).partition(" (Triggered")[0]
         return "no CUDA device"
 
-    def join(self, rank: int, world_size: int, address: str, backend: Any, timeout_s: float) -> None:
-        """Take part."""
+    def join(self, rank: int, world_size: int, address: str, backend: Any, timeout_s: float) -> list[str]:
+        """Take part; what NCCL went over, see `nccl_log.transports`."""
+        if backend != "nccl":
+            broadcast(rank, world_size, address, backend, timeout_s)
+            return []
+        import ray
+
+        log = record(Path(ray._private.worker._global_node.get_logs_dir_path()))
         broadcast(rank, world_size, address, backend, timeout_s)
+        return transports(log)
 
 
 class NoCudaError(RuntimeError):
     """torch finds no GPU in these pods; the message names them and says what torch says."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A broadcast that ended: the seconds it took, and what NCCL went over in each pod; nothing for gloo."""
+
+    seconds: float
+    transports: Sequence[list[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -102,8 +119,8 @@ class Broadcasts:
     busy: bool
     """A job holds the GPUs: over gloo on the CPUs."""
 
-    def over(self, nodes: Sequence[Node], limit_s: float) -> float | None:
-        """One broadcast from the first node; the seconds it took, None when it failed or did not end in time.
+    def over(self, nodes: Sequence[Node], limit_s: float) -> Reached | None:
+        """One broadcast from the first node; None when it failed or did not end in time.
 
         Raises:
             NoCudaError: it is to go over NCCL and not all pods can.
@@ -126,7 +143,7 @@ class Broadcasts:
                 peer.join.remote(rank, len(peers), address, backend, left())
                 for rank, peer in enumerate(peers)
             ]
-            ray.get(joined, timeout=left())
+            over = ray.get(joined, timeout=left())
         except (ray.exceptions.RayError, TimeoutError) as problem:
             print(
                 f"broadcast over {', '.join(node.name for node in nodes)}: {_first_line(problem)}", flush=True
@@ -135,23 +152,23 @@ class Broadcasts:
         finally:
             for peer in peers:
                 ray.kill(peer)
-        return time.monotonic() - started
+        return Reached(time.monotonic() - started, over if backend == "nccl" else ())
 
     def reach_all(
         self, nodes: Sequence[Node], limit_s: float
-    ) -> tuple[float | None, list[tuple[Node, Node]]]:
+    ) -> tuple[Reached | None, list[tuple[Node, Node]]]:
         """Broadcast over all nodes; where that fails, over pairs, to name those that cannot talk.
 
         Pairs are the first trainer with every other pod, which is how weights go out, and neighbours in the list.
 
         Returns:
-            (seconds, []) when all were reached, else (None, silent pairs).
+            (the broadcast, []) when all were reached, else (None, silent pairs).
         """
         if len(nodes) < 2:
-            return 0.0, []
-        seconds = self.over(nodes, limit_s)
-        if seconds is not None:
-            return seconds, []
+            return Reached(0.0), []
+        reached = self.over(nodes, limit_s)
+        if reached is not None:
+            return reached, []
         limit = min(PAIR_LIMIT_S, limit_s)
         return None, [pair for pair in pairs(nodes) if self.over(pair, limit) is None]
 

@@ -2,7 +2,7 @@
 
 In a Ray job on the head pod, in this order: KubeRay is not too old, all pods are there and have their GPUs, which the
 driver sees too, and their RDMA devices, /dev/shm is large enough, the checkpoint path can be written and is the same
-folder everywhere, and one broadcast reaches every pod.
+folder everywhere, and one broadcast reaches every pod, over RDMA where there is any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.cluster import pods
-from openrlhf_mtp.cluster.broadcast import Broadcasts, NoCudaError
+from openrlhf_mtp.cluster.broadcast import Broadcasts, NoCudaError, Reached
+from openrlhf_mtp.cluster.nccl_log import TCP
 from openrlhf_mtp.cluster.nodes import Need, Node, living, missing, on_node
 from openrlhf_mtp.cluster.operator_version import OldOperatorError, check_operator, operator_version
 
@@ -87,23 +88,29 @@ def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, 
         raise PreflightError("these pods cannot run the job:\n  " + "\n  ".join(problems))
 
 
-def check_network(nodes: Sequence[Node], broadcast_s: float, broadcasts: Broadcasts) -> float:
-    """One broadcast from the first trainer over all pods; returns the seconds it took.
+def check_network(
+    nodes: Sequence[Node], broadcast_s: float, broadcasts: Broadcasts, *, rdma: bool = False
+) -> str:
+    """One broadcast from the first trainer over all pods; returns how long it took and what it went over, in words.
 
     Raises:
-        PreflightError: it did not end in time, with the pairs that cannot talk; or torch finds no GPU in a pod.
+        PreflightError: it did not end in time, with the pairs that cannot talk; torch finds no GPU in a pod; or NCCL
+            took TCP where there is to be RDMA.
     """
     with_gpus = [node for node in nodes if node.gpus]
     try:
-        seconds, silent = broadcasts.reach_all(with_gpus, broadcast_s)
+        reached, silent = broadcasts.reach_all(with_gpus, broadcast_s)
     except NoCudaError as problem:
         raise PreflightError(
             f"torch finds no GPU in these pods:\n  {problem}\n"
             f"The nodes' driver must fit the image's CUDA: {DRIVERS}. "
             "An image with torch's CPU build finds none anywhere"
         ) from None
-    if seconds is not None:
-        return seconds
+    if reached is not None:
+        if rdma:
+            check_transports(with_gpus, reached)
+        over = sorted({name for names in reached.transports for name in names})
+        return f"in {reached.seconds:.1f} s{', over ' if over else ''}{' and '.join(over)}"
     pairs = "\n  ".join(f"{one} and {other}" for one, other in silent)
     if not pairs:
         raise PreflightError(
@@ -114,6 +121,23 @@ def check_network(nodes: Sequence[Node], broadcast_s: float, broadcasts: Broadca
         f"a broadcast did not end within {broadcast_s:g} s. These cannot talk to each other:\n  {pairs}\n"
         "Check network.nccl.socketInterface, network.nccl.hca and network policies; network.nccl.debug=INFO says more"
     )
+
+
+def check_transports(nodes: Sequence[Node], reached: Reached) -> None:
+    """Whether NCCL uses the RDMA devices that pods have been given.
+
+    Raises:
+        PreflightError: it went over TCP, in these pods.
+    """
+    slow = [str(node) for node, names in zip(nodes, reached.transports, strict=False) if TCP in names]
+    if slow:
+        raise PreflightError(
+            "NCCL goes over TCP (NET/Socket in its log) between these pods, though network.rdma gives them devices:\n  "
+            + "\n  ".join(slow)
+            + "\nInfiniBand and RoCE: look at network.nccl.hca (ibv_devinfo in a pod lists adapters that are up) and "
+            "at the secondary network. EFA: the image needs aws-ofi-nccl and libfabric. Each pod's nccl-*.log, beside "
+            "Ray's logs, says why; network.rdma.enabled=false takes TCP"
+        )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -140,8 +164,8 @@ def run(arguments: argparse.Namespace) -> None:
         print("preflight: rdma    every pod with GPUs has a verbs device and the library for it")
     print(f"preflight: storage {arguments.run} can be written{' and is shared' if arguments.shared else ''}")
     broadcasts = Broadcasts(ray, nvidia=arguments.nvidia, busy=arguments.busy)
-    seconds = check_network(nodes, arguments.broadcast_s, broadcasts)
-    print(f"preflight: network one broadcast reached all pods in {seconds:.1f} s", flush=True)
+    words = check_network(nodes, arguments.broadcast_s, broadcasts, rdma=arguments.rdma)
+    print(f"preflight: network one broadcast reached all pods {words}", flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
