@@ -57,6 +57,7 @@ def compile_op(builder: Any) -> Path:
             extra_cuda_cflags=flags.get("nvcc"),
             extra_ldflags=builder.strip_empty_entries(builder.extra_ldflags()),
             build_directory=folder,
+            with_cuda="nvcc" in flags or None,  # CPU Adam has no file of CUDA's and includes its headers
         )
         target = Path(importlib.import_module("deepspeed").__file__ or "").parent.parent / package.replace(
             ".", "/"

