@@ -144,6 +144,15 @@ def test_every_link_leads_somewhere(page):
     assert broken == []
 
 
+def test_every_symptom_on_kubernetes_names_a_command_that_shows_its_cause():
+    rows = text("kubernetes_faults.md").partition("## By symptom")[2].partition("\n## ")[0].splitlines()
+    cells = [re.split(r"(?<!\\) \| ", row.strip("| ")) for row in rows if row.startswith("| ")][1:]
+    assert len(cells) > 20
+    for symptom, look, *cause in cells:
+        assert re.search(r"`(kubectl|helm|openrlhf-mtp) [^`]+`", look), symptom
+        assert len(cause) == 1, symptom
+
+
 def test_the_script_that_the_page_converts_becomes_the_job_file_it_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("RUN", raising=False)
