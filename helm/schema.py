@@ -128,6 +128,13 @@ def _bare(node: Any, wanted: list[str]) -> Any:
             made["anyOf"] = _bare(item, wanted)
         elif key != "description" and not key.startswith("x-"):
             made[key] = _bare(item, wanted)
+    for name in made.get("required", []):  # to Kubernetes a null is nothing
+        types = made["properties"][name].get("type")
+        if isinstance(types, list):
+            made["properties"][name] = {
+                **made["properties"][name],
+                "type": [one for one in types if one != "null"],
+            }
     return made
 
 

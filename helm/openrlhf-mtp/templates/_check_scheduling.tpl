@@ -18,8 +18,10 @@
 {{- if and (eq $s.gang "kueue") .Values.job.keepPods -}}
 {{- $problems = append $problems "job.keepPods: Kueue admits only runs that give their pods back; set job.keepPods=false" -}}
 {{- end -}}
-{{- if and .Values.auth.existingSecret (semverCompare "<2.52.0" (include "mtp.rayVersion" .)) -}}
-{{- $problems = append $problems (printf "auth.existingSecret: token authentication needs Ray 2.52 or later, and rayVersion is %s" (include "mtp.rayVersion" .)) -}}
+{{- $ray := include "mtp.rayVersion" . -}}
+{{- if not (regexMatch "^[0-9]{1,4}\\.[0-9]{1,4}\\.[0-9]{1,4}$" $ray) -}}{{/* said by mtp.checkTexts */}}
+{{- else if and .Values.auth.existingSecret (semverCompare "<2.52.0" $ray) -}}
+{{- $problems = append $problems (printf "auth.existingSecret: token authentication needs Ray 2.52 or later, and rayVersion is %s" $ray) -}}
 {{- end -}}
 {{- $problems | toJson -}}
 {{- end -}}
