@@ -107,7 +107,7 @@ def judge(rules: Rules, seen: Seen) -> tuple[str, str] | None:
     if seen.job_ended_s is not None and seen.job_ended_s >= TRANSITION_S:
         state = "Failed" if seen.known == "FAILED" else "Complete"
         return state, "JobDeploymentStatusTransitionGracePeriodExceeded"
-    if rules.gives_up_s is not None and seen.silent_s >= rules.gives_up_s:
+    if rules.gives_up_s is not None and seen.silent_s and seen.silent_s >= rules.gives_up_s:
         return "Failed", "JobStatusCheckTimeoutExceeded"
     if seen.submitter and seen.submitter_ended_s >= rules.submitter_s:
         return "Failed", "JobDeploymentStatusTransitionGracePeriodExceeded"
