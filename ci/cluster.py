@@ -15,6 +15,9 @@ POLL_S = 5.0
 REMOVE_S = 120.0
 """So long a removal is tried again: the API server may be away for a moment."""
 
+CHECKS = "openrlhf-mtp.io/role in (check,test)"
+"""Pods of hooks, which are not part of a release: Helm keeps those that have failed."""
+
 
 class BenchmarkError(RuntimeError):
     """The run did not end well; the message says how."""
@@ -40,6 +43,7 @@ class Cluster:
         self.kubeconfig, self.helm = kubeconfig, Releases(kubeconfig, self.namespace)
         self.api = api
         self.core, self.batch = client.CoreV1Api(api), client.BatchV1Api(api)
+        self.apps = client.AppsV1Api(api)
         self.custom = client.CustomObjectsApi(api)
 
     def require_free(self, release: str) -> None:
@@ -102,8 +106,11 @@ class Cluster:
             "its claims": lambda: self.core.delete_collection_namespaced_persistent_volume_claim(
                 self.namespace, **_of(release)
             ),
-            "its Jobs": lambda: self.batch.delete_collection_namespaced_job(
-                self.namespace, propagation_policy="Background", **_of(release)
+            "its checks": lambda: self.core.delete_collection_namespaced_pod(
+                self.namespace, label_selector=f"{_of(release)['label_selector']},{CHECKS}"
+            ),
+            "its podcheck": lambda: self.apps.delete_namespaced_replica_set(
+                f"{release}-podcheck", self.namespace
             ),
         }
         end = time.monotonic() + REMOVE_S

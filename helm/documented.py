@@ -32,6 +32,19 @@ class Value:
         parent: str = self.extra.get("extends") or self.extra.get("copies") or ""
         return parent
 
+    @property
+    def only(self) -> list[str]:
+        """Which keys of its parent it may set; empty: all."""
+        only: list[str] = self.extra.get("only", [])
+        return only
+
+    def has_key_of(self, other: "Value") -> bool:
+        """Whether its parent is the section of the other one, and hands that key on."""
+        key = other.path.removeprefix(f"{self.parent}.")
+        return (
+            bool(self.parent) and key != other.path and (not self.only or key.partition(".")[0] in self.only)
+        )
+
 
 def read_values(path: Path = VALUES) -> list[Value]:
     """Every value of values.yaml in order; a nested default below a `free` value belongs to that value.
@@ -61,7 +74,7 @@ def read_values(path: Path = VALUES) -> list[Value]:
 
 def paths_of(value: Value, values: list[Value]) -> list[str]:
     """The dotted names under which a user can give a value: its own, and that in each section that has its keys too."""
-    heirs = [other for other in values if other.parent and value.path.startswith(f"{other.parent}.")]
+    heirs = [other for other in values if other.has_key_of(value)]
     own = {other.path for other in values}
     names = [heir.path + value.path.removeprefix(heir.parent) for heir in heirs]
     return [value.path, *(name for name in names if name not in own)]

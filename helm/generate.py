@@ -12,7 +12,7 @@ comment line `@schema {...}` holds JSON Schema to add, and words of ours:
 - `free`: a map with any keys; true, or the type of its values;
 - `kubernetes`: Kubernetes' type of the value, or of a list's items;
 - `copies`: the section has the keys and defaults of another one too;
-- `extends`: it may set the keys of another one for itself, and has no defaults for them.
+- `extends`: it may set the keys of another one for itself, or those in `only`, and has no defaults for them.
 """
 
 import json
@@ -42,7 +42,7 @@ def table(values: list[Value]) -> str:
             continue
         title = f"**`{section.path}`** — {section.text}"
         if section.parent:
-            title += f" {_inherits(section.parent)}"
+            title += f" {_inherits(section)}"
         leaves = [
             value
             for value in values
@@ -52,13 +52,14 @@ def table(values: list[Value]) -> str:
     return "\n" + "\n\n".join("\n".join(block) for block in blocks)
 
 
-def _inherits(parent: str) -> str:
-    return f"Takes every key of `{parent}`."
+def _inherits(section: Value) -> str:
+    keys = ", ".join(f"`{key}`" for key in section.only)
+    return f"Takes {keys or 'every key'} of `{section.parent}`."
 
 
 def _row(value: Value) -> str:
     if value.is_section:
-        return f"| `{value.path}.*` | | {_cell(value.text)} {_inherits(value.parent)} |"
+        return f"| `{value.path}.*` | | {_cell(value.text)} {_inherits(value)} |"
     return f"| `{value.path}` | {_shown(value.default)} | {_cell(value.text)} |"
 
 

@@ -16,7 +16,19 @@ from helm.documented import Value, at, paths_of
 from helm.kinds import KINDS
 
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-OURS = ("free", "quantity", "is", "each", "keys", "fields", "optional", "kubernetes", "copies", "extends")
+OURS = (
+    "free",
+    "quantity",
+    "is",
+    "each",
+    "keys",
+    "fields",
+    "optional",
+    "kubernetes",
+    "copies",
+    "extends",
+    "only",
+)
 TEXTS = ("is", "each", "keys", "fields")
 MOST = 2**31 - 1
 """A whole number has an upper limit: Kubernetes and KubeRay keep most of theirs in 32 bits."""
@@ -60,6 +72,8 @@ def _own_schema(value: Value, values: list[Value]) -> Schema:
         return {"type": "object", **_free(value), **given}
     if value.is_section:
         inherited = _properties(value.parent, values) if value.parent else {}
+        if value.only:
+            inherited = {key: inherited[key] for key in value.only}
         own = _properties(value.path, values)
         return {"type": "object", "additionalProperties": False, "properties": {**inherited, **own}}
     made = {"type": TYPES.get(type(value.default), "string"), **given, **_items(value)}

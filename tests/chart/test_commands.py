@@ -33,7 +33,7 @@ def modules_run(words):
 def commands(name):
     rendered = render_ci(name)
     for made in rendered.objects:
-        for template in pod_templates(made):
+        for template in [] if made["kind"] == "ReplicaSet" else pod_templates(made):
             for container in containers(template):
                 yield container.get("command", [])
                 for line in "\n".join(container.get("args", [])).splitlines():
@@ -68,7 +68,7 @@ def test_the_submitter_gets_every_group_of_the_run():
 
 
 def test_the_check_before_an_install_accepts_the_job(tmp_path):
-    container = render_ci("four-nodes").one("Job", "-check")["spec"]["template"]["spec"]["containers"][0]
+    (container,) = render_ci("four-nodes").one("Pod", "-check")["spec"]["containers"]
     (config,) = [one["value"] for one in container["env"] if one["name"] == "JOB_CONFIG"]
     job = tmp_path / "job.yaml"
     job.write_text(config, encoding="utf-8")

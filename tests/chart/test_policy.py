@@ -17,6 +17,7 @@ NAMESPACED = {
     "PodDisruptionBudget",
     "PodMonitor",
     "RayJob",
+    "ReplicaSet",
     "Role",
     "RoleBinding",
     "Service",

@@ -362,7 +362,7 @@ def test_a_job_file_arrives_as_it_is(case):
     assert job["job.yaml"] == text
     files = next(made["data"] for made in rendered.of_kind("ConfigMap") if "a.txt" in made["data"])
     assert files == {"a.txt": text, "B": " x\n y\n"}
-    variables = rendered.one("Job", "-check")["spec"]["template"]["spec"]["containers"][0]["env"]
+    variables = rendered.one("Pod", "-check")["spec"]["containers"][0]["env"]
     (given,) = [one["value"] for one in variables if one["name"] == "JOB_CONFIG"]
     assert given.replace("$$", "$") == text  # as Kubernetes reads it
 

@@ -179,9 +179,9 @@ def test_without_rdma_nccl_does_not_look_for_it():
 
 
 def test_the_job_check_runs_before_anything_else_and_needs_nothing_of_the_release():
-    job = render_ci("one-gpu").one("Job", "-check")
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    spec = job["spec"]["template"]["spec"]
+    pod = render_ci("one-gpu").one("Pod", "-check")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    spec = pod["spec"]
     assert "serviceAccountName" not in spec
     assert [volume for volume in spec["volumes"] if "configMap" in volume] == []
     assert not json.dumps(spec).count('nvidia.com/gpu": "')
@@ -220,7 +220,7 @@ def test_a_variable_of_nccl_is_there_once():
 def test_the_test_pod_has_rays_token_with_either_backend():
     for backend in ("rayjob", "statefulset"):
         made = render(job_values(JOB, backend=backend, auth={"existingSecret": "ray-token"}))
-        (pod,) = made.of_kind("Pod")
+        pod = made.one("Pod", "-test")
         names = [one["name"] for one in pod["spec"]["containers"][0]["env"]]
         assert "RAY_AUTH_TOKEN" in names
     assert "it is a new one" in render(job_values(JOB), upgrade=True).notes

@@ -25,6 +25,7 @@ PATHS = {
     "PersistentVolumeClaim": ("api/v1", "persistentvolumeclaims"),
     "Pod": ("api/v1", "pods"),
     "RayJob": ("apis/ray.io/v1", "rayjobs"),
+    "ReplicaSet": ("apis/apps/v1", "replicasets"),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
     "Secret": ("api/v1", "secrets"),

@@ -95,10 +95,10 @@ def test_a_benchmark_that_is_cancelled_removes_its_run(
 def test_a_benchmark_that_is_cancelled_while_helm_waits_for_a_hook_ends_at_once_and_for_good(
     cluster: Cluster, assets: Path, tmp_path: Path
 ) -> None:
-    nowhere = {"pods": {"nodeSelector": {"pool": "no-such"}}}  # the check of the job file never starts
+    nowhere = {"tools": {"nodeSelector": {"pool": "no-such"}}}  # the check of the job file never starts
     words = prepared(cluster, assets, tmp_path, more=nowhere)
     process = start([*words, "--release", "bench-hook"], tmp_path)
-    until("the hook's pod", lambda: any("-check-" in name for name in left(cluster)), 120)
+    until("the hook's pod", lambda: any(name.endswith("-check") for name in left(cluster)), 120)
     cancelled = time.monotonic()
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=seconds(120))

@@ -71,10 +71,9 @@ def test_a_job_file_with_an_error_fails_before_any_pod_of_the_run(cluster: Clust
     took = time.monotonic() - started
     assert took < 120
     assert "mtp.depth" in cluster.kubelet.log_of("wrong")
-    assert [name for name in cluster.kubelet.logs if name.startswith("wrong") and "-check-" not in name] == []
-    # what says why is kept for an hour, and nothing else
-    left = cluster.left_of("wrong")
-    assert [one.split()[0] for one in left] == ["Job", "Pod"]
-    cluster.plane.api.delete("Job", NAMESPACE, left[0].split()[1])
+    assert [name for name in cluster.kubelet.logs if name.startswith("wrong") and "-check" not in name] == []
+    # what says why is kept, and nothing else
+    assert cluster.left_of("wrong") == ["Pod wrong-check"]
+    cluster.plane.api.delete("Pod", NAMESPACE, "wrong-check")
     until("nothing left", lambda: cluster.left_of("wrong") == [], 60)
     print(f"refused after {took:.0f} s")

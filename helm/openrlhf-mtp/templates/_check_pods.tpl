@@ -1,8 +1,8 @@
-{{/* What cannot be right in `pods`, `head`, `trainer` and `rollout`. */}}
+{{/* What cannot be right in `pods`, `head`, `trainer`, `rollout` and `tools`. */}}
 
 {{- define "mtp.checkPods" -}}
 {{- $problems := list -}}
-{{- range $section := list "pods" "head" "trainer" "rollout" -}}
+{{- range $section := list "pods" "head" "trainer" "rollout" "tools" -}}
 {{- $context := dict "root" $ "section" $section "given" (index $.Values $section) -}}
 {{- range $check := list "mtp.checkTwice" "mtp.checkContainers" "mtp.checkResources" "mtp.checkOwnVolumes" "mtp.checkVariables" -}}
 {{- $problems = concat $problems (include $check $context | fromJsonArray) -}}

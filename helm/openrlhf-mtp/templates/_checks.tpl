@@ -10,6 +10,7 @@ topic is in _check_TOPIC.tpl; what is wrong with the job's counts is said by _co
 {{- $checks = append $checks "mtp.checkAttempts" -}}
 {{- $checks = append $checks "mtp.checkPods" -}}
 {{- $checks = append $checks "mtp.checkCaches" -}}
+{{- $checks = append $checks "mtp.checkTools" -}}
 {{- range $check := $checks -}}{{- $problems = concat $problems (include $check $ | fromJsonArray) -}}{{- end -}}
 {{- $problems | toJson -}}
 {{- end -}}

@@ -9,6 +9,7 @@
 {{- define "mtp.hash" -}}
 {{- $values := omit .Values "networkPolicy" "monitoring" "pdb" "extraObjects" "serviceAccount" "global" "_chart" -}}
 {{- $values = set $values "job" (omit .Values.job "suspend") -}}
+{{- $values = set $values "preflight" (omit .Values.preflight "checkJob" "checkPods") -}}
 {{- dict "values" $values "exporter" .Values.monitoring.exporter "account" (include "mtp.serviceAccount" .) "chart" .Chart.Version | toJson | sha256sum | trunc 8 -}}
 {{- end -}}
 

@@ -98,7 +98,8 @@ priorityClassName: {{ . | quote }}
 nodeSelector: {{- include "mtp.yaml" . | nindent 2 }}
 {{- end }}
 {{- $tolerations := .group.tolerations }}
-{{- if gt (int .group.physicalGpus) 0 }}
+{{- $bound := and (eq .group.role "head") (or .group.nodeSelector .group.affinity) (eq $v.accelerator.type "nvidia") }}{{/* perhaps to the GPU nodes */}}
+{{- if or (gt (int .group.physicalGpus) 0) $bound }}
 {{- range list $v.accelerator.resource "nvidia.com/gpu" | compact | uniq }}{{/* nodes with MIG slices carry the plain taint */}}
 {{- $tolerations = append $tolerations (dict "key" . "operator" "Exists" "effect" "NoSchedule") }}
 {{- end }}

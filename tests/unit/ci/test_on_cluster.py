@@ -42,8 +42,12 @@ class Api:
     def delete_collection_namespaced_persistent_volume_claim(self, namespace, label_selector):
         self._do(f"delete claims {label_selector}")
 
-    def delete_collection_namespaced_job(self, namespace, propagation_policy, label_selector):
-        self._do(f"delete jobs {label_selector}")
+    def delete_collection_namespaced_pod(self, namespace, label_selector):
+        self._do(f"delete pods {label_selector}")
+
+    def delete_namespaced_replica_set(self, name, namespace):
+        self._do(f"delete {name}")
+        raise ApiException(status=404)
 
     def list_namespaced_pod(self, namespace, label_selector):
         return SimpleNamespace(items=[])
@@ -56,7 +60,8 @@ REMOVED = [
     "uninstall bench-1",
     "delete bench-1-fetch",
     "delete claims app.kubernetes.io/instance=bench-1",
-    "delete jobs app.kubernetes.io/instance=bench-1",
+    "delete pods app.kubernetes.io/instance=bench-1,openrlhf-mtp.io/role in (check,test)",
+    "delete bench-1-podcheck",
 ]
 
 
@@ -73,7 +78,7 @@ def play(monkeypatch):
 
         played = Cluster.__new__(Cluster)
         played.namespace, played.helm, played.install = "team", api, install
-        played.core = played.batch = played.custom = api
+        played.core = played.apps = played.batch = played.custom = api
         return ClusterRun(values or ci_values("cpu-smoke"), played, release="bench-1")
 
     return made
