@@ -165,7 +165,8 @@ def test_of_what_ray_logs_errors_are_shown():
     error = (
         b"[2026-11-30 04:52:27,001 E 23358 23358] (raylet) node_manager.cc:1: workers killed due to memory\n"
     )
-    assert shown(chatter + error, name="raylet.out") == [f"[raylet] {error.decode().strip()}"]
+    table = b"[2026-11-30 04:52:27,440 I 1 1] (gcs_server) state:\nGcsNodeManager:\n- RegisterNode request count: 0\n"
+    assert shown(chatter + error + table, name="raylet.out") == [f"[raylet] {error.decode().strip()}"]
 
 
 def test_progress_bars_show_their_end_and_colours_are_left_out():
