@@ -257,7 +257,10 @@ def chart_values(arguments: argparse.Namespace) -> dict[str, Any]:
     own = [*arguments.set, f"ckpt.save_steps={SAVE_STEPS}"]
     overrides = [*values.get("job", {}).get("overrides", []), *own]
     job = {"config": arguments.job.read_text(encoding="utf-8"), "overrides": overrides, "retries": 2}
-    return merged(values, {"backend": arguments.backend, "image": image_of(arguments.image), "job": job})
+    values = merged(values, {"backend": arguments.backend, "image": image_of(arguments.image), "job": job})
+    if arguments.tools_image:
+        values = merged(values, {"tools": {"image": image_of(arguments.tools_image)}})
+    return values
 
 
 def parser() -> argparse.ArgumentParser:
@@ -267,6 +270,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--backend", choices=("rayjob", "statefulset"), required=True)
     made.add_argument("--image", required=True, metavar="NAME:TAG|NAME@DIGEST")
+    made.add_argument(
+        "--tools-image", default="", metavar="NAME:TAG", help="of the small pods; default the run's image"
+    )
     made.add_argument("--job", type=Path, required=True, help="job file")
     made.add_argument(
         "--set", action="append", default=[], metavar="key=value", help="replace a setting of the job"

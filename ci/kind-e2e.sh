@@ -53,12 +53,12 @@ operator() {
 run_cell() {
   local cell=$1 backend=rayjob
   step kind create cluster --name "$CLUSTER" --wait 3m
-  step kind load docker-image --name "$CLUSTER" "$image"
+  step kind load docker-image --name "$CLUSTER" "$image" "$tools"
   if [[ "$cell" == statefulset ]]; then backend=statefulset; else operator "$cell"; fi
   step kubectl create namespace "$NAMESPACE"
   step kubectl label namespace "$NAMESPACE" pod-security.kubernetes.io/enforce=restricted
   # three times the quickstart's steps: `helm test` and the loss of a pod come before the last
-  step "$PYTHON" -m ci.e2e --backend "$backend" --image "$image" \
+  step "$PYTHON" -m ci.e2e --backend "$backend" --image "$image" --tools-image "$tools" \
     --job examples/arithmetic/job.yaml --set train.num_episodes=3 \
     --values helm/openrlhf-mtp/ci/cpu-smoke-values.yaml --kubeconfig "$KUBECONFIG" --namespace "$NAMESPACE"
   [[ -n "${KEEP:-}" ]] || step kind delete cluster --name "$CLUSTER"
@@ -68,7 +68,8 @@ trap finish EXIT INT TERM
 step kind version
 step kubectl version --client
 step helm version
-printf '\n+ docker/build.sh cpu localhost/openrlhf-mtp\n'
+printf '\n+ docker/build.sh cpu, tools\n'
 image=$(docker/build.sh cpu localhost/openrlhf-mtp | tail -n 1)
+tools=$(docker/build.sh tools localhost/openrlhf-mtp | tail -n 1)
 for cell in "${CELLS[@]}"; do run_cell "$cell"; done
 echo "kind-e2e: ${CELLS[*]} passed"

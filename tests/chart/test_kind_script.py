@@ -5,6 +5,7 @@ Whether the chart runs on kind is not tested here; that is what the script is fo
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.patience import seconds
 
 SCRIPT = ROOT / "ci" / "kind-e2e.sh"
 IMAGE = f"localhost/openrlhf-mtp:{__version__}-cpu"
+TOOLS = IMAGE.replace("-cpu", "-tools")
 CELLS = ["statefulset", "helm-1.6.2", "helm-1.7.0", "kustomize-1.6.2"]
 STAND_IN = """#!/bin/bash
 echo "{name} $*" >> "$CALLS"
@@ -94,6 +96,7 @@ def test_what_is_called_with_its_words_is_there(kind, monkeypatch):
         "tag": f"{__version__}-cpu",
         "digest": "",
     }
+    assert values["tools"]["image"]["tag"] == f"{__version__}-tools"
     assert values["job"]["overrides"][-2:] == ["train.num_episodes=3", f"ckpt.save_steps={e2e.SAVE_STEPS}"]
     (namespace,) = of(calls, "kubectl create namespace")
     assert namespace.split()[-1] == arguments.namespace
@@ -110,14 +113,14 @@ def test_the_namespace_takes_restricted_pods_only(kind):
     assert "kubectl label namespace e2e pod-security.kubernetes.io/enforce=restricted" in calls
 
 
-def test_the_image_that_is_loaded_and_run_is_the_one_that_was_built(kind):
+def test_the_images_that_are_loaded_and_run_are_those_that_were_built(kind):
     _, _, calls = kind("statefulset")
-    (built,) = of(calls, "docker build")
+    built = of(calls, "docker build")
     (loaded,) = of(calls, "kind load docker-image")
     (lived,) = of(calls, "python3 -m ci.e2e")
-    assert f"--tag {IMAGE} " in built
-    assert loaded.endswith(IMAGE)
-    assert f"--image {IMAGE} " in lived
+    assert [re.search(r"--tag (\S+)", call)[1] for call in built] == [IMAGE, TOOLS]
+    assert loaded.endswith(f"{IMAGE} {TOOLS}")
+    assert f"--image {IMAGE} --tools-image {TOOLS} " in lived
 
 
 @pytest.mark.parametrize("broken", ["*ci.e2e*", "docker*", "kind load*", "helm install*", "kubectl rollout*"])
