@@ -86,6 +86,9 @@ KINDS = {
         "start",
         4096,
     ),
+    "address": Kind(
+        r"([0-9]{1,3}\.){3}[0-9]{1,3}|[0-9a-fA-F]*:[0-9a-fA-F:.]+", "an IP address: 10.0.0.1 or fd00::1", 45
+    ),
     "file name": Kind(
         r"\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*",
         "a file's name of letters, digits, dashes, underscores and dots",

@@ -102,8 +102,8 @@ class Strict(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# a text to YAML 1.2 and to Go; PyYAML knows no such type
-Strict.add_constructor("tag:yaml.org,2002:value", yaml.SafeLoader.construct_yaml_str)
+for tag in ("value", "merge"):  # `=` and `<<` as values are texts to YAML 1.2 and to Go
+    Strict.add_constructor(f"tag:yaml.org,2002:{tag}", yaml.SafeLoader.construct_yaml_str)
 
 
 @cache

@@ -334,6 +334,10 @@ TEXTS = {
         "network.nccl.extraEnv, a name: got PATH, expected a variable of the network's libraries: its name starts with "
         "NCCL_, GLOO_, TORCH_NCCL_, UCX_, FI_, GDR_ or SHARP_; others go into pods.extraEnv",
     ),
+    "an address that is none": (
+        {"head": {"hostAliases": [{"ip": "<<", "hostnames": ["a"]}]}},
+        "head.hostAliases[0].ip: got <<, expected an IP address: 10.0.0.1 or fd00::1",
+    ),
     "a character that is an end of line to some": (
         {"pods": {"annotations": {"a": "b\x85c"}}},
         "values: got the character U+0085 (next line), which readers of YAML take for different things; take it out",
@@ -403,6 +407,10 @@ SCHEMA = {
     "a volume without a source": (
         {"pods": {"extraVolumes": [{"name": "x"}]}},
         "minProperties: got 1, want 2",
+    ),
+    "a peer that is a text": (
+        {"networkPolicy": {"operator": [""]}},
+        "at '/networkPolicy/operator/0': got string",
     ),
     "a label that is no text": (
         {"labels": {"team": True}},
