@@ -53,10 +53,11 @@ operator() {
 run_cell() {
   local cell=$1 backend=rayjob
   step kind create cluster --name "$CLUSTER" --wait 3m
-  step kind load docker-image --name "$CLUSTER" "$image" "$tools"
-  if [[ "$cell" == statefulset ]]; then backend=statefulset; else operator "$cell"; fi
+  # now, so that what a namespace always has is there before it is looked at
   step kubectl create namespace "$NAMESPACE"
   step kubectl label namespace "$NAMESPACE" pod-security.kubernetes.io/enforce=restricted
+  step kind load docker-image --name "$CLUSTER" "$image" "$tools"
+  if [[ "$cell" == statefulset ]]; then backend=statefulset; else operator "$cell"; fi
   # three times the quickstart's steps: `helm test` and the loss of a pod come before the last
   step "$PYTHON" -m ci.e2e --backend "$backend" --image "$image" --tools-image "$tools" \
     --job examples/arithmetic/job.yaml --set train.num_episodes=3 \
