@@ -45,7 +45,7 @@ def test_the_role_of_the_docs_is_enough_to_install_upgrade_and_remove_a_run(
     cluster: Cluster, assets: Path, kubeconfig: Path
 ) -> None:
     helm = engine.Releases(kubeconfig, NAMESPACE)
-    define(cluster.plane.api)  # RayJobs, which no operator looks at here
+    define(cluster.plane.api, ["RayJob"])  # RayJobs, which no operator looks at here
     nowhere = {"pods": {"nodeSelector": {"pool": "no-such"}}, "preflight": {"checkJob": False}}
     tensorboard = {"monitoring": {"tensorboard": True, "dashboard": True}}
     for backend in ("statefulset", "rayjob"):

@@ -11,7 +11,7 @@ import pytest
 from helm.engine import ReleaseError, merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, OLD_SERVER, Cluster
-from tests.cluster.rayjob import NAME, define
+from tests.cluster.rayjob import define
 from tests.cluster.runs import values
 from tests.patience import seconds
 
@@ -43,12 +43,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 """Of a pod's parts that go into it as they are given: what the chart can refuse itself, it does before."""
 
+NAME = "rayjobs.ray.io"
+
 
 @pytest.fixture(scope="module")
 def rayjobs(cluster: Cluster) -> Iterator[None]:
     """RayJobs, which no operator looks at here."""
     api = cluster.plane.api
-    define(api)
+    define(api, ["RayJob"])
     yield
     api.delete("CustomResourceDefinition", None, NAME)
     until("no RayJobs", lambda: api.get("CustomResourceDefinition", None, NAME) is None, 60)
