@@ -1,7 +1,10 @@
 """What makes a run what it is: its name, its script, its pods, and what a user is told."""
 
+import contextlib
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 
@@ -151,12 +154,16 @@ def waiting_worker():
 
 def test_a_worker_that_waits_for_the_head_stops_when_it_is_told_to():
     line = re.sub(r"/dev/tcp/[^/]+", "/dev/tcp/127.0.0.1", waiting_worker()["args"][0].replace("/6379", "/1"))
-    waiting = subprocess.Popen(["bash", "-c", line])
-    time.sleep(seconds(0.5))
-    waiting.terminate()
-    assert (
-        waiting.wait(timeout=seconds(5)) == 143
-    )  # its own choice: -15 would be a signal that a first process ignores
+    # the follower of the pod's logs, which the line starts first, would outlive the shell as it does not in a container
+    waiting = subprocess.Popen(["bash", "-c", line], start_new_session=True)
+    try:
+        time.sleep(seconds(0.5))
+        waiting.terminate()
+        # its own choice: -15 would be a signal that a first process ignores
+        assert waiting.wait(timeout=seconds(5)) == 143
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(waiting.pid, signal.SIGKILL)
 
 
 def test_a_worker_may_wait_for_the_head_as_long_as_the_run_may_take_to_start():
