@@ -10,7 +10,7 @@ from helm.engine import merged
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.phases import Phase, make_holdable, phase, within
-from tests.cluster.runs import STEPS, long_values, reached, rows, steps, tiny_job, values, volume
+from tests.cluster.runs import STEPS, kept_output, long_values, reached, rows, steps, tiny_job, values, volume
 from tests.patience import seconds
 
 EVERY_STEP = [0, *range(1, STEPS + 1)]
@@ -70,6 +70,39 @@ def test_a_pod_that_is_lost_within_a_step_costs_an_attempt_and_no_step_before_th
     # what was learnt before the fault is not lost
     assert final_reward(folder) > LEARNT
     cluster.finish(name)
+
+
+LAST_WORDS = "judge: the model that rates has no answer"
+CRASHING = f"""import os
+
+def reward_func(queries, prompts, labels, **given):
+    print("{LAST_WORDS}", flush=True)
+    os.abort()
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_worker_that_crashes_leaves_its_last_words_when_its_pod_has_gone(
+    cluster: Cluster, assets: Path
+) -> None:
+    folder = volume(cluster, assets, "crash")
+    (folder / "assets/reward.py").write_text(CRASHING, encoding="utf-8")
+    with cluster.release("crash", values(cluster, {"job": {"retries": 0}})) as run:
+
+        def log() -> str:
+            return cluster.kubelet.log_of(f"{run}-submitter")
+
+        until("the attempt's end", lambda: "attempt 1 of 1: FAILED" in log(), 400)
+        until("released pods", lambda: not [p for p in cluster.pods_of(run) if "submitter" not in p], 120)
+    # in the pod's own output, in the run folder, and, with the pod's name, at the end of the run's
+    assert f"] {LAST_WORDS}\n" in cluster.kubelet.log_of(f"{run}-rollout-0")
+    assert LAST_WORDS in kept_output(folder, f"{run}-rollout-0")
+    assert any(
+        line.strip().startswith(f"{run}-rollout-0 pid=") and LAST_WORDS in line for line in log().splitlines()
+    )
+    assert "all output of the workers: /workspace/runs/" in " ".join(log().split())  # lines are wrapped
+    cluster.finish("crash")
 
 
 @pytest.mark.nightly
