@@ -101,7 +101,6 @@ def test_a_worker_that_crashes_leaves_its_last_words_when_its_pod_has_gone(
     assert any(
         line.strip().startswith(f"{run}-rollout-0 pid=") and LAST_WORDS in line for line in log().splitlines()
     )
-    assert "all output of the workers: /workspace/runs/" in " ".join(log().split())  # lines are wrapped
     cluster.finish("crash")
 
 
