@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ def head() -> Iterator[tuple[str, Path]]:
     """A head with its dashboard: the address, and the log."""
     import tempfile
 
+    # Ray gives each module of the dashboard 30 s to start, which a slow machine exceeds
+    os.environ["RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT"] = str(seconds(60))
     import ray
 
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
@@ -38,6 +41,7 @@ def head() -> Iterator[tuple[str, Path]]:
             yield f"http://{context.address_info['webui_url']}", log
         finally:
             ray.shutdown()
+            del os.environ["RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT"]
 
 
 def test_the_submitter_is_no_operator_a_silent_one_is_said_and_one_that_asks_is_heard(
