@@ -408,6 +408,7 @@ SCHEMA = {
         {"pods": {"extraVolumes": [{"name": "x"}]}},
         "minProperties: got 1, want 2",
     ),
+    "more CPUs than a node has": ({"pods": {"cpu": 1e6}}, "at '/pods/cpu': maximum: got 1×10⁰⁶"),
     "a peer that is a text": (
         {"networkPolicy": {"operator": [""]}},
         "at '/networkPolicy/operator/0': got string",
