@@ -53,14 +53,21 @@ def test_an_image_with_a_port_or_without_a_registry_is_none_of_it(name):
 
 
 OTHERS = ["amd.com/gpu", "google.com/tpu", "habana.ai/gaudi", "huawei.com/Ascend910", "gpu.intel.com/i915"]
+OTHERS += ["aws.amazon.com/neuron", "vpc.amazonaws.com/efa", "cloud.google.com/tpu"]
 
 
-@pytest.mark.parametrize("resource", [*OTHERS, "aliyun.com/gpu-mem", "example.com/gpu"])
+@pytest.mark.parametrize("resource", OTHERS)
 def test_devices_that_are_not_nvidias(resource):
     assert one_problem(job_values(JOB, accelerator={"resource": resource})) == (
         f"accelerator.resource: got {resource}, expected one of NVIDIA's, nvidia.com/gpu, nvidia.com/gpu.shared or a "
         "MIG slice nvidia.com/mig-…: the image holds CUDA and NCCL, which no other vendor's devices run"
     )
+
+
+def test_a_domain_that_nvidias_plug_in_was_told_to_use():
+    rendered = render(job_values(JOB, accelerator={"resource": "gpus.example.com/h100"}))
+    (group, *_) = rendered.one("RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert "gpus.example.com/h100" in group["template"]["spec"]["containers"][0]["resources"]["limits"]
 
 
 def test_devices_where_none_is_asked_for():

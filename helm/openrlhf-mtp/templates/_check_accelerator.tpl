@@ -1,7 +1,11 @@
 {{/* Which GPUs: what is asked for must be one that CUDA, NCCL and nvidia-smi know. */}}
 
-{{/* NVIDIA's device plug-in keeps its domain, also for resources that an administrator has renamed (k8s-device-plugin,
-api/config/v1: NewResourceName). */}}
+{{/* Domains of other vendors' device plug-ins. Any other may be NVIDIA's: its plug-in takes the domain from RESOURCE_PREFIX
+(k8s-device-plugin, api/config/v1/resources.go). */}}
+{{- define "mtp.otherVendors" -}}
+(^|\.)(amd\.com|google\.com|intel\.com|habana\.ai|huawei\.com|amazon\.com|amazonaws\.com|cambricon\.com|hygon\.com|metax-tech\.com|mthreads\.com|iluvatar\.ai|enflame\.cn|enflame\.com)/
+{{- end -}}
+
 {{- define "mtp.checkAccelerator" -}}
 {{- $problems := list -}}
 {{- $resource := .Values.accelerator.resource -}}
@@ -9,7 +13,7 @@ api/config/v1: NewResourceName). */}}
 {{- if not (has $resource (list "" "nvidia.com/gpu")) -}}
 {{- $problems = append $problems (printf "accelerator.resource: got %s with accelerator.type=cpu, which asks for no GPU; leave it out or set accelerator.type=nvidia" $resource) -}}
 {{- end -}}
-{{- else if and $resource (not (hasPrefix "nvidia.com/" $resource)) -}}
+{{- else if regexMatch (include "mtp.otherVendors" .) $resource -}}
 {{- $problems = append $problems (printf "accelerator.resource: got %s, expected one of NVIDIA's, nvidia.com/gpu, nvidia.com/gpu.shared or a MIG slice nvidia.com/mig-…: the image holds CUDA and NCCL, which no other vendor's devices run" (include "mtp.shown" $resource)) -}}
 {{- end -}}
 {{- $problems | toJson -}}
