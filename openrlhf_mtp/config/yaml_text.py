@@ -13,6 +13,8 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.variables import escape
 from openrlhf_mtp.config.yaml_reader import PLAIN, read
 
+UNICODE_BREAKS = frozenset("\x85\u2028\u2029")
+
 
 def load(text: str, source: str) -> Any:
     """Parse one YAML document; `source` names it in errors.
@@ -36,7 +38,10 @@ class _Dumper(yaml.SafeDumper):
 
 def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     ambiguous = any(pattern.match(value) for pattern in PLAIN.values())
-    return dumper.represent_scalar("tag:yaml.org,2002:str", escape(value), style='"' if ambiguous else None)
+    # unquoted and in single quotes these fold to a space when they are read: YAML 1.1 has them as line breaks
+    breaks = not UNICODE_BREAKS.isdisjoint(value)
+    style = '"' if ambiguous or breaks else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", escape(value), style=style)
 
 
 _Dumper.add_representer(str, _represent_str)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.config.yaml_text import dump, load
@@ -40,6 +40,7 @@ trees = st.dictionaries(
 )
 
 
+@example(tree={"x": ["a\x85b", "\u2028", "\u2029 "]})
 @given(tree=trees)
 def test_dumping_and_loading_changes_nothing(tree):
     assert load(dump(tree), "test") == tree
