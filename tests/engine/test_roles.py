@@ -26,8 +26,10 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     made = Cluster()
-    for role, gpus in (("head", 0), ("trainer", 2), ("rollout", 1)):
-        add_node(made, role, gpus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VLLM_LOGGING_LEVEL", raising=False)  # only the rollout node is to have it
+        for role, gpus in (("head", 0), ("trainer", 2), ("rollout", 1)):
+            add_node(made, role, gpus)
     yield made
     made.shutdown()
 
