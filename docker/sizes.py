@@ -152,6 +152,13 @@ def locked(target: str) -> Iterator[tuple[str, str]]:
         yield "torch", re.findall(r"^TORCH_VERSION=(.*)$", versions, re.MULTILINE)[0] + "+cpu"
 
 
+def _pips_own_index() -> str:
+    # pip has no public name for it
+    from pip._internal.models.index import PyPI
+
+    return str(PyPI.simple_url)
+
+
 def indices() -> list[str]:
     """Where pip looks, as far as it is the web."""
     listing = subprocess.run(
@@ -159,7 +166,7 @@ def indices() -> list[str]:
     ).stdout
     settings = pip_settings(listing)
     given = [
-        settings.get("index-url", "https://pypi.org/simple"),
+        settings.get("index-url", _pips_own_index()),
         *settings.get("extra-index-url", "").split(),
     ]
     if cert := settings.get("cert"):
