@@ -32,14 +32,6 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"securityContext": {"privileged": True, "allowPrivilegeEscalation": False}},
         "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
     ),
-    "a container that mounts what is not there": (
-        {
-            "initContainers": [
-                {"name": "x", "image": "x", "volumeMounts": [{"name": "no", "mountPath": "/x"}]}
-            ]
-        },
-        'initContainers[0].volumeMounts[0].name: Not found: "no"',
-    ),
 }
 """Of a pod's parts that go into it as they are given: what the chart can refuse itself, it does before."""
 
