@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -131,18 +132,15 @@ class Follower:
             known.head = head
             return known
         taken = {one.name for one in self.sources.values() if one.session == session}
-        free = next(one for one in _names(name) if one not in taken)
+        free = next(one for one in numbered(name, "~") if one not in taken)
         self.sources[_key(stat)] = made = Source(session, free, head=head)
         return made
 
 
-def _names(name: str) -> Iterator[str]:
-    """A name, then what it is called when another file had it before."""
+def numbered(name: str, mark: str) -> Iterator[str]:
+    """A name, then what it is called when others had it before: NAME, NAME~2, NAME~3, … for the mark "~"."""
     yield name
-    number = 2
-    while True:
-        yield f"{name}~{number}"
-        number += 1
+    yield from (f"{name}{mark}{number}" for number in count(2))
 
 
 def _key(stat: os.stat_result) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from openrlhf_mtp.cluster.pod_logs.console import is_output
-from openrlhf_mtp.cluster.pod_logs.follower import Chunk
+from openrlhf_mtp.cluster.pod_logs.follower import Chunk, numbered
 
 _SHARE = 16
 """One file gets a sixteenth of the space at most, so that one that floods does not drive the others out."""
@@ -102,7 +102,7 @@ def own_folder(logs: Path, pod: str, memory: Path) -> Path:
     if memory.exists():
         return logs / memory.read_text(encoding="utf-8")
     logs.mkdir(parents=True, exist_ok=True)
-    for name in _numbered(pod):
+    for name in numbered(pod, "."):
         try:
             (logs / name).mkdir()
         except FileExistsError:
@@ -111,14 +111,6 @@ def own_folder(logs: Path, pod: str, memory: Path) -> Path:
         memory.write_text(name, encoding="utf-8")
         return logs / name
     raise AssertionError("there is always another number")
-
-
-def _numbered(pod: str) -> Iterator[str]:
-    yield pod
-    number = 2
-    while True:
-        yield f"{pod}.{number}"
-        number += 1
 
 
 def _part(path: Path, start: int) -> Path:
