@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openrlhf_mtp.analysis.regression import Line, Mean, fit_line, mean_of
-from openrlhf_mtp.records import Records
+from openrlhf_mtp.runlog.anchor_records import Records
 
 Draft = Literal["sampled", "greedy"]
 DRAFTS: tuple[Draft, ...] = ("sampled", "greedy")

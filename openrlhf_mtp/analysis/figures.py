@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.analysis import plots, plots_entropy, plots_head, tables_entropy, tables_head
 from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.analysis.summary import TIME_PARTS
 from openrlhf_mtp.analysis.table import Table
+from openrlhf_mtp.runlog import metrics
 
 
 @dataclass(frozen=True)

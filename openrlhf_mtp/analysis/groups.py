@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openrlhf_mtp import metrics
-from openrlhf_mtp.records import Records
-from openrlhf_mtp.run_folder import Row, Run
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.anchor_records import Records
+from openrlhf_mtp.runlog.run_folder import Row, Run
 
 _SEED = re.compile(r"[-_.]?seed[-_=]?\d+")
 _SEED_KEYS = ("train.seed",)

@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.analysis import style
 from openrlhf_mtp.analysis.drawing import Groups, colour, curve, depth_colour, over_steps, scale
 from openrlhf_mtp.analysis.summary import OTHER, TIME_PARTS, row_parts
+from openrlhf_mtp.runlog import metrics
 
 
 def reward(groups: Groups) -> Figure | None:

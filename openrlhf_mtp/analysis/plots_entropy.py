@@ -6,7 +6,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.analysis import style
 from openrlhf_mtp.analysis.drawing import Groups, colour, depth_colour
 from openrlhf_mtp.analysis.drift import Drift
@@ -14,6 +13,7 @@ from openrlhf_mtp.analysis.entropy import DRAFTS, Bin, Draft, Positions, binned,
 from openrlhf_mtp.analysis.groups import Group, together
 from openrlhf_mtp.analysis.regression import fit_line
 from openrlhf_mtp.analysis.tables_entropy import drift_of, drift_series
+from openrlhf_mtp.runlog import metrics
 
 SPLITS = ((False, "rollout"), (True, "held-out prompts"))
 DRAFT_COLOURS = {"sampled": "#2a6fbb", "greedy": "#d1691d"}

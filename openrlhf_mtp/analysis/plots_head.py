@@ -2,11 +2,11 @@
 
 from matplotlib.figure import Figure
 
-from openrlhf_mtp import metrics
-from openrlhf_mtp.agreement import gap_limit, is_walked, with_gap
 from openrlhf_mtp.analysis import style
 from openrlhf_mtp.analysis.drawing import Groups, colour, curve, depth_colour
 from openrlhf_mtp.analysis.groups import Group
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.agreement import gap_limit, is_walked, with_gap
 
 OCC_PANELS = (
     (metrics.MTP_COEFFICIENT, "Coefficient of the MTP loss", "factor"),

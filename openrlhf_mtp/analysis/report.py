@@ -13,14 +13,14 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from openrlhf_mtp import metrics, run_folder
-from openrlhf_mtp.agreement import parted_steps, warning
 from openrlhf_mtp.analysis.figures import FIGURES, FigureSpec
 from openrlhf_mtp.analysis.groups import Group, GroupBy, group_runs
 from openrlhf_mtp.analysis.summary import summarize
 from openrlhf_mtp.analysis.table import duration, number
 from openrlhf_mtp.analysis.tables_summary import summary_table
-from openrlhf_mtp.run_folder import Run, read_run
+from openrlhf_mtp.runlog import metrics, run_folder
+from openrlhf_mtp.runlog.agreement import parted_steps, warning
+from openrlhf_mtp.runlog.run_folder import Run, read_run
 
 MANY_GROUPS, MANY_RUNS = 6, 60
 READABLE_REM_PER_INCH = 4

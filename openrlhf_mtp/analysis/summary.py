@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from openrlhf_mtp import metrics
-from openrlhf_mtp.run_folder import Row, Run
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.run_folder import Row, Run
 
 TIME_PARTS: tuple[tuple[str, str], ...] = (
     ("rollout", "time/rollout_s"),

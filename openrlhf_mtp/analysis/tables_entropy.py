@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.analysis.drift import Drift, split_drift
 from openrlhf_mtp.analysis.entropy import compare, positions, slopes
 from openrlhf_mtp.analysis.groups import Group, together
 from openrlhf_mtp.analysis.regression import Line, mean_of
 from openrlhf_mtp.analysis.table import Table, number, signed
-from openrlhf_mtp.run_folder import Run
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.run_folder import Run
 
 Groups = Sequence[Group]
 SPLITS = ((False, "rollout"), (True, "held-out"))

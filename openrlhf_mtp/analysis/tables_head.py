@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from openrlhf_mtp import metrics
-from openrlhf_mtp.agreement import gap_limit, is_walked, parted_steps, with_gap
 from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.analysis.regression import mean_of
 from openrlhf_mtp.analysis.table import Table, ranges, signed, with_interval
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.agreement import gap_limit, is_walked, parted_steps, with_gap
 
 Groups = Sequence[Group]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.analysis.regression import mean_of
 from openrlhf_mtp.analysis.table import Table, duration, number, with_interval
+from openrlhf_mtp.runlog import metrics
 
 ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("reward, first → last step", "policy/reward", ("first", "last")),

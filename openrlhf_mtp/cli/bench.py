@@ -23,7 +23,7 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.model_files import read_json as read_json_object
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.rollout.bench import Comparison, Speed, Workload, compare, prepare_process
-from openrlhf_mtp.run_folder import writable
+from openrlhf_mtp.runlog.run_folder import writable
 
 QUICKSTART = Path("runs/quickstart")
 RESULT = "bench_rollout.json"

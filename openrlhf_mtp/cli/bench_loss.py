@@ -17,7 +17,7 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.losses.bench import Ratio, Result, measure
 from openrlhf_mtp.losses.bench_forms import COMPARABLE, Workload
 from openrlhf_mtp.losses.bench_kernels import VOCABULARIES, KernelSpeed, measure_kernels
-from openrlhf_mtp.run_folder import writable
+from openrlhf_mtp.runlog.run_folder import writable
 
 RESULT = "bench_loss.json"
 DTYPES = ("float64", "float32", "bfloat16", "float16")

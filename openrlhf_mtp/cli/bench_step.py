@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.run_folder import writable
+from openrlhf_mtp.runlog.run_folder import writable
 from openrlhf_mtp.training.bench_step import FIXED, OCC, PARTS, PLAIN, Result, Workload, measure
 
 RESULT = "bench_step.json"

@@ -53,7 +53,10 @@ def this_machine(job: Job) -> Host:
 
 def settle(situation: Situation, out: Path, *, resume: bool) -> Choice:
     """Decide, and record it in the run folder. A resumed run keeps the precision that it began with."""
-    from openrlhf_mtp.run_folder import read_machine, write_machine  # not for `check`, which writes nothing
+    from openrlhf_mtp.runlog.run_folder import (  # not for `check`, which writes nothing
+        read_machine,
+        write_machine,
+    )
 
     precision, began = situation.precision, read_machine(out) if resume else {}
     if situation.text(SETTING) == AUTO and SETTING in began:

@@ -17,7 +17,7 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.run_folder import RunWriter, read_run
+from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
 
 PROMPTS_PER_SHARD = 256
 """Responses are written in shards of this many prompts; a run that is cut off loses at most one."""

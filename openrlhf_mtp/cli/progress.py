@@ -19,12 +19,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from openrlhf_mtp.agreement import WINDOW, have_parted, warning
 from openrlhf_mtp.cli.counting import LINE_EVERY_S
 from openrlhf_mtp.cli.whole import shown_beside, whole
-from openrlhf_mtp.metrics import STEP
-from openrlhf_mtp.notices import read_notices
-from openrlhf_mtp.run_folder import METRICS, Row, read_rows
+from openrlhf_mtp.runlog.agreement import WINDOW, have_parted, warning
+from openrlhf_mtp.runlog.metrics import STEP
+from openrlhf_mtp.runlog.notices import read_notices
+from openrlhf_mtp.runlog.run_folder import METRICS, Row, read_rows
 
 SHOWN: tuple[tuple[str, str, str], ...] = (
     ("policy/reward", "reward", ".2f"),

@@ -19,7 +19,7 @@ from openrlhf_mtp.cli.estimate import Part
 from openrlhf_mtp.cli.failures import RunFailed
 from openrlhf_mtp.cli.whole import Plan, Whole
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.run_folder import RunFolderError
+from openrlhf_mtp.runlog.run_folder import RunFolderError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.checkpoint_request import asked_at_sigterm
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.machine import Choice, settle, this_machine
 from openrlhf_mtp.cli.processes import peak_memory, sampling_interval_s
@@ -24,7 +23,8 @@ from openrlhf_mtp.config.plan import expected_rollouts
 from openrlhf_mtp.config.precision import with_rollout_dtype
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.run_folder import RunWriter, claim, read_run
+from openrlhf_mtp.runlog.checkpoint_request import asked_at_sigterm
+from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
 
 WITHOUT_HEAD = MTPSettings(rollout=RolloutSettings(speculate=False))
 """How engines run in a job without an mtp section: plain decoding."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from openrlhf_mtp.notices import say
+from openrlhf_mtp.runlog.notices import say
 
 LOG = Path("/tmp/ray/session_latest/logs/dashboard.log")
 DASHBOARD = "http://127.0.0.1:8265"

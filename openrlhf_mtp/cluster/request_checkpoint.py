@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from openrlhf_mtp.checkpoint_request import ask
 from openrlhf_mtp.cluster.pod_logs.flush import flush, memory_folder
+from openrlhf_mtp.runlog.checkpoint_request import ask
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from openrlhf_mtp import metrics
-from openrlhf_mtp.agreement import alpha_gap
 from openrlhf_mtp.config.mtp import GuardSettings
 from openrlhf_mtp.rollout.guard import AcceptanceGuard, Alarm
 from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.agreement import alpha_gap
 
 
 def fetch_counters(engines: Sequence[Any]) -> list[EngineCounters]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
-from openrlhf_mtp.scalars import shortened, single_number
+from openrlhf_mtp.runlog.scalars import shortened, single_number
 
 
 class RewardError(RuntimeError):

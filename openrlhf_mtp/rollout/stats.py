@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from openrlhf_mtp import metrics
+from openrlhf_mtp.runlog import metrics
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import openrlhf.trainer.ppo_trainer_async as upstream_async
 import ray
 import torch
 
-from openrlhf_mtp import checkpoint_request, metrics
 from openrlhf_mtp.config.checkpoints import latest
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.notices import say
-from openrlhf_mtp.run_folder import RunWriter
+from openrlhf_mtp.runlog import checkpoint_request, metrics
+from openrlhf_mtp.runlog.notices import say
+from openrlhf_mtp.runlog.run_folder import RunWriter
 from openrlhf_mtp.training.context import RunContext
 from openrlhf_mtp.training.experience import EvenExperienceMaker
 from openrlhf_mtp.training.finite import require_finite

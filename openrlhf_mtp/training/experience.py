@@ -17,7 +17,7 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from torch import Tensor
 
 from openrlhf_mtp.config.updates import data_parallel_ranks
-from openrlhf_mtp.notices import say
+from openrlhf_mtp.runlog.notices import say
 
 
 def data_parallel(args: Any, *roles: str) -> int:

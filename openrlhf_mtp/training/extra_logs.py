@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from openrlhf_mtp.scalars import shortened, single_number
+from openrlhf_mtp.runlog.scalars import shortened, single_number
 
 OWN_KEYS = frozenset({"reward", "score", "response_clip_ratio"})
 """What OpenRLHF itself puts beside the extra logs of a response; an extra log of that name would replace it."""

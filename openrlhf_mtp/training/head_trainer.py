@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.config.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
@@ -23,6 +22,7 @@ from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, depth_weight
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.losses.types import Objective, anchor_counts
 from openrlhf_mtp.losses.walk import Walk, walk
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.chain import HeadBatch, run_chain
 from openrlhf_mtp.training.schedule import Schedule
 from openrlhf_mtp.training.stopwatch import Stopwatch

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from openrlhf_mtp.config.objective import ObjectiveSettings
-from openrlhf_mtp.metrics import (
+from openrlhf_mtp.runlog.anchor_records import joined
+from openrlhf_mtp.runlog.metrics import (
     MTP_ALPHA,
     MTP_ALPHA_GREEDY,
     MTP_EXPECTED_LENGTH,
     MTP_LOSS,
     depth_metric,
 )
-from openrlhf_mtp.records import joined
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 

@@ -18,11 +18,11 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from openrlhf.utils.loss_utils import get_loss_batch_info
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.heads.checkpoint import load_head
 from openrlhf_mtp.heads.equip import HEAD_FOLDER
-from openrlhf_mtp.records import write_records
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.anchor_records import write_records
 from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.actor import MTPActor, Observation

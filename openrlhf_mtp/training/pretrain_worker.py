@@ -21,10 +21,10 @@ from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.pretrain import PretrainSettings
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.losses.targets import from_hidden
-from openrlhf_mtp.metrics import STEP
-from openrlhf_mtp.notices import say
-from openrlhf_mtp.records import Split, write_records
-from openrlhf_mtp.run_folder import RunWriter
+from openrlhf_mtp.runlog.anchor_records import Split, write_records
+from openrlhf_mtp.runlog.metrics import STEP
+from openrlhf_mtp.runlog.notices import say
+from openrlhf_mtp.runlog.run_folder import RunWriter
 from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.batches import collate, step_indices
 from openrlhf_mtp.training.chain import HeadBatch

@@ -7,7 +7,7 @@ from typing import Any
 
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
-from openrlhf_mtp.notices import say
+from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.training.extra_logs import drop_uneven, usable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.notices import say
+from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.training.experience import all_ranks
 from openrlhf_mtp.training.prompt_position import waiting
 from openrlhf_mtp.training.samples import CheckedSamples

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from openrlhf_mtp import metrics
+from openrlhf_mtp.runlog import metrics
 
 STATUS_NAMES: dict[str, str] = {
     "rollout/reward_mean": "policy/reward",

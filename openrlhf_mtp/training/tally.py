@@ -8,7 +8,7 @@ import torch
 
 from openrlhf_mtp.losses.mtp_loss import Sums
 from openrlhf_mtp.losses.walk import Walk
-from openrlhf_mtp.metrics import (
+from openrlhf_mtp.runlog.metrics import (
     MTP_ACCEPTED_STD,
     MTP_ALPHA,
     MTP_ALPHA_GREEDY,

@@ -12,8 +12,8 @@ from helm import generate
 from helm.dashboard import PANELS
 from helm.engine import CHART, CI_NAMES, ROOT, ci_values, files_of, lint, package
 from k8s import render as manifests
-from openrlhf_mtp import metrics
 from openrlhf_mtp.cluster.exporter import series
+from openrlhf_mtp.runlog import metrics
 from tests.chart import schemas
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from helm.engine import ci_values, job_values, merged, render, render_ci
-from openrlhf_mtp import checkpoint_request
+from openrlhf_mtp.runlog import checkpoint_request
 from tests.patience import seconds
 
 JOB = (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from helm.engine import merged
-from openrlhf_mtp.checkpoint_request import STEPPING
+from openrlhf_mtp.runlog.checkpoint_request import STEPPING
 from tests.cluster.api import until
 from tests.cluster.installed import NAMESPACE, Cluster
 from tests.cluster.kuberay import KubeRay

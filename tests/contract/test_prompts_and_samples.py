@@ -146,7 +146,7 @@ def filtered(keep: Any, ranks: int = 1) -> tuple[int, list[str]]:
     import tempfile
     from pathlib import Path
 
-    from openrlhf_mtp.notices import read_notices
+    from openrlhf_mtp.runlog.notices import read_notices
 
     out = tempfile.mkdtemp()
     rollouts, _ = episodes(generator(loader(), out, rollout=4, generate=4, keep=keep, ranks=ranks), 0)
@@ -162,7 +162,7 @@ def shares(samples: int, ranks: int, micro: int) -> dict[str, Any]:
     from openrlhf.trainer.ppo_utils.experience import Experience
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
-    from openrlhf_mtp.notices import read_notices
+    from openrlhf_mtp.runlog.notices import read_notices
     from openrlhf_mtp.training.experience import EvenExperienceMaker, in_equal_parts
 
     def sample(number: int) -> Any:

@@ -9,7 +9,6 @@ from typing import get_args
 
 import pytest
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.cli.convert import run_convert
 from openrlhf_mtp.config.checks import Situation, regime
 from openrlhf_mtp.config.host import Host
@@ -18,6 +17,7 @@ from openrlhf_mtp.config.mtp_section import mtp_names
 from openrlhf_mtp.config.objective import Objective
 from openrlhf_mtp.config.old_names import IS_CORRECTION_SCHEMES, old_names
 from openrlhf_mtp.config.regime import Regime, Weighting
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
 ROOT = Path(__file__).parents[2]

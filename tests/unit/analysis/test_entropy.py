@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from openrlhf_mtp.analysis import entropy
-from openrlhf_mtp.records import Records
+from openrlhf_mtp.runlog.anchor_records import Records
 
 
 def recorded(*, responses=40, length=50, sampled=(0.95, -0.05), greedy=(1.0, -0.6), seed=0, depths=2):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from openrlhf_mtp.analysis.groups import GroupBy, group_runs, together
-from openrlhf_mtp.records import write_records
-from openrlhf_mtp.run_folder import RunWriter, read_run
+from openrlhf_mtp.runlog.anchor_records import write_records
+from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
 
 JOB = {"train": {"seed": 1}, "actor": {"adam": {"lr": 1e-4}}, "mtp": {"objective": "ce"}}
 

@@ -10,8 +10,8 @@ import pytest
 from openrlhf_mtp.analysis.figures import FIGURES
 from openrlhf_mtp.analysis.groups import GroupBy
 from openrlhf_mtp.analysis.report import write_report
-from openrlhf_mtp.records import write_records
-from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter
+from openrlhf_mtp.runlog.anchor_records import write_records
+from openrlhf_mtp.runlog.run_folder import METRICS, RunFolderError, RunWriter
 
 ROW = {
     "policy/reward": 0.5,

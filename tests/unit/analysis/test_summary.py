@@ -5,7 +5,7 @@ import math
 import pytest
 
 from openrlhf_mtp.analysis.summary import summarize, time_parts
-from openrlhf_mtp.run_folder import RunWriter, read_run
+from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
 
 
 @pytest.fixture

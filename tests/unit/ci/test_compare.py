@@ -11,7 +11,7 @@ from ci.cluster import BenchmarkError
 from ci.compare import BASELINES, Expectation, compare, load_baseline, regressions
 from ci.on_cluster import summary_in
 from ci.results import junit, markdown, write
-from openrlhf_mtp import metrics
+from openrlhf_mtp.runlog import metrics
 
 HIGHER = Expectation("eval/accuracy", "last", 0.9, 0.05, "higher")
 LOWER = Expectation("spec/logprob_gap", "mean", 0.001, 0.002, "lower")

@@ -9,7 +9,7 @@ from openrlhf_mtp.cli.bench_loss import bench_loss
 from openrlhf_mtp.cli.bench_step import bench_step
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.losses.bench_forms import Workload as LossWorkload
-from openrlhf_mtp.run_folder import RunFolderError
+from openrlhf_mtp.runlog.run_folder import RunFolderError
 from openrlhf_mtp.training.bench_step import Workload as StepWorkload
 
 LOSS = LossWorkload(512, 64, 8, 2, "ce", "float32", "cpu", 1)

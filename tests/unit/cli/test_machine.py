@@ -10,7 +10,7 @@ from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.precision import Speed
 from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.run_folder import read_machine
+from openrlhf_mtp.runlog.run_folder import read_machine
 from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
 
 SLOW_IN_BFLOAT16 = Host(0, cores=4, speed=Speed(4e-3, 1e-3))

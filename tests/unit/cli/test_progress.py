@@ -2,7 +2,7 @@
 
 from openrlhf_mtp.cli import progress
 from openrlhf_mtp.cli.progress import Concerns, describe, follow_run
-from openrlhf_mtp.run_folder import RunWriter
+from openrlhf_mtp.runlog.run_folder import RunWriter
 
 
 def row(step, gap):

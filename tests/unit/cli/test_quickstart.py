@@ -8,7 +8,7 @@ from openrlhf_mtp.cli.failures import RunFailed
 from openrlhf_mtp.cli.lessons import take_lessons
 from openrlhf_mtp.cli.quickstart import Quickstart, empty, opener, run_quickstart
 from openrlhf_mtp.cli.stages import StageFailed
-from openrlhf_mtp.run_folder import RunFolderError
+from openrlhf_mtp.runlog.run_folder import RunFolderError
 
 
 def failing(monkeypatch, error):

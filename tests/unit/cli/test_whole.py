@@ -10,7 +10,7 @@ from openrlhf_mtp.cli.counting import counted
 from openrlhf_mtp.cli.estimate import Part
 from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.whole import Plan, Whole, whole
-from openrlhf_mtp.run_folder import RunWriter
+from openrlhf_mtp.runlog.run_folder import RunWriter
 
 PLANS = [
     Plan("pretrain", [Part("starting", 60.0), Part("head", 60.0), Part("report", 0.0)]),

@@ -4,7 +4,7 @@ import pytest
 
 from openrlhf_mtp.cluster import operator_watch
 from openrlhf_mtp.cluster.operator_watch import DashboardLog, Watch, main, requests
-from openrlhf_mtp.notices import read_notices
+from openrlhf_mtp.runlog.notices import read_notices
 
 JOB = "/api/jobs/run1-6d5c8-xk2vp"
 HEAD = "2026-11-30 04:45:48,181\tINFO web_log.py:229 -- 10.0.0.7 [30/Nov/2026:04:45:48 +0000] "

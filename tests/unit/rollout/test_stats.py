@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, rollout_metrics, total
+from openrlhf_mtp.runlog import metrics
 
 
 def counters(**changes: Any) -> EngineCounters:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.config.regime import AdvantageSettings
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.sample_weights import SampleWeights
 
 

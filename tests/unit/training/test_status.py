@@ -2,7 +2,7 @@
 
 import pytest
 
-from openrlhf_mtp import metrics
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.status import OWN_PREFIXES, STATUS_NAMES, evaluation_row, step_row
 
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp import metrics
 from openrlhf_mtp.losses.mtp_loss import Sums
 from openrlhf_mtp.losses.walk import Walk
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.tally import Tally
 
 DEPTHS = 2

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from openrlhf_mtp.checkpoint_request import (
+from openrlhf_mtp.runlog.checkpoint_request import (
     REQUEST,
     RUNNING,
     STEPPING,

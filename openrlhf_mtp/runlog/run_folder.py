@@ -3,9 +3,9 @@
     run.yaml            the resolved job; `openrlhf-mtp train run.yaml` runs it again
     command.txt         argv, package versions, git revision
     machine.json        what was made of the machine: precision, threads, and the measurement behind them
-    metrics.jsonl       one line a step, names from `openrlhf_mtp.metrics`
-    notices.jsonl       what a user should know beside the numbers (`openrlhf_mtp.notices`)
-    records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.records`)
+    metrics.jsonl       one line a step, names from `openrlhf_mtp.runlog.metrics`
+    notices.jsonl       what a user should know beside the numbers (`openrlhf_mtp.runlog.notices`)
+    records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.runlog.anchor_records`)
     summary.json        what the run came to
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
     figures/, report.html   written by `openrlhf_mtp.analysis`
@@ -33,10 +33,10 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from openrlhf_mtp import metrics
-from openrlhf_mtp.notices import NOTICES, read_notices
-from openrlhf_mtp.provenance import git_revision, installed_versions
-from openrlhf_mtp.records import RECORDS, Records, drop_records, read_records
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.anchor_records import RECORDS, Records, drop_records, read_records
+from openrlhf_mtp.runlog.notices import NOTICES, read_notices
+from openrlhf_mtp.runlog.provenance import git_revision, installed_versions
 
 RUN_YAML = "run.yaml"
 COMMAND = "command.txt"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from openrlhf_mtp.agreement import alpha_gap, gap_limit, have_parted, parted_steps, warning
+from openrlhf_mtp.runlog.agreement import alpha_gap, gap_limit, have_parted, parted_steps, warning
 
 
 def row(step=1, *, reach=(0.9, 0.8, 0.7), accepted=0.8, drafts=1350.0, gap=None, std=None):

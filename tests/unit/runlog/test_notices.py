@@ -1,8 +1,8 @@
 """A run's notices: said by any process, each text once, and read back whatever else happened to the file."""
 
 from openrlhf_mtp.cli.progress import follow_run
-from openrlhf_mtp.notices import NOTICES, read_notices, say
-from openrlhf_mtp.run_folder import RunWriter, claim, read_run
+from openrlhf_mtp.runlog.notices import NOTICES, read_notices, say
+from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
 
 
 def test_a_notice_is_kept_once_with_its_line_breaks_and_letters(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.metrics import UnknownMetric
-from openrlhf_mtp.records import write_records
-from openrlhf_mtp.run_folder import METRICS, RunFolderError, RunWriter, claim, read_run
+from openrlhf_mtp.runlog.anchor_records import write_records
+from openrlhf_mtp.runlog.metrics import UnknownMetric
+from openrlhf_mtp.runlog.run_folder import METRICS, RunFolderError, RunWriter, claim, read_run
 
 
 def test_a_row_comes_back_as_it_was_logged(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from openrlhf_mtp.records import joined, read_records, write_records
+from openrlhf_mtp.runlog.anchor_records import joined, read_records, write_records
 
 ENTROPY = np.array([[0.1, 0.2], [0.3, np.nan]])
 ALPHA = np.array([[0.9, 0.8], [0.7, np.nan]])

@@ -259,4 +259,4 @@ def _unknown(names: Iterable[str]) -> str:
     for name in names:
         near = difflib.get_close_matches(name, list(_BY_NAME), n=1)
         lines.append(f"unknown metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return "\n".join([*lines, "declare it in openrlhf_mtp/metrics.py with its unit and meaning"])
+    return "\n".join([*lines, "declare it in openrlhf_mtp/runlog/metrics.py with its unit and meaning"])

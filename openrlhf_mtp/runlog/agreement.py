@@ -17,7 +17,7 @@ with a wider limit.
 import math
 from collections.abc import Mapping, Sequence
 
-from openrlhf_mtp.metrics import (
+from openrlhf_mtp.runlog.metrics import (
     MTP_ACCEPTED_STD,
     MTP_ALPHA,
     MTP_EXPECTED_LENGTH,

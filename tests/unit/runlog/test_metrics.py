@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from openrlhf_mtp import metrics
+from openrlhf_mtp.runlog import metrics
 
 
 def test_names_are_unique_and_described():

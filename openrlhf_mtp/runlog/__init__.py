@@ -1,0 +1,13 @@
+"""A run's folder: what is written while it runs and read back afterwards.
+
+| file | holds |
+|---|---|
+| `metrics.py` | every metric's name, unit and meaning |
+| `run_folder.py` | the folder's files: its writer and its reader |
+| `anchor_records.py` | `records/`: per-anchor values of some steps |
+| `notices.py` | `notices.jsonl`: what a run has to say beside its numbers |
+| `provenance.py` | versions and git revision for `command.txt` |
+| `agreement.py` | whether trainer and engines agree on acceptance |
+| `checkpoint_request.py` | a stopping pod asks the run for a checkpoint |
+| `scalars.py` | one number out of whatever a reward function returned |
+"""
