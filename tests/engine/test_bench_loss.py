@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from openrlhf_mtp.losses.bench import measure
-from openrlhf_mtp.losses.bench_forms import Workload
+from openrlhf_mtp.bench.loss import measure
+from openrlhf_mtp.bench.loss_forms import Workload
 
 
 def test_every_form_is_measured_in_turn_and_its_memory_is_its_own() -> None:

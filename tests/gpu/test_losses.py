@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from openrlhf_mtp.bench.loss_forms import Workload, make_inputs
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.bench_forms import Workload, make_inputs
 from openrlhf_mtp.losses.mtp_loss import OutputHead, mtp_loss
 from openrlhf_mtp.losses.targets import from_hidden
 from tests.unit.losses.batches import random_batch

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.cli.bench import bench_rollout, read_prompts
-from openrlhf_mtp.cli.bench_loss import bench_loss
-from openrlhf_mtp.cli.bench_step import bench_step
+from openrlhf_mtp.bench.loss_forms import Workload as LossWorkload
+from openrlhf_mtp.bench.loss_table import bench_loss
+from openrlhf_mtp.bench.rollout_table import bench_rollout, read_prompts
+from openrlhf_mtp.bench.step import Workload as StepWorkload
+from openrlhf_mtp.bench.step_table import bench_step
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.losses.bench_forms import Workload as LossWorkload
 from openrlhf_mtp.runlog.run_folder import RunFolderError
-from openrlhf_mtp.training.bench_step import Workload as StepWorkload
 
 LOSS = LossWorkload(512, 64, 8, 2, "ce", "float32", "cpu", 1)
 

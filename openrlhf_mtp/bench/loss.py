@@ -1,4 +1,4 @@
-"""Time and memory of the loss, forward and backward: ours, plain PyTorch, and `speculators`; see `cli.bench_loss`.
+"""Time and memory of the loss, forward and backward: ours, plain PyTorch, and `speculators`; see `bench.loss_table`.
 
 Each form lives in a process of its own, so that its peak memory is its own; the processes take turns, so that a
 machine that slows down slows all of them.
@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-from openrlhf_mtp.losses.bench_forms import FORMS, UnavailableError, Workload, make_inputs, seconds_now
+from openrlhf_mtp.bench.loss_forms import FORMS, UnavailableError, Workload, make_inputs, seconds_now
 
 
 @dataclass(frozen=True)

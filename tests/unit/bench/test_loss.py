@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from openrlhf_mtp.losses.bench import Ratio, Result
-from openrlhf_mtp.losses.bench_forms import COMPARABLE, FORMS, UnavailableError, Workload, make_inputs
-from openrlhf_mtp.losses.bench_kernels import measure_kernels
+from openrlhf_mtp.bench.kernels import measure_kernels
+from openrlhf_mtp.bench.loss import Ratio, Result
+from openrlhf_mtp.bench.loss_forms import COMPARABLE, FORMS, UnavailableError, Workload, make_inputs
 
 SMALL = Workload(vocab=60, hidden=16, tokens=20, depths=3, dtype="float64")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from openrlhf_mtp.bench.stand_in import Size, build_stand_in
 from openrlhf_mtp.heads.checkpoint import load_head, save_head
 from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.head import MTPHead
-from openrlhf_mtp.rollout.stand_in import Size, build_stand_in
 
 SMALL: dict[str, Any] = {
     "vocab_size": 40,

@@ -1,4 +1,4 @@
-"""One optimizer step of the policy with the head in each regime, side by side; see `cli.bench_step`.
+"""One optimizer step of the policy with the head in each regime, side by side; see `bench.step_table`.
 
 The real trainer: OpenRLHF's training step, DeepSpeed, bfloat16; a random policy of the given size, made-up rollouts.
 One process holds one policy and all forms, which take turns, so that a machine that slows down slows all of them.

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from openrlhf_mtp.bench.kernels import VOCABULARIES, KernelSpeed, measure_kernels
+from openrlhf_mtp.bench.loss import Ratio, Result, measure
+from openrlhf_mtp.bench.loss_forms import COMPARABLE, Workload
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.losses.bench import Ratio, Result, measure
-from openrlhf_mtp.losses.bench_forms import COMPARABLE, Workload
-from openrlhf_mtp.losses.bench_kernels import VOCABULARIES, KernelSpeed, measure_kernels
 from openrlhf_mtp.runlog.run_folder import writable
 
 RESULT = "bench_loss.json"

@@ -1,7 +1,7 @@
 """`openrlhf-mtp bench rollout`: what drafting gains at batch 1, 4 and 16, as a table and as JSON.
 
 On a GPU a checkpoint is measured as it is. On a CPU a tiny model decodes too fast to be limited by memory, so it is
-replaced by a stand-in of about 270M parameters with the same distributions (`rollout.stand_in`); the output says so.
+replaced by a stand-in of about 270M parameters with the same distributions (`bench.stand_in`); the output says so.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from openrlhf_mtp.bench.rollout import Comparison, Speed, Workload, compare, prepare_process
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.model_files import read_json as read_json_object
 from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.rollout.bench import Comparison, Speed, Workload, compare, prepare_process
 from openrlhf_mtp.runlog.run_folder import writable
 
 QUICKSTART = Path("runs/quickstart")
@@ -201,7 +201,7 @@ def count_parameters(folder: Path) -> int:
 
 def stand_in(subject: Subject, folder: Path) -> tuple[Path, int]:
     """The stand-in's folder and parameters; built again only when policy or head changed."""
-    from openrlhf_mtp.rollout.stand_in import build_stand_in
+    from openrlhf_mtp.bench.stand_in import build_stand_in
 
     digest = hashlib.sha256()
     for source in (subject.policy, subject.head):

@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from openrlhf_mtp.cli import bench_loss
+from openrlhf_mtp.bench import loss_table
+from openrlhf_mtp.bench.kernels import KernelSpeed
+from openrlhf_mtp.bench.loss import Result
+from openrlhf_mtp.bench.loss_forms import Workload
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.losses.bench import Result
-from openrlhf_mtp.losses.bench_forms import Workload
-from openrlhf_mtp.losses.bench_kernels import KernelSpeed
 
 RESULTS = [
     Result("ours", (8.0, 9.0, 10.0), 90 * 2**20, 0.5, 0.1),
@@ -37,7 +37,7 @@ def text_of(table: Table) -> str:
 
 
 def test_the_table_shows_both_ratios_and_why_a_form_did_not_run() -> None:
-    text = text_of(bench_loss.render(RESULTS, NOTE))
+    text = text_of(loss_table.render(RESULTS, NOTE))
     assert "vocabulary 151,936, hidden 1,024, 1,024 tokens, 3 depths" in text
     ours = next(line for line in text.splitlines() if "ours" in line)
     assert [cell.strip() for cell in ours.split("│")[1:-1]] == [
@@ -48,20 +48,20 @@ def test_the_table_shows_both_ratios_and_why_a_form_did_not_run() -> None:
 
 def test_without_plain_there_is_no_ratio() -> None:
     plain = Result("plain", problem="its process ended with exit code -9")
-    text = text_of(bench_loss.render([RESULTS[0], plain], NOTE))
+    text = text_of(loss_table.render([RESULTS[0], plain], NOTE))
     assert "plain: its process ended with exit code -9" in text
     assert "0.75" not in text
-    assert bench_loss.to_json([RESULTS[0], plain], [], NOTE)["forms"]["plain"] == {"problem": plain.problem}
+    assert loss_table.to_json([RESULTS[0], plain], [], NOTE)["forms"]["plain"] == {"problem": plain.problem}
 
 
 def test_the_kernels_table_shows_the_share_of_a_copy() -> None:
-    text = text_of(bench_loss.render_kernels(KERNELS, NOTE))
+    text = text_of(loss_table.render_kernels(KERNELS, NOTE))
     assert "83%" in text
     assert "4.00" in text
 
 
 def test_the_record_keeps_every_repeat() -> None:
-    record = bench_loss.to_json(RESULTS, KERNELS, NOTE)
+    record = loss_table.to_json(RESULTS, KERNELS, NOTE)
     json.dumps(record)
     ours = record["forms"]["ours"]
     assert ours["seconds"] == (8.0, 9.0, 10.0)
@@ -72,4 +72,4 @@ def test_the_record_keeps_every_repeat() -> None:
 
 def test_an_objective_without_a_plain_form_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="got 'nla', expected one that can be compared: e2e_tv, ce"):
-        bench_loss.bench_loss(tmp_path, Workload(objective="nla"))
+        loss_table.bench_loss(tmp_path, Workload(objective="nla"))

@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from openrlhf_mtp.cli import bench_step
-from openrlhf_mtp.training import bench_step as training
-from openrlhf_mtp.training.bench_step import DETACH, FIXED, OCC, PLAIN, Result, Workload
+from openrlhf_mtp.bench import step as training
+from openrlhf_mtp.bench import step_table
+from openrlhf_mtp.bench.step import DETACH, FIXED, OCC, PLAIN, Result, Workload
 
 
 def parts(head: float) -> dict[str, tuple[float, ...]]:
@@ -49,11 +49,11 @@ def row(table: Table, form: str) -> list[str]:
 
 def test_ratios_are_taken_turn_by_turn_so_that_a_slow_moment_hits_both() -> None:
     # 11/10, 21/20, 12/10; the ratio of the medians would be 1.2
-    assert row(bench_step.render(RESULTS, NOTE), DETACH) == ["detach", "12.00", "1.100", "1.050-1.200"]
+    assert row(step_table.render(RESULTS, NOTE), DETACH) == ["detach", "12.00", "1.100", "1.050-1.200"]
 
 
 def test_where_the_time_goes_is_a_median_for_each_part() -> None:
-    assert row(bench_step.render_parts(RESULTS), DETACH) == ["detach", "3.00", "5.00", "1.00", "1.00"]
+    assert row(step_table.render_parts(RESULTS), DETACH) == ["detach", "3.00", "5.00", "1.00", "1.00"]
 
 
 def test_a_call_within_another_counts_for_its_own_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,12 +76,12 @@ def test_a_call_within_another_counts_for_its_own_part_alone(monkeypatch: pytest
 
 
 def test_occ_is_compared_with_the_fixed_coefficient() -> None:
-    assert "occ over fixed: 1.050 (1.000-1.083)" in text(bench_step.render(RESULTS, NOTE))
-    assert bench_step.to_json(RESULTS, NOTE)["occ_over_fixed"] == pytest.approx((1.05, 1.0, 26 / 24))
+    assert "occ over fixed: 1.050 (1.000-1.083)" in text(step_table.render(RESULTS, NOTE))
+    assert step_table.to_json(RESULTS, NOTE)["occ_over_fixed"] == pytest.approx((1.05, 1.0, 26 / 24))
 
 
 def test_the_record_keeps_every_step() -> None:
-    record = bench_step.to_json(RESULTS, NOTE)
+    record = step_table.to_json(RESULTS, NOTE)
     json.dumps(record)
     assert record["forms"][DETACH]["seconds"] == (11.0, 21.0, 12.0)
     assert record["forms"][DETACH]["over_no_head"] == pytest.approx((1.1, 1.05, 1.2))

@@ -1,6 +1,6 @@
 import pytest
 
-from openrlhf_mtp.rollout.bench import Comparison, Speed, Workload
+from openrlhf_mtp.bench.rollout import Comparison, Speed, Workload
 
 
 def test_the_ratio_is_that_of_the_medians_and_its_spread_the_extremes() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from openrlhf_mtp.bench.step import FIXED, OCC, PARTS, PLAIN, Result, Workload, measure
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog.run_folder import writable
-from openrlhf_mtp.training.bench_step import FIXED, OCC, PARTS, PLAIN, Result, Workload, measure
 
 RESULT = "bench_step.json"
 HEAD_WIDTH = 64
