@@ -19,8 +19,15 @@ from torch.autograd.function import FunctionCtx
 
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.alignment import Anchors
-from openrlhf_mtp.losses.projection import Space, project
-from openrlhf_mtp.losses.rows import WHOLE, RowGradients, RowScalars, Shard, row_gradient_, row_statistics
+from openrlhf_mtp.losses.kernels.projection import Space, project
+from openrlhf_mtp.losses.kernels.rows import (
+    WHOLE,
+    RowGradients,
+    RowScalars,
+    Shard,
+    row_gradient_,
+    row_statistics,
+)
 from openrlhf_mtp.losses.targets import Targets
 from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.losses.projection import Space, project
+from openrlhf_mtp.losses.kernels.projection import Space, project
 
 Targets = Callable[[Tensor, Space], Tensor]
 """Indices into the flattened batch [M], and where to put them -> target logits [M, V]."""

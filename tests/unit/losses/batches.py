@@ -10,9 +10,9 @@ from torch import Tensor
 
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.alignment import Anchors, find_anchors
+from openrlhf_mtp.losses.kernels.rows import WHOLE, Shard
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
-from openrlhf_mtp.losses.rows import WHOLE, Shard
 from openrlhf_mtp.losses.targets import from_hidden
 
 DEPTHS, WIDTH, VOCAB = 3, 8, 11

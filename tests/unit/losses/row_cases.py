@@ -1,4 +1,4 @@
-"""Rows for the kernels of `losses.rows`, and what they must come to, in float64 straight from the formulas."""
+"""Rows for the kernels of `losses.kernels.rows`, and what they must come to, in float64 straight from the formulas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.losses.rows import LEAST_LOG, WHOLE, RowGradients, Shard, row_gradient_, row_statistics
+from openrlhf_mtp.losses.kernels.rows import (
+    LEAST_LOG,
+    WHOLE,
+    RowGradients,
+    Shard,
+    row_gradient_,
+    row_statistics,
+)
 
 TARGETS, ROWS = 3, 5
 

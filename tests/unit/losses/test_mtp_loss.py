@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.kernels.projection import Space
+from openrlhf_mtp.losses.kernels.rows import Shard
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
-from openrlhf_mtp.losses.projection import Space
-from openrlhf_mtp.losses.rows import Shard
 from openrlhf_mtp.losses.targets import from_logits
 from tests.processes import on_ranks
 from tests.unit.losses.batches import VOCAB, WIDTH, on_logits, random_batch, wide_vocabulary

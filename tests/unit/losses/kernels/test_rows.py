@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from openrlhf_mtp.losses.rows import RowGradients, Shard
+from openrlhf_mtp.losses.kernels.rows import RowGradients, Shard
 from tests.processes import on_ranks
 from tests.unit.losses.row_cases import Case, cases, check, computed
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from openrlhf_mtp.losses import rows
+from openrlhf_mtp.losses.kernels import rows
 from tests.processes import in_fresh_process
 from tests.unit.losses.row_cases import cases, check, computed
 
@@ -21,7 +21,7 @@ CASES = cases()
 
 def _interpreted() -> dict[str, dict[str, np.ndarray]]:
     os.environ["TRITON_INTERPRET"] = "1"
-    from openrlhf_mtp.losses import rows_triton
+    from openrlhf_mtp.losses.kernels import rows_triton
 
     rows._kernels = lambda logits: rows_triton
     found = {name: computed(case) for name, case in cases().items()}
@@ -94,7 +94,7 @@ def test_the_kernels_compile_for_a_hopper_gpu(
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
 
-    from openrlhf_mtp.losses import rows_triton
+    from openrlhf_mtp.losses.kernels import rows_triton
 
     kernel = getattr(rows_triton, name)
     types = {

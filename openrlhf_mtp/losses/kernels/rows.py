@@ -111,10 +111,10 @@ class RowGradients:
 
 def _kernels(logits: Tensor) -> ModuleType:
     if logits.is_cuda:
-        from openrlhf_mtp.losses import rows_triton
+        from openrlhf_mtp.losses.kernels import rows_triton
 
         return rows_triton
-    from openrlhf_mtp.losses import rows_torch
+    from openrlhf_mtp.losses.kernels import rows_torch
 
     return rows_torch
 

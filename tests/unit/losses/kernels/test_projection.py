@@ -1,6 +1,6 @@
 import torch
 
-from openrlhf_mtp.losses.projection import Space, project
+from openrlhf_mtp.losses.kernels.projection import Space, project
 
 
 def test_the_next_chunk_uses_the_memory_of_the_one_before() -> None:

@@ -1,0 +1,1 @@
+"""Per-row statistics of two distributions over the vocabulary, and their gradients: chunked torch and Triton."""
