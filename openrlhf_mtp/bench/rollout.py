@@ -1,4 +1,4 @@
-"""Tokens per second with and without drafts: the measurement. `bench.rollout_table` chooses the model and prints the table."""
+"""Tokens per second with and without drafts: the measurement (`bench.rollout_table` chooses the model and prints)."""
 
 from __future__ import annotations
 

@@ -437,7 +437,7 @@ def run_with_unlike_ranks(folder: Path, out: Path) -> list[dict[str, float]]:
     """The released code's coefficient is each rank's own: here one rank's is 0, as with bounds or short responses."""
     import torch
 
-    from openrlhf_mtp.coefficient.tracker import CoefficientTracker
+    from openrlhf_mtp.training.joint.coefficient import CoefficientTracker
 
     coefficient = {"kind": "occ", "occ_variant": "released_code", "bounds": [0.0, 1.0]}
     actor = runs.build_float32_actor(

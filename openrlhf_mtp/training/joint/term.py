@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.coefficient.occ import occ_sums, released_code_sums
-from openrlhf_mtp.coefficient.tracker import CoefficientTracker
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import Anchors
-from openrlhf_mtp.losses.token_log_probs import token_log_probs
 from openrlhf_mtp.runlog.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, OCC_SIGN, depth_metric
 from openrlhf_mtp.training.chain import HeadBatch, detached_head, run_chain
 from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.joint.coefficient import CoefficientTracker
+from openrlhf_mtp.training.joint.occ import occ_sums, released_code_sums
+from openrlhf_mtp.training.joint.token_log_probs import token_log_probs
 from openrlhf_mtp.training.reduce import sum_over_ranks
 
 

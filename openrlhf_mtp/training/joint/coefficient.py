@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.coefficient.occ import occ_coefficient
 from openrlhf_mtp.config.regime import CoefficientSettings
+from openrlhf_mtp.training.joint.occ import occ_coefficient
 
 
 class CoefficientTracker:
