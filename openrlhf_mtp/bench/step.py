@@ -199,7 +199,7 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     """The policy worker of a job with one trainer rank and no engines."""
     from tqdm import tqdm
 
-    from openrlhf_mtp.training.context import RunContext
+    from openrlhf_mtp.training.driver.context import RunContext
     from openrlhf_mtp.upstream.openrlhf_flags import parse
     from openrlhf_mtp.upstream.processes import prepare_process
 

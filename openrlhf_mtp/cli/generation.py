@@ -9,7 +9,7 @@ from openrlhf_mtp.cli.counting import counted
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
 from openrlhf_mtp.cluster.placement import Placements
 from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.training.responses import Response, ResponseCache
+from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
 
 
 def generate_responses(

@@ -82,7 +82,7 @@ def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None, room: int) -
     """
     from openrlhf.datasets.utils import blending_datasets
 
-    from openrlhf_mtp.training.prompts import CheckedPrompts
+    from openrlhf_mtp.training.driver.prompts import CheckedPrompts
 
     strategy = _OfflineStrategy(args)
     data = blending_datasets(
@@ -120,7 +120,11 @@ class _OfflineStrategy:
 
 def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     from openrlhf_mtp.cli.generation import generate_responses
-    from openrlhf_mtp.training.responses import ResponseCache, policy_fingerprint, prompts_fingerprint
+    from openrlhf_mtp.training.pretrain.responses import (
+        ResponseCache,
+        policy_fingerprint,
+        prompts_fingerprint,
+    )
 
     settings = mtp.pretrain
     new_tokens = settings.max_new_tokens or args.rollout.max_new_tokens
@@ -153,9 +157,9 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
 
     from openrlhf_mtp.cluster.actor_group import placed_actor_group
     from openrlhf_mtp.cluster.placement import Placements
-    from openrlhf_mtp.training.batches import steps_per_epoch
-    from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
-    from openrlhf_mtp.training.responses import read_responses, split_by_prompt
+    from openrlhf_mtp.training.pretrain.batches import steps_per_epoch
+    from openrlhf_mtp.training.pretrain.responses import read_responses, split_by_prompt
+    from openrlhf_mtp.training.pretrain.worker import HeadPretrainWorker
 
     settings = mtp.pretrain
     train_set, _ = split_by_prompt(list(read_responses(out / "responses")), settings.holdout_fraction)

@@ -67,7 +67,7 @@ def _has_checkpoint(folder: Path) -> bool:
 def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> argparse.Namespace:
     """The job as OpenRLHF's parsed and validated arguments, with what was chosen and our settings beside them."""
     from openrlhf_mtp.rollout.monitor import EngineMonitor
-    from openrlhf_mtp.training.context import RunContext
+    from openrlhf_mtp.training.driver.context import RunContext
     from openrlhf_mtp.upstream.openrlhf_flags import parse
 
     args: Any = parse(job.to_argv())
@@ -140,7 +140,7 @@ def bound_train(args: Any) -> Any:
     from openrlhf_mtp.cluster.actor_group import placed_actor_group
     from openrlhf_mtp.cluster.placement import Placements
     from openrlhf_mtp.rollout.engine import engine_factory
-    from openrlhf_mtp.training.controller import AsyncController, SyncController
+    from openrlhf_mtp.training.driver.controller import AsyncController, SyncController
     from openrlhf_mtp.training.policy_actor import PolicyActor
     from openrlhf_mtp.upstream.bindings import bind_entry_point
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from openrlhf_mtp.training.status import STATUS_NAMES
+from openrlhf_mtp.training.driver.step_row import STATUS_NAMES
 from tests.processes import in_fresh_process
 
 SOURCE = Path(next(iter(importlib.util.find_spec("openrlhf").submodule_search_locations)))
@@ -152,7 +152,8 @@ def look() -> dict[str, Any]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    from openrlhf_mtp.training import controller, experience, policy_actor, sampling
+    from openrlhf_mtp.training import policy_actor
+    from openrlhf_mtp.training.driver import controller, experience, sampling
 
     ours = {
         (ACTOR, "ActorPPOTrainer"): policy_actor.PolicyTrainer,

@@ -39,7 +39,7 @@ def gaps() -> list[dict[str, float]]:
 
     import torch
 
-    from openrlhf_mtp.training.controller import logprob_gap
+    from openrlhf_mtp.training.driver.controller import logprob_gap
 
     def experience(engine: Any, trainer: Any, mask: Any) -> Any:
         return SimpleNamespace(
@@ -121,8 +121,8 @@ def pre_rl_metrics() -> list[dict[str, float]]:
 
     import torch
 
-    from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
-    from openrlhf_mtp.training.responses import Response
+    from openrlhf_mtp.training.pretrain.responses import Response
+    from openrlhf_mtp.training.pretrain.worker import HeadPretrainWorker
     from tests.unit.heads.tiny import WIDTH
     from tests.unit.training.test_head_trainer import trainer
 

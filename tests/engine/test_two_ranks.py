@@ -131,11 +131,11 @@ def float32_update(
     from openrlhf_mtp.config.objective import ObjectiveSettings
     from openrlhf_mtp.config.pretrain import HeadOptim
     from openrlhf_mtp.heads.checkpoint import load_head
-    from openrlhf_mtp.training.batches import collate
     from openrlhf_mtp.training.chain import HeadBatch
     from openrlhf_mtp.training.head_engine import build_head_engine
     from openrlhf_mtp.training.head_trainer import HeadTrainer
-    from openrlhf_mtp.training.responses import read_responses
+    from openrlhf_mtp.training.pretrain.batches import collate
+    from openrlhf_mtp.training.pretrain.responses import read_responses
     from openrlhf_mtp.training.trunk import Trunk
 
     args = runs.arguments(folder, out, None, train__batch_size=BATCH, train__micro_batch_size=micro_batch)

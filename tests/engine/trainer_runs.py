@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.training.responses import Response, ResponseCache
+from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
 from tests.engine.tiny import write_checkpoint
 
 PROMPTS, SAMPLES_PER_PROMPT = 4, 4
@@ -46,7 +46,7 @@ def write_policy(folder: Path, *, tied: bool = False) -> Path:
 def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any) -> Any:
     """The job's parsed and validated arguments; `flags` are OpenRLHF's, with `__` for a dot."""
     from openrlhf_mtp.config.mtp import MTPSettings
-    from openrlhf_mtp.training.context import RunContext
+    from openrlhf_mtp.training.driver.context import RunContext
     from openrlhf_mtp.upstream.openrlhf_flags import parse
 
     chosen = {
@@ -118,7 +118,7 @@ def build_pretrain_worker(folder: Path, out: Path, responses: Path, pretrain: di
     """The pre-RL stage's worker of this rank, resumed from `out` if there is something to resume."""
     prepare()
     from openrlhf_mtp.cli.pretrain import pretrain_strategy
-    from openrlhf_mtp.training.pretrain_worker import HeadPretrainWorker
+    from openrlhf_mtp.training.pretrain.worker import HeadPretrainWorker
 
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     settings = {"kl_warmup_steps": 1, "num_ranks": ranks, **pretrain}

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM
 from harness.study import Place, Values
 from openrlhf_mtp.heads.checkpoint import load_head
 from openrlhf_mtp.losses.alignment import find_anchors, next_tokens
-from openrlhf_mtp.training.batches import collate
-from openrlhf_mtp.training.responses import Response, read_responses, split_by_prompt
+from openrlhf_mtp.training.pretrain.batches import collate
+from openrlhf_mtp.training.pretrain.responses import Response, read_responses, split_by_prompt
 
 BATCH = 64
 ANCHORS = "heldout.npz"

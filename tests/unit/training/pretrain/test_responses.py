@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.training.responses import (
+from openrlhf_mtp.training.pretrain.responses import (
     Response,
     ResponseCache,
     policy_fingerprint,

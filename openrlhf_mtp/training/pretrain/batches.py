@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.training.responses import Response
+from openrlhf_mtp.training.pretrain.responses import Response
 
 
 @dataclass(frozen=True)

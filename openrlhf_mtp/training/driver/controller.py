@@ -23,13 +23,13 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog import checkpoint_request, metrics
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.run_folder import RunWriter
-from openrlhf_mtp.training.context import RunContext
-from openrlhf_mtp.training.experience import EvenExperienceMaker
+from openrlhf_mtp.training.driver.context import RunContext
+from openrlhf_mtp.training.driver.experience import EvenExperienceMaker
+from openrlhf_mtp.training.driver.prompt_position import prepare_datasets
+from openrlhf_mtp.training.driver.prompts import CheckedPrompts
+from openrlhf_mtp.training.driver.sampling import TrainingSamples
+from openrlhf_mtp.training.driver.step_row import evaluation_row, step_row
 from openrlhf_mtp.training.finite import require_finite
-from openrlhf_mtp.training.prompt_position import prepare_datasets
-from openrlhf_mtp.training.prompts import CheckedPrompts
-from openrlhf_mtp.training.sampling import TrainingSamples
-from openrlhf_mtp.training.status import evaluation_row, step_row
 from openrlhf_mtp.upstream.bindings import bind_async_workers, bind_controller, plain_class
 
 HELD_OUT_TOKENS = 8192

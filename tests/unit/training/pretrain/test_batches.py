@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.training.batches import collate, step_indices, steps_per_epoch
-from openrlhf_mtp.training.responses import Response
+from openrlhf_mtp.training.pretrain.batches import collate, step_indices, steps_per_epoch
+from openrlhf_mtp.training.pretrain.responses import Response
 
 sizes = st.integers(1, 60).flatmap(lambda count: st.tuples(st.just(count), st.integers(1, count)))
 

@@ -1,0 +1,1 @@
+"""The stage before RL: train the head on the policy's own responses."""
