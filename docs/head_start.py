@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from openrlhf_mtp.heads.config import HeadConfig
-from openrlhf_mtp.heads.equip import init_head
+from openrlhf_mtp.heads.formats.equip import init_head
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.head_config import HeadConfig
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
 from openrlhf_mtp.losses.targets import from_hidden

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.heads.checkpoint import load_head, named_tensors
-from openrlhf_mtp.heads.equip import equip
+from openrlhf_mtp.heads.formats.equip import equip
+from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
 from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
 from openrlhf_mtp.sync.source import WeightSource

@@ -84,10 +84,10 @@ def write_native_checkpoint(folder: Path, layout: str, sizes: dict[str, Any], **
     from safetensors.torch import load_file, save_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from openrlhf_mtp.heads.checkpoint import named_tensors
-    from openrlhf_mtp.heads.config import HeadConfig
+    from openrlhf_mtp.heads.formats.head_folder import named_tensors
+    from openrlhf_mtp.heads.formats.native import to_native
     from openrlhf_mtp.heads.head import MTPHead
-    from openrlhf_mtp.heads.native import to_native
+    from openrlhf_mtp.heads.head_config import HeadConfig
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(**{**sizes, **NATIVES[layout], **changes})

@@ -164,9 +164,9 @@ def _write_policy(folder: Path, workload: Workload) -> Path:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    from openrlhf_mtp.heads.checkpoint import save_head
-    from openrlhf_mtp.heads.config import HeadConfig
-    from openrlhf_mtp.heads.equip import HEAD_FOLDER, init_head
+    from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER, init_head
+    from openrlhf_mtp.heads.formats.head_folder import save_head
+    from openrlhf_mtp.heads.head_config import HeadConfig
 
     heads = max(1, workload.hidden // 64)
     config = Qwen2Config(

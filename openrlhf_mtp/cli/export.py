@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.heads.accounting import Planned
+from openrlhf_mtp.heads.formats.accounting import Planned
 
 SHOWN = 40
 """Rows of the table; a head with experts has hundreds."""
@@ -21,8 +21,8 @@ def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
     Raises:
         JobError: a folder is missing or damaged, the head does not fit, or something was left out.
     """
-    from openrlhf_mtp.heads.equip import HEAD_FOLDER
-    from openrlhf_mtp.heads.export import LIST_FILE, export
+    from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
+    from openrlhf_mtp.heads.formats.export import LIST_FILE, export
 
     try:
         written = export(policy, head or policy / HEAD_FOLDER, out, format)

@@ -96,8 +96,8 @@ def equip(
         --out models/qwen2.5-0.5b --depths 3
     """
     from openrlhf_mtp.cli.hub import model_folder
-    from openrlhf_mtp.heads.checkpoint import read_head_config
-    from openrlhf_mtp.heads.equip import equip as run_equip
+    from openrlhf_mtp.heads.formats.equip import equip as run_equip
+    from openrlhf_mtp.heads.formats.head_folder import read_head_config
 
     try:
         head = run_equip(model_folder(model), out, depths=depths, num_layers=num_layers, fresh=fresh)

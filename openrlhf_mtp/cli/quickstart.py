@@ -84,7 +84,7 @@ class Quickstart:
 
     def equip(self, resume: bool) -> None:
         """A fresh head beside a copy of the policy; the prompts."""
-        from openrlhf_mtp.heads.equip import equip
+        from openrlhf_mtp.heads.formats.equip import equip
 
         empty(self.equipped)
         empty(self.data)

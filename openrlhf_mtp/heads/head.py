@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from openrlhf_mtp.heads.block import MTPBlock, Rotation
-from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.grid import AnchorGrid
+from openrlhf_mtp.heads.head_config import HeadConfig
 
 
 class _Rotary:

@@ -19,8 +19,8 @@ from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from openrlhf.utils.loss_utils import get_loss_batch_info
 
 from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.heads.checkpoint import load_head
-from openrlhf_mtp.heads.equip import HEAD_FOLDER
+from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
+from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import write_records
 from openrlhf_mtp.sync.backend import is_own

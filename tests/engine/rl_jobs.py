@@ -83,7 +83,7 @@ def write_assets(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "arithmetic"))
     import byte_tokenizer
 
-    from openrlhf_mtp.heads.equip import equip
+    from openrlhf_mtp.heads.formats.equip import equip
 
     torch.manual_seed(0)
     tokenizer = byte_tokenizer.build()

@@ -104,7 +104,7 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
-    from openrlhf_mtp.heads.checkpoint import load_head
+    from openrlhf_mtp.heads.formats.head_folder import load_head
 
     engine_changes = dict(engine_changes)
     if positions := engine_changes.pop("head_positions", None):

@@ -33,10 +33,10 @@ def export_changed(root: Path, layout: str, format: str) -> Path:
     """A checkpoint whose own head was taken over, changed and written back."""
     import torch
 
-    from openrlhf_mtp.heads.checkpoint import load_head, save_head
-    from openrlhf_mtp.heads.equip import equip
-    from openrlhf_mtp.heads.export import export
-    from openrlhf_mtp.heads.native import read_trunk_config
+    from openrlhf_mtp.heads.formats.equip import equip
+    from openrlhf_mtp.heads.formats.export import export
+    from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
+    from openrlhf_mtp.heads.formats.native import read_trunk_config
 
     full_attention = _FULL_ATTENTION if layout == "qwen3_next" else {}
     write_native_checkpoint(root / "source", layout, SIZES, **full_attention)
@@ -84,7 +84,7 @@ class Chain:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from openrlhf_mtp.heads.checkpoint import load_head
+        from openrlhf_mtp.heads.formats.head_folder import load_head
 
         self.policy = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.float32)
         self.head = load_head(head_dir, self.policy.config, dtype=torch.float32, device="cpu")

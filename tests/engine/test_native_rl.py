@@ -24,9 +24,9 @@ def take_over_as_mimo(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from openrlhf_mtp.heads.checkpoint import save_head
-    from openrlhf_mtp.heads.config import HeadConfig
-    from openrlhf_mtp.heads.equip import init_head
+    from openrlhf_mtp.heads.formats.equip import init_head
+    from openrlhf_mtp.heads.formats.head_folder import save_head
+    from openrlhf_mtp.heads.head_config import HeadConfig
 
     policy = AutoModelForCausalLM.from_pretrained(folder / "plain", dtype=torch.bfloat16)
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def write_policy_with_experts(folder: Path, family: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from openrlhf_mtp.heads.equip import equip
+    from openrlhf_mtp.heads.formats.equip import equip
 
     sizes = {**SIZES, "vocab_size": 320, "initializer_range": 0.05}
     if family == "qwen3_moe":

@@ -146,7 +146,7 @@ def test_the_export_is_the_trained_policy_with_the_trained_head_beside_it(folder
     import torch
     from transformers import AutoModelForCausalLM
 
-    from openrlhf_mtp.heads.checkpoint import load_head
+    from openrlhf_mtp.heads.formats.head_folder import load_head
 
     final = folders.run / "final"
     policy = AutoModelForCausalLM.from_pretrained(final, dtype=torch.bfloat16)

@@ -89,7 +89,7 @@ class Job:
         from transformers import AutoModelForCausalLM
 
         from openrlhf_mtp.config.mtp import SyncSettings
-        from openrlhf_mtp.heads.checkpoint import load_head, named_tensors
+        from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
         from openrlhf_mtp.sync.trainer import WeightSync
 
         self.policy = AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -80,9 +80,9 @@ def write_checkpoint(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from openrlhf_mtp.heads.checkpoint import save_head
-    from openrlhf_mtp.heads.config import HeadConfig
+    from openrlhf_mtp.heads.formats.head_folder import save_head
     from openrlhf_mtp.heads.head import MTPHead
+    from openrlhf_mtp.heads.head_config import HeadConfig
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(**{**SIZES, **changes})

@@ -19,7 +19,7 @@ from torch.nn.functional import embedding
 from transformers import AutoModelForCausalLM
 
 from harness.study import Place, Values
-from openrlhf_mtp.heads.checkpoint import load_head
+from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.losses.alignment import find_anchors, next_tokens
 from openrlhf_mtp.training.pretrain.batches import collate
 from openrlhf_mtp.training.pretrain.responses import Response, read_responses, split_by_prompt

@@ -65,6 +65,6 @@ def _script(name: str, out: Path, options: list[str]) -> None:
 
 
 def _equip(policy: Path, out: Path, seed: int) -> None:
-    from openrlhf_mtp.heads.equip import equip
+    from openrlhf_mtp.heads.formats.equip import equip
 
     equip(policy, out, depths=DEPTHS, seed=seed)

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from openrlhf_mtp.bench.stand_in import Size, build_stand_in
-from openrlhf_mtp.heads.checkpoint import load_head, save_head
-from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.head_config import HeadConfig
 
 SMALL: dict[str, Any] = {
     "vocab_size": 40,

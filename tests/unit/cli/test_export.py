@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from openrlhf_mtp.cli.export import SHOWN, table
 from openrlhf_mtp.cli.main import app
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.heads.accounting import Planned
-from openrlhf_mtp.heads.shards import StoredTensor
+from openrlhf_mtp.heads.formats.accounting import Planned
+from openrlhf_mtp.heads.formats.shards import StoredTensor
 from tests.natives import write_native_checkpoint
 from tests.unit.heads.tiny import SIZES
 

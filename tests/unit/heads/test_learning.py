@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from openrlhf_mtp.heads.config import HeadConfig
-from openrlhf_mtp.heads.equip import init_head
+from openrlhf_mtp.heads.formats.equip import init_head
+from openrlhf_mtp.heads.head_config import HeadConfig
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.mtp_loss import OutputHead, mtp_loss
 from openrlhf_mtp.losses.targets import from_hidden

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import AutoConfig
 from transformers.cache_utils import DynamicCache
 
-from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.head_config import HeadConfig
 
 WIDTH, VOCAB, DEPTHS = 32, 48, 3
 

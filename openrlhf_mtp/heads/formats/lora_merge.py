@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from openrlhf_mtp.heads.shards import DamagedCheckpoint
+from openrlhf_mtp.heads.formats.shards import DamagedCheckpoint
 
 ADAPTER_CONFIG = "adapter_config.json"
 _TOKENIZER = ("token", "vocab", "merges", "special", "added", "chat_template", "generation")

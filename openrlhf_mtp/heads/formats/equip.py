@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.heads.checkpoint import CONFIG_FILE, save_head
-from openrlhf_mtp.heads.config import HeadConfig
 from openrlhf_mtp.heads.families import FAMILIES
+from openrlhf_mtp.heads.formats.head_folder import CONFIG_FILE, save_head
+from openrlhf_mtp.heads.formats.native import read_config, read_native, read_trunk_config
+from openrlhf_mtp.heads.formats.shards import PathLike, files_by_tensor, read_tensors
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.head_config import HeadConfig
 from openrlhf_mtp.heads.layouts import Layout, vllm_architecture
-from openrlhf_mtp.heads.native import read_config, read_native, read_trunk_config
-from openrlhf_mtp.heads.shards import PathLike, files_by_tensor, read_tensors
 
 HEAD_FOLDER = "mtp"
 """The head's folder inside a policy's."""

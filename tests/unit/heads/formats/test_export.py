@@ -10,14 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from openrlhf_mtp.heads import export as exporting
-from openrlhf_mtp.heads.accounting import ExportError, Planned, account
-from openrlhf_mtp.heads.checkpoint import HeadMismatch, load_head, named_tensors, save_head
-from openrlhf_mtp.heads.equip import equip
-from openrlhf_mtp.heads.export import FORMATS, LIST_FILE, NATIVE_FILE, TRUNK_FILE, export
-from openrlhf_mtp.heads.layouts import LAYOUTS
-from openrlhf_mtp.heads.native import read_native, read_trunk_config
-from openrlhf_mtp.heads.shards import (
+from openrlhf_mtp.heads.formats import export as exporting
+from openrlhf_mtp.heads.formats.accounting import ExportError, Planned, account
+from openrlhf_mtp.heads.formats.equip import equip
+from openrlhf_mtp.heads.formats.export import FORMATS, LIST_FILE, NATIVE_FILE, TRUNK_FILE, export
+from openrlhf_mtp.heads.formats.head_folder import HeadMismatch, load_head, named_tensors, save_head
+from openrlhf_mtp.heads.formats.native import read_native, read_trunk_config
+from openrlhf_mtp.heads.formats.shards import (
     INDEX_FILE,
     WEIGHTS_FILE,
     DamagedCheckpoint,
@@ -28,6 +27,7 @@ from openrlhf_mtp.heads.shards import (
     stored_as,
     write_file,
 )
+from openrlhf_mtp.heads.layouts import LAYOUTS
 from tests.natives import write_native_checkpoint
 from tests.unit.heads.tiny import DEPTHS, SIZES, random_head, trunk_config
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from openrlhf_mtp.heads.checkpoint import load_head
-from openrlhf_mtp.heads.equip import dense_layer, equip
+from openrlhf_mtp.heads.formats.equip import dense_layer, equip
+from openrlhf_mtp.heads.formats.head_folder import load_head
 from tests.unit.heads.tiny import DEPTHS, FAMILIES, SIZES, random_inputs, trunk_config
 
 

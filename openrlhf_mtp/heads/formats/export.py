@@ -22,14 +22,12 @@ from typing import Any
 
 from torch import Tensor
 
-from openrlhf_mtp.heads.accounting import ExportError, Planned, account
-from openrlhf_mtp.heads.adapters import is_adapter, merged_with_base
-from openrlhf_mtp.heads.checkpoint import CONFIG_FILE, head_tensor_specs, read_head
-from openrlhf_mtp.heads.config import HeadConfig
-from openrlhf_mtp.heads.equip import HEAD_FOLDER
-from openrlhf_mtp.heads.layouts import LAYOUTS, Layout, vllm_architecture
-from openrlhf_mtp.heads.native import read_config, read_trunk_config, to_native
-from openrlhf_mtp.heads.shards import (
+from openrlhf_mtp.heads.formats.accounting import ExportError, Planned, account
+from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
+from openrlhf_mtp.heads.formats.head_folder import CONFIG_FILE, head_tensor_specs, read_head
+from openrlhf_mtp.heads.formats.lora_merge import is_adapter, merged_with_base
+from openrlhf_mtp.heads.formats.native import read_config, read_trunk_config, to_native
+from openrlhf_mtp.heads.formats.shards import (
     INDEX_FILE,
     WEIGHTS_FILE,
     PathLike,
@@ -40,6 +38,8 @@ from openrlhf_mtp.heads.shards import (
     write_file,
     write_index,
 )
+from openrlhf_mtp.heads.head_config import HeadConfig
+from openrlhf_mtp.heads.layouts import LAYOUTS, Layout, vllm_architecture
 
 LIST_FILE = "export.json"
 NATIVE_FILE = "model-mtp.safetensors"

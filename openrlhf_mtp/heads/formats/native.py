@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.heads.checkpoint import (
+from openrlhf_mtp.heads.formats.head_folder import (
     CONFIG_FILE,
     HeadMismatch,
     assembled,
     expected_shapes,
     tensor_differences,
 )
-from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.formats.shards import PathLike, files_by_tensor, read_tensors, stored_tensors
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.head_config import HeadConfig
 from openrlhf_mtp.heads.layouts import LAYOUTS, REFUSED, Layout
-from openrlhf_mtp.heads.shards import PathLike, files_by_tensor, read_tensors, stored_tensors
 
 _SAME_TRUNK = {"mimo": "qwen2"}
 """Model types that need remote code, and the built-in one with the same trunk."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from openrlhf_mtp.heads.checkpoint import (
+from openrlhf_mtp.heads.formats.head_folder import (
     CONFIG_FILE,
     HeadMismatch,
     head_tensor_specs,
@@ -17,8 +17,8 @@ from openrlhf_mtp.heads.checkpoint import (
     read_head_config,
     save_head,
 )
-from openrlhf_mtp.heads.config import HeadConfig
-from openrlhf_mtp.heads.shards import WEIGHTS_FILE, DamagedCheckpoint, StoredTensor
+from openrlhf_mtp.heads.formats.shards import WEIGHTS_FILE, DamagedCheckpoint, StoredTensor
+from openrlhf_mtp.heads.head_config import HeadConfig
 from tests.unit.heads.tiny import DEPTHS, FAMILIES, WIDTH, random_head, random_inputs, trunk_config
 
 
@@ -160,7 +160,7 @@ def test_a_save_that_fails_leaves_the_old_head(folder, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("openrlhf_mtp.heads.shards.save_file", disk_full)
+    monkeypatch.setattr("openrlhf_mtp.heads.formats.shards.save_file", disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_head(folder, random_head("qwen2"))
     assert (folder / WEIGHTS_FILE).read_bytes() == before

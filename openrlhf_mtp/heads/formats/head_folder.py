@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from openrlhf_mtp.heads.config import HeadConfig
+from openrlhf_mtp.heads.formats.shards import WEIGHTS_FILE, PathLike, StoredTensor, header, write_file
 from openrlhf_mtp.heads.head import MTPHead
-from openrlhf_mtp.heads.shards import WEIGHTS_FILE, PathLike, StoredTensor, header, write_file
+from openrlhf_mtp.heads.head_config import HeadConfig
 
 CONFIG_FILE = "config.json"
 _PREFIX = "model."

@@ -10,12 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from openrlhf_mtp.heads.checkpoint import HeadMismatch, load_head, named_tensors, save_head
-from openrlhf_mtp.heads.config import HeadConfig
-from openrlhf_mtp.heads.equip import equip
-from openrlhf_mtp.heads.head import MTPHead
-from openrlhf_mtp.heads.layouts import LAYOUTS
-from openrlhf_mtp.heads.native import (
+from openrlhf_mtp.heads.formats.equip import equip
+from openrlhf_mtp.heads.formats.head_folder import HeadMismatch, load_head, named_tensors, save_head
+from openrlhf_mtp.heads.formats.native import (
     _joined,
     _pieces,
     find_layout,
@@ -24,7 +21,10 @@ from openrlhf_mtp.heads.native import (
     read_trunk_config,
     to_native,
 )
-from openrlhf_mtp.heads.shards import WEIGHTS_FILE, DamagedCheckpoint
+from openrlhf_mtp.heads.formats.shards import WEIGHTS_FILE, DamagedCheckpoint
+from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.head_config import HeadConfig
+from openrlhf_mtp.heads.layouts import LAYOUTS
 from tests.natives import NATIVES, write_native_checkpoint
 from tests.unit.heads.tiny import DEPTHS, SIZES, random_inputs
 

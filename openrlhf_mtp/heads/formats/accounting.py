@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from openrlhf_mtp.heads.shards import StoredTensor, header
+from openrlhf_mtp.heads.formats.shards import StoredTensor, header
 
 
 class ExportError(ValueError):
