@@ -24,8 +24,8 @@ from openrlhf_mtp.heads.formats.equip import equip
 from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
 from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
+from openrlhf_mtp.sync.sender import WeightSync
 from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.sync.trainer import WeightSync
 
 DTYPE = "bfloat16"
 SIZES: dict[str, dict[str, int]] = {
@@ -35,7 +35,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 class InProcessEngine:
-    """`sync.engines.Engine` over an `LLM` in this process, with calls in a thread as a Ray actor's would be."""
+    """`sync.calls.Engine` over an `LLM` in this process, with calls in a thread as a Ray actor's would be."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm

@@ -22,7 +22,7 @@ PATCHES = (vllm_sampling, vllm_draft_depth, vllm_chunk_ends, vllm_context_end, v
 DRAFT_ARCHITECTURE = "EagleMTPDraft"
 DRAFT_CLASS = "openrlhf_mtp.rollout.draft_model:EagleMTPDraft"
 WEIGHT_TRANSFER_BACKEND = "mtp"
-WEIGHT_TRANSFER_CLASS = ("openrlhf_mtp.sync.engine", "MTPWeightTransferEngine")
+WEIGHT_TRANSFER_CLASS = ("openrlhf_mtp.sync.receiver", "MTPWeightTransferEngine")
 
 
 class PluginNotLiveError(RuntimeError):

@@ -20,13 +20,13 @@ class MTPWorkerExtension:
 
     def mtp_manifest(self) -> Any:
         """Names, shapes and types of the weights this worker's policy and head expect."""
-        from openrlhf_mtp.sync.effective import engine_manifest
+        from openrlhf_mtp.sync.readback import engine_manifest
 
         return engine_manifest(self)
 
     def mtp_sync_round(self, plan: dict[str, Any]) -> Any:
-        """Receive policy and head, then report what this worker really computes with; see `sync.engine`."""
-        from openrlhf_mtp.sync.engine import receive_round
+        """Receive policy and head, then report what this worker really computes with; see `sync.receiver`."""
+        from openrlhf_mtp.sync.receiver import receive_round
 
         return receive_round(self, plan)
 

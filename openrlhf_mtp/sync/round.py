@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from openrlhf_mtp.sync.buckets import Bucket, pack, unpack
+from openrlhf_mtp.sync.calls import Calls, Engine
 from openrlhf_mtp.sync.digest import digest, sampled_columns
-from openrlhf_mtp.sync.engines import Calls, Engine
 from openrlhf_mtp.sync.errors import StaleWeights
 from openrlhf_mtp.sync.source import WeightSource
 from openrlhf_mtp.sync.transport import Broadcaster

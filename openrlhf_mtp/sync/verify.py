@@ -15,7 +15,7 @@ def stale(expected: Digests, workers: Sequence[Sequence[Sequence[Any]]]) -> list
     """Every tensor of one model that an engine does not compute with, one line each.
 
     expected: the trainer's digests. workers: for each worker the rows [name, layer, copies, digest] of
-    `sync.effective.digests_of`. A tensor that every worker holds whole (copies = workers) must agree on each of
+    `sync.readback.digests_of`. A tensor that every worker holds whole (copies = workers) must agree on each of
     them; one that is sharded must add up over the workers to `copies` times the trainer's digest.
     """
     per_layer: dict[tuple[str, str, int], list[int]] = defaultdict(list)

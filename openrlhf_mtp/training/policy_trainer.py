@@ -24,7 +24,7 @@ from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import write_records
 from openrlhf_mtp.sync.backend import is_own
-from openrlhf_mtp.sync.trainer import WeightSync
+from openrlhf_mtp.sync.sender import WeightSync
 from openrlhf_mtp.training.actor import MTPActor, Observation
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from openrlhf_mtp.config.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import named_tensors
 from openrlhf_mtp.heads.head import MTPHead
-from openrlhf_mtp.sync.engines import ActorEngine
+from openrlhf_mtp.sync.calls import ActorEngine
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
+from openrlhf_mtp.sync.sender import WeightSync
 from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.sync.trainer import WeightSync
 from openrlhf_mtp.training.adapters import outgoing
 from openrlhf_mtp.training.trunk import unwrapped
 

@@ -71,10 +71,10 @@ def read_back(workers: int, kv_heads: int, columns: int | None) -> dict[str, lis
     import torch
     from vllm.config import VllmConfig, set_current_vllm_config
 
-    from openrlhf_mtp.sync.effective import digests_of
-    from openrlhf_mtp.sync.layout import layout_of, manifest_of
+    from openrlhf_mtp.sync.readback import digests_of
     from openrlhf_mtp.sync.round import Probe
     from openrlhf_mtp.sync.verify import stale
+    from openrlhf_mtp.sync.vllm_layout import layout_of, manifest_of
 
     torch.manual_seed(0)
     tensors: dict[str, Any] = {}

@@ -28,7 +28,7 @@ Measured = Callable[[str], dict[str, Any]]
 
 
 class LocalEngine:
-    """`sync.engines.Engine` over an in-process LLM, calling what the rollout actor calls."""
+    """`sync.calls.Engine` over an in-process LLM, calling what the rollout actor calls."""
 
     def __init__(self, llm: Any) -> None:
         self.llm = llm
@@ -90,7 +90,7 @@ class Job:
 
         from openrlhf_mtp.config.mtp import SyncSettings
         from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
-        from openrlhf_mtp.sync.trainer import WeightSync
+        from openrlhf_mtp.sync.sender import WeightSync
 
         self.policy = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.head = load_head(folder / "mtp", self.policy.config, dtype=torch.float32, device="cpu")
@@ -224,7 +224,7 @@ def sync_adapters(job: Job) -> dict[str, Any]:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from openrlhf_mtp.sync.trainer import WeightSync
+    from openrlhf_mtp.sync.sender import WeightSync
     from openrlhf_mtp.training.trunk import unwrapped
     from openrlhf_mtp.training.weight_source import policy_source
 
@@ -277,7 +277,7 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
     """A sync whose trainer holds other tensors, then one whose head is damaged on the way."""
     from openrlhf_mtp.sync.buckets import plan
     from openrlhf_mtp.sync.errors import ManifestMismatch
-    from openrlhf_mtp.sync.trainer import WeightSync
+    from openrlhf_mtp.sync.sender import WeightSync
 
     wrong = [(n.replace("norm.weight", "ln.weight"), p) for n, p in job.policy.named_parameters()]
     wrong[0] = (wrong[0][0], wrong[0][1][:-1])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openrlhf_mtp.config.mtp import SyncSettings
 from openrlhf_mtp.sync.errors import ManifestMismatch, StaleWeights, SyncError, SyncTimeout
-from openrlhf_mtp.sync.trainer import WeightSync
+from openrlhf_mtp.sync.sender import WeightSync
 from tests.patience import seconds
 from tests.unit.sync.fakes import FakeEngine, random_tensors, source
 

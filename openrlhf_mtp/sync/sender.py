@@ -18,7 +18,7 @@ from torch import Tensor
 from openrlhf_mtp.config.mtp import SyncSettings
 from openrlhf_mtp.sync.backend import choose_backend, device_id
 from openrlhf_mtp.sync.buckets import plan
-from openrlhf_mtp.sync.engines import Calls, Engine
+from openrlhf_mtp.sync.calls import Calls, Engine
 from openrlhf_mtp.sync.errors import ManifestMismatch
 from openrlhf_mtp.sync.manifest import Manifest, diff
 from openrlhf_mtp.sync.round import Probe, Round, SyncReport
@@ -37,7 +37,7 @@ class WeightSync:
     """Policy and head from trainer rank 0 to all engines.
 
     Args:
-        engines: one handle per rollout engine (`sync.engines.Engine`).
+        engines: one handle per rollout engine (`sync.calls.Engine`).
         settings: `mtp.sync` of the job.
         policy, head: the trainer's tensors; `head` is None when the rollouts do not speculate.
         host: an address of this machine that the engines can reach; the sync listens there alone.

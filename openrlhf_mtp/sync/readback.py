@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openrlhf_mtp.sync.backend import device_id
 from openrlhf_mtp.sync.digest import add, digest, sampled_columns
-from openrlhf_mtp.sync.layout import Held, layout_of, manifest_of
+from openrlhf_mtp.sync.vllm_layout import Held, layout_of, manifest_of
 
 READ_BACK_ELEMENTS = 1 << 24  # of one product with the identity: 64 MiB in float32
 

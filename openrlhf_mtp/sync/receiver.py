@@ -24,18 +24,18 @@ from vllm.model_executor.model_loader.mtp_validation import disable_mtp_complete
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from openrlhf_mtp.sync.buckets import damaged, plan, unpack
-from openrlhf_mtp.sync.effective import effective_digests
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
-from openrlhf_mtp.sync.layout import tied_heads
 from openrlhf_mtp.sync.manifest import Manifest
+from openrlhf_mtp.sync.readback import effective_digests
 from openrlhf_mtp.sync.transport import Backend, Broadcaster
+from openrlhf_mtp.sync.vllm_layout import tied_heads
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
 
 
 @contextmanager
 def _quiet_reload() -> Iterator[None]:
     """vLLM warns each time about modules that no checkpoint loads (rotary tables, tied or shared output heads).
-    What was really not loaded is found by `sync.effective`, which reads everything back."""
+    What was really not loaded is found by `sync.readback`, which reads everything back."""
     logger = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -72,7 +72,7 @@ class MTPUpdateInfo(WeightTransferUpdateInfo):
 
 
 def receive_round(worker: Any, plan: dict[str, Any]) -> dict[str, Any]:
-    """A worker's whole round, and its report (`sync.effective.effective_digests`).
+    """A worker's whole round, and its report (`sync.readback.effective_digests`).
 
     One call, so that no step of generation can run in between: a model that is being reloaded has no weights.
 

@@ -15,14 +15,14 @@ class Engine(Protocol):
     """One rollout engine (all its tensor-parallel workers), called without blocking."""
 
     def sync_manifest(self) -> Future[dict[str, Any]]:
-        """`sync.effective.engine_manifest` of its first worker."""
+        """`sync.readback.engine_manifest` of its first worker."""
 
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
-        """Every worker joins the group (`sync.engine.MTPInitInfo`)."""
+        """Every worker joins the group (`sync.receiver.MTPInitInfo`)."""
 
     def sync_round(self, plan: dict[str, Any]) -> Future[list[dict[str, Any]]]:
-        """Every worker receives `plan["policy"]` and, if present, `plan["head"]` (`sync.engine.MTPUpdateInfo`),
-        then returns `sync.effective.effective_digests`."""
+        """Every worker receives `plan["policy"]` and, if present, `plan["head"]` (`sync.receiver.MTPUpdateInfo`),
+        then returns `sync.readback.effective_digests`."""
 
 
 class ActorEngine:
