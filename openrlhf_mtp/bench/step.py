@@ -236,8 +236,8 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     args.run = RunContext(run_folder=str(scratch), monitor_factory=_no_engines)
     from openrlhf.utils import get_strategy
 
-    from openrlhf_mtp.training.actor import MTPActor
-    from openrlhf_mtp.training.policy_actor import PolicyActor
+    from openrlhf_mtp.training.observed_policy import MTPActor
+    from openrlhf_mtp.training.ray_actor import PolicyActor
 
     class ActorOfAllForms(PolicyActor):
         """One policy for every form, so that their steps differ in the head alone."""
@@ -256,7 +256,7 @@ def _no_engines(engines: list[Any]) -> Any:
 
 def _head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, Any]:
     """What the trainer holds in a form: settings, head's trainer, and the head's part of a step."""
-    from openrlhf_mtp.training.policy_step import PolicyStep
+    from openrlhf_mtp.training.head_step import PolicyStep
     from openrlhf_mtp.training.policy_trainer import build_head_trainer
 
     class LaterStep(PolicyStep):

@@ -141,7 +141,7 @@ def bound_train(args: Any) -> Any:
     from openrlhf_mtp.cluster.placement import Placements
     from openrlhf_mtp.rollout.engine import engine_factory
     from openrlhf_mtp.training.driver.controller import AsyncController, SyncController
-    from openrlhf_mtp.training.policy_actor import PolicyActor
+    from openrlhf_mtp.training.ray_actor import PolicyActor
     from openrlhf_mtp.upstream.bindings import bind_entry_point
 
     placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)

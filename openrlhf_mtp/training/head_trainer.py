@@ -19,14 +19,14 @@ from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.alignment import anchor_mask
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, depth_weights, mtp_loss
+from openrlhf_mtp.losses.replayed_acceptance import Walk, walk
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.losses.types import Objective, anchor_counts
-from openrlhf_mtp.losses.walk import Walk, walk
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.chain import HeadBatch, run_chain
+from openrlhf_mtp.training.head_metrics import Tally
 from openrlhf_mtp.training.schedule import Schedule
 from openrlhf_mtp.training.stopwatch import Stopwatch
-from openrlhf_mtp.training.tally import Tally
 from openrlhf_mtp.training.trunk import Trunk
 
 

@@ -25,14 +25,14 @@ from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import write_records
 from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.sender import WeightSync
-from openrlhf_mtp.training.actor import MTPActor, Observation
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_average import HeadAverage
 from openrlhf_mtp.training.head_engine import build_head_engine
+from openrlhf_mtp.training.head_step import PolicyStep, head_batch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
-from openrlhf_mtp.training.policy_step import PolicyStep, head_batch
+from openrlhf_mtp.training.observed_policy import MTPActor, Observation
 from openrlhf_mtp.training.weight_source import open_weight_sync
 from openrlhf_mtp.upstream.extra_loss import added_to_backward
 from openrlhf_mtp.upstream.optimizer_step import StepInfo, dynamic_window

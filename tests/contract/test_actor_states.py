@@ -15,7 +15,7 @@ def states(folder: str) -> dict[str, bool]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    from openrlhf_mtp.training.actor import MTPActor, Observation
+    from openrlhf_mtp.training.observed_policy import MTPActor, Observation
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}

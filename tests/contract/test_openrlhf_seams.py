@@ -152,12 +152,12 @@ def look() -> dict[str, Any]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    from openrlhf_mtp.training import policy_actor
+    from openrlhf_mtp.training import ray_actor
     from openrlhf_mtp.training.driver import controller, experience, sampling
 
     ours = {
-        (ACTOR, "ActorPPOTrainer"): policy_actor.PolicyTrainer,
-        (ACTOR, "PolicyModelActor"): policy_actor.PolicyActor,
+        (ACTOR, "ActorPPOTrainer"): ray_actor.PolicyTrainer,
+        (ACTOR, "PolicyModelActor"): ray_actor.PolicyActor,
         (PPO, "PPOTrainer"): controller.SyncController,
         (ASYNC, "TrainingActor"): controller.AsyncTrainingController,
         (ASYNC, "PPOTrainerAsync"): controller.AsyncController,

@@ -14,7 +14,7 @@ def observed_states() -> list[Any]:
     """Two sequences of 2 and 3 tokens, left- and right-padded to 4; packed they are one row of 5 states."""
     import torch
 
-    from openrlhf_mtp.training.actor import _observation
+    from openrlhf_mtp.training.observed_policy import _observation
 
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
     sequences, nothing = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 3)
@@ -79,7 +79,7 @@ def weights_after_the_replay_buffer() -> list[list[float]]:
     )
 
     from openrlhf_mtp.config.regime import AdvantageSettings
-    from openrlhf_mtp.training.sample_weights import SampleWeights
+    from openrlhf_mtp.training.advantage_weights import SampleWeights
 
     mask = torch.ones(3, 4, dtype=torch.bool)
     collected = Experience(

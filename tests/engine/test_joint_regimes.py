@@ -202,7 +202,7 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
     import torch
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
-    from openrlhf_mtp.training.policy_step import PolicyStep, rollout_of
+    from openrlhf_mtp.training.head_step import PolicyStep, rollout_of
     from openrlhf_mtp.training.trunk import Trunk
     from openrlhf_mtp.upstream.extra_loss import added_to_backward
 

@@ -21,7 +21,7 @@ def wrong_parameters(folder: Path, out: Path) -> list[str]:
     from openrlhf.utils import get_strategy
     from safetensors.torch import load_file
 
-    from openrlhf_mtp.training.actor import MTPActor
+    from openrlhf_mtp.training.observed_policy import MTPActor
 
     expected = load_file(folder / "model.safetensors")
     strategy = get_strategy(runs.arguments(folder, out, None, ds__zero_stage=3))

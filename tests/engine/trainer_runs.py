@@ -97,7 +97,7 @@ def build_actor(args: Any) -> Any:
     prepare()
     from openrlhf.utils import get_strategy
 
-    from openrlhf_mtp.training.policy_actor import PolicyActor
+    from openrlhf_mtp.training.ray_actor import PolicyActor
 
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     actor = PolicyActor(ranks, rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])

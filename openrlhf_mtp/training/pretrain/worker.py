@@ -25,12 +25,12 @@ from openrlhf_mtp.runlog.anchor_records import Split, write_records
 from openrlhf_mtp.runlog.metrics import STEP
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.run_folder import RunWriter
-from openrlhf_mtp.training.actor import MTPActor
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
+from openrlhf_mtp.training.observed_policy import MTPActor
 from openrlhf_mtp.training.pretrain.batches import collate, step_indices
 from openrlhf_mtp.training.pretrain.responses import Response, read_responses, split_by_prompt
 

@@ -19,11 +19,11 @@ from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import action_positions
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.targets import from_logits
-from openrlhf_mtp.training.actor import MTPActor, Observation
+from openrlhf_mtp.training.advantage_weights import SampleWeights
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.term import JointTerm, Rollout
-from openrlhf_mtp.training.sample_weights import SampleWeights
+from openrlhf_mtp.training.observed_policy import MTPActor, Observation
 from openrlhf_mtp.training.stopwatch import Stopwatch
 from openrlhf_mtp.upstream.optimizer_step import StepInfo
 

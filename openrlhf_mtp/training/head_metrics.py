@@ -7,7 +7,7 @@ import math
 import torch
 
 from openrlhf_mtp.losses.mtp_loss import Sums
-from openrlhf_mtp.losses.walk import Walk
+from openrlhf_mtp.losses.replayed_acceptance import Walk
 from openrlhf_mtp.runlog.metrics import (
     MTP_ACCEPTED_STD,
     MTP_ALPHA,

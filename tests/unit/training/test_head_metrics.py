@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.losses.mtp_loss import Sums
-from openrlhf_mtp.losses.walk import Walk
+from openrlhf_mtp.losses.replayed_acceptance import Walk
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.training.tally import Tally
+from openrlhf_mtp.training.head_metrics import Tally
 
 DEPTHS = 2
 

@@ -18,7 +18,7 @@ from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
 from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
 from openrlhf_mtp.heads.formats.head_folder import save_head
-from openrlhf_mtp.training.actor import MTPActor
+from openrlhf_mtp.training.observed_policy import MTPActor
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
 from openrlhf_mtp.upstream.bindings import bind_policy_worker, plain_class
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from openrlhf_mtp.losses.walk import walk
+from openrlhf_mtp.losses.replayed_acceptance import walk
 
 DEPTHS, VOCABULARY = 3, 5
 

@@ -7,7 +7,7 @@ import torch
 
 from openrlhf_mtp.config.regime import AdvantageSettings
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.training.sample_weights import SampleWeights
+from openrlhf_mtp.training.advantage_weights import SampleWeights
 
 
 def experience(*advantages, tokens=4):
