@@ -200,7 +200,7 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     from tqdm import tqdm
 
     from openrlhf_mtp.training.driver.context import RunContext
-    from openrlhf_mtp.upstream.openrlhf_flags import parse
+    from openrlhf_mtp.upstream.openrlhf.flags import parse
     from openrlhf_mtp.upstream.processes import prepare_process
 
     with socket.socket() as probe:

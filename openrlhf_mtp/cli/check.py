@@ -14,7 +14,7 @@ from openrlhf_mtp.config.checks import Situation
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.plan import make_plan, render
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 
 def run_check(

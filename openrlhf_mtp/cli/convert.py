@@ -18,7 +18,7 @@ from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.roles import total_gpus
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 STANDARD_INPUT = "-"
 

@@ -24,13 +24,13 @@ from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.job_text import STANDARD_INPUT
 from openrlhf_mtp.config.values import shown
-from openrlhf_mtp.upstream.openrlhf_flags import (
+from openrlhf_mtp.upstream.openrlhf.flags import (
     OpenRLHFCrashedError,
     flag_specs,
     parse_only,
     parse_with_notes,
 )
-from openrlhf_mtp.upstream.openrlhf_remarks import HARMLESS, SAID_ELSEWHERE, in_todays_names, remark
+from openrlhf_mtp.upstream.openrlhf.remarks import HARMLESS, SAID_ELSEWHERE, in_todays_names, remark
 
 CRASH = "OpenRLHF's validation"
 

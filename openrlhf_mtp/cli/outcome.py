@@ -86,7 +86,7 @@ def _known(problem: Exception) -> int | None:
     from openrlhf_mtp.cli.failures import RunFailed
     from openrlhf_mtp.cluster.placement import ClusterTooSmallError
     from openrlhf_mtp.runlog.run_folder import RunFolderError
-    from openrlhf_mtp.upstream.openrlhf_flags import UpstreamChangedError
+    from openrlhf_mtp.upstream.openrlhf.flags import UpstreamChangedError
 
     if not isinstance(
         problem, JobError | ClusterTooSmallError | RunFolderError | UpstreamChangedError | RunFailed

@@ -31,7 +31,7 @@ from openrlhf_mtp.cli.stages import Marks, Stage, StageFailed, StageInterrupted,
 from openrlhf_mtp.cli.whole import Whole
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.runlog.run_folder import REPORT, RunFolderError, claim, read_run
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "arithmetic"
 JOB = EXAMPLE / "job.yaml"

@@ -68,7 +68,7 @@ def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> argparse.Namespac
     """The job as OpenRLHF's parsed and validated arguments, with what was chosen and our settings beside them."""
     from openrlhf_mtp.rollout.monitor import EngineMonitor
     from openrlhf_mtp.training.driver.context import RunContext
-    from openrlhf_mtp.upstream.openrlhf_flags import parse
+    from openrlhf_mtp.upstream.openrlhf.flags import parse
 
     args: Any = parse(job.to_argv())
     args.ds.param_dtype = choice.precision.name
@@ -142,7 +142,7 @@ def bound_train(args: Any) -> Any:
     from openrlhf_mtp.rollout.engine import engine_factory
     from openrlhf_mtp.training.driver.controller import AsyncController, SyncController
     from openrlhf_mtp.training.ray_actor import PolicyActor
-    from openrlhf_mtp.upstream.bindings import bind_entry_point
+    from openrlhf_mtp.upstream.openrlhf.bindings import bind_entry_point
 
     placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)
     for_training = placements.for_role("trainer")

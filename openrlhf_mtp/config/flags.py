@@ -1,6 +1,6 @@
 """What one of OpenRLHF's command-line flags accepts, as plain data.
 
-`upstream.openrlhf_flags` fills these from OpenRLHF's own parser; nothing here knows any flag by name.
+`upstream.openrlhf.flags` fills these from OpenRLHF's own parser; nothing here knows any flag by name.
 """
 
 import math

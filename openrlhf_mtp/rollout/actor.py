@@ -14,7 +14,7 @@ from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_reward
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.errors import SyncError
-from openrlhf_mtp.upstream.bindings import bind, plain_class
+from openrlhf_mtp.upstream.openrlhf.bindings import bind, plain_class
 
 
 def on_whole_policy(sampling_params: Any) -> Any:

@@ -175,7 +175,7 @@ class EagleMTPDraft(nn.Module):
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
 
     def begin_depth(self, depth: int) -> None:
-        """The next forward computes this depth, counted from 1 (see `upstream.vllm_draft_depth`)."""
+        """The next forward computes this depth, counted from 1 (see `upstream.vllm.draft_depth`)."""
         self.model.active = (depth - 1) % len(self.model.blocks)
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:

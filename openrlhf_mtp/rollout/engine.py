@@ -157,7 +157,7 @@ def engine_factory(
 
         # before the binding below, because our actor's base class is found under the name that it replaces
         from openrlhf_mtp.rollout.actor import MTPRolloutActor
-        from openrlhf_mtp.upstream.bindings import bind
+        from openrlhf_mtp.upstream.openrlhf.bindings import bind
 
         factory = _ActorFactory(MTPRolloutActor, {**overrides, "threads": threads})
         names: dict[str, Any] = {"RolloutRayActor": factory}

@@ -7,14 +7,7 @@ before the first rollout.
 
 from __future__ import annotations
 
-from openrlhf_mtp.upstream import (
-    uncompiled,
-    vllm_chunk_ends,
-    vllm_context_end,
-    vllm_draft_depth,
-    vllm_sampling,
-    vllm_seeds,
-)
+from openrlhf_mtp.upstream import uncompiled
 
 PATCHES = (vllm_sampling, vllm_draft_depth, vllm_chunk_ends, vllm_context_end, vllm_seeds)
 """Modules with a patch of vLLM each: `apply` registers it in a process, `probe` says whether it is live there."""

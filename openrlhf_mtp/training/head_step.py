@@ -25,7 +25,7 @@ from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.term import JointTerm, Rollout
 from openrlhf_mtp.training.observed_policy import MTPActor, Observation
 from openrlhf_mtp.training.stopwatch import Stopwatch
-from openrlhf_mtp.upstream.optimizer_step import StepInfo
+from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo
 
 
 def rollout_of(experience: Any) -> Rollout:

@@ -34,8 +34,8 @@ from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import MTPActor, Observation
 from openrlhf_mtp.training.weight_source import open_weight_sync
-from openrlhf_mtp.upstream.extra_loss import added_to_backward
-from openrlhf_mtp.upstream.optimizer_step import StepInfo, dynamic_window
+from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
+from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, dynamic_window
 
 RECORD_EVERY = 10
 """RL steps between two per-anchor records (about 150 kB each)."""

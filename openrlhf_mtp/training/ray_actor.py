@@ -20,7 +20,7 @@ from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.training.observed_policy import MTPActor
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
-from openrlhf_mtp.upstream.bindings import bind_policy_worker, plain_class
+from openrlhf_mtp.upstream.openrlhf.bindings import bind_policy_worker, plain_class
 
 
 class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]

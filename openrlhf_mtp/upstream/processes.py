@@ -14,16 +14,8 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from openrlhf_mtp.config.threads import PASSIVE
-from openrlhf_mtp.upstream import (
-    cpu_host,
-    dynamic_batches,
-    last_step,
-    precision,
-    ray_start,
-    schedule_end,
-    uncompiled,
-    zero3_rotary,
-)
+from openrlhf_mtp.upstream import cpu_host, ray_start, uncompiled
+from openrlhf_mtp.upstream.openrlhf import dynamic_batches, last_step, precision, schedule_end, zero3_rotary
 from openrlhf_mtp.upstream.patching import install
 
 # With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from openrlhf_mtp.upstream import cpu_host, precision, uncompiled, zero3_rotary
+from openrlhf_mtp.upstream import cpu_host, uncompiled
+from openrlhf_mtp.upstream.openrlhf import precision, zero3_rotary
 from openrlhf_mtp.upstream.patching import Patch
 from tests.processes import in_fresh_process
 

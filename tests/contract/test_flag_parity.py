@@ -12,7 +12,7 @@ from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.paths import PATHS
 from openrlhf_mtp.config.ranges import ORDERED, in_range
 from openrlhf_mtp.config.yaml_text import dump
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse_only
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs, parse_only
 
 SPECS = flag_specs()
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

@@ -1,4 +1,4 @@
-"""What `upstream.openrlhf_flags` relies on in the installed OpenRLHF is still there."""
+"""What `upstream.openrlhf.flags` relies on in the installed OpenRLHF is still there."""
 
 import ast
 import json
@@ -14,8 +14,8 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.paths import FOLDERS, PATHS
 from openrlhf_mtp.config.ranges import RANGES, in_range
-from openrlhf_mtp.upstream import openrlhf_flags
-from openrlhf_mtp.upstream.openrlhf_flags import (
+from openrlhf_mtp.upstream.openrlhf import flags
+from openrlhf_mtp.upstream.openrlhf.flags import (
     UpstreamChangedError,
     flag_specs,
     parse,
@@ -49,7 +49,7 @@ def test_the_precision_takes_float32_and_auto_which_is_the_default():
 
 def test_the_flags_our_checks_read_exist():
     """A flag that OpenRLHF renames must fail here, not in the middle of a check."""
-    source = Path(openrlhf_flags.__file__).parents[1] / "config"
+    source = Path(flags.__file__).parents[1] / "config"
     used = set()
     for file in [*source.glob("*.py"), *source.glob("checks/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -64,7 +64,7 @@ def test_the_flags_our_checks_read_exist():
 
 def test_nothing_of_openrlhf_or_torch_is_imported():
     program = (
-        "import sys; from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse; "
+        "import sys; from openrlhf_mtp.upstream.openrlhf.flags import flag_specs, parse; "
         f"flag_specs(); parse({SMALLEST}); "
         "print(*{name.partition('.')[0] for name in sys.modules} & {'torch', 'ray', 'vllm', 'openrlhf'})"
     )
@@ -122,12 +122,12 @@ def test_another_shape_of_the_entry_point_is_refused(monkeypatch, tmp_path, body
     (tmp_path / "cli").mkdir()
     (tmp_path / "cli" / "train_ppo_ray.py").write_text(body, encoding="utf-8")
     monkeypatch.setattr(openrlhf_flags, "_package_folder", lambda: tmp_path)
-    openrlhf_flags._entry_point.cache_clear()
+    flags._entry_point.cache_clear()
     try:
         with pytest.raises(UpstreamChangedError, match=what):
             flag_specs()
     finally:
-        openrlhf_flags._entry_point.cache_clear()
+        flags._entry_point.cache_clear()
 
 
 def test_every_number_among_the_flags_has_a_range_and_its_default_is_in_it():

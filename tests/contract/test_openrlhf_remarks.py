@@ -6,15 +6,15 @@ import re
 import pytest
 
 from openrlhf_mtp.config.old_names import name_today
-from openrlhf_mtp.upstream import openrlhf_flags
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
-from openrlhf_mtp.upstream.openrlhf_remarks import HARMLESS, REMARKS, SAID_ELSEWHERE, in_todays_names, remark
+from openrlhf_mtp.upstream.openrlhf import flags
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.remarks import HARMLESS, REMARKS, SAID_ELSEWHERE, in_todays_names, remark
 
 
 def printed() -> list[str]:
     """The constant text of each `print` of the validation."""
     lines = []
-    for statement in openrlhf_flags._entry_point().validate:
+    for statement in flags._entry_point().validate:
         for node in ast.walk(statement):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
                 parts = [c.value for c in ast.walk(node.args[0]) if isinstance(c, ast.Constant)]
@@ -40,7 +40,7 @@ def refusals() -> list[str]:
     """The constant text of each assertion's message."""
     messages = [
         node.msg
-        for statement in openrlhf_flags._entry_point().validate
+        for statement in flags._entry_point().validate
         for node in ast.walk(statement)
         if isinstance(node, ast.Assert) and node.msg is not None
     ]

@@ -17,7 +17,7 @@ from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.rollout import actor, engine
 from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.errors import SyncError
-from openrlhf_mtp.upstream.bindings import plain_class
+from openrlhf_mtp.upstream.openrlhf.bindings import plain_class
 from openrlhf_mtp.upstream.processes import prepare_process
 
 

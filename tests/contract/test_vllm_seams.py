@@ -19,8 +19,9 @@ vllm = pytest.importorskip("vllm")
 import torch  # noqa: E402  (after vLLM, which sets up its platform first)
 
 from openrlhf_mtp.rollout import plugin  # noqa: E402
-from openrlhf_mtp.upstream import uncompiled, vllm_sampling  # noqa: E402
+from openrlhf_mtp.upstream import uncompiled
 from openrlhf_mtp.upstream.patching import Patch  # noqa: E402
+from openrlhf_mtp.upstream.vllm import sampling
 from tests.patience import seconds  # noqa: E402
 
 
@@ -93,13 +94,13 @@ def test_our_kernel_repeats_a_value_for_each_drafted_token(
     values: torch.Tensor, expected: list[float]
 ) -> None:
     output = torch.full((6,), -1, dtype=values.dtype)
-    vllm_sampling.ExpandKernel()[(3,)](output, values, torch.tensor([2, 3, 6], dtype=torch.int32), 0, 1)
+    sampling.ExpandKernel()[(3,)](output, values, torch.tensor([2, 3, 6], dtype=torch.int32), 0, 1)
     assert output.tolist() == pytest.approx(expected)
 
 
 def test_a_request_without_drafts_takes_no_room() -> None:
     output = torch.full((2,), -1.0)
-    vllm_sampling.expand(output, torch.tensor([0.5, 0.9, 0.7]), torch.tensor([1, 1, 2]), 0, 1)
+    sampling.expand(output, torch.tensor([0.5, 0.9, 0.7]), torch.tensor([1, 1, 2]), 0, 1)
     assert output.tolist() == pytest.approx([0.5, 0.7])
 
 
@@ -108,17 +109,17 @@ def test_a_kernel_that_writes_nothing_is_recognised() -> None:
         def __getitem__(self, grid: object) -> object:
             return lambda *args, **kwargs: None
 
-    assert not vllm_sampling.is_right(WritesNothing())
-    assert vllm_sampling.is_right(vllm_sampling.ExpandKernel())
+    assert not sampling.is_right(WritesNothing())
+    assert sampling.is_right(sampling.ExpandKernel())
 
 
 def test_the_patch_leaves_a_right_kernel_alone() -> None:
     from types import ModuleType
 
     kernels = ModuleType("kernels")
-    right = vllm_sampling.ExpandKernel()
+    right = sampling.ExpandKernel()
     kernels.expand_kernel = right  # type: ignore[attr-defined]
-    vllm_sampling.PATCH.apply(kernels)
+    sampling.PATCH.apply(kernels)
     assert kernels.expand_kernel is right
 
 
@@ -127,8 +128,8 @@ def test_the_patch_is_live_where_the_kernel_is_wrong() -> None:
         pytest.skip("only CPU workers use these kernels")
     import vllm.utils.cpu_triton_utils as kernels
 
-    vllm_sampling.apply()
-    assert vllm_sampling.is_right(kernels.expand_kernel)
+    sampling.apply()
+    assert sampling.is_right(kernels.expand_kernel)
 
 
 @pytest.mark.parametrize("patch", uncompiled.ENGINE_PATCHES, ids=lambda patch: patch.name.split()[0])

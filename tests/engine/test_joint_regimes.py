@@ -204,7 +204,7 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
 
     from openrlhf_mtp.training.head_step import PolicyStep, rollout_of
     from openrlhf_mtp.training.trunk import Trunk
-    from openrlhf_mtp.upstream.extra_loss import added_to_backward
+    from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
 
     backward, observe, weights = DeepspeedStrategy.backward, PolicyStep.observe, Trunk.weights
     latest: dict[str, Any] = {}

@@ -5,7 +5,7 @@ exported under native names. vLLM serves the export by `method: mtp`, in float32
 the chain that training computes, as in `test_draft_parity`.
 
 One thing is not vLLM's own here: without CUDA the sampler's garbage at temperatures above 0 is repaired
-(`upstream.vllm_sampling`). Qwen3-Next's trunk has full attention in every layer: its linear attention has no float32
+(`upstream.vllm.sampling`). Qwen3-Next's trunk has full attention in every layer: its linear attention has no float32
 kernel on a CPU, and the head has none. Qwen3.5 and DeepSeek-V3 are not here; see docs/formats.md.
 """
 
@@ -55,9 +55,9 @@ def stock_engine(folder: Path) -> Any:
     """vLLM with nothing of ours in it but the recorder of drafts."""
     from vllm import LLM
 
-    from openrlhf_mtp.upstream import vllm_sampling
+    from openrlhf_mtp.upstream.vllm import sampling
 
-    vllm_sampling.apply()
+    sampling.apply()
     return LLM(
         str(folder),
         dtype="float32",

@@ -47,7 +47,7 @@ def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any)
     """The job's parsed and validated arguments; `flags` are OpenRLHF's, with `__` for a dot."""
     from openrlhf_mtp.config.mtp import MTPSettings
     from openrlhf_mtp.training.driver.context import RunContext
-    from openrlhf_mtp.upstream.openrlhf_flags import parse
+    from openrlhf_mtp.upstream.openrlhf.flags import parse
 
     chosen = {
         "actor.model_name_or_path": folder,

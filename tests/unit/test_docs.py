@@ -18,7 +18,7 @@ from openrlhf_mtp.config.objective import Objective
 from openrlhf_mtp.config.old_names import IS_CORRECTION_SCHEMES, old_names
 from openrlhf_mtp.config.regime import Regime, Weighting
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path for path in [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]}

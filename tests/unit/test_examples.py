@@ -16,7 +16,7 @@ from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.plan import make_plan, render
 from openrlhf_mtp.config.roles import total_gpus
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -30,7 +30,7 @@ from openrlhf_mtp.training.driver.prompts import CheckedPrompts
 from openrlhf_mtp.training.driver.sampling import TrainingSamples
 from openrlhf_mtp.training.driver.step_row import evaluation_row, step_row
 from openrlhf_mtp.training.finite import require_finite
-from openrlhf_mtp.upstream.bindings import bind_async_workers, bind_controller, plain_class
+from openrlhf_mtp.upstream.openrlhf.bindings import bind_async_workers, bind_controller, plain_class
 
 HELD_OUT_TOKENS = 8192
 """Action tokens of an evaluation on which the head is measured: as many as a figure needs."""

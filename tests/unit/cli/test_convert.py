@@ -9,7 +9,7 @@ import pytest
 from openrlhf_mtp.cli.convert import run_convert
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 SCRIPT = """\
 #!/bin/bash

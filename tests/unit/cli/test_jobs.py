@@ -8,7 +8,7 @@ from openrlhf_mtp.cli.jobs import CRASH, all_conflicts, upstream_conflicts
 from openrlhf_mtp.config.checks import Situation
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 JOB = """
 actor: {model_name_or_path: Org/policy, num_gpus_per_node: 1}

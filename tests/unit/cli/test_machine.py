@@ -11,7 +11,7 @@ from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.precision import Speed
 from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.runlog.run_folder import read_machine
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 SLOW_IN_BFLOAT16 = Host(0, cores=4, speed=Speed(4e-3, 1e-3))
 FAST_IN_BFLOAT16 = Host(0, cores=2, speed=Speed(1e-3, 4e-3))

@@ -13,7 +13,7 @@ from openrlhf_mtp.cli.completion import setting_names
 from openrlhf_mtp.cli.messages import wrapped
 from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.cli.usage import _key, _settings
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from openrlhf_mtp.config.checks import Situation, check
 from openrlhf_mtp.config.flags import FlagSpec, FlagSpecs
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config import equipped
 
 SPECS: FlagSpecs = {

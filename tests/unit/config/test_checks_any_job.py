@@ -15,7 +15,7 @@ from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.plan import make_plan, render
 from openrlhf_mtp.config.ranges import LARGEST_WHOLE, RANGES, in_range
 from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config import equipped
 
 SPECS = flag_specs()

@@ -5,7 +5,7 @@ import pytest
 from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.rollout.engine import engine_overrides
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config.equipped import HEAD, TRUNK, write_config
 
 SPECS = flag_specs()

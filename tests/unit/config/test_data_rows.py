@@ -13,7 +13,7 @@ from openrlhf_mtp.config.data_files import UnreadableRow, read_rows
 from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 SPECS = flag_specs()
 GOOD = {"input": "1+1=", "label": "2"}

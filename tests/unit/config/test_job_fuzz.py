@@ -17,7 +17,7 @@ from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.mtp_section import mtp_names
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 SPECS = flag_specs()
 NAMES = sorted([*SPECS, *mtp_names(), "mtp", "actor", "mtp.optim", "x-base", "actr.adam.lr", ""])

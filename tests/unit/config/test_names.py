@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openrlhf_mtp.config.mtp_section import mtp_names
 from openrlhf_mtp.config.names import unknown
 from openrlhf_mtp.config.old_names import DROPPED, LAST_OLD, advice, old_names
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 KNOWN = [*flag_specs(), *mtp_names()]
 TABLE = Path(__file__).parent / "old_names.tsv"

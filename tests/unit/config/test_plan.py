@@ -9,7 +9,7 @@ from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.model_files import model_shape
 from openrlhf_mtp.config.plan import gpus_by_role, make_plan, render
 from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 QWEN2_5_0_5B = {
     "model_type": "qwen2",

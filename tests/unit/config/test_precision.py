@@ -13,7 +13,7 @@ from openrlhf_mtp.config.plan import make_plan
 from openrlhf_mtp.config.precision import AUTO, DTYPES, Speed, choose, with_rollout_dtype
 from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.config.threads import Threads, share_out, usable_cores
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 FASTER_IN_FLOAT32 = Speed(bfloat16_s=3e-3, float32_s=5e-4)
 FASTER_IN_BFLOAT16 = Speed(bfloat16_s=5e-4, float32_s=1e-3)

@@ -11,7 +11,7 @@ from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.mtp_section import parse_mtp
 from openrlhf_mtp.config.ranges import LARGEST_WHOLE, RANGES, Range, in_range
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 SPECS = flag_specs()
 

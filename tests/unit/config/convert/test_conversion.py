@@ -15,7 +15,7 @@ from openrlhf_mtp.config.flags import FlagSpec
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.old_names import DROPPED, SHORT_LIVED, old_names
 from openrlhf_mtp.config.paths import absolute_path
-from openrlhf_mtp.upstream.openrlhf_flags import flag_specs, parse_only
+from openrlhf_mtp.upstream.openrlhf.flags import flag_specs, parse_only
 
 SPECS = flag_specs()
 START = "python3 -m openrlhf.cli.train_ppo_ray "

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from openrlhf_mtp.upstream.bindings import bind
+from openrlhf_mtp.upstream.openrlhf.bindings import bind
 
 
 def test_names_are_replaced_where_upstream_looks_them_up():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.upstream.optimizer_step import StepInfo, dynamic_window, with_windows
+from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, dynamic_window, with_windows
 
 
 def in_windows(items, strategy, size, mask_fn):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from openrlhf_mtp.upstream.zero3_rotary import restore_rotary_frequencies
+from openrlhf_mtp.upstream.openrlhf.zero3_rotary import restore_rotary_frequencies
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",

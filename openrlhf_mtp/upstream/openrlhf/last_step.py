@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from openrlhf_mtp.upstream.optimizer_step import StepInfo, Windows, with_windows
+from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, Windows, with_windows
 from openrlhf_mtp.upstream.patching import Patch
 
 COMPLETES = "completes_step"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from openrlhf_mtp.upstream import vllm_seeds
+from openrlhf_mtp.upstream.vllm import seeds
 
 
 class Runner:
@@ -36,8 +36,8 @@ def patched() -> Any:
     runner = type("GPUModelRunner", (Runner,), {})
     runners = ModuleType("runners")
     vars(runners)["GPUModelRunner"] = runner
-    vllm_seeds.PATCH.apply(runners)
-    assert vllm_seeds.PATCH.probe(runners)
+    seeds.PATCH.apply(runners)
+    assert seeds.PATCH.probe(runners)
     return runner
 
 

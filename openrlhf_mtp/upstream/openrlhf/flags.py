@@ -26,7 +26,7 @@ from typing import Any
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.flags import FlagSpec, Kind
 from openrlhf_mtp.config.precision import SETTING
-from openrlhf_mtp.upstream.precision import extend_choices
+from openrlhf_mtp.upstream.openrlhf.precision import extend_choices
 
 ENTRY_POINT = "openrlhf.cli.train_ppo_ray"
 _KINDS: dict[object, Kind] = {int: "int", float: "float", str: "str", None: "str"}
@@ -235,5 +235,5 @@ def _changed(what: str) -> UpstreamChangedError:
     version = importlib.metadata.version("openrlhf")
     return UpstreamChangedError(
         f"{ENTRY_POINT} of the installed openrlhf {version} has another shape than 0.11.2: {what}. "
-        "Install the pinned version (make setup) or adapt openrlhf_mtp/upstream/openrlhf_flags.py."
+        "Install the pinned version (make setup) or adapt openrlhf_mtp/upstream/openrlhf/flags.py."
     )

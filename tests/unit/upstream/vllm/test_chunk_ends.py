@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from openrlhf_mtp.upstream import vllm_chunk_ends
+from openrlhf_mtp.upstream.vllm import chunk_ends
 
 
 class Request:
@@ -33,7 +33,7 @@ def test_only_rows_at_which_nothing_is_sampled_have_a_token_after_their_chunk() 
             "preempted": Request([30, 31], [32, 33, 34, 35]),
         },
     )
-    assert vllm_chunk_ends.tokens_after_chunks(runner) == {0: 12, 2: 34}
+    assert chunk_ends.tokens_after_chunks(runner) == {0: 12, 2: 34}
 
 
 def test_the_proposers_choice_is_corrected_at_those_rows_alone() -> None:
@@ -43,7 +43,7 @@ def test_the_proposers_choice_is_corrected_at_those_rows_alone() -> None:
 
     proposers = ModuleType("proposers")
     vars(proposers)["SpecDecodeBaseProposer"] = SpecDecodeBaseProposer
-    vllm_chunk_ends._correct_next_tokens(proposers)
+    chunk_ends._correct_next_tokens(proposers)
     proposer = SpecDecodeBaseProposer()
     for known, expected in (({}, [13, 7, 35]), ({0: 12, 2: 34}, [12, 7, 34])):
         vars(proposer)["tokens_after_chunks"] = known

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
-from openrlhf_mtp.upstream.schedule_end import PATCH, held_at
+from openrlhf_mtp.upstream.openrlhf.schedule_end import PATCH, held_at
 
 
 class Module:

@@ -4,7 +4,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from openrlhf_mtp.upstream.vllm_context_end import PATCH
+from openrlhf_mtp.upstream.vllm.context_end import PATCH
 
 
 class Runner:

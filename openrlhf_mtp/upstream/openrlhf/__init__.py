@@ -1,0 +1,1 @@
+"""What is replaced in OpenRLHF, and what is read from its source."""
