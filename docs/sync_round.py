@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.equip import equip
 from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
 from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment

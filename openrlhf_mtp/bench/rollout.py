@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
 from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, read_counters
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from openrlhf_mtp.bench.rollout import Comparison, Speed, Workload, compare, prepare_process
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.model_files import read_json as read_json_object
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.runlog.run_folder import writable
 
 QUICKSTART = Path("runs/quickstart")

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 PARTS = ("forward", "backward", "update", "head")
 """Where a step's time goes: the policy's forward pass, its backward with the joint term's, its update, and the head

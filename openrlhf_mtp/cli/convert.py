@@ -15,8 +15,8 @@ from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.config.checks import Conflict, Situation, by_level, check
 from openrlhf_mtp.config.convert.conversion import Conversion, convert
 from openrlhf_mtp.config.errors import JobError, JobErrors
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.roles import total_gpus
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 

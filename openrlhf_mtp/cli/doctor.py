@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import sys
 
-from openrlhf_mtp.config.host import detect_host
+from openrlhf_mtp.config.machine.host import detect_host
 
 ENGINES = (
     ("torch", "torch"),

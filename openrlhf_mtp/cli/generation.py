@@ -8,7 +8,7 @@ from typing import Any
 from openrlhf_mtp.cli.counting import counted
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
 from openrlhf_mtp.cluster.placement import Placements
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.reading.paths import is_local
 
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """Configuration, weights, tokenizer; not the same weights again in another format."""

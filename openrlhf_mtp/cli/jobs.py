@@ -20,10 +20,10 @@ from openrlhf_mtp.config.checks import (
     warning,
 )
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.host import detect_host
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.job_text import STANDARD_INPUT
-from openrlhf_mtp.config.values import shown
+from openrlhf_mtp.config.machine.host import detect_host
+from openrlhf_mtp.config.reading.job_text import STANDARD_INPUT
+from openrlhf_mtp.config.reading.values import shown
 from openrlhf_mtp.upstream.openrlhf.flags import (
     OpenRLHFCrashedError,
     flag_specs,

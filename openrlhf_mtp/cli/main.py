@@ -208,7 +208,7 @@ def check(
       openrlhf-mtp check JOB.yaml --gpus 8 --no-files
     """
     from openrlhf_mtp.cli.check import run_check
-    from openrlhf_mtp.config.host import Host
+    from openrlhf_mtp.config.machine.host import Host
 
     host = None if gpus is None else Host(gpus)
     raise typer.Exit(

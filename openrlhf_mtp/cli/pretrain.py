@@ -15,8 +15,8 @@ from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S, openrlhf_arguments, prepare_run_folder
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job
-from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
 
 PROMPTS_PER_SHARD = 256

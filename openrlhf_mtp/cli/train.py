@@ -18,11 +18,11 @@ from openrlhf_mtp.cli.progress import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
 from openrlhf_mtp.config.job import Job
-from openrlhf_mtp.config.mtp import MTPSettings, RolloutSettings
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.precision import with_rollout_dtype
 from openrlhf_mtp.config.plan import expected_rollouts
-from openrlhf_mtp.config.precision import with_rollout_dtype
 from openrlhf_mtp.config.roles import roles, total_gpus
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.settings.mtp import MTPSettings, RolloutSettings
 from openrlhf_mtp.runlog.checkpoint_request import asked_at_sigterm
 from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from openrlhf_mtp.config.old_names import name_today
+from openrlhf_mtp.config.reading.old_names import name_today
 
 SETTINGS = "overrides"
 """Parameter of the commands that take settings as `key=value`."""

@@ -16,19 +16,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config import yaml_text
 from openrlhf_mtp.config.errors import JobError, JobErrors
-from openrlhf_mtp.config.flags import FlagSpecs, FlagValue
-from openrlhf_mtp.config.given import Given, GivenSettings, at
-from openrlhf_mtp.config.job_text import is_script, read_text, script_error, source_name
-from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.config.mtp_section import mtp_names, parse_mtp
-from openrlhf_mtp.config.names import unknown
-from openrlhf_mtp.config.paths import PATHS, absolute_path
-from openrlhf_mtp.config.ranges import in_range
-from openrlhf_mtp.config.values import shown
-from openrlhf_mtp.config.variables import BARE
-from openrlhf_mtp.config.yaml_reader import Section
+from openrlhf_mtp.config.reading import yaml_text
+from openrlhf_mtp.config.reading.flags import FlagSpecs, FlagValue
+from openrlhf_mtp.config.reading.given import Given, GivenSettings, at
+from openrlhf_mtp.config.reading.job_text import is_script, read_text, script_error, source_name
+from openrlhf_mtp.config.reading.names import unknown
+from openrlhf_mtp.config.reading.paths import PATHS, absolute_path
+from openrlhf_mtp.config.reading.ranges import in_range
+from openrlhf_mtp.config.reading.values import shown
+from openrlhf_mtp.config.reading.variables import BARE
+from openrlhf_mtp.config.reading.yaml_reader import Section
+from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.settings.section import mtp_names, parse_mtp
 
 MTP = "mtp"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.paths import too_long
-from openrlhf_mtp.config.values import LARGEST_WHOLE, shown
+from openrlhf_mtp.config.reading.paths import too_long
+from openrlhf_mtp.config.reading.values import LARGEST_WHOLE, shown
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 """Model families that a head can be attached to, by `model_type` of their config."""

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.checks.conflict import Conflict
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job
-from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.machine.memory import TrainerMemory, engine_share, trainer_memory
+from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
+from openrlhf_mtp.config.machine.threads import share_out
 from openrlhf_mtp.config.model_files import ModelShape
-from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.config.precision import DTYPE_BYTES
 from openrlhf_mtp.config.roles import roles, total_gpus
-from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.config.threads import share_out
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 OPTIMIZER_BYTES = 12
 """AdamW keeps a float32 copy and two moments of every parameter, split over the actor's ranks (ZeRO-2)."""

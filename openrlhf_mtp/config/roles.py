@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.values import UnfitError, number, shown
+from openrlhf_mtp.config.reading.values import UnfitError, number, shown
 
 Angles = dict[str, Any]
 """`rope_type`, `rope_theta` and what the type needs (`factor`, ...), without what is unset."""

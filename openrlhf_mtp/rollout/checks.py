@@ -13,7 +13,7 @@ from openrlhf_mtp.config.checks.fit import misfits
 from openrlhf_mtp.config.checks.sampling import drafting
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.model_files import read_json
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 logger = logging.getLogger(__name__)
 

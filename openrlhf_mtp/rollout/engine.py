@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.config.precision import AUTO
+from openrlhf_mtp.config.machine.precision import AUTO
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout import checks
 
 GIB = 2**30

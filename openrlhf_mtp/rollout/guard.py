@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from openrlhf_mtp.config.mtp import GuardSettings
+from openrlhf_mtp.config.settings.mtp import GuardSettings
 
 LENGTH = "spec/mean_acceptance_length"
 GAP = "spec/logprob_gap"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from openrlhf_mtp.config.mtp import GuardSettings
+from openrlhf_mtp.config.settings.mtp import GuardSettings
 from openrlhf_mtp.rollout.guard import AcceptanceGuard, Alarm
 from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics
 from openrlhf_mtp.runlog import metrics

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.config.mtp import SyncSettings
+from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.sync.backend import choose_backend, device_id
 from openrlhf_mtp.sync.buckets import plan
 from openrlhf_mtp.sync.calls import Calls, Engine

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.config.regime import AdvantageSettings
+from openrlhf_mtp.config.settings.regime import AdvantageSettings
 from openrlhf_mtp.losses.advantage import AdvantageWeights, sample_advantages, weight_sums
 from openrlhf_mtp.training.reduce import sum_over_ranks
 

@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from openrlhf_mtp.config.pretrain import HeadOptim
+from openrlhf_mtp.config.settings.pretrain import HeadOptim
 from openrlhf_mtp.heads.head import MTPHead
 
 

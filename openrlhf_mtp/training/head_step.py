@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import action_positions
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.targets import from_logits

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openrlhf_mtp.config.objective import ObjectiveSettings
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.alignment import anchor_mask

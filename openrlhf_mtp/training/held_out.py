@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from openrlhf_mtp.config.objective import ObjectiveSettings
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.runlog.anchor_records import joined
 from openrlhf_mtp.runlog.metrics import (
     MTP_ALPHA,

@@ -18,7 +18,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from openrlhf.utils.loss_utils import get_loss_batch_info
 
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
 from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.runlog import metrics

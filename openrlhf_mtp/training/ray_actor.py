@@ -15,7 +15,7 @@ import torch.distributed as dist
 from openrlhf.models import Actor
 
 from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.training.observed_policy import MTPActor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openrlhf_mtp.config.objective import ObjectiveSettings
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 
 WARMUP = "kl"
 """While a head is cold, e2e TV gives its deep depths almost no gradient; KL does not vanish at any depth."""

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from openrlhf_mtp.config.mtp import MTPSettings, SyncSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import named_tensors
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.sync.calls import ActorEngine

@@ -19,8 +19,8 @@ from helm.engine import (
     render_ci,
 )
 from openrlhf_mtp.config.checks import Situation, check
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.paths import PATHS
-from openrlhf_mtp.config.ranges import ORDERED, in_range
-from openrlhf_mtp.config.yaml_text import dump
+from openrlhf_mtp.config.reading.paths import PATHS
+from openrlhf_mtp.config.reading.ranges import ORDERED, in_range
+from openrlhf_mtp.config.reading.yaml_text import dump
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs, parse_only
 
 SPECS = flag_specs()

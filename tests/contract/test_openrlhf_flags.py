@@ -12,8 +12,8 @@ import pytest
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.paths import FOLDERS, PATHS
-from openrlhf_mtp.config.ranges import RANGES, in_range
+from openrlhf_mtp.config.reading.paths import FOLDERS, PATHS
+from openrlhf_mtp.config.reading.ranges import RANGES, in_range
 from openrlhf_mtp.upstream.openrlhf import flags
 from openrlhf_mtp.upstream.openrlhf.flags import (
     UpstreamChangedError,

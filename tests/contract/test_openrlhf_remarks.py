@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from openrlhf_mtp.config.old_names import name_today
+from openrlhf_mtp.config.reading.old_names import name_today
 from openrlhf_mtp.upstream.openrlhf import flags
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from openrlhf_mtp.upstream.openrlhf.remarks import HARMLESS, REMARKS, SAID_ELSEWHERE, in_todays_names, remark

@@ -13,7 +13,7 @@ pytest.importorskip("vllm")
 
 import openrlhf.trainer.ray.vllm_engine as upstream
 
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout import actor, engine
 from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.errors import SyncError

@@ -78,7 +78,7 @@ def weights_after_the_replay_buffer() -> list[list[float]]:
         split_experience_batch,
     )
 
-    from openrlhf_mtp.config.regime import AdvantageSettings
+    from openrlhf_mtp.config.settings.regime import AdvantageSettings
     from openrlhf_mtp.training.advantage_weights import SampleWeights
 
     mask = torch.ones(3, 4, dtype=torch.bool)
@@ -103,7 +103,7 @@ def engine_configurations() -> dict[int, dict[str, Any]]:
 
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
-    from openrlhf_mtp.config.pretrain import HeadOptim
+    from openrlhf_mtp.config.settings.pretrain import HeadOptim
     from openrlhf_mtp.training.head_engine import head_ds_config
 
     args = SimpleNamespace(ds=SimpleNamespace(param_dtype="bf16"), train=SimpleNamespace())

@@ -174,7 +174,7 @@ def test_the_proposer_samples_drafts_only_under_the_settings_we_write() -> None:
 def test_the_engine_still_takes_every_argument_we_pass() -> None:
     from vllm import AsyncEngineArgs
 
-    from openrlhf_mtp.config.mtp import MTPSettings
+    from openrlhf_mtp.config.settings.mtp import MTPSettings
     from openrlhf_mtp.rollout.engine import engine_overrides
 
     settings = MTPSettings.model_validate(

@@ -11,7 +11,7 @@ from tests.engine.tiny import DEPTHS, FAMILIES, in_engine_process, write_checkpo
 def measure(root: str) -> dict[str, Any]:
     """Both settings at batch 1 and 2, as plain values."""
     from openrlhf_mtp.bench.rollout import Workload, compare, prepare_process
-    from openrlhf_mtp.config.mtp import MTPSettings
+    from openrlhf_mtp.config.settings.mtp import MTPSettings
 
     prepare_process(on_cpu=True)
     write_checkpoint(Path(root), FAMILIES["qwen2"])

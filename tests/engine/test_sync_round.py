@@ -88,7 +88,7 @@ class Job:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from openrlhf_mtp.config.mtp import SyncSettings
+        from openrlhf_mtp.config.settings.mtp import SyncSettings
         from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
         from openrlhf_mtp.sync.sender import WeightSync
 

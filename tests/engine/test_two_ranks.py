@@ -128,8 +128,8 @@ def float32_update(
     from openrlhf.utils import get_strategy
     from transformers import AutoModelForCausalLM
 
-    from openrlhf_mtp.config.objective import ObjectiveSettings
-    from openrlhf_mtp.config.pretrain import HeadOptim
+    from openrlhf_mtp.config.settings.objective import ObjectiveSettings
+    from openrlhf_mtp.config.settings.pretrain import HeadOptim
     from openrlhf_mtp.heads.formats.head_folder import load_head
     from openrlhf_mtp.training.chain import HeadBatch
     from openrlhf_mtp.training.head_engine import build_head_engine

@@ -105,7 +105,7 @@ def start_engine(folder: Path, *, speculate: bool = True, **changes: Any) -> Any
     """An in-process `vllm.LLM` as the rollout actor would set it up, in float32."""
     from vllm import LLM
 
-    from openrlhf_mtp.config.mtp import MTPSettings
+    from openrlhf_mtp.config.settings.mtp import MTPSettings
     from openrlhf_mtp.rollout.engine import engine_overrides
 
     num_layers = changes.pop("num_layers", 1)

@@ -11,12 +11,12 @@ import pytest
 
 from openrlhf_mtp.cli.convert import run_convert
 from openrlhf_mtp.config.checks import Situation, regime
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.mtp_section import mtp_names
-from openrlhf_mtp.config.objective import Objective
-from openrlhf_mtp.config.old_names import IS_CORRECTION_SCHEMES, old_names
-from openrlhf_mtp.config.regime import Regime, Weighting
+from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.reading.old_names import IS_CORRECTION_SCHEMES, old_names
+from openrlhf_mtp.config.settings.objective import Objective
+from openrlhf_mtp.config.settings.regime import Regime, Weighting
+from openrlhf_mtp.config.settings.section import mtp_names
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 

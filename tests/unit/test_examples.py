@@ -12,8 +12,8 @@ import pytest
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.config.checks import Situation, check
 from openrlhf_mtp.config.convert.conversion import convert
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.plan import make_plan, render
 from openrlhf_mtp.config.roles import total_gpus
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs

@@ -22,7 +22,7 @@ from openrlhf_mtp.config.checks import (
     sampling,
 )
 from openrlhf_mtp.config.checks.conflict import Conflict, by_level, error, require_no_errors, warning
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
 
 __all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "require_no_errors", "warning"]
 

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from openrlhf_mtp.config.errors import JobErrors
-from openrlhf_mtp.config.values import shown
+from openrlhf_mtp.config.reading.values import shown
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.data_files import READABLE, DataRow, UnreadableRow, read_rows
-from openrlhf_mtp.config.paths import is_local
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.reading.paths import is_local
 
 MOST_ROWS = 100_000
 NAMED_PLACES = 3

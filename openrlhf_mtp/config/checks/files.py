@@ -7,9 +7,9 @@ from pathlib import Path
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
 from openrlhf_mtp.config.data_files import READABLE
-from openrlhf_mtp.config.paths import is_local, too_long
-from openrlhf_mtp.config.situation import Situation
-from openrlhf_mtp.config.values import cut
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.reading.paths import is_local, too_long
+from openrlhf_mtp.config.reading.values import cut
 
 RUN_FILES = ("run.yaml", "metrics.jsonl")
 

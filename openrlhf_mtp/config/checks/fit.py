@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
-from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.rope import angles
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 DRAFT_ARCHITECTURE = "EagleMTPDraft"
 """What a head's `config.json` has as its only architecture."""

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from math import isclose
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
 
 ATTENTION = (
     "eager",

@@ -6,10 +6,10 @@ from typing import Any
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.checks.fit import misfits
+from openrlhf_mtp.config.job_context import Situation
 from openrlhf_mtp.config.model_files import read_json
-from openrlhf_mtp.config.mtp import MTPSettings
 from openrlhf_mtp.config.rope import context_limit
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 HEAD_FILES = ("config.json", "model.safetensors")
 

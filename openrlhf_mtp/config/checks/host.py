@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.precision import FULL
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.precision import FULL
 
 CUDA_SWITCHES = {
     "ds.packing_samples": "packing needs flash-attention, which is built for CUDA only",

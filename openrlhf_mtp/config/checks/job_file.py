@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checks.conflict import Conflict
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
 
 
 def notes(s: Situation) -> Iterator[Conflict]:

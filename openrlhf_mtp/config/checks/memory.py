@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.memory import GIB, engine_share, trainer_memory
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.memory import GIB, engine_share, trainer_memory
 
 
 def trainer(s: Situation) -> Iterator[Conflict]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.job_context import Situation
 from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
-from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.reading.paths import is_local
 from openrlhf_mtp.config.rope import context_limit
-from openrlhf_mtp.config.situation import Situation
 
 
 def policy(s: Situation) -> Iterator[Conflict]:

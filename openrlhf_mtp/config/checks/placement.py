@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.job_context import Situation
 from openrlhf_mtp.config.roles import roles, total_gpus
-from openrlhf_mtp.config.situation import Situation
 
 
 def engines(s: Situation) -> Iterator[Conflict]:

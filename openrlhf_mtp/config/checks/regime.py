@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.regime import AdvantageSettings, CoefficientSettings
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.settings.regime import AdvantageSettings, CoefficientSettings
 
 
 def joint(s: Situation) -> Iterator[Conflict]:

@@ -6,7 +6,7 @@ from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, Checkpoint, all_of, r
 from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
 
 DATA = ("data.prompt_dataset", "data.prompt_probs", "data.prompt_split", "data.max_samples")
 """What a position in the prompts is a position in."""

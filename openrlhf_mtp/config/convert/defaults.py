@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from openrlhf_mtp.config.old_names import LAST_OLD, Version, old_names
+from openrlhf_mtp.config.reading.old_names import LAST_OLD, Version, old_names
 
 
 @dataclass(frozen=True)

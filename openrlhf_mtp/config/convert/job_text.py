@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from openrlhf_mtp.config import yaml_text
 from openrlhf_mtp.config.convert.arguments import Unplaced
 from openrlhf_mtp.config.convert.parts import HOLE, Holes
 from openrlhf_mtp.config.convert.translation import Setting
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.flags import Scalar
+from openrlhf_mtp.config.reading import yaml_text
+from openrlhf_mtp.config.reading.flags import Scalar
 
 _SECTIONS = (
     "actor",

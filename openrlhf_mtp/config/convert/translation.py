@@ -7,8 +7,8 @@ from openrlhf_mtp.config.convert.arguments import Given, Unplaced
 from openrlhf_mtp.config.convert.defaults import changed_defaults, shown_versions, versions_of
 from openrlhf_mtp.config.convert.parts import HOLE, Holes
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.flags import FlagSpec, FlagSpecs, FlagValue, Scalar
-from openrlhf_mtp.config.old_names import (
+from openrlhf_mtp.config.reading.flags import FlagSpec, FlagSpecs, FlagValue, Scalar
+from openrlhf_mtp.config.reading.old_names import (
     DID_NOTHING,
     DROPPED,
     IS_CORRECTION_SCHEMES,

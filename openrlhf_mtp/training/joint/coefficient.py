@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.config.regime import CoefficientSettings
+from openrlhf_mtp.config.settings.regime import CoefficientSettings
 from openrlhf_mtp.training.joint.occ import occ_coefficient
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import Anchors
 from openrlhf_mtp.runlog.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, OCC_SIGN, depth_metric
 from openrlhf_mtp.training.chain import HeadBatch, detached_head, run_chain

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from openrlhf.trainer.ray.launcher import BaseModelActor
 
 from openrlhf_mtp.config.checkpoints import LATEST, cut_off
-from openrlhf_mtp.config.mtp import MTPSettings
-from openrlhf_mtp.config.pretrain import PretrainSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.settings.pretrain import PretrainSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.runlog.anchor_records import Split, write_records

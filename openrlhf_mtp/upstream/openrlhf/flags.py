@@ -24,8 +24,8 @@ from types import CodeType, SimpleNamespace
 from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.flags import FlagSpec, Kind
-from openrlhf_mtp.config.precision import SETTING
+from openrlhf_mtp.config.machine.precision import SETTING
+from openrlhf_mtp.config.reading.flags import FlagSpec, Kind
 from openrlhf_mtp.upstream.openrlhf.precision import extend_choices
 
 ENTRY_POINT = "openrlhf.cli.train_ppo_ray"

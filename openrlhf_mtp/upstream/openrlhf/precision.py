@@ -11,7 +11,7 @@ import argparse
 from types import ModuleType
 from typing import Any
 
-from openrlhf_mtp.config.precision import AUTO, FULL, SETTING
+from openrlhf_mtp.config.machine.precision import AUTO, FULL, SETTING
 from openrlhf_mtp.upstream.patching import Patch
 
 HELP = (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from openrlhf_mtp.config.old_names import name_today
+from openrlhf_mtp.config.reading.old_names import name_today
 
 _NAME = re.compile(r"(?<![\w.-])(--(?=[a-z])|(?=[a-z]+_))([a-z_]+(?:\.[a-z_]+)*)")
 """A flag with dashes, or a word with an underscore in it."""

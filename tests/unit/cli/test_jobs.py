@@ -6,8 +6,8 @@ import pytest
 
 from openrlhf_mtp.cli.jobs import CRASH, all_conflicts, upstream_conflicts
 from openrlhf_mtp.config.checks import Situation
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 JOB = """

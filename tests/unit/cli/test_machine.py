@@ -6,10 +6,10 @@ import pytest
 
 from openrlhf_mtp.cli import machine
 from openrlhf_mtp.cli.machine import settle, this_machine
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.precision import Speed
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.machine.precision import Speed
 from openrlhf_mtp.runlog.run_folder import read_machine
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.config.checks import Situation, check
-from openrlhf_mtp.config.flags import FlagSpec, FlagSpecs
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.reading.flags import FlagSpec, FlagSpecs
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config import equipped
 

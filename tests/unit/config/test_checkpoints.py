@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from openrlhf_mtp.config import checkpoints
 from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, HEAD, MANIFEST, Checkpoint, latest, resume_point
 from openrlhf_mtp.config.checks import Situation, check
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.machine.host import Host
 from tests.unit.config.test_checks import SPECS
 
 

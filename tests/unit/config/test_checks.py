@@ -6,8 +6,8 @@ import pytest
 
 from openrlhf_mtp.config.checks import Situation, check, require_no_errors
 from openrlhf_mtp.config.errors import JobErrors
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config.equipped import TRUNK
 

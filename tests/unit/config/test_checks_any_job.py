@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.flags import FlagSpec
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.plan import make_plan, render
-from openrlhf_mtp.config.ranges import LARGEST_WHOLE, RANGES, in_range
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.reading.flags import FlagSpec
+from openrlhf_mtp.config.reading.ranges import LARGEST_WHOLE, RANGES, in_range
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config import equipped
 

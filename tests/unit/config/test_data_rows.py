@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.config.checks import data
 from openrlhf_mtp.config.data_files import UnreadableRow, read_rows
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.situation import Situation
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 SPECS = flag_specs()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.mtp_section import parse_mtp
-from openrlhf_mtp.config.paths import is_local
+from openrlhf_mtp.config.reading.paths import is_local
+from openrlhf_mtp.config.settings.section import parse_mtp
 from tests.unit.config.conftest import SPECS
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.config.host import Host
 from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.model_files import model_shape
 from openrlhf_mtp.config.plan import gpus_by_role, make_plan, render
-from openrlhf_mtp.config.situation import Situation
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 QWEN2_5_0_5B = {

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from openrlhf_mtp.config.objective import Objective
+from openrlhf_mtp.config.settings.objective import Objective
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.mixture import mixture

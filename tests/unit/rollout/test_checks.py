@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from openrlhf_mtp.config.errors import JobError, JobErrors
-from openrlhf_mtp.config.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout import checks, engine
 
 POLICY = {"model_type": "qwen2", "hidden_size": 64, "vocab_size": 100}

@@ -1,6 +1,6 @@
 import pytest
 
-from openrlhf_mtp.config.mtp import GuardSettings
+from openrlhf_mtp.config.settings.mtp import GuardSettings
 from openrlhf_mtp.rollout.guard import AcceptanceGuard, Alarm
 
 LENGTH = "spec/mean_acceptance_length"

@@ -1,6 +1,6 @@
 import pytest
 
-from openrlhf_mtp.config.mtp import GuardSettings
+from openrlhf_mtp.config.settings.mtp import GuardSettings
 from openrlhf_mtp.rollout.monitor import EngineMonitor
 from openrlhf_mtp.rollout.stats import EngineCounters
 

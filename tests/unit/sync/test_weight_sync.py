@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.config.mtp import SyncSettings
+from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.sync.errors import ManifestMismatch, StaleWeights, SyncError, SyncTimeout
 from openrlhf_mtp.sync.sender import WeightSync
 from tests.patience import seconds

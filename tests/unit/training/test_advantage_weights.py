@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from openrlhf_mtp.config.regime import AdvantageSettings
+from openrlhf_mtp.config.settings.regime import AdvantageSettings
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.advantage_weights import SampleWeights
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from openrlhf_mtp.config.objective import ObjectiveSettings
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head

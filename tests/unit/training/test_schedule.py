@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.config.objective import ObjectiveSettings
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.training.schedule import Schedule
 
 KL = {"kl": 1.0}

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openrlhf_mtp.config.regime import CoefficientSettings
+from openrlhf_mtp.config.settings.regime import CoefficientSettings
 from openrlhf_mtp.training.joint.coefficient import CoefficientTracker
 from openrlhf_mtp.training.joint.occ import EPSILON, occ_coefficient, occ_sums, released_code_sums
 

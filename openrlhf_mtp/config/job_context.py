@@ -1,0 +1,172 @@
+"""A job on a host: what checks and plans are computed from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.job import Job
+from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.machine.precision import Precision, choose, with_rollout_dtype
+from openrlhf_mtp.config.model_files import MODEL_TYPES, ModelShape, model_shape, read_model_config
+from openrlhf_mtp.config.reading.paths import is_local
+from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.updates import Updates, data_parallel_ranks
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A job on a host, with typed access to OpenRLHF's flags.
+
+    Attributes:
+        job: the loaded job.
+        host: this machine, or the one the job is meant for.
+        cluster_gpus: GPUs of the whole cluster; None when not known.
+        look_at_files: whether models, heads, data and the run folder are looked for on this machine.
+        out: the run folder, when one was asked for.
+        may_reuse_out: `--resume` or `--overwrite` was given.
+        resumes: `--resume` was given.
+        trains_policy: true for RL, whose engines follow the policy; false for the stage before it.
+    """
+
+    job: Job
+    host: Host
+    cluster_gpus: int | None = None
+    look_at_files: bool = True
+    out: Path | None = None
+    may_reuse_out: bool = False
+    resumes: bool = False
+    trains_policy: bool = True
+
+    @property
+    def mtp(self) -> MTPSettings | None:
+        """The mtp section, None for plain OpenRLHF."""
+        return self.job.mtp
+
+    def on(self, name: str) -> bool:
+        """A switch."""
+        return bool(self.job.value(name))
+
+    def number(self, name: str) -> int:
+        """A whole number that is set or has a default."""
+        value = self.job.value(name)
+        assert isinstance(value, int), f"{name} is not a whole number: {value!r}"
+        return value
+
+    def real(self, name: str) -> float:
+        """A number that is set or has a default."""
+        value = self.job.value(name)
+        assert isinstance(value, int | float), f"{name} is not a number: {value!r}"
+        return float(value)
+
+    def text(self, name: str) -> str | None:
+        """A text, None when neither set nor defaulted."""
+        value = self.job.value(name)
+        return None if value is None else str(value)
+
+    @property
+    def precision(self) -> Precision:
+        """Of the trainers."""
+        setting = self.text("ds.param_dtype") or ""
+        return choose(setting, has_cuda=self.host.has_cuda, speed=self.host.speed)
+
+    @property
+    def rollout_dtype(self) -> str:
+        """Precision of the engines."""
+        settings = self.mtp or MTPSettings()
+        return with_rollout_dtype(settings, self.precision.name).rollout.dtype
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether a frozen reference model runs."""
+        return self.real("algo.kl.init_coef") > 0
+
+    @property
+    def uses_critic(self) -> bool:
+        """Whether a critic is trained."""
+        return self.text("algo.advantage.estimator") == "gae"
+
+    @property
+    def uses_reward_model(self) -> bool:
+        """Whether a reward model runs on GPUs (instead of a function, an agent or a server)."""
+        return not self.text("reward.remote_url") and not self.text("train.agent_func_path")
+
+    @property
+    def colocates_engines(self) -> bool:
+        """Whether vLLM shares the trainers' GPUs; in async mode it never does."""
+        return self.on("train.colocate_all") and not self.on("train.async_enable")
+
+    def ranks(self, role: str) -> int:
+        """GPUs of `actor`, `ref`, `critic` or `reward`."""
+        return self.number(f"{role}.num_nodes") * self.number(f"{role}.num_gpus_per_node")
+
+    @property
+    def engines(self) -> int:
+        """vLLM engines, 0 when the job gives none."""
+        return 0 if self.job.value("vllm.num_engines") is None else self.number("vllm.num_engines")
+
+    @property
+    def engine_gpus(self) -> int:
+        """GPUs of all vLLM engines."""
+        return self.engines * self.number("vllm.tensor_parallel_size")
+
+    @property
+    def samples_per_step(self) -> int:
+        """Responses of one rollout batch."""
+        return self.number("rollout.batch_size") * self.number("rollout.n_samples_per_prompt")
+
+    @property
+    def updates(self) -> Updates:
+        """How prompts become optimizer steps."""
+        shared = self.number("ds.ring_attn_size") * self.number("ds.tensor_parallel_size")
+        trained = ("actor", "critic") if self.uses_critic else ("actor",)
+        return Updates(
+            rollout_prompts=self.number("rollout.batch_size"),
+            samples_per_prompt=self.number("rollout.n_samples_per_prompt"),
+            batch=self.number("train.batch_size"),
+            ranks=data_parallel_ranks(*(self.ranks(role) // shared for role in trained)),
+            passes=self.number("train.max_epochs"),
+        )
+
+    @cached_property
+    def prompts(self) -> int | None:
+        """Prompts of local JSON-lines files, None when any part of the data is elsewhere, of another form or mixed."""
+        names = [name.strip() for name in (self.text("data.prompt_dataset") or "").split(",")]
+        files = [Path(name) for name in names if is_local(name) and Path(name).suffix == ".jsonl"]
+        if not self.look_at_files or len(files) != len(names) or not all(file.is_file() for file in files):
+            return None
+        if self.text("data.prompt_probs"):
+            return None
+        found = sum(sum(1 for line in file.open("rb") if line.strip()) for file in files)
+        return min(self.number("data.max_samples"), found)
+
+    @cached_property
+    def model_config(self) -> dict[str, Any] | None:
+        """The policy's `config.json`, None when it is not on this machine."""
+        name = self.text("actor.model_name_or_path")
+        return read_model_config(name) if name and self.look_at_files else None
+
+    @cached_property
+    def shape(self) -> ModelShape | None:
+        """The policy's sizes, None when not at hand or of another family."""
+        config = self.model_config
+        if config is None or config.get("model_type") not in MODEL_TYPES:
+            return None
+        return model_shape(config)
+
+    @property
+    def checkpoints(self) -> Path | None:
+        """Where the run's checkpoints are: `ckpt.path`, or in the run folder; None when neither is known."""
+        given = self.job.flags.get("ckpt.path")
+        if given is not None:
+            return Path(str(given))
+        return None if self.out is None else self.out / "checkpoints"
+
+    @property
+    def head_folder(self) -> Path | None:
+        """The head's folder: `mtp.head`, or the folder mtp inside the policy's."""
+        if self.mtp is None:
+            return None
+        if self.mtp.head is not None:
+            return Path(self.mtp.head)
+        return Path(self.text("actor.model_name_or_path") or "") / "mtp"

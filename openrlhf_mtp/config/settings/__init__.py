@@ -1,0 +1,1 @@
+"""The typed `mtp:` section of a job file."""

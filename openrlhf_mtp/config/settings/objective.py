@@ -1,0 +1,84 @@
+"""What the head minimises: objective, schedule, weights of depths, share of the anchors. Both stages have these."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from openrlhf_mtp.config.settings.field import Settings, knob
+
+Objective = Literal["ce", "kl", "reverse_kl", "tv", "e2e_tv", "nla", "lk_hybrid"]
+
+
+class ObjectiveSettings(Settings):
+    """What the head minimises, and how it gets there from a cold start."""
+
+    objective: Objective | dict[Objective, float] = knob(
+        "e2e_tv", unit="", help="loss of the head; a mapping of names to weights is their weighted sum"
+    )
+    kl_warmup_steps: int = knob(
+        0, unit="head steps", help="KL objective for the first n steps, for a head that is cold", ge=0
+    )
+    kl_until_alpha: float | None = knob(
+        None,
+        unit="probability",
+        help="end the KL warm-up earlier, as soon as the overlap measured in a step (mean over depths) reaches this",
+        gt=0,
+        lt=1,
+    )
+    blend_steps: int = knob(
+        0,
+        unit="head steps",
+        help="after the warm-up, pass from KL to the objective linearly over n steps",
+        ge=0,
+    )
+    depth_decay: float = knob(
+        1.0,
+        unit="fraction",
+        help="weight of each depth as a share of the one before, for objectives that count depths separately; "
+        "1 is uniform, 0.6 is FastMTP's; e2e_tv weighs depths by itself",
+        gt=0,
+        le=1,
+    )
+    anchor_fraction: float = knob(
+        1.0,
+        unit="fraction",
+        help="train on this random share of the positions; the gradient stays unbiased and costs accordingly less",
+        gt=0,
+        le=1,
+    )
+
+    @model_validator(mode="after")
+    def _objective_is_weighted(self) -> Self:
+        if isinstance(self.objective, dict) and (not self.objective or min(self.objective.values()) <= 0):
+            raise ValueError(
+                f"objective: got {self.objective}, expected at least one name with a positive weight; for example "
+                "{kl: 0.3, e2e_tv: 0.7}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_has_steps(self) -> Self:
+        if self.kl_until_alpha is not None and self.kl_warmup_steps == 0:
+            raise ValueError(
+                f"kl_until_alpha: got {self.kl_until_alpha:g} with kl_warmup_steps 0, so there is no warm-up to end; "
+                "set kl_warmup_steps to the longest warm-up you allow"
+            )
+        return self
+
+    @property
+    def objective_text(self) -> str:
+        """The objective in words, for plans and messages."""
+        parts = self.objectives
+        return " + ".join(name if len(parts) == 1 else f"{weight:g} {name}" for name, weight in parts.items())
+
+    @property
+    def wants_sampled_drafts(self) -> bool:
+        """Whether the head is trained for the overlap of two distributions, which a greedy draft throws away."""
+        return bool({"tv", "e2e_tv", "nla", "lk_hybrid"} & set(self.objectives))
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """Objective -> weight, also when one name was given."""
+        if isinstance(self.objective, str):
+            return {self.objective: 1.0}
+        return {str(name): weight for name, weight in self.objective.items()}

@@ -1,0 +1,66 @@
+"""The mtp section: documented, immutable, and only combinations that make sense."""
+
+import pytest
+from pydantic import ValidationError
+
+from openrlhf_mtp.config.settings.field import Settings
+from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.settings.pretrain import HeadOptim, PretrainSettings
+from openrlhf_mtp.config.settings.section import mtp_names
+
+
+def every_section(model: type[Settings]):
+    yield model
+    for info in model.model_fields.values():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+            yield from every_section(info.annotation)
+
+
+@pytest.mark.parametrize("section", list(every_section(MTPSettings)), ids=lambda section: section.__name__)
+def test_every_field_has_help_text_and_a_unit(section):
+    for name, info in section.model_fields.items():
+        assert info.description, name
+        assert "unit" in info.json_schema_extra, name
+
+
+def test_settings_cannot_be_changed_behind_the_users_back():
+    with pytest.raises(ValidationError, match="frozen"):
+        MTPSettings().depths = 5
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        MTPSettings(depth=3)
+
+
+def test_more_blocks_than_depths_are_refused_because_some_would_never_run():
+    with pytest.raises(ValidationError, match="expected at most depths = 2"):
+        MTPSettings(depths=2, num_layers=3)
+
+
+def test_a_guard_that_no_run_can_pass_is_refused():
+    with pytest.raises(
+        ValidationError, match=r"min_acceptance_length: got 4\.5, expected below depths \+ 1 = 4"
+    ):
+        MTPSettings(depths=3, guard={"min_acceptance_length": 4.5})
+
+
+def test_pretraining_batches_must_divide_over_ranks():
+    with pytest.raises(ValidationError, match=r"multiple of micro_batch_size \* num_ranks = 8 \* 3 = 24"):
+        PretrainSettings(batch_size=64, micro_batch_size=8, num_ranks=3)
+
+
+@pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, -0.1)])
+def test_decay_rates_outside_0_to_1_are_refused(betas):
+    with pytest.raises(ValidationError, match="betas"):
+        HeadOptim(betas=betas)
+
+
+def test_one_changed_key_of_the_pretraining_optimizer_keeps_its_other_defaults():
+    changed = MTPSettings(pretrain={"optim": {"lr": 5e-4}}).pretrain.optim
+    assert changed.warmup_steps == PretrainSettings().optim.warmup_steps != HeadOptim().warmup_steps
+
+
+def test_names_list_every_leaf_and_no_section():
+    assert {"mtp.depths", "mtp.pretrain.optim.lr", "mtp.guard.patience"} <= set(mtp_names())
+    assert "mtp.optim" not in mtp_names()
