@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from openrlhf_mtp.cli.counting import counted
+from openrlhf_mtp.cli.progress.counting import counted
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
 from openrlhf_mtp.cluster.placement import Placements
 from openrlhf_mtp.config.settings.mtp import MTPSettings

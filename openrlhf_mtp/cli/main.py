@@ -67,7 +67,7 @@ def quickstart(
     Example:
       openrlhf-mtp quickstart --out runs/quickstart
     """
-    from openrlhf_mtp.cli.quickstart import run_quickstart
+    from openrlhf_mtp.cli.quickstart.command import run_quickstart
 
     raise typer.Exit(run_quickstart(out, teach=teach, overwrite=overwrite, verbose=verbose))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.machine import settle, this_machine
-from openrlhf_mtp.cli.progress import follow_run
+from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S, openrlhf_arguments, prepare_run_folder
 from openrlhf_mtp.config.errors import JobError

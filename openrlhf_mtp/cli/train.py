@@ -14,7 +14,7 @@ from typing import Any
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.machine import Choice, settle, this_machine
 from openrlhf_mtp.cli.processes import peak_memory, sampling_interval_s
-from openrlhf_mtp.cli.progress import follow_run
+from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
 from openrlhf_mtp.config.job import Job

@@ -1,7 +1,7 @@
 """What a run has to say beside its numbers: `notices.jsonl` in its folder, one JSON text a line.
 
 Any process of a run may say something there. The driver shows it as a warning while the run goes on
-(`cli.progress`), and the report repeats it, so that nothing is left in a worker's log that a user should know.
+(`cli.progress.run_line`), and the report repeats it, so that nothing is left in a worker's log that a user should know.
 """
 
 import json

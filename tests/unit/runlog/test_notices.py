@@ -1,6 +1,6 @@
 """A run's notices: said by any process, each text once, and read back whatever else happened to the file."""
 
-from openrlhf_mtp.cli.progress import follow_run
+from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.runlog.notices import NOTICES, read_notices, say
 from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
 

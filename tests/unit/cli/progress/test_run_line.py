@@ -1,7 +1,6 @@
 """Progress: a row is a line, and what a user must know is said once, when it begins."""
 
-from openrlhf_mtp.cli import progress
-from openrlhf_mtp.cli.progress import Concerns, describe, follow_run
+from openrlhf_mtp.cli.progress.run_line import Concerns, describe, follow_run
 from openrlhf_mtp.runlog.run_folder import RunWriter
 
 

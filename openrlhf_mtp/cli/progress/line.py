@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from openrlhf_mtp.cli.estimate import Estimate, Part
+from openrlhf_mtp.cli.progress.estimate import Estimate, Part
 
 LINE_AFTER_S = 5.0
 """A log gets no new line for a step before this."""

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_mtp.cli.estimate import Part
 from openrlhf_mtp.cli.failures import RunFailed
-from openrlhf_mtp.cli.whole import Plan, Whole
+from openrlhf_mtp.cli.progress.estimate import Part
+from openrlhf_mtp.cli.progress.line import Plan, Whole
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog.run_folder import RunFolderError
 

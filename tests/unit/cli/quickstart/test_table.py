@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from openrlhf_mtp.cli.quickstart_table import goals, render
+from openrlhf_mtp.cli.quickstart.table import goals, render
 
 
 def extent(first, last, low=None, high=None):

@@ -22,13 +22,21 @@ from pathlib import Path
 from rich.console import Console
 
 from openrlhf_mtp.analysis.summary import summarize
-from openrlhf_mtp.cli.estimate import Part
 from openrlhf_mtp.cli.jobs import checked_job
-from openrlhf_mtp.cli.lessons import LESSONS, take_lessons
 from openrlhf_mtp.cli.processes import peak_memory
-from openrlhf_mtp.cli.quickstart_table import goals, render
-from openrlhf_mtp.cli.stages import Marks, Stage, StageFailed, StageInterrupted, indented, reason, run_stages
-from openrlhf_mtp.cli.whole import Whole
+from openrlhf_mtp.cli.progress.estimate import Part
+from openrlhf_mtp.cli.progress.line import Whole
+from openrlhf_mtp.cli.quickstart.lessons import LESSONS, take_lessons
+from openrlhf_mtp.cli.quickstart.stages import (
+    Marks,
+    Stage,
+    StageFailed,
+    StageInterrupted,
+    indented,
+    reason,
+    run_stages,
+)
+from openrlhf_mtp.cli.quickstart.table import goals, render
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.runlog.run_folder import REPORT, RunFolderError, claim, read_run
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs

@@ -3,11 +3,11 @@
 import psutil
 import pytest
 
-from openrlhf_mtp.cli import quickstart as module
 from openrlhf_mtp.cli.failures import RunFailed
-from openrlhf_mtp.cli.lessons import take_lessons
-from openrlhf_mtp.cli.quickstart import Quickstart, empty, opener, run_quickstart
-from openrlhf_mtp.cli.stages import StageFailed
+from openrlhf_mtp.cli.quickstart.command import Quickstart, empty, opener, run_quickstart
+from openrlhf_mtp.cli.quickstart.command import command as module
+from openrlhf_mtp.cli.quickstart.lessons import take_lessons
+from openrlhf_mtp.cli.quickstart.stages import StageFailed
 from openrlhf_mtp.runlog.run_folder import RunFolderError
 
 
@@ -122,7 +122,7 @@ def test_lessons_end_with_the_command_that_takes_them(tmp_path, monkeypatch):
     def interrupt(line):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("openrlhf_mtp.cli.lessons._tell", interrupt)
+    monkeypatch.setattr("openrlhf_mtp.cli.quickstart.lessons._tell", interrupt)
     with pytest.raises(KeyboardInterrupt):
         take_lessons(script, tmp_path / "policy", tmp_path / "log")
     assert not psutil.pid_exists(int(pid.read_text()))

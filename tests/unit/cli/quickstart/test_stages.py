@@ -6,9 +6,9 @@ import shutil
 import pytest
 from rich.console import Console
 
-from openrlhf_mtp.cli.estimate import Part
-from openrlhf_mtp.cli.stages import Marks, Stage, StageFailed, StageInterrupted, run_stages
-from openrlhf_mtp.cli.whole import Whole
+from openrlhf_mtp.cli.progress.estimate import Part
+from openrlhf_mtp.cli.progress.line import Whole
+from openrlhf_mtp.cli.quickstart.stages import Marks, Stage, StageFailed, StageInterrupted, run_stages
 
 
 class Pipeline:

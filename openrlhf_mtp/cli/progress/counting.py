@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-from openrlhf_mtp.cli.whole import LINE_EVERY_S, shown_beside, whole
+from openrlhf_mtp.cli.progress.line import LINE_EVERY_S, shown_beside, whole
 
 
 class Count:

@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from openrlhf_mtp.cli.failures import RunFailed
-from openrlhf_mtp.cli.whole import whole
+from openrlhf_mtp.cli.progress.line import whole
 
 LESSONS = "lessons"
 USUAL_BATCHES = 440

@@ -19,8 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from openrlhf_mtp.cli.counting import LINE_EVERY_S
-from openrlhf_mtp.cli.whole import shown_beside, whole
+from openrlhf_mtp.cli.progress.counting import LINE_EVERY_S
+from openrlhf_mtp.cli.progress.line import shown_beside, whole
 from openrlhf_mtp.runlog.agreement import WINDOW, have_parted, warning
 from openrlhf_mtp.runlog.metrics import STEP
 from openrlhf_mtp.runlog.notices import read_notices

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.cli.estimate import Estimate, Part
+from openrlhf_mtp.cli.progress.estimate import Estimate, Part
 
 PARTS = [Part("start", 40.0), Part("work", 60.0), Part("report", 20.0)]
 

@@ -1,0 +1,1 @@
+"""`openrlhf-mtp quickstart`: the whole way on one machine without a GPU."""
