@@ -8,8 +8,9 @@ before the first rollout.
 from __future__ import annotations
 
 from openrlhf_mtp.upstream import uncompiled
+from openrlhf_mtp.upstream.vllm import chunk_ends, context_end, draft_depth, sampling, seeds
 
-PATCHES = (vllm_sampling, vllm_draft_depth, vllm_chunk_ends, vllm_context_end, vllm_seeds)
+PATCHES = (sampling, draft_depth, chunk_ends, context_end, seeds)
 """Modules with a patch of vLLM each: `apply` registers it in a process, `probe` says whether it is live there."""
 
 DRAFT_ARCHITECTURE = "EagleMTPDraft"

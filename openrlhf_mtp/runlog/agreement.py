@@ -7,7 +7,7 @@ the head. Where it promises less, the trainer measures something else than what 
 The two are comparable only when conditioned alike (`docs/analysis.md` has the measurements behind the limits):
 
     spec/acceptance_rate/depth_j  share of drafts accepted through depth j, at the anchors where the engine drafted
-    mtp/reach/depth_j             the same, expected, at the anchors where it did (`losses.replayed_acceptance`): agrees up to noise
+    mtp/reach/depth_j             the same, expected there (`losses.replayed_acceptance`): agrees up to noise
     mtp/expected_length           1 + sum_j prod_{i<=j} alpha_i over all anchors alike: only roughly comparable
 
 `spec/alpha_gap` is the mean over depths of the first difference; the rough promise stands in where the walk is missing,

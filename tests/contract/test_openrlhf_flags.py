@@ -121,7 +121,7 @@ def test_what_its_validation_prints_is_returned():
 def test_another_shape_of_the_entry_point_is_refused(monkeypatch, tmp_path, body, what):
     (tmp_path / "cli").mkdir()
     (tmp_path / "cli" / "train_ppo_ray.py").write_text(body, encoding="utf-8")
-    monkeypatch.setattr(openrlhf_flags, "_package_folder", lambda: tmp_path)
+    monkeypatch.setattr(flags, "_package_folder", lambda: tmp_path)
     flags._entry_point.cache_clear()
     try:
         with pytest.raises(UpstreamChangedError, match=what):

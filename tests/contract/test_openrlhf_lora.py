@@ -1,5 +1,5 @@
-"""The installed OpenRLHF still wraps LoRA policies as `training.adapters` takes them apart and `heads.formats.lora_merge` merges
-them, read from its source."""
+"""The installed OpenRLHF still wraps LoRA policies as `training.adapters` takes them apart and
+`heads.formats.lora_merge` merges them, read from its source."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ vllm = pytest.importorskip("vllm")
 import torch  # noqa: E402  (after vLLM, which sets up its platform first)
 
 from openrlhf_mtp.rollout import plugin  # noqa: E402
-from openrlhf_mtp.upstream import uncompiled
+from openrlhf_mtp.upstream import uncompiled  # noqa: E402
 from openrlhf_mtp.upstream.patching import Patch  # noqa: E402
-from openrlhf_mtp.upstream.vllm import sampling
+from openrlhf_mtp.upstream.vllm import sampling  # noqa: E402
 from tests.patience import seconds  # noqa: E402
 
 

@@ -1,9 +1,10 @@
 """In which precision trainers and engines compute: OpenRLHF's `ds.param_dtype`, with two values of ours.
 
-OpenRLHF knows bf16 and fp16. `fp32` is float32 throughout (`upstream.openrlhf.precision`), and `auto`, the default, is bf16
-with CUDA and otherwise what a measurement on this machine found faster: processors without bfloat16 instructions
-multiply several times slower in bfloat16 than in float32, and even those with them often do. The engines follow the
-trainer unless `mtp.rollout.dtype` says otherwise. The choice is made once, in the driver, and handed on.
+OpenRLHF knows bf16 and fp16. `fp32` is float32 throughout (`upstream.openrlhf.precision`), and `auto`, the
+default, is bf16 with CUDA and otherwise what a measurement on this machine found faster: processors without
+bfloat16 instructions multiply several times slower in bfloat16 than in float32, and even those with them
+often do. The engines follow the trainer unless `mtp.rollout.dtype` says otherwise. The choice is made once,
+in the driver, and handed on.
 """
 
 from collections.abc import Mapping

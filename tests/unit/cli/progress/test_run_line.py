@@ -1,5 +1,6 @@
 """Progress: a row is a line, and what a user must know is said once, when it begins."""
 
+from openrlhf_mtp.cli.progress import run_line
 from openrlhf_mtp.cli.progress.run_line import Concerns, describe, follow_run
 from openrlhf_mtp.runlog.run_folder import RunWriter
 
@@ -41,7 +42,7 @@ def test_the_warning_stands_below_its_step(tmp_path, capsys):
 
 
 def test_a_log_shows_a_sign_of_life_while_nothing_happens(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(run_line, "LINE_EVERY_S", 0.0)
     with RunWriter(tmp_path) as writer, follow_run(tmp_path, title="RL"):
         err = ""
         while "RL: starting, " not in err:
