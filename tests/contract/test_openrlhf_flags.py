@@ -49,9 +49,9 @@ def test_the_precision_takes_float32_and_auto_which_is_the_default():
 
 def test_the_flags_our_checks_read_exist():
     """A flag that OpenRLHF renames must fail here, not in the middle of a check."""
-    source = Path(flags.__file__).parents[1] / "config"
+    source = Path(flags.__file__).parents[2] / "config"
     used = set()
-    for file in [*source.glob("*.py"), *source.glob("checks/*.py")]:
+    for file in source.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             reads = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args
             if reads and node.func.attr in {"on", "number", "real", "text", "value"}:
@@ -169,7 +169,7 @@ def test_a_division_in_its_validation_is_a_refusal():
 
 
 def test_every_flag_that_takes_a_path_is_made_absolute():
-    """A new path of OpenRLHF's must be added to config/paths.py, or `~` and relative ones mean another place."""
+    """A new path of OpenRLHF's must be added to config/reading/paths.py, or `~` and relative ones mean another place."""
     looks_like_one = re.compile(
         r"(_|\.)(path|dir|file|folder)$|_name_or_path$|dataset$|remote_url$|func_path$"
     )

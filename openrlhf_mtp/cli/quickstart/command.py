@@ -41,7 +41,7 @@ from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.runlog.run_folder import REPORT, RunFolderError, claim, read_run
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "arithmetic"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "arithmetic"
 JOB = EXAMPLE / "job.yaml"
 SHIPPED_POLICY = EXAMPLE / "policy"
 SUMMARY = "quickstart.json"

@@ -44,7 +44,7 @@ def policy(s: Situation) -> Iterator[Conflict]:
             setting,
             f"the model family {family}",
             f"one whose weights can be sent to engines and read back there: {', '.join(dense_types())} (experts and "
-            "linear attention would need their packed layout in sync/layout.py)",
+            "linear attention would need their packed layout in sync/vllm_layout.py)",
             "train its head with openrlhf-mtp pretrain, use another model, or drop the mtp section",
         )
 

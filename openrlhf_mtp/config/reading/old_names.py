@@ -81,7 +81,7 @@ SHORT_LIVED: Mapping[str, str] = {
 @cache
 def old_names() -> Mapping[str, OldName]:
     """The table, by old name."""
-    text = files("openrlhf_mtp.config").joinpath("old_names.tsv").read_text(encoding="utf-8")
+    text = files("openrlhf_mtp.config.reading").joinpath("old_names.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines()[1:]]
     return {
         name: OldName(name, now, also or None, version(since), version(until))

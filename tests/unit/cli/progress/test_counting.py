@@ -2,8 +2,8 @@
 
 import pytest
 
+from openrlhf_mtp.cli.progress import counting
 from openrlhf_mtp.cli.progress.counting import Count, counted
-from openrlhf_mtp.cli.progress.run_line import counting
 
 
 def test_a_count_says_rate_and_time_left():

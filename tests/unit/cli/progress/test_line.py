@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
+from openrlhf_mtp.cli.progress import line as module
 from openrlhf_mtp.cli.progress.counting import counted
 from openrlhf_mtp.cli.progress.estimate import Part
 from openrlhf_mtp.cli.progress.line import Plan, Whole, whole
 from openrlhf_mtp.cli.progress.run_line import follow_run
-from openrlhf_mtp.cli.progress.run_line import line as module
 from openrlhf_mtp.runlog.run_folder import RunWriter
 
 PLANS = [

@@ -4,8 +4,8 @@ import psutil
 import pytest
 
 from openrlhf_mtp.cli.failures import RunFailed
+from openrlhf_mtp.cli.quickstart import command as module
 from openrlhf_mtp.cli.quickstart.command import Quickstart, empty, opener, run_quickstart
-from openrlhf_mtp.cli.quickstart.command import command as module
 from openrlhf_mtp.cli.quickstart.lessons import take_lessons
 from openrlhf_mtp.cli.quickstart.stages import StageFailed
 from openrlhf_mtp.runlog.run_folder import RunFolderError

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.upstream.test_optimizer_step import in_windows
 
 from openrlhf_mtp.upstream.openrlhf.last_step import COMPLETES, PATCHES, marking_ends
+from tests.unit.upstream.openrlhf.test_optimizer_step import in_windows
 
 
 @given(st.integers(0, 12), st.integers(1, 5))
