@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from openrlhf_mtp.config.settings.field import Settings
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.settings.setting import Settings
 
 HEADER = """# Settings
 

@@ -19,7 +19,7 @@ from openrlhf_mtp.analysis.summary import summarize
 from openrlhf_mtp.analysis.table import duration, number
 from openrlhf_mtp.analysis.tables_summary import summary_table
 from openrlhf_mtp.runlog import metrics, run_folder
-from openrlhf_mtp.runlog.agreement import parted_steps, warning
+from openrlhf_mtp.runlog.agreement import disagreeing_steps, warning
 from openrlhf_mtp.runlog.run_folder import Run, read_run
 
 MANY_GROUPS, MANY_RUNS = 6, 60
@@ -90,7 +90,7 @@ def _described(group: Group, summaries: dict[Path, dict[str, Any]]) -> str:
 def _warnings(run: Run, summary: dict[str, Any]) -> list[str]:
     broken = [f"{name} is not finite at step {step}" for name, step in summary["not_finite"].items()]
     lines = [*run.warnings, *broken, *run.notices]
-    if parted := parted_steps(run.rows):
+    if parted := disagreeing_steps(run.rows):
         until = [row for row in run.rows if row[metrics.STEP] <= parted[0]]
         lines.append(f"step {parted[0]}: {warning(until)}; {len(parted)} steps like this")
     return [f"{run.name}: {line}" for line in lines]

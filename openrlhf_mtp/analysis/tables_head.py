@@ -7,7 +7,7 @@ from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.analysis.regression import mean_of
 from openrlhf_mtp.analysis.table import Table, ranges, signed, with_interval
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.runlog.agreement import gap_limit, is_walked, parted_steps, with_gap
+from openrlhf_mtp.runlog.agreement import disagreeing_steps, gap_limit, is_walked, with_gap
 
 Groups = Sequence[Group]
 
@@ -24,7 +24,7 @@ def agreement_table(groups: Groups) -> Table | None:
                 assert mean is not None, "there are gaps, and they are finite"
                 promise = "walked" if is_walked(measured[-1]) else "rough"
                 limit = f"{gap_limit(measured[-1]):.3f}"
-                parted = ranges(parted_steps(measured)) or "none"
+                parted = ranges(disagreeing_steps(measured)) or "none"
                 rows.append([run.name, promise, signed(mean.value), signed(largest), limit, parted])
     header = ["run", "promise", "mean gap", "largest gap", "limit", "steps worth a warning"]
     note = (

@@ -236,14 +236,14 @@ def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     args.run = RunContext(run_folder=str(scratch), monitor_factory=_no_engines)
     from openrlhf.utils import get_strategy
 
-    from openrlhf_mtp.training.observed_policy import MTPActor
+    from openrlhf_mtp.training.observed_policy import ObservedPolicy
     from openrlhf_mtp.training.ray_actor import PolicyActor
 
     class ActorOfAllForms(PolicyActor):
         """One policy for every form, so that their steps differ in the head alone."""
 
-        def model_class(self, mtp: MTPSettings | None) -> type[MTPActor]:
-            return MTPActor
+        def model_class(self, mtp: MTPSettings | None) -> type[ObservedPolicy]:
+            return ObservedPolicy
 
     actor = ActorOfAllForms(1, 0, "127.0.0.1", port)
     actor.init_model_from_pretrained(get_strategy(args), str(folder), max_steps=10_000)
@@ -256,10 +256,10 @@ def _no_engines(engines: list[Any]) -> Any:
 
 def _head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, Any]:
     """What the trainer holds in a form: settings, head's trainer, and the head's part of a step."""
-    from openrlhf_mtp.training.head_step import PolicyStep
+    from openrlhf_mtp.training.head_step import HeadStep
     from openrlhf_mtp.training.policy_trainer import build_head_trainer
 
-    class LaterStep(PolicyStep):
+    class LaterStep(HeadStep):
         """Takes no update for the first one after a rollout, at which OCC's coefficient is 0 and costs nothing."""
 
         def begin_rollout_batch(self) -> None:

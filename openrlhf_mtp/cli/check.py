@@ -10,7 +10,7 @@ from openrlhf_mtp.cli.jobs import all_conflicts, located
 from openrlhf_mtp.cli.machine import this_machine
 from openrlhf_mtp.cli.messages import say, terminal_width
 from openrlhf_mtp.cli.outcome import USER_ERROR
-from openrlhf_mtp.config.checks import Situation
+from openrlhf_mtp.config.checks import JobContext
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.plan import make_plan, render
@@ -44,7 +44,7 @@ def run_check(
     host = host or this_machine(job)
     if gpu_memory is not None:
         host = replace(host, gpu_memory_gib=gpu_memory)
-    situation = Situation(job, host, cluster_gpus=gpus or None, look_at_files=look_at_files, out=out)
+    situation = JobContext(job, host, cluster_gpus=gpus or None, look_at_files=look_at_files, out=out)
     plan = make_plan(situation, all_conflicts(situation))
     print(render(plan, terminal_width()), flush=True)
     for conflict in plan.conflicts:

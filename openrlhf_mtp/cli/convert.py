@@ -12,7 +12,7 @@ from pathlib import Path
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.cli.messages import say, terminal_width, wrapped
 from openrlhf_mtp.cli.outcome import USER_ERROR
-from openrlhf_mtp.config.checks import Conflict, Situation, by_level, check
+from openrlhf_mtp.config.checks import JobContext, Problem, by_level, check
 from openrlhf_mtp.config.convert.conversion import Conversion, convert
 from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.job import load_job
@@ -47,7 +47,7 @@ def run_convert(
     return 0 if checked and not conversion.unplaced else USER_ERROR
 
 
-def conflicts_of(conversion: Conversion, *, with_head: bool) -> Iterator[Conflict]:
+def conflicts_of(conversion: Conversion, *, with_head: bool) -> Iterator[Problem]:
     """What `check --no-files` says of the job on a cluster with as many GPUs as it needs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.yaml"
@@ -55,10 +55,10 @@ def conflicts_of(conversion: Conversion, *, with_head: bool) -> Iterator[Conflic
         try:
             job = load_job(path, [], flag_specs())
         except JobErrors as refusal:
-            yield from (Conflict("error", "job file", problem) for problem in refusal.problems)
+            yield from (Problem("error", "job file", problem) for problem in refusal.problems)
             return
-        gpus = total_gpus(Situation(job, Host(cuda_gpus=0), look_at_files=False))
-        yield from check(Situation(job, Host(cuda_gpus=max(1, gpus)), look_at_files=False))
+        gpus = total_gpus(JobContext(job, Host(cuda_gpus=0), look_at_files=False))
+        yield from check(JobContext(job, Host(cuda_gpus=max(1, gpus)), look_at_files=False))
         yield from upstream_conflicts(job)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from openrlhf_mtp.cli.messages import say
 from openrlhf_mtp.config.checks import (
-    Conflict,
-    Situation,
+    JobContext,
+    Problem,
     by_level,
     check,
     error,
@@ -52,7 +52,7 @@ def checked_job(
         JobErrors: every error found.
     """
     job = load_job(path, overrides, flag_specs())
-    situation = Situation(
+    situation = JobContext(
         job,
         detect_host(),
         out=out,
@@ -68,7 +68,7 @@ def checked_job(
     return job
 
 
-def all_conflicts(s: Situation) -> list[Conflict]:
+def all_conflicts(s: JobContext) -> list[Problem]:
     """Ours and OpenRLHF's, errors first. Where we have found an error, a crash of its validation says nothing more."""
     ours = check(s)
     found = any(conflict.level == "error" for conflict in ours)
@@ -76,23 +76,23 @@ def all_conflicts(s: Situation) -> list[Conflict]:
     return by_level([*ours, *theirs])
 
 
-def located(conflict: Conflict, job: Job) -> Conflict:
+def located(conflict: Problem, job: Job) -> Problem:
     """A conflict that says where the job gives its setting, if it does."""
     place = job.places.get(conflict.setting)
     return conflict if place is None else replace(conflict, text=f"{conflict.text} ({place})")
 
 
-def upstream_conflicts(job: Job) -> Iterator[Conflict]:
+def upstream_conflicts(job: Job) -> Iterator[Problem]:
     """What OpenRLHF's own parser and validation say, and every setting of the job they would silently change."""
     argv = job.to_argv()
     try:
         asked = parse_only(argv)
         used, notes = parse_with_notes(argv)
     except OpenRLHFCrashedError as crash:
-        yield Conflict("error", CRASH, str(crash))
+        yield Problem("error", CRASH, str(crash))
         return
     except JobError as refusal:
-        yield Conflict("error", "OpenRLHF", in_todays_names(str(refusal).removeprefix("OpenRLHF ")))
+        yield Problem("error", "OpenRLHF", in_todays_names(str(refusal).removeprefix("OpenRLHF ")))
         return
     for note in notes:
         yield from _in_our_words(note, job)
@@ -103,15 +103,15 @@ def upstream_conflicts(job: Job) -> Iterator[Conflict]:
             yield _changed(name, before, after)
 
 
-def _in_our_words(note: str, job: Job) -> Iterator[Conflict]:
+def _in_our_words(note: str, job: Job) -> Iterator[Problem]:
     known = remark(note)
     if known is None:
-        yield Conflict("warning", "OpenRLHF", note)
+        yield Problem("warning", "OpenRLHF", note)
     elif not known.of_change or job.flags.get(known.setting) is None:
-        yield Conflict("warning", known.setting, known.text)
+        yield Problem("warning", known.setting, known.text)
 
 
-def _changed(name: str, before: Any, after: Any) -> Conflict:
+def _changed(name: str, before: Any, after: Any) -> Problem:
     """A setting that OpenRLHF drops because it means nothing in this job, or one that it runs with otherwise."""
     if name in HARMLESS:
         return warning(name, before, f"nothing: OpenRLHF ignores it, because {HARMLESS[name]}", "drop it")

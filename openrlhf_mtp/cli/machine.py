@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.job import Job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host, detect_host
 from openrlhf_mtp.config.machine.precision import AUTO, SETTING, Precision, Speed
 from openrlhf_mtp.config.machine.threads import Threads, share_out, usable_cores
@@ -51,7 +51,7 @@ def this_machine(job: Job) -> Host:
     return replace(host, speed=measure_speed()) if job.value(SETTING) == AUTO else host
 
 
-def settle(situation: Situation, out: Path, *, resume: bool) -> Choice:
+def settle(situation: JobContext, out: Path, *, resume: bool) -> Choice:
     """Decide, and record it in the run folder. A resumed run keeps the precision that it began with."""
     from openrlhf_mtp.runlog.run_folder import (  # not for `check`, which writes nothing
         read_machine,

@@ -15,7 +15,7 @@ from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S, openrlhf_arguments, prepare_run_folder
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
 
@@ -42,7 +42,7 @@ def run_pretrain(
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     if not resume:  # the worker goes on from every checkpoint that it finds
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    choice = settle(Situation(job, this_machine(job), trains_policy=False), out, resume=resume)
+    choice = settle(JobContext(job, this_machine(job), trains_policy=False), out, resume=resume)
     args = openrlhf_arguments(job, out, choice)
     mtp: MTPSettings = args.mtp
     gpus = max(args.vllm.num_engines * args.vllm.tensor_parallel_size, mtp.pretrain.num_ranks)

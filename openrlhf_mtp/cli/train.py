@@ -18,12 +18,12 @@ from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
 from openrlhf_mtp.config.job import Job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import with_rollout_dtype
 from openrlhf_mtp.config.plan import expected_rollouts
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.settings.mtp import MTPSettings, RolloutSettings
-from openrlhf_mtp.runlog.checkpoint_request import asked_at_sigterm
+from openrlhf_mtp.runlog.checkpoint_request import request_on_sigterm
 from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
 
 WITHOUT_HEAD = MTPSettings(rollout=RolloutSettings(speculate=False))
@@ -95,7 +95,7 @@ def run_train(
         verbose: show the workers' own output.
     """
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
-    situation = Situation(job, this_machine(job))
+    situation = JobContext(job, this_machine(job))
     choice = settle(situation, out, resume=resume)
     args = openrlhf_arguments(job, out, choice)
     gpus = total_gpus(situation)
@@ -111,7 +111,7 @@ def run_train(
         with (
             follow_run(out, title="RL", total=expected_rollouts(situation)),
             openrlhf_output(out, verbose=verbose),
-            asked_at_sigterm(out),  # after ray.init, which sets a handler of its own
+            request_on_sigterm(out),  # after ray.init, which sets a handler of its own
         ):
             bound_train(args)(args)
     from openrlhf_mtp.analysis.report import write_report

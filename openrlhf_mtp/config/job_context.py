@@ -15,7 +15,7 @@ from openrlhf_mtp.config.updates import Updates, data_parallel_ranks
 
 
 @dataclass(frozen=True)
-class Situation:
+class JobContext:
     """A job on a host, with typed access to OpenRLHF's flags.
 
     Attributes:

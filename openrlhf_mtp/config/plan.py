@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrlhf_mtp.config.checks import check
-from openrlhf_mtp.config.checks.conflict import Conflict
+from openrlhf_mtp.config.checks.problem import Problem
 from openrlhf_mtp.config.job import Job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
@@ -29,7 +29,7 @@ class Plan:
     """The resolved plan: titled sections of (name, value) rows, and every conflict, errors first."""
 
     sections: tuple[tuple[str, Rows], ...]
-    conflicts: tuple[Conflict, ...]
+    conflicts: tuple[Problem, ...]
 
     @property
     def errors(self) -> int:
@@ -39,10 +39,10 @@ class Plan:
 
 def gpus_by_role(job: Job) -> dict[str, int]:
     """GPUs that each role of a job takes for itself; 0 for a role that shares another's."""
-    return {role.name: 0 if role.shares else role.gpus for role in roles(Situation(job, Host(cuda_gpus=0)))}
+    return {role.name: 0 if role.shares else role.gpus for role in roles(JobContext(job, Host(cuda_gpus=0)))}
 
 
-def make_plan(s: Situation, conflicts: Sequence[Conflict] | None = None) -> Plan:
+def make_plan(s: JobContext, conflicts: Sequence[Problem] | None = None) -> Plan:
     """Compute the plan of a job on a host; conflicts are those of our checks, unless more are given."""
     sections = [("Job", _job(s)), ("Roles", _roles(s)), ("Steps", _steps(s))]
     memory = trainer_memory(s)
@@ -67,7 +67,7 @@ def render(plan: Plan, width: int) -> str:
     return "\n".join([*lines, found])
 
 
-def _job(s: Situation) -> Rows:
+def _job(s: JobContext) -> Rows:
     threads = share_out(s)
     family = s.model_config.get("model_type", "unknown") if s.model_config else "not at hand: skipped"
     return [
@@ -83,13 +83,13 @@ def _job(s: Situation) -> Rows:
     ]
 
 
-def _precision(s: Situation) -> str:
+def _precision(s: JobContext) -> str:
     if s.rollout_dtype == s.precision.dtype:
         return str(s.precision)
     return f"{s.precision}; engines {s.rollout_dtype}"
 
 
-def _roles(s: Situation) -> Rows:
+def _roles(s: JobContext) -> Rows:
     rows = []
     for role in roles(s):
         place = f"shares the {role.shares}'s" if role.shares else f"{role.gpus} GPU(s)"
@@ -97,14 +97,14 @@ def _roles(s: Situation) -> Rows:
     return [*rows, ("in all", f"{total_gpus(s)} GPU(s)")]
 
 
-def expected_rollouts(s: Situation) -> int | None:
+def expected_rollouts(s: JobContext) -> int | None:
     """RL steps of the job, fewer if prompts are filtered out; None when the data set is not at hand."""
     if s.prompts is None:
         return None
     return len(s.updates.rollouts(s.prompts)) * s.number("train.num_episodes")
 
 
-def _steps(s: Situation) -> Rows:
+def _steps(s: JobContext) -> Rows:
     updates, prompts = s.updates, s.prompts
     rows = [
         (
@@ -131,7 +131,7 @@ def _steps(s: Situation) -> Rows:
     return rows
 
 
-def _head(s: Situation, mtp: MTPSettings) -> Rows:
+def _head(s: JobContext, mtp: MTPSettings) -> Rows:
     drafts = (
         f"{mtp.rollout.draft_sample_method} drafts, {mtp.rollout.rejection_sample_method} verification"
         if mtp.rollout.speculate
@@ -164,7 +164,7 @@ def _regime(mtp: MTPSettings) -> str:
     return f"{trained}; its {loss} reaches the policy times {factor}"
 
 
-def _sync(s: Situation, mtp: MTPSettings) -> Rows:
+def _sync(s: JobContext, mtp: MTPSettings) -> Rows:
     settings = mtp.sync
     every = f"every {settings.verify_every} round(s)" if settings.verify_every else "never"
     rows = [
@@ -186,7 +186,7 @@ def _sync(s: Situation, mtp: MTPSettings) -> Rows:
     ]
 
 
-def _memory(s: Situation, mtp: MTPSettings) -> Rows:
+def _memory(s: JobContext, mtp: MTPSettings) -> Rows:
     if s.shape is None:
         return [("estimate", "the model's config.json is not at hand: skipped")]
     parameters = s.shape.head_parameters(mtp.num_layers)
@@ -211,7 +211,7 @@ def _memory(s: Situation, mtp: MTPSettings) -> Rows:
     return rows
 
 
-def _trainer(s: Situation, memory: TrainerMemory) -> Rows:
+def _trainer(s: JobContext, memory: TrainerMemory) -> Rows:
     rows = [
         ("states", f"{_size(memory.states)} of weights, gradients and optimizer"),
         (

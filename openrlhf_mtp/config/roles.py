@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Role:
     shares: str | None = None
 
 
-def roles(s: Situation) -> list[Role]:
+def roles(s: JobContext) -> list[Role]:
     """Every role that the job starts, in starting order."""
     all_shared = s.on("train.colocate_all")
     with_actor = all_shared or s.on("train.colocate_actor_ref")
@@ -44,6 +44,6 @@ def roles(s: Situation) -> list[Role]:
     return found
 
 
-def total_gpus(s: Situation) -> int:
+def total_gpus(s: JobContext) -> int:
     """GPUs the job needs in all; roles that share are counted once."""
     return sum(role.gpus for role in roles(s) if role.shares is None)

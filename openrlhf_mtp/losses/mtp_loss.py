@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx
 
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.alignment import Anchors
-from openrlhf_mtp.losses.kernels.projection import Space, project
+from openrlhf_mtp.losses.kernels.projection import Scratch, project
 from openrlhf_mtp.losses.kernels.rows import (
     WHOLE,
     RowGradients,
@@ -126,11 +126,11 @@ class OutputHead:
             )
         return cls(weight.detach()[:vocab_size], temperature, **options)  # type: ignore[arg-type]
 
-    def logits(self, states: Tensor, space: Space) -> Tensor:
+    def logits(self, states: Tensor, space: Scratch) -> Tensor:
         """[R, H] -> [R, V], in `space`."""
         return project(states, self.weight, self.temperature, space)
 
-    def pulled_back(self, gradient: Tensor) -> Tensor:
+    def backprop_states(self, gradient: Tensor) -> Tensor:
         """dL/d logits [R, V] -> this part's share of dL/d states [R, H]."""
         states = gradient @ self.weight
         return states if self.temperature == 1.0 else states.div_(self.temperature)
@@ -152,7 +152,7 @@ class _Batch:
     depth_weight: Tensor  # [k]
 
     def chunk(
-        self, rows: slice, states: Tensor, spaces: tuple[Space, Space], *, needs_grad: bool
+        self, rows: slice, states: Tensor, spaces: tuple[Scratch, Scratch], *, needs_grad: bool
     ) -> tuple[Sums, AnchorRecords, Tensor | None]:
         """Some anchors, whose hidden states are `states` [n, k, H]: their sums, figures and dL/d states.
 
@@ -168,7 +168,7 @@ class _Batch:
         gradient = None
         if needs_grad:
             row_gradient_(draft, target, *where, scalars, gradients, self.head.shard)
-            gradient = self.head.pulled_back(draft).view_as(states)
+            gradient = self.head.backprop_states(draft).view_as(states)
         figures = (scalars.entropy, scalars.alpha, scalars.greedy_alpha, scalars.log_q, scalars.log_p)
         records = AnchorRecords(*(figure.view(shape) for figure in figures))
         return _chunk_sums(inputs, output, records), records, gradient
@@ -222,7 +222,7 @@ class _ChunkedLoss(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         gradient = torch.zeros_like(states) if needs_grad else None
         step = batch.head.anchors_at_once(states.shape[1])
-        totals, records, spaces = [], [], (Space(), Space())
+        totals, records, spaces = [], [], (Scratch(), Scratch())
         # an empty batch still runs one empty chunk, so that every rank returns sums of the right shape
         for start in range(0, max(len(states), 1), step):
             rows = slice(start, start + step)

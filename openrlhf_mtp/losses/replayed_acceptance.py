@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Walk:
+class ReplayedCounts:
     """Expected counts of the engine over some responses; sums, so that micro-batches and ranks may be added up.
 
     Attributes:
@@ -38,7 +38,7 @@ class Walk:
     variance: Tensor
 
 
-def walk(accept: Tensor, mask: Tensor, index: Tensor) -> Walk:
+def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCounts:
     """Follow the engine through responses of which every anchor is given.
 
     Args:
@@ -66,7 +66,7 @@ def walk(accept: Tensor, mask: Tensor, index: Tensor) -> Walk:
     counted = _visits(moves)[place, row]
     deviation = torch.arange(ended.shape[1], device=ended.device) - through.sum(-1, keepdim=True)
     variance = (ended * deviation.square()).sum(-1)
-    return Walk(
+    return ReplayedCounts(
         drafts=counted.sum(), reached=(counted[:, None] * through).sum(0), variance=(counted * variance).sum()
     )
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.losses.kernels.projection import Space, project
+from openrlhf_mtp.losses.kernels.projection import Scratch, project
 
-Targets = Callable[[Tensor, Space], Tensor]
+Targets = Callable[[Tensor, Scratch], Tensor]
 """Indices into the flattened batch [M], and where to put them -> target logits [M, V]."""
 
 
@@ -22,7 +22,7 @@ def from_hidden(
     """
     states, weight = hidden.detach().flatten(0, 1), output_weight.detach()[:vocab_size]
 
-    def logits(index: Tensor, space: Space) -> Tensor:
+    def logits(index: Tensor, space: Scratch) -> Tensor:
         return project(states[index], weight, temperature, space)
 
     return logits
@@ -38,7 +38,7 @@ def from_logits(logits: Tensor, position: Tensor | None = None, vocab_size: int 
     """
     flat = logits.detach().flatten(0, 1)[:, :vocab_size]
 
-    def rows(index: Tensor, space: Space) -> Tensor:
+    def rows(index: Tensor, space: Scratch) -> Tensor:
         taken = space.take(len(index), flat.shape[1], flat)
         return torch.index_select(flat, 0, index if position is None else position[index], out=taken)
 

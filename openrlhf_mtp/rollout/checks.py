@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from openrlhf_mtp.config.checks.conflict import require_no_errors
 from openrlhf_mtp.config.checks.fit import misfits
+from openrlhf_mtp.config.checks.problem import require_no_errors
 from openrlhf_mtp.config.checks.sampling import drafting
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.model_files import read_json

@@ -9,7 +9,7 @@ from openrlhf_mtp.config.settings.mtp import GuardSettings
 from openrlhf_mtp.rollout.guard import AcceptanceGuard, Alarm
 from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.runlog.agreement import alpha_gap
+from openrlhf_mtp.runlog.agreement import acceptance_gap
 
 
 def fetch_counters(engines: Sequence[Any]) -> list[EngineCounters]:
@@ -54,7 +54,7 @@ class EngineMonitor:
         if rollout_seconds <= 0:
             return {}
         row = rollout_metrics(deltas, wall_seconds=rollout_seconds)
-        gap = alpha_gap({**(trained or {}), **row})
+        gap = acceptance_gap({**(trained or {}), **row})
         return row if gap is None else {**row, metrics.SPEC_ALPHA_GAP: gap}
 
     def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:

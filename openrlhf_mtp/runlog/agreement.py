@@ -36,7 +36,7 @@ WINDOW, FEWEST = 5, 3
 Row = Mapping[str, float]
 
 
-def alpha_gap(row: Row) -> float | None:
+def acceptance_gap(row: Row) -> float | None:
     """Promised minus measured share of drafted tokens that are accepted; None if the row lacks one of the two."""
     promised, measured = promised_share(row), row.get(SPEC_ACCEPTANCE_RATE, math.nan)
     return None if promised is None or not math.isfinite(measured) else promised - measured
@@ -73,7 +73,7 @@ def gap_limit(row: Row) -> float:
     return (WALKED_LIMIT if depths else ROUGH_LIMIT) + noise
 
 
-def have_parted(rows: Sequence[Row]) -> bool:
+def disagree(rows: Sequence[Row]) -> bool:
     """Whether trainer and engines disagree at the last of these steps.
 
     The sign may change from step to step (an engine that drafts with an old head is lucky at times), so squares are
@@ -86,10 +86,10 @@ def have_parted(rows: Sequence[Row]) -> bool:
     return math.sqrt(square) > max(map(gap_limit, recent))
 
 
-def parted_steps(rows: Sequence[Row]) -> list[int]:
+def disagreeing_steps(rows: Sequence[Row]) -> list[int]:
     """Every step at which they disagree."""
     measured = with_gap(rows)
-    return [int(row[STEP]) for at, row in enumerate(measured) if have_parted(measured[: at + 1][-WINDOW:])]
+    return [int(row[STEP]) for at, row in enumerate(measured) if disagree(measured[: at + 1][-WINDOW:])]
 
 
 def warning(rows: Sequence[Row]) -> str:

@@ -71,7 +71,7 @@ def accept(run: Path) -> None:
 
 
 @contextmanager
-def asked_at_sigterm(run: Path) -> Iterator[None]:
+def request_on_sigterm(run: Path) -> Iterator[None]:
     """SIGTERM asks for a checkpoint first, then does what it did before; the second one does so at once. In the end no
     step answers any more, however the run ended.
 
@@ -104,7 +104,7 @@ def saving_now(checkpoints: Any) -> Iterator[None]:
 
 
 @contextmanager
-def answered(run: Path, checkpoints: Any) -> Iterator[None]:
+def serve_request(run: Path, checkpoints: Any) -> Iterator[None]:
     """While a step saves: save if someone asks, and answer when it is done."""
     request = run / REQUEST
     if not request.exists():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openrlhf_mtp.sync.backend import device_id
 from openrlhf_mtp.sync.digest import add, digest, sampled_columns
-from openrlhf_mtp.sync.vllm_layout import Held, layout_of, manifest_of
+from openrlhf_mtp.sync.vllm_layout import LoadedLayer, layout_of, manifest_of
 
 READ_BACK_ELEMENTS = 1 << 24  # of one product with the identity: 64 MiB in float32
 
@@ -51,7 +51,7 @@ def effective_digests(worker: Any) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def digests_of(layout: list[Held], *, columns: int | None, seed: int) -> list[list[Any]]:
+def digests_of(layout: list[LoadedLayer], *, columns: int | None, seed: int) -> list[list[Any]]:
     """Rows [checkpoint name, layer, copies, digest] of a layout, over `columns` sampled columns (None: all)."""
     rows: list[list[Any]] = []
     for held in layout:
@@ -67,7 +67,7 @@ def digests_of(layout: list[Held], *, columns: int | None, seed: int) -> list[li
     return rows
 
 
-def _read(held: Held, columns: int | None, seed: int) -> Iterator[tuple[Tensor | None, Tensor]]:
+def _read(held: LoadedLayer, columns: int | None, seed: int) -> Iterator[tuple[Tensor | None, Tensor]]:
     """Blocks (column numbers in the full tensor [n], values [local rows, n]) that make up the tensor or a sample."""
     if held.kind == "vector":
         spec = held.parts[0].spec  # some CPU kernels keep biases in float32; the value is the checkpoint's
@@ -88,7 +88,7 @@ def _read(held: Held, columns: int | None, seed: int) -> Iterator[tuple[Tensor |
         yield chunk, _multiply(held, chunk - lo)
 
 
-def _multiply(held: Held, local_columns: Tensor) -> Tensor:
+def _multiply(held: LoadedLayer, local_columns: Tensor) -> Tensor:
     """[local rows, n]: those columns of the weight, by running the layer on columns of the identity."""
     layer: Any = held.module
     device, dtype = layer.weight.device, layer.params_dtype
@@ -101,10 +101,10 @@ def _workers(worker: Any) -> int:
     return worker.parallel_config.tensor_parallel_size
 
 
-def _policy_layout(worker: Any) -> list[Held]:
+def _policy_layout(worker: Any) -> list[LoadedLayer]:
     return layout_of(worker.model_runner.get_model(), _workers(worker))
 
 
-def _head_layout(worker: Any) -> list[Held]:
+def _head_layout(worker: Any) -> list[LoadedLayer]:
     draft: nn.Module = worker.get_draft_model()
     return layout_of(draft, _workers(worker), shared_with=worker.model_runner.get_model())

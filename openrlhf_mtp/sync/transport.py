@@ -27,7 +27,7 @@ ALARM_S = 1.0  # how often a waiting rank looks whether another one has given up
 TRAINER_RANK = 0
 
 
-class Alarm:
+class FailureFlag:
     """Looks now and then, without ever waiting, whether another rank has given up; then raises SyncError."""
 
     _KEY = "failed"
@@ -90,7 +90,7 @@ class Broadcaster:
         deadline = Deadline(timeout_s)
         plain = store if store is not None else self._connect_store(host, port, deadline)
         self._store = SealedStore(plain, token)
-        self._alarm = Alarm(self._store)
+        self._alarm = FailureFlag(self._store)
         self._arrive(deadline)
         self._wait_for_all(deadline, watch)
         connect = self._gloo(own_address(host, port)) if backend == "gloo" else self._nccl(plain, token)

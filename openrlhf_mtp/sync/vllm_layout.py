@@ -50,7 +50,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Held:
+class LoadedLayer:
     """One tensor of a layer, with the checkpoint tensors in it.
 
     kind: "linear" is used through a matrix product (columns [column_offset, column_offset + width) of the full
@@ -66,7 +66,7 @@ class Held:
     width: int = 1
 
 
-def layout_of(model: nn.Module, workers: int, shared_with: nn.Module | None = None) -> list[Held]:
+def layout_of(model: nn.Module, workers: int, shared_with: nn.Module | None = None) -> list[LoadedLayer]:
     """Everything this worker holds of `model`, in module order.
 
     `workers`: tensor-parallel size of the engine. Modules that also belong to `shared_with` are left out (a draft
@@ -75,7 +75,7 @@ def layout_of(model: nn.Module, workers: int, shared_with: nn.Module | None = No
     Raises ValueError listing every layer whose weights cannot be read back exactly (quantised, mixture of experts).
     """
     foreign = set() if shared_with is None else {id(module) for module in shared_with.modules()}
-    held: list[Held] = []
+    held: list[LoadedLayer] = []
     problems: list[str] = []
     for path, module in model.named_modules():
         if id(module) in foreign:
@@ -89,7 +89,7 @@ def layout_of(model: nn.Module, workers: int, shared_with: nn.Module | None = No
     return held
 
 
-def manifest_of(layout: list[Held]) -> Manifest:
+def manifest_of(layout: list[LoadedLayer]) -> Manifest:
     """The checkpoint tensors of a layout; one that several layers use (tied embeddings) is listed once."""
     specs = {part.spec.name: part.spec for held in layout for part in held.parts}
     return Manifest(tuple(specs.values()))
@@ -107,7 +107,7 @@ def tied_heads(model: nn.Module) -> Iterator[tuple[ParallelLMHead, str]]:
             yield module, tables[id(module.weight)]
 
 
-def _held(path: str, module: nn.Module, model: nn.Module, workers: int) -> Iterator[Held]:
+def _held(path: str, module: nn.Module, model: nn.Module, workers: int) -> Iterator[LoadedLayer]:
     if isinstance(module, LinearBase):
         yield from _linear(path, module, workers)
     elif isinstance(module, VocabParallelEmbedding):
@@ -120,10 +120,10 @@ def _held(path: str, module: nn.Module, model: nn.Module, workers: int) -> Itera
                     f"{full}: {type(module).__name__} with shape {list(parameter.shape)} is not supported"
                 )
             spec = TensorSpec(full, tuple(parameter.shape), _dtype(parameter.dtype))
-            yield Held(path, module, "vector", name, (Part(spec, 0, len(parameter), 0, workers),))
+            yield LoadedLayer(path, module, "vector", name, (Part(spec, 0, len(parameter), 0, workers),))
 
 
-def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[Held]:
+def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]:
     if not isinstance(layer.quant_method, UnquantizedLinearMethod):
         raise ValueError(
             f"{path}: quantised with {type(layer.quant_method).__name__}; use an unquantised engine"
@@ -139,9 +139,9 @@ def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[Held]:
         bias_parts.append(Part(bias, start, start + rows, shard * rows, copies))
         start += rows
     offset = layer.tp_rank * width if sharded_input else 0
-    yield Held(path, layer, "linear", "weight", tuple(parts), offset, width)
+    yield LoadedLayer(path, layer, "linear", "weight", tuple(parts), offset, width)
     if layer.bias is not None:
-        yield Held(path, layer, "vector", "bias", tuple(bias_parts))
+        yield LoadedLayer(path, layer, "vector", "bias", tuple(bias_parts))
 
 
 def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int, int, int, int]]:
@@ -173,7 +173,7 @@ def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int
         raise ValueError(f"{path}: linear layer of type {type(layer).__name__} is not supported")
 
 
-def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, workers: int) -> Held:
+def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, workers: int) -> LoadedLayer:
     if not isinstance(layer.quant_method, UnquantizedEmbeddingMethod):
         raise ValueError(
             f"{path}: quantised with {type(layer.quant_method).__name__}; use an unquantised engine"
@@ -189,7 +189,9 @@ def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, work
     )
     indices = layer.shard_indices
     part = Part(spec, 0, indices.num_org_elements, indices.org_vocab_start_index, workers // layer.tp_size)
-    return Held(path, layer, "linear" if is_head else "table", "weight", (part,), 0, layer.embedding_dim)
+    return LoadedLayer(
+        path, layer, "linear" if is_head else "table", "weight", (part,), 0, layer.embedding_dim
+    )
 
 
 def _dtype(dtype: object) -> str:

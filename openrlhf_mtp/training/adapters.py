@@ -19,7 +19,7 @@ _BASE = ".base_layer."
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class WeightToSend:
     """One tensor for the engines.
 
     Attributes:
@@ -33,7 +33,7 @@ class Outgoing:
     value: Callable[[], Tensor]
 
 
-def outgoing(model: nn.Module) -> Iterator[Outgoing]:
+def outgoing(model: nn.Module) -> Iterator[WeightToSend]:
     """Every tensor of a policy in the order of its parameters; tied ones once, under their first name.
 
     Raises:
@@ -45,14 +45,14 @@ def outgoing(model: nn.Module) -> Iterator[Outgoing]:
     for name, parameter in model.named_parameters():
         owner = next((layer for layer in adapted if name.startswith(f"{layer}.")), None)
         if owner is None:
-            yield Outgoing(name, (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
+            yield WeightToSend(name, (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
         elif _BASE in name and name.endswith(".weight"):
             yield _merged(owner, adapted[owner], parameter)
         elif _BASE in name:
-            yield Outgoing(name.replace(_BASE, "."), (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
+            yield WeightToSend(name.replace(_BASE, "."), (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
 
 
-def _merged(name: str, layer: Any, weight: nn.Parameter) -> Outgoing:
+def _merged(name: str, layer: Any, weight: nn.Parameter) -> WeightToSend:
     """The weight of a linear layer with every active adapter in it."""
     from peft.tuners.lora import Linear
 
@@ -73,4 +73,4 @@ def _merged(name: str, layer: Any, weight: nn.Parameter) -> Outgoing:
         return total
 
     parameters = (weight, *(parameter for a, b, _ in pairs for parameter in (a, b)))
-    return Outgoing(f"{name}.weight", parameters, value)
+    return WeightToSend(f"{name}.weight", parameters, value)

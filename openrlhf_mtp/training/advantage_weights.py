@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import AdvantageSettings
 from openrlhf_mtp.losses.advantage import AdvantageWeights, sample_advantages, weight_sums
-from openrlhf_mtp.training.reduce import sum_over_ranks
+from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
 def _advantages(experience: Any) -> Tensor:
@@ -45,7 +45,7 @@ class SampleWeights:
         sums = torch.zeros(2, dtype=torch.float64)
         for experience in experiences:
             sums += weight_sums(weighting, temperature, _advantages(experience), counts(experience)).cpu()
-        total, counted = sum_over_ranks(sums).tolist()
+        total, counted = all_reduce_sum(sums).tolist()
         self._weights = AdvantageWeights(weighting, temperature, total / counted if counted else 0.0)
         self._steps += 1
         self._fallbacks += int(self._weights.is_fallback)

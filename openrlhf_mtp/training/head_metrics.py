@@ -7,7 +7,7 @@ import math
 import torch
 
 from openrlhf_mtp.losses.mtp_loss import Sums
-from openrlhf_mtp.losses.replayed_acceptance import Walk
+from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts
 from openrlhf_mtp.runlog.metrics import (
     MTP_ACCEPTED_STD,
     MTP_ALPHA,
@@ -16,10 +16,10 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_REACH,
     depth_metric,
 )
-from openrlhf_mtp.training.reduce import sum_over_ranks
+from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
-class Tally:
+class HeadMetrics:
     """Running sums in float64, so that metrics do not depend on how a batch was split."""
 
     def __init__(self, depths: int) -> None:
@@ -35,13 +35,22 @@ class Tally:
         self._scalars += torch.stack([part.detach().double() for part in scalars]).cpu()
         self._by_depth += torch.stack([part.detach().double() for part in by_depth]).cpu()
 
-    def add_walk(self, walk: Walk) -> None:
+    def add_walk(self, counts: ReplayedCounts) -> None:
         """Add one micro-batch of which every anchor was measured."""
-        self._walked += torch.cat([torch.stack([walk.drafts, walk.variance]), walk.reached]).double().cpu()
+        self._walked += (
+            torch.cat(
+                [
+                    torch.stack([counts.drafts, counts.variance]),
+                    counts.reached,
+                ]
+            )
+            .double()
+            .cpu()
+        )
 
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group (collective)."""
-        sums = sum_over_ranks(torch.cat([self._scalars, self._walked, self._by_depth.flatten()]))
+        sums = all_reduce_sum(torch.cat([self._scalars, self._walked, self._by_depth.flatten()]))
         sizes = [part.numel() for part in (self._scalars, self._walked, self._by_depth)]
         self._scalars, self._walked, by_depth = sums.split(sizes)
         self._by_depth = by_depth.view(4, self.depths)

@@ -23,7 +23,7 @@ from openrlhf_mtp.training.advantage_weights import SampleWeights
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.term import JointTerm, Rollout
-from openrlhf_mtp.training.observed_policy import MTPActor, Observation
+from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
 from openrlhf_mtp.training.stopwatch import Stopwatch
 from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo
 
@@ -47,7 +47,7 @@ def head_batch(
     )
 
 
-class PolicyStep:
+class HeadStep:
     """The head's part of every micro-batch.
 
     Args:
@@ -58,7 +58,7 @@ class PolicyStep:
     """
 
     def __init__(
-        self, mtp: MTPSettings, trainer: HeadTrainer, actor: MTPActor, policy_loss: Callable[..., Any]
+        self, mtp: MTPSettings, trainer: HeadTrainer, actor: ObservedPolicy, policy_loss: Callable[..., Any]
     ) -> None:
         self.trainer = trainer
         self.actor = actor
@@ -93,7 +93,7 @@ class PolicyStep:
         if tracked is None:
             return
         if not self._policy_has_moved:
-            tracked.track(tracked.no_sums())
+            tracked.track(tracked.zero_sums())
         elif len(info.micro_batches) > 1:
             with self._stopwatch.running():
                 tracked.track(self._sums_ahead(tracked, info.micro_batches))
@@ -105,7 +105,7 @@ class PolicyStep:
         The coefficient multiplies the first micro-batch's backward already and depends on the last one's tokens. The
         alternative without this pass would keep the graphs of all micro-batches.
         """
-        total = joint.no_sums()
+        total = joint.zero_sums()
         for experience in experiences:
             total = total + self._sums_of(joint, experience)
         return total

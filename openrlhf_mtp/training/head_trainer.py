@@ -19,21 +19,21 @@ from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.alignment import anchor_mask
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, depth_weights, mtp_loss
-from openrlhf_mtp.losses.replayed_acceptance import Walk, walk
+from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts, replay_acceptance
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.losses.types import Objective, anchor_counts
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.chain import HeadBatch, run_chain
-from openrlhf_mtp.training.head_metrics import Tally
+from openrlhf_mtp.training.head_metrics import HeadMetrics
 from openrlhf_mtp.training.schedule import Schedule
 from openrlhf_mtp.training.stopwatch import Stopwatch
 from openrlhf_mtp.training.trunk import Trunk
 
 
-def promised(output: MTPLossOutput) -> Walk:
+def promised(output: MTPLossOutput) -> ReplayedCounts:
     """What the engine is expected to have accepted on these responses, if it drafted with this head."""
     accept = (output.records.log_q - output.records.log_p).exp().clamp(max=1.0)
-    return walk(accept, output.anchors.mask, output.anchors.index)
+    return replay_acceptance(accept, output.anchors.mask, output.anchors.index)
 
 
 class HeadTrainer:
@@ -72,8 +72,8 @@ class HeadTrainer:
         self.trunk_sharded = trunk_sharded
         self.seed = seed
         self.steps = 0
-        self._tally = Tally(depths)
-        self._step_tally = Tally(depths)
+        self._tally = HeadMetrics(depths)
+        self._step_tally = HeadMetrics(depths)
         self._last: MTPLossOutput | None = None
         self._stopwatch = Stopwatch()
 
@@ -170,14 +170,14 @@ class HeadTrainer:
 
     def _observe(self) -> None:
         """Show the schedule this optimiser step's overlap, the same number on every rank."""
-        tally, self._step_tally = self._step_tally, Tally(self.depths)
+        tally, self._step_tally = self._step_tally, HeadMetrics(self.depths)
         if self.schedule.watches(self.steps):
             tally.all_reduce()
             self.schedule.observe(self.steps, tally.mean_alpha())
 
     def drain(self) -> dict[str, float]:
         """Metrics since the last call, over all data-parallel ranks (collective), and start anew."""
-        tally, self._tally = self._tally, Tally(self.depths)
+        tally, self._tally = self._tally, HeadMetrics(self.depths)
         seconds = self._stopwatch.read()
         tally.all_reduce()
         row = tally.metrics()

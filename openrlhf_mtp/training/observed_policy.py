@@ -39,7 +39,7 @@ Observer = Callable[[Observation], None]
 """Called at the end of every forward pass, before anything is updated."""
 
 
-class MTPActor(Actor):
+class ObservedPolicy(Actor):
     """A policy whose hidden states can be observed. Without an observer it is exactly OpenRLHF's `Actor`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

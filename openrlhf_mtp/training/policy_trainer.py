@@ -29,10 +29,10 @@ from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_average import HeadAverage
 from openrlhf_mtp.training.head_engine import build_head_engine
-from openrlhf_mtp.training.head_step import PolicyStep, head_batch
+from openrlhf_mtp.training.head_step import HeadStep, head_batch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
-from openrlhf_mtp.training.observed_policy import MTPActor, Observation
+from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
 from openrlhf_mtp.training.weight_source import open_weight_sync
 from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
 from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, dynamic_window
@@ -55,7 +55,7 @@ def joined_rows(experiences: list[Any], pad_token_id: int) -> Experience:
     return Experience.concat_experiences(rows, pad_token_id)
 
 
-def build_head_trainer(strategy: Any, actor: MTPActor, mtp: MTPSettings) -> HeadTrainer:
+def build_head_trainer(strategy: Any, actor: ObservedPolicy, mtp: MTPSettings) -> HeadTrainer:
     """Load the head and, unless the regime is "frozen", give it an optimiser."""
     trunk = actor.trunk()
     dtype = next(actor.model.parameters()).dtype
@@ -80,7 +80,7 @@ def build_head_trainer(strategy: Any, actor: MTPActor, mtp: MTPSettings) -> Head
 class PolicyTrainer(upstream.ActorPPOTrainer):
     """OpenRLHF's PPO trainer; trains the head on the same forward passes and sends both models to the engines."""
 
-    def __init__(self, strategy: Any, actor: MTPActor, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, strategy: Any, actor: ObservedPolicy, *args: Any, **kwargs: Any) -> None:
         self.mtp: MTPSettings | None = strategy.args.mtp
         self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
@@ -89,7 +89,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self._sync: WeightSync | None = None
         super().__init__(strategy, actor, *args, **kwargs)
         self.mtp_step = (
-            None if self.head is None else PolicyStep(self.mtp, self.head, actor, self.actor_loss_fn)
+            None if self.head is None else HeadStep(self.mtp, self.head, actor, self.actor_loss_fn)
         )
         self.head_average = self._head_average()
         self.sync_report: dict[str, float] = {}

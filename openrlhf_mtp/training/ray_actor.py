@@ -18,7 +18,7 @@ from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
 from openrlhf_mtp.heads.formats.head_folder import save_head
-from openrlhf_mtp.training.observed_policy import MTPActor
+from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_policy_worker, plain_class
 
@@ -36,7 +36,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
 
     def model_class(self, mtp: MTPSettings | None) -> type[Actor]:
         """What wraps the policy; without a head OpenRLHF's own, which takes every model it knows, vision included."""
-        return Actor if mtp is None else MTPActor
+        return Actor if mtp is None else ObservedPolicy
 
     def _load_head_checkpoint(self) -> None:
         """The head of the policy's checkpoint: a run that was cut while saving may have a newer one as well."""

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def sum_over_ranks(sums: Tensor) -> Tensor:
+def all_reduce_sum(sums: Tensor) -> Tensor:
     """`sums` added up over all ranks of the default group, on the device it came from (collective).
 
     NCCL reduces tensors of a GPU only. Without a process group, `sums` itself.

@@ -39,14 +39,14 @@ class Patch:
     before: Callable[[], Undo] | None = None
 
 
-class PatchNotLiveError(RuntimeError):
+class PatchInactiveError(RuntimeError):
     """A patch was applied but its probe says that it has no effect."""
 
 
 def _apply(patch: Patch, module: ModuleType) -> None:
     patch.apply(module)
     if not patch.probe(module):
-        raise PatchNotLiveError(
+        raise PatchInactiveError(
             f"patch {patch.name!r} on {patch.target} has no effect (checked on {patch.versions}); "
             f"it exists because: {patch.reason}. Install the pinned versions."
         )

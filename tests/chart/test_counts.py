@@ -18,7 +18,7 @@ from helm.engine import (
     render,
     render_ci,
 )
-from openrlhf_mtp.config.checks import Situation, check
+from openrlhf_mtp.config.checks import JobContext, check
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.roles import roles, total_gpus
@@ -28,7 +28,7 @@ ENGINES = "rollout engines"
 
 
 def situation(path: Path, overrides=()):
-    return Situation(
+    return JobContext(
         load_job(path, list(overrides), flag_specs()), Host(8), cluster_gpus=64, look_at_files=False
     )
 

@@ -8,14 +8,14 @@ from tests.processes import in_fresh_process
 
 
 def states(folder: str) -> dict[str, bool]:
-    """What `MTPActor` hands over before and after the final norm, without and with LoRA."""
+    """What `ObservedPolicy` hands over before and after the final norm, without and with LoRA."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()
-    from openrlhf_mtp.training.observed_policy import MTPActor, Observation
+    from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -26,7 +26,9 @@ def states(folder: str) -> dict[str, bool]:
     tokens, mask = torch.arange(10).view(2, 5), torch.ones(2, 5, dtype=torch.long)
     found = {}
     for rank in (0, 4):
-        actor = MTPActor(folder, attn_implementation="sdpa", lora_rank=rank, target_modules="all-linear")
+        actor = ObservedPolicy(
+            folder, attn_implementation="sdpa", lora_rank=rank, target_modules="all-linear"
+        )
         seen: list[torch.Tensor] = []
 
         def keep(observation: Observation, seen: list[torch.Tensor] = seen) -> None:

@@ -143,9 +143,9 @@ def assert_agreement(rows: list[dict[str, float]]) -> None:
     measures, 0.005: three such steps exceed the product's own limit once in 30,000 runs (noncentral chi-square), and
     the bound on their mean once in 10^8.
     """
-    from openrlhf_mtp.runlog.agreement import parted_steps
+    from openrlhf_mtp.runlog.agreement import disagreeing_steps
 
-    assert parted_steps(rows) == []
+    assert disagreeing_steps(rows) == []
     assert abs(fmean(row["spec/alpha_gap"] for row in rows)) < 0.08
 
 

@@ -202,11 +202,11 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
     import torch
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
-    from openrlhf_mtp.training.head_step import PolicyStep, rollout_of
+    from openrlhf_mtp.training.head_step import HeadStep, rollout_of
     from openrlhf_mtp.training.trunk import Trunk
     from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
 
-    backward, observe, weights = DeepspeedStrategy.backward, PolicyStep.observe, Trunk.weights
+    backward, observe, weights = DeepspeedStrategy.backward, HeadStep.observe, Trunk.weights
     latest: dict[str, Any] = {}
 
     @contextmanager
@@ -216,7 +216,7 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
             latest["matrices"] = tuple(matrix.view_as(matrix) for matrix in matrices)
             yield latest["matrices"]
 
-    def observing(own: PolicyStep, experience: Any, info: Any, seen: Any) -> None:
+    def observing(own: HeadStep, experience: Any, info: Any, seen: Any) -> None:
         observe(own, experience, info, seen)
         latest.update(own=own, experience=experience, info=info, seen=seen)
 
@@ -285,7 +285,7 @@ def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
 
     with (
         mock.patch.object(DeepspeedStrategy, "backward", comparing),
-        mock.patch.object(PolicyStep, "observe", observing),
+        mock.patch.object(HeadStep, "observe", observing),
         mock.patch.object(Trunk, "weights", aliased),
         mock.patch("openrlhf_mtp.training.policy_trainer.added_to_backward", remembering),
     ):

@@ -21,7 +21,7 @@ def wrong_parameters(folder: Path, out: Path) -> list[str]:
     from openrlhf.utils import get_strategy
     from safetensors.torch import load_file
 
-    from openrlhf_mtp.training.observed_policy import MTPActor
+    from openrlhf_mtp.training.observed_policy import ObservedPolicy
 
     expected = load_file(folder / "model.safetensors")
     strategy = get_strategy(runs.arguments(folder, out, None, ds__zero_stage=3))
@@ -29,7 +29,9 @@ def wrong_parameters(folder: Path, out: Path) -> list[str]:
     wrong = []
     for attempt in range(LOADS):
         config = strategy.get_ds_train_config()
-        policy = MTPActor(str(folder), attn_implementation="sdpa", param_dtype="bf16", ds_config=config).model
+        policy = ObservedPolicy(
+            str(folder), attn_implementation="sdpa", param_dtype="bf16", ds_config=config
+        ).model
         for name, parameter in policy.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter]):
                 if not parameter.data.equal(expected[name].bfloat16()):

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from openrlhf_mtp.cli.convert import run_convert
-from openrlhf_mtp.config.checks import Situation, regime
+from openrlhf_mtp.config.checks import JobContext, regime
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.reading.old_names import IS_CORRECTION_SCHEMES, old_names
@@ -60,7 +60,7 @@ def test_every_example_job_loads_and_its_regime_has_what_it_needs(page, tmp_path
     loaded = jobs(page, tmp_path)
     assert loaded
     for job in loaded:
-        situation = Situation(job, Host(0), look_at_files=False)
+        situation = JobContext(job, Host(0), look_at_files=False)
         assert [str(c) for c in [*regime.joint(situation), *regime.unused(situation)]] == []
 
 

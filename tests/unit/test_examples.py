@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from openrlhf_mtp.cli.jobs import upstream_conflicts
-from openrlhf_mtp.config.checks import Situation, check
+from openrlhf_mtp.config.checks import JobContext, check
 from openrlhf_mtp.config.convert.conversion import convert
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
@@ -60,10 +60,10 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def situation(path: Path) -> Situation:
+def situation(path: Path) -> JobContext:
     hardware = HARDWARE[path.parent.name]
     job = load_job(path, [], flag_specs())
-    return Situation(job, Host(hardware.node_gpus), hardware.all_gpus or None, look_at_files=False)
+    return JobContext(job, Host(hardware.node_gpus), hardware.all_gpus or None, look_at_files=False)
 
 
 def test_every_example_is_listed_with_its_hardware():

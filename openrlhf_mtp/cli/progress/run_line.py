@@ -21,7 +21,7 @@ from rich.progress import (
 
 from openrlhf_mtp.cli.progress.counting import LINE_EVERY_S
 from openrlhf_mtp.cli.progress.line import shown_beside, whole
-from openrlhf_mtp.runlog.agreement import WINDOW, have_parted, warning
+from openrlhf_mtp.runlog.agreement import WINDOW, disagree, warning
 from openrlhf_mtp.runlog.metrics import STEP
 from openrlhf_mtp.runlog.notices import read_notices
 from openrlhf_mtp.runlog.run_folder import METRICS, Row, read_rows
@@ -48,7 +48,7 @@ class Concerns:
 
     def __init__(self, rows: Sequence[Row] = (), notices: Sequence[str] = ()) -> None:
         self._rows = list(rows)
-        self._parted = have_parted(self._rows)
+        self._parted = disagree(self._rows)
         self._heard = set(notices)
 
     def hear(self, notices: Sequence[str]) -> list[str]:
@@ -60,7 +60,7 @@ class Concerns:
     def see(self, row: Row) -> str | None:
         """A warning if this row is where a disagreement begins."""
         self._rows.append(row)
-        before, self._parted = self._parted, have_parted(self._rows[-2 * WINDOW :])
+        before, self._parted = self._parted, disagree(self._rows[-2 * WINDOW :])
         if before or not self._parted:
             return None
         return f"warning: step {row[STEP]:.0f}: {warning(self._rows)}"

@@ -1,6 +1,6 @@
 """Checks that refuse a job before anything is started.
 
-Each check is a function from a `Situation` to conflicts; CHECKS lists them in the order they are reported.
+Each check is a function from a `JobContext` to conflicts; CHECKS lists them in the order they are reported.
 To add one, write the function in the file of its subject and append it here.
 """
 
@@ -21,12 +21,12 @@ from openrlhf_mtp.config.checks import (
     resume,
     sampling,
 )
-from openrlhf_mtp.config.checks.conflict import Conflict, by_level, error, require_no_errors, warning
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, by_level, error, require_no_errors, warning
+from openrlhf_mtp.config.job_context import JobContext
 
 __all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "require_no_errors", "warning"]
 
-CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
+CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     job_file.notes,
     files.prompt_data,
     files.evaluation_data,
@@ -64,6 +64,6 @@ CHECKS: tuple[Callable[[Situation], Iterable[Conflict]], ...] = (
 )
 
 
-def check(situation: Situation) -> list[Conflict]:
+def check(situation: JobContext) -> list[Problem]:
     """Run every check; errors first, otherwise in the order of CHECKS."""
     return by_level(conflict for one in CHECKS for conflict in one(situation))

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.job_context import JobContext
 
 
-def optimizer_batches(s: Situation) -> Iterator[Conflict]:
+def optimizer_batches(s: JobContext) -> Iterator[Problem]:
     """A rollout should be a whole number of optimizer steps, and each must be a whole number of micro batches."""
     batch, samples = s.number("train.batch_size"), s.samples_per_step
     if samples % batch:
@@ -29,7 +29,7 @@ def optimizer_batches(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def left_over(s: Situation) -> Iterator[Conflict]:
+def left_over(s: JobContext) -> Iterator[Problem]:
     """An episode's last rollout has the prompts that are left over; every rank needs as many samples as another."""
     if s.prompts is None or not s.trains_policy:
         return
@@ -52,7 +52,7 @@ def left_over(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def lengths(s: Situation) -> Iterator[Conflict]:
+def lengths(s: JobContext) -> Iterator[Problem]:
     """OpenRLHF cuts the prompt to data.max_len - rollout.max_new_tokens, possibly to nothing."""
     limits = [("rollout.max_new_tokens", s.job.value("rollout.max_new_tokens"))]
     if s.mtp is not None:
@@ -74,7 +74,7 @@ def lengths(s: Situation) -> Iterator[Conflict]:
             )
 
 
-def dynamic(s: Situation) -> Iterator[Conflict]:
+def dynamic(s: JobContext) -> Iterator[Problem]:
     """Dynamic batches step when we say so, and DeepSpeed has no such mode for these (`_do_sanity_check`, 0.19.6)."""
     if not s.on("train.dynamic_batch_enable"):
         return

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.data_files import READABLE, DataRow, UnreadableRow, read_rows
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.reading.paths import is_local
 
 MOST_ROWS = 100_000
@@ -19,17 +19,17 @@ NAMED_PLACES = 3
 CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "chat_templates")
 
 
-def prompt_rows(s: Situation) -> Iterator[Conflict]:
+def prompt_rows(s: JobContext) -> Iterator[Problem]:
     """Prompts and labels of the training data."""
     yield from _rows(s, "data.prompt_dataset")
 
 
-def evaluation_rows(s: Situation) -> Iterator[Conflict]:
+def evaluation_rows(s: JobContext) -> Iterator[Problem]:
     """The same for the evaluation data."""
     yield from _rows(s, "eval.dataset")
 
 
-def chat_template(s: Situation) -> Iterator[Conflict]:
+def chat_template(s: JobContext) -> Iterator[Problem]:
     """A base model often has no chat template, which transformers says only when the first prompt is made."""
     folder = Path(s.text("actor.model_name_or_path") or "")
     config = folder / "tokenizer_config.json"
@@ -63,7 +63,7 @@ class _Seen:
         return ", ".join(self.places) + (f" and {more} more" if more else "")
 
 
-def _rows(s: Situation, setting: str) -> Iterator[Conflict]:
+def _rows(s: JobContext, setting: str) -> Iterator[Problem]:
     names = s.text(setting) or ""
     for name in (part.strip() for part in names.split(",")):
         if not (s.look_at_files and name):
@@ -82,7 +82,7 @@ def _rows(s: Situation, setting: str) -> Iterator[Conflict]:
             yield from _file(s, setting, file)
 
 
-def _file(s: Situation, setting: str, file: Path) -> Iterator[Conflict]:
+def _file(s: JobContext, setting: str, file: Path) -> Iterator[Problem]:
     limit = min(MOST_ROWS, s.number("data.max_samples"))
     seen: dict[str, _Seen] = {}
     count, columns = 0, set[str]()
@@ -110,7 +110,7 @@ def _file(s: Situation, setting: str, file: Path) -> Iterator[Conflict]:
         yield from (_conflict(s, setting, kind, found, looked_at) for kind, found in seen.items())
 
 
-def _problems(s: Situation, row: DataRow) -> Iterator[str]:
+def _problems(s: JobContext, row: DataRow) -> Iterator[str]:
     """What is wrong with one row, as keys of `_conflict`."""
     prompt = row.columns.get(s.text("data.input_key") or "")
     templated = s.on("data.apply_chat_template")
@@ -136,7 +136,7 @@ def _are_messages(prompt: Any) -> bool:
     )
 
 
-def _conflict(s: Situation, setting: str, kind: str, found: _Seen, looked_at: str) -> Conflict:
+def _conflict(s: JobContext, setting: str, kind: str, found: _Seen, looked_at: str) -> Problem:
     got = f"{found} of {looked_at}"
     prompt, label = s.text("data.input_key"), s.text("data.label_key")
     if kind == "no label":

@@ -5,16 +5,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.checks.problem import Problem, error
 from openrlhf_mtp.config.data_files import READABLE
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.reading.paths import is_local, too_long
 from openrlhf_mtp.config.reading.values import cut
 
 RUN_FILES = ("run.yaml", "metrics.jsonl")
 
 
-def prompt_data(s: Situation) -> Iterator[Conflict]:
+def prompt_data(s: JobContext) -> Iterator[Problem]:
     """A job needs prompts."""
     name = s.text("data.prompt_dataset")
     if not name:
@@ -28,14 +28,14 @@ def prompt_data(s: Situation) -> Iterator[Conflict]:
     yield from _data_files(s, "data.prompt_dataset", name)
 
 
-def evaluation_data(s: Situation) -> Iterator[Conflict]:
+def evaluation_data(s: JobContext) -> Iterator[Problem]:
     """The same for the evaluation data."""
     name = s.text("eval.dataset")
     if name:
         yield from _data_files(s, "eval.dataset", name)
 
 
-def reward(s: Situation) -> Iterator[Conflict]:
+def reward(s: JobContext) -> Iterator[Problem]:
     """OpenRLHF loads the reward function inside every engine, where a missing file is a hang or a log line."""
     url, agent = s.text("reward.remote_url"), s.text("train.agent_func_path")
     if not url and not agent and not s.text("reward.model_name_or_path"):
@@ -51,7 +51,7 @@ def reward(s: Situation) -> Iterator[Conflict]:
         yield from _script(s, "train.agent_func_path", Path(agent), "AgentExecutor")
 
 
-def run_folder(s: Situation) -> Iterator[Conflict]:
+def run_folder(s: JobContext) -> Iterator[Problem]:
     """An earlier run is never overwritten by accident, and a full disk of permissions is found before the work."""
     if s.out is None or not s.look_at_files:
         return
@@ -74,7 +74,7 @@ def run_folder(s: Situation) -> Iterator[Conflict]:
             )
 
 
-def _data_files(s: Situation, setting: str, names: str) -> Iterator[Conflict]:
+def _data_files(s: JobContext, setting: str, names: str) -> Iterator[Problem]:
     for name in (part.strip().partition("@")[0] for part in names.split(",")):
         if not s.look_at_files or not is_local(name):
             continue
@@ -92,7 +92,7 @@ def _data_files(s: Situation, setting: str, names: str) -> Iterator[Conflict]:
             )
 
 
-def _script(s: Situation, setting: str, file: Path, symbol: str) -> Iterator[Conflict]:
+def _script(s: JobContext, setting: str, file: Path, symbol: str) -> Iterator[Problem]:
     if not s.look_at_files:
         return
     if not file.is_file():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error
+from openrlhf_mtp.config.checks.problem import Problem, error
 from openrlhf_mtp.config.rope import angles
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 
@@ -19,7 +19,7 @@ WIDTHS = ("hidden_size", "vocab_size", "num_attention_heads", "num_key_value_hea
 Config = Mapping[str, Any]
 
 
-def misfits(policy: Config | None, head: Config, mtp: MTPSettings, folder: Path) -> Iterator[Conflict]:
+def misfits(policy: Config | None, head: Config, mtp: MTPSettings, folder: Path) -> Iterator[Problem]:
     """Everything that forbids drafting; `folder` is the head's, for the messages. A policy of None is not at hand."""
     own = head.get("mtp")
     if not isinstance(own, Mapping) or head.get("architectures") != [DRAFT_ARCHITECTURE]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from math import isclose
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.job_context import JobContext
 
 ATTENTION = (
     "eager",
@@ -20,7 +20,7 @@ ATTENTION = (
 SYNC_FLAGS = ("vllm.sync_backend", "vllm.sync_with_ray")
 
 
-def unread(s: Situation) -> Iterator[Conflict]:
+def unread(s: JobContext) -> Iterator[Problem]:
     """Settings that the job gives and that change nothing in it."""
     for name in SYNC_FLAGS:
         if s.mtp is not None and s.job.flags.get(name) is not None:
@@ -42,7 +42,7 @@ def unread(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def attention(s: Situation) -> Iterator[Conflict]:
+def attention(s: JobContext) -> Iterator[Problem]:
     """A name that transformers does not know is refused only when the trainers load their model."""
     setting = "ds.attn_implementation"
     name = s.text(setting) or ""
@@ -52,7 +52,7 @@ def attention(s: Situation) -> Iterator[Conflict]:
     yield warning(setting, name, f"one of {', '.join(ATTENTION)}, or a kernel of the Hub", f"set {nearest}")
 
 
-def adapters(s: Situation) -> Iterator[Conflict]:
+def adapters(s: JobContext) -> Iterator[Problem]:
     """Module names are a list; one text with commas in it is the name of no module, and PEFT says so in a worker."""
     setting = "ds.lora.target_modules"
     given = s.job.flags.get(setting)
@@ -68,7 +68,7 @@ def adapters(s: Situation) -> Iterator[Conflict]:
             )
 
 
-def mixture(s: Situation) -> Iterator[Conflict]:
+def mixture(s: JobContext) -> Iterator[Problem]:
     """How data sets are mixed is text that OpenRLHF takes apart once engines and trainers stand."""
     setting, given = "data.prompt_probs", s.text("data.prompt_probs")
     if given is None:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
 from openrlhf_mtp.config.checks.fit import misfits
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.model_files import read_json
 from openrlhf_mtp.config.rope import context_limit
 from openrlhf_mtp.config.settings.mtp import MTPSettings
@@ -14,7 +14,7 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 HEAD_FILES = ("config.json", "model.safetensors")
 
 
-def head_files(s: Situation) -> Iterator[Conflict]:
+def head_files(s: JobContext) -> Iterator[Problem]:
     """The head is on this machine and was made for this policy; sizes are compared, tensors are not read."""
     folder = s.head_folder
     if s.mtp is None or folder is None or not s.look_at_files:
@@ -32,7 +32,7 @@ def head_files(s: Situation) -> Iterator[Conflict]:
         yield from _positions(s, folder, config)
 
 
-def head_training(s: Situation) -> Iterator[Conflict]:
+def head_training(s: JobContext) -> Iterator[Problem]:
     """Settings of the head's training that cannot do what they seem to ask."""
     if s.mtp is None:
         return
@@ -62,7 +62,7 @@ def head_training(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def _depths(mtp: MTPSettings, own: Mapping[str, Any]) -> Iterator[Conflict]:
+def _depths(mtp: MTPSettings, own: Mapping[str, Any]) -> Iterator[Problem]:
     depths = own.get("depths")
     if isinstance(depths, int) and mtp.depths > depths:
         yield warning(
@@ -73,7 +73,7 @@ def _depths(mtp: MTPSettings, own: Mapping[str, Any]) -> Iterator[Conflict]:
         )
 
 
-def _positions(s: Situation, folder: Path, config: Mapping[str, Any]) -> Iterator[Conflict]:
+def _positions(s: JobContext, folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
     """vLLM stops drafting for the whole batch while one sequence is longer than the head's context."""
     limit, longest = context_limit(config), s.number("data.max_len")
     if limit is not None and limit < longest:

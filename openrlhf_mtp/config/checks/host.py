@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import FULL
 
 CUDA_SWITCHES = {
@@ -18,7 +18,7 @@ CUDA_SWITCHES = {
 }
 
 
-def without_cuda(s: Situation) -> Iterator[Conflict]:
+def without_cuda(s: JobContext) -> Iterator[Problem]:
     """Settings that need a CUDA GPU, on a host that has none.
 
     Where the driver did not answer, advice to do without CUDA would mislead; then the driver is what is wrong.
@@ -29,7 +29,7 @@ def without_cuda(s: Situation) -> Iterator[Conflict]:
     if s.host.driver_problem:
         names = ", ".join(conflict.setting for conflict in needs)
         named = f", and {names} would need them" if needs else ""
-        yield Conflict(
+        yield Problem(
             "error" if needs else "warning",
             "GPUs",
             f"{s.host.driver_problem}, so that nothing is known of them{named}; repair the driver, set "
@@ -46,7 +46,7 @@ def without_cuda(s: Situation) -> Iterator[Conflict]:
     yield from needs
 
 
-def _needs_cuda(s: Situation) -> Iterator[Conflict]:
+def _needs_cuda(s: JobContext) -> Iterator[Problem]:
     for setting, why in CUDA_SWITCHES.items():
         ignored = setting == "vllm.enable_sleep" and not s.on("train.colocate_all")  # OpenRLHF drops it then
         if s.on(setting) and not ignored:
@@ -56,7 +56,7 @@ def _needs_cuda(s: Situation) -> Iterator[Conflict]:
         yield error("ds.attn_implementation", attention, "sdpa or eager on a host without CUDA", "set sdpa")
 
 
-def full_precision(s: Situation) -> Iterator[Conflict]:
+def full_precision(s: JobContext) -> Iterator[Problem]:
     """float32 is ours; some of OpenRLHF's ways work in 16 bits only."""
     if s.text("ds.param_dtype") != FULL:
         return
@@ -69,7 +69,7 @@ def full_precision(s: Situation) -> Iterator[Conflict]:
         yield error("ds.param_dtype", FULL, "bf16 with ds.tensor_parallel_size above 1", "set bf16")
 
 
-def transport(s: Situation) -> Iterator[Conflict]:
+def transport(s: JobContext) -> Iterator[Problem]:
     """NCCL needs a GPU of its own on both sides."""
     if s.mtp is None or s.mtp.sync.backend != "nccl":
         return

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem
+from openrlhf_mtp.config.job_context import JobContext
 
 
-def notes(s: Situation) -> Iterator[Conflict]:
+def notes(s: JobContext) -> Iterator[Problem]:
     """The job's own notes, as warnings."""
     for setting, text in s.job.notes:
-        yield Conflict("warning", setting, text)
+        yield Problem("warning", setting, text)

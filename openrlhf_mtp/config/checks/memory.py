@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.memory import GIB, engine_share, trainer_memory
 
 
-def trainer(s: Situation) -> Iterator[Conflict]:
+def trainer(s: JobContext) -> Iterator[Problem]:
     """Refused when weights and optimizer alone do not fit; a warning when the logits of full-length samples do not."""
     memory = trainer_memory(s)
     gpu = s.host.gpu_memory_gib
@@ -43,11 +43,11 @@ def trainer(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def _fewer_states(s: Situation) -> str:
+def _fewer_states(s: JobContext) -> str:
     sleep = "set vllm.enable_sleep true, " if s.colocates_engines and not s.on("vllm.enable_sleep") else ""
     return f"{sleep}use more GPUs, ds.zero_stage 3, ds.adam_offload or ds.lora.rank"
 
 
-def _smaller_batches(s: Situation, setting: str) -> str:
+def _smaller_batches(s: JobContext, setting: str) -> str:
     sleep = " and vllm.enable_sleep true" if s.colocates_engines and not s.on("vllm.enable_sleep") else ""
     return f"lower {setting} or data.max_len{sleep}"

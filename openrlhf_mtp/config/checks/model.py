@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
 from openrlhf_mtp.config.reading.paths import is_local
 from openrlhf_mtp.config.rope import context_limit
 
 
-def policy(s: Situation) -> Iterator[Conflict]:
+def policy(s: JobContext) -> Iterator[Problem]:
     """The model exists; with a head, its family is supported. A Hub model that is not cached is not judged."""
     setting = "actor.model_name_or_path"
     name = s.text(setting)
@@ -49,7 +49,7 @@ def policy(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def _without_head(s: Situation, config: dict[str, Any]) -> Iterator[Conflict]:
+def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
     """OpenRLHF sends every model it knows, but only over CUDA and without adapters; this project's sync, which then
     stands in, does not (`sync.backend.is_own`)."""
     family = config.get("model_type")
@@ -78,7 +78,7 @@ def dense_types() -> tuple[str, ...]:
     return tuple(family for family in MODEL_TYPES if family not in WITH_EXPERTS)
 
 
-def unsupported_modes(s: Situation) -> Iterator[Conflict]:
+def unsupported_modes(s: JobContext) -> Iterator[Problem]:
     """Modes of OpenRLHF in which a head is not supported yet, and one that OpenRLHF's own sync asserts against."""
     if s.on("ds.load_in_4bit"):
         yield error(
@@ -125,7 +125,7 @@ def unsupported_modes(s: Situation) -> Iterator[Conflict]:
             yield error(setting, s.number(setting), f"1 with a head: {why}", f"set 1, {drop}")
 
 
-def context_length(s: Situation) -> Iterator[Conflict]:
+def context_length(s: JobContext) -> Iterator[Problem]:
     """vLLM refuses a context that the model was not made for, but only after minutes of start-up."""
     limit = None if s.model_config is None else context_limit(s.model_config)
     if limit is not None and s.number("data.max_len") > limit:

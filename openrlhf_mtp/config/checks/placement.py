@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.roles import roles, total_gpus
 
 
-def engines(s: Situation) -> Iterator[Conflict]:
+def engines(s: JobContext) -> Iterator[Problem]:
     """Rollouts need at least one vLLM engine."""
     if s.engines < 1:
         got = s.job.value("vllm.num_engines")
@@ -16,7 +16,7 @@ def engines(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def colocation(s: Situation) -> Iterator[Conflict]:
+def colocation(s: JobContext) -> Iterator[Problem]:
     """Roles that share GPUs must have the same number of them."""
     shares = s.on("train.colocate_all") or s.on("train.colocate_actor_ref")
     actor = s.ranks("actor")
@@ -55,7 +55,7 @@ def colocation(s: Situation) -> Iterator[Conflict]:
             )
 
 
-def gpus(s: Situation) -> Iterator[Conflict]:
+def gpus(s: JobContext) -> Iterator[Problem]:
     """More GPUs than there are. On a host without CUDA they are logical and made to measure."""
     needed = total_gpus(s)
     present = s.cluster_gpus
@@ -71,14 +71,14 @@ def gpus(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def _size(s: Situation, role: str) -> tuple[int, int]:
+def _size(s: JobContext, role: str) -> tuple[int, int]:
     return s.number(f"{role}.num_nodes"), s.number(f"{role}.num_gpus_per_node")
 
 
-def _gpus(s: Situation, role: str) -> str:
+def _gpus(s: JobContext, role: str) -> str:
     nodes, each = _size(s, role)
     return f"{nodes * each} GPUs" if nodes == 1 else f"{nodes * each} GPUs ({nodes} nodes of {each})"
 
 
-def _one_node(s: Situation) -> bool:
+def _one_node(s: JobContext) -> bool:
     return all(s.number(f"{role}.num_nodes") == 1 for role in ("actor", "ref", "critic", "reward"))

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.settings.regime import AdvantageSettings, CoefficientSettings
 
 
-def joint(s: Situation) -> Iterator[Conflict]:
+def joint(s: JobContext) -> Iterator[Problem]:
     """The joint regimes send a gradient through the head into the policy; OCC scales it by how the policy moved."""
     if s.mtp is None or not s.mtp.is_joint:
         return
@@ -43,7 +43,7 @@ def joint(s: Situation) -> Iterator[Conflict]:
 OF_KIND = {"fixed": ("value",), "occ": ("scale", "occ_variant", "smoothing", "bounds")}
 
 
-def _other_kind(given: CoefficientSettings) -> Iterator[Conflict]:
+def _other_kind(given: CoefficientSettings) -> Iterator[Problem]:
     """Settings of the kind that was not chosen: a comparison of the two would silently compare one with itself."""
     default = CoefficientSettings()
     (other,) = OF_KIND.keys() - {given.kind}
@@ -58,7 +58,7 @@ def _other_kind(given: CoefficientSettings) -> Iterator[Conflict]:
             )
 
 
-def _occ_moves(s: Situation) -> Iterator[Conflict]:
+def _occ_moves(s: JobContext) -> Iterator[Problem]:
     steps = s.samples_per_step // max(1, s.number("train.batch_size")) * s.number("train.max_epochs")
     if steps == 1:
         smaller = next((n for n in range(s.samples_per_step // 2, 0, -1) if s.samples_per_step % n == 0), 1)
@@ -72,7 +72,7 @@ def _occ_moves(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def unused(s: Situation) -> Iterator[Conflict]:
+def unused(s: JobContext) -> Iterator[Problem]:
     """Settings of a regime that is not on."""
     if s.mtp is None:
         return

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, Checkpoint, all_of, resume_point
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 
 DATA = ("data.prompt_dataset", "data.prompt_probs", "data.prompt_split", "data.max_samples")
 """What a position in the prompts is a position in."""
@@ -17,7 +17,7 @@ _NEW_RUN = (
 )
 
 
-def checkpoint(s: Situation) -> Iterator[Conflict]:
+def checkpoint(s: JobContext) -> Iterator[Problem]:
     """The newest checkpoint may have been cut off, and DeepSpeed's are tied to the number of ranks."""
     folder = s.checkpoints
     if not (s.resumes and s.trains_policy and s.look_at_files) or folder is None or not all_of(folder):
@@ -50,7 +50,7 @@ def checkpoint(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def _ranks(s: Situation, saved: Checkpoint) -> Iterator[Conflict]:
+def _ranks(s: JobContext, saved: Checkpoint) -> Iterator[Problem]:
     shared = s.number("ds.ring_attn_size") * s.number("ds.tensor_parallel_size")
     for role, folder in (("actor", ACTOR), ("critic", CRITIC)):
         there, here = saved.ranks(folder), s.ranks(role) // shared
@@ -70,7 +70,7 @@ def _ranks(s: Situation, saved: Checkpoint) -> Iterator[Conflict]:
         )
 
 
-def same_prompts(s: Situation) -> Iterator[Conflict]:
+def same_prompts(s: JobContext) -> Iterator[Problem]:
     """A checkpoint holds the position in the prompts, which means nothing in others."""
     before = s.out / "run.yaml" if s.out is not None else None
     folder = s.checkpoints

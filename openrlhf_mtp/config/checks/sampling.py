@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.conflict import Conflict, error, warning
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 
-def distribution(s: Situation) -> Iterator[Conflict]:
+def distribution(s: JobContext) -> Iterator[Problem]:
     """The head is trained, and the log-probs are taken, on the whole distribution at the rollout's temperature."""
     top_p = s.real("rollout.top_p")
     if top_p != 1:
@@ -31,7 +31,7 @@ def distribution(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def drafts(s: Situation) -> Iterator[Conflict]:
+def drafts(s: JobContext) -> Iterator[Problem]:
     """Drafts must be verified exactly and drawn as the head was trained for."""
     if s.mtp is None:
         return
@@ -45,7 +45,7 @@ def drafts(s: Situation) -> Iterator[Conflict]:
         )
 
 
-def drafting(mtp: MTPSettings) -> Iterator[Conflict]:
+def drafting(mtp: MTPSettings) -> Iterator[Problem]:
     """What is wrong with how drafts are drawn and verified; nothing when the engines draft nothing.
 
     The engines ask this too, when they are created: what they refuse, `check` refuses.
@@ -73,7 +73,7 @@ def drafting(mtp: MTPSettings) -> Iterator[Conflict]:
         yield _greedy(mtp)
 
 
-def _greedy(mtp: MTPSettings) -> Conflict:
+def _greedy(mtp: MTPSettings) -> Problem:
     stages = [mtp.pretrain] if mtp.regime == "frozen" else [mtp.pretrain, mtp]
     overlap = sorted({stage.objective_text for stage in stages if stage.wants_sampled_drafts})
     setting = "mtp.rollout.draft_sample_method"

@@ -6,7 +6,7 @@ checkpointing they are small beside the logits, and without it nothing here can 
 
 from dataclasses import dataclass
 
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
 from openrlhf_mtp.config.model_files import ModelShape
 
@@ -41,7 +41,7 @@ class TrainerMemory:
         return self.states + max(self.training, self.experience)
 
 
-def trainer_memory(s: Situation) -> TrainerMemory | None:
+def trainer_memory(s: JobContext) -> TrainerMemory | None:
     """The estimate; None when the model's sizes are not at hand."""
     if s.shape is None:
         return None
@@ -53,20 +53,20 @@ def trainer_memory(s: Situation) -> TrainerMemory | None:
     )
 
 
-def engine_share(s: Situation) -> float:
+def engine_share(s: JobContext) -> float:
     """Share of a trainer's GPU that an engine keeps while the trainer works."""
     shares = s.colocates_engines and not s.on("vllm.enable_sleep")
     return s.real("vllm.gpu_memory_utilization") if shares else 0.0
 
 
-def _policy_states(s: Situation, shape: ModelShape) -> int:
+def _policy_states(s: JobContext, shape: ModelShape) -> int:
     parameters, stage, ranks = shape.policy_parameters(), s.number("ds.zero_stage"), s.ranks("actor")
     if s.number("ds.lora.rank"):  # the adapters themselves are small
         return DTYPE_BYTES[s.precision.dtype] * parameters // (ranks if stage == 3 else 1)
     return _on_a_rank(s, stage, parameters, 0 if s.on("ds.adam_offload") else ADAM_BYTES)
 
 
-def _head_states(s: Situation, shape: ModelShape) -> int:
+def _head_states(s: JobContext, shape: ModelShape) -> int:
     """The head has a ZeRO engine of its own, of stage 2 at most."""
     if s.mtp is None or s.mtp.regime == "frozen":
         return 0
@@ -74,7 +74,7 @@ def _head_states(s: Situation, shape: ModelShape) -> int:
     return _on_a_rank(s, stage, shape.head_parameters(s.mtp.num_layers), ADAM_BYTES)
 
 
-def _on_a_rank(s: Situation, stage: int, parameters: int, optimizer: int) -> int:
+def _on_a_rank(s: JobContext, stage: int, parameters: int, optimizer: int) -> int:
     """ZeRO-1 splits the optimizer over the ranks, ZeRO-2 the gradients too, ZeRO-3 the weights too."""
     each = DTYPE_BYTES[s.precision.dtype]  # of a weight, and of a gradient
     whole = each * (stage < 3) + each * (stage < 2) + optimizer * (stage < 1)
@@ -82,7 +82,7 @@ def _on_a_rank(s: Situation, stage: int, parameters: int, optimizer: int) -> int
     return parameters * whole + parameters * split // s.ranks("actor")
 
 
-def _tokens(s: Situation, phase: str) -> int:
+def _tokens(s: JobContext, phase: str) -> int:
     """Most tokens in one forward pass of a rank in `train` or `rollout` (making experience)."""
     longest = s.number("data.max_len")
     tokens = s.number(f"{phase}.micro_batch_size") * longest

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
@@ -44,7 +44,7 @@ def usable_cores(limit: Path = CGROUP_LIMIT) -> int:
         return allowed
 
 
-def share_out(s: Situation, environ: Mapping[str, str] = os.environ) -> Threads | None:
+def share_out(s: JobContext, environ: Mapping[str, str] = os.environ) -> Threads | None:
     """The threads of a job's processes on the machine that starts them.
 
     None leaves everything as it is: with CUDA, on a cluster of the user's own (whose machines are not known here),

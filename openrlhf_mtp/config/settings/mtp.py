@@ -8,10 +8,10 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from openrlhf_mtp.config.settings.field import Settings, knob
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.config.settings.pretrain import HeadOptim, PretrainSettings
 from openrlhf_mtp.config.settings.regime import AdvantageSettings, CoefficientSettings, Regime
+from openrlhf_mtp.config.settings.setting import Settings, setting
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 
@@ -19,38 +19,38 @@ DType = Literal["float32", "bfloat16", "float16", "auto"]
 class RolloutSettings(Settings):
     """How vLLM drafts and verifies."""
 
-    speculate: bool = knob(
+    speculate: bool = setting(
         True, unit="", help="draft with the head during rollouts; false decodes token by token"
     )
-    draft_sample_method: Literal["probabilistic", "greedy"] = knob(
+    draft_sample_method: Literal["probabilistic", "greedy"] = setting(
         "probabilistic",
         unit="",
         help="draw drafts from the head's distribution (what a tv or e2e_tv head is trained for) or take its mode",
     )
-    rejection_sample_method: Literal["standard", "block", "synthetic"] = knob(
+    rejection_sample_method: Literal["standard", "block", "synthetic"] = setting(
         "standard",
         unit="",
         help="how drafts are verified; standard and block (for greedy drafts only) keep the policy's distribution, "
         "synthetic does not and is refused",
     )
-    dtype: DType = knob(
+    dtype: DType = setting(
         "auto",
         unit="",
         help="precision of the policy and the head inside vLLM; auto is the trainer's, ds.param_dtype",
     )
-    max_num_seqs: int | None = knob(
+    max_num_seqs: int | None = setting(
         None,
         unit="sequences",
         help="most sequences an engine decodes at once; unset leaves vLLM's choice",
         ge=1,
     )
-    max_num_batched_tokens: int | None = knob(
+    max_num_batched_tokens: int | None = setting(
         None,
         unit="tokens",
         help="most tokens an engine computes in one forward; unset leaves vLLM's choice",
         ge=1,
     )
-    kv_cache_gib: float | None = knob(
+    kv_cache_gib: float | None = setting(
         None,
         unit="GiB",
         help="size of an engine's key-value cache on a host without CUDA; unset leaves vLLM's choice",
@@ -61,22 +61,24 @@ class RolloutSettings(Settings):
 class SyncSettings(Settings):
     """How trainer weights (policy and head) reach the rollout engines."""
 
-    backend: Literal["auto", "nccl", "gloo"] = knob(
+    backend: Literal["auto", "nccl", "gloo"] = setting(
         "auto",
         unit="",
         help="transport; auto takes nccl where trainer and engines own separate GPUs, else gloo",
     )
-    bucket_mib: int = knob(
+    bucket_mib: int = setting(
         256, unit="MiB", help="tensors are packed into buckets of this size for sending", ge=1
     )
-    timeout_s: float = knob(300.0, unit="s", help="a sync round that takes longer ends with an error", gt=0)
-    start_timeout_s: float = knob(
+    timeout_s: float = setting(
+        300.0, unit="s", help="a sync round that takes longer ends with an error", gt=0
+    )
+    start_timeout_s: float = setting(
         1800.0,
         unit="s",
         help="once the trainer stands, engines have this long to load their model and answer",
         gt=0,
     )
-    verify_every: int = knob(
+    verify_every: int = setting(
         1,
         unit="sync rounds",
         help="check the weights the engines really compute with every n rounds; 0 never",
@@ -87,27 +89,27 @@ class SyncSettings(Settings):
 class GuardSettings(Settings):
     """What to do when drafts are no longer accepted (for example after a bad weight sync). Samples stay right then."""
 
-    action: Literal["warn", "stop"] = knob(
+    action: Literal["warn", "stop"] = setting(
         "warn",
         unit="",
         help="when acceptance collapses: say so and go on, or save a checkpoint and end the run",
     )
-    min_fraction_of_start: float = knob(
+    min_fraction_of_start: float = setting(
         0.5,
         unit="fraction",
         help="a step is bad below this share of the accepted drafts per round at the start",
         ge=0,
         le=1,
     )
-    min_acceptance_length: float = knob(
+    min_acceptance_length: float = setting(
         1.0,
         unit="tokens per target forward",
         help="a step is bad below this mean acceptance length (1 is no gain)",
         ge=1,
     )
-    patience: int = knob(2, unit="RL steps", help="that many bad steps in a row are a collapse", ge=1)
-    warmup_steps: int = knob(1, unit="RL steps", help="the mean of the first n steps is the start", ge=1)
-    max_logprob_gap: float | None = knob(
+    patience: int = setting(2, unit="RL steps", help="that many bad steps in a row are a collapse", ge=1)
+    warmup_steps: int = setting(1, unit="RL steps", help="the mean of the first n steps is the start", ge=1)
+    max_logprob_gap: float | None = setting(
         None,
         unit="nats",
         help="save a checkpoint and end the run, whatever action says, if the engine's and the trainer's log-prob of a "
@@ -119,39 +121,39 @@ class GuardSettings(Settings):
 class MTPSettings(ObjectiveSettings):
     """The whole `mtp:` section."""
 
-    head: str | None = knob(
+    head: str | None = setting(
         None, unit="", help="folder of the head; unset takes the folder mtp inside actor.model_name_or_path"
     )
-    depths: int = knob(
+    depths: int = setting(
         3, unit="tokens", help="tokens drafted per target forward, and depths trained", ge=1, le=16
     )
-    num_layers: int = knob(
+    num_layers: int = setting(
         1,
         unit="blocks",
         help="blocks the depths cycle through; must equal the head's own number",
         ge=1,
         le=16,
     )
-    regime: Regime = knob(
+    regime: Regime = setting(
         "detach",
         unit="",
         help="frozen: the head is not trained during RL; detach: trained each step without touching the policy; "
         "joint_ce, joint_policy: as detach, and the head's cross-entropy or its clipped policy-gradient loss also "
         "reaches the policy, times mtp.coefficient",
     )
-    coefficient: CoefficientSettings = knob(
+    coefficient: CoefficientSettings = setting(
         CoefficientSettings(),
         unit="",
         help="factor on the MTP loss that reaches the policy, in the joint regimes",
     )
-    advantage: AdvantageSettings = knob(
+    advantage: AdvantageSettings = setting(
         AdvantageSettings(), unit="", help="weight of each sample in the head's loss by its advantage"
     )
-    optim: HeadOptim = knob(HeadOptim(), unit="", help="the head's optimiser during RL")
-    rollout: RolloutSettings = knob(RolloutSettings(), unit="", help="drafting inside vLLM")
-    sync: SyncSettings = knob(SyncSettings(), unit="", help="weights from the trainer to the engines")
-    guard: GuardSettings = knob(GuardSettings(), unit="", help="what to do when acceptance collapses")
-    pretrain: PretrainSettings = knob(PretrainSettings(), unit="", help="the stage before RL")
+    optim: HeadOptim = setting(HeadOptim(), unit="", help="the head's optimiser during RL")
+    rollout: RolloutSettings = setting(RolloutSettings(), unit="", help="drafting inside vLLM")
+    sync: SyncSettings = setting(SyncSettings(), unit="", help="weights from the trainer to the engines")
+    guard: GuardSettings = setting(GuardSettings(), unit="", help="what to do when acceptance collapses")
+    pretrain: PretrainSettings = setting(PretrainSettings(), unit="", help="the stage before RL")
 
     @model_validator(mode="after")
     def _blocks_are_used(self) -> Self:

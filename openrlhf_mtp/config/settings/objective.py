@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from openrlhf_mtp.config.settings.field import Settings, knob
+from openrlhf_mtp.config.settings.setting import Settings, setting
 
 Objective = Literal["ce", "kl", "reverse_kl", "tv", "e2e_tv", "nla", "lk_hybrid"]
 
@@ -12,26 +12,26 @@ Objective = Literal["ce", "kl", "reverse_kl", "tv", "e2e_tv", "nla", "lk_hybrid"
 class ObjectiveSettings(Settings):
     """What the head minimises, and how it gets there from a cold start."""
 
-    objective: Objective | dict[Objective, float] = knob(
+    objective: Objective | dict[Objective, float] = setting(
         "e2e_tv", unit="", help="loss of the head; a mapping of names to weights is their weighted sum"
     )
-    kl_warmup_steps: int = knob(
+    kl_warmup_steps: int = setting(
         0, unit="head steps", help="KL objective for the first n steps, for a head that is cold", ge=0
     )
-    kl_until_alpha: float | None = knob(
+    kl_until_alpha: float | None = setting(
         None,
         unit="probability",
         help="end the KL warm-up earlier, as soon as the overlap measured in a step (mean over depths) reaches this",
         gt=0,
         lt=1,
     )
-    blend_steps: int = knob(
+    blend_steps: int = setting(
         0,
         unit="head steps",
         help="after the warm-up, pass from KL to the objective linearly over n steps",
         ge=0,
     )
-    depth_decay: float = knob(
+    depth_decay: float = setting(
         1.0,
         unit="fraction",
         help="weight of each depth as a share of the one before, for objectives that count depths separately; "
@@ -39,7 +39,7 @@ class ObjectiveSettings(Settings):
         gt=0,
         le=1,
     )
-    anchor_fraction: float = knob(
+    anchor_fraction: float = setting(
         1.0,
         unit="fraction",
         help="train on this random share of the positions; the gradient stays unbiased and costs accordingly less",

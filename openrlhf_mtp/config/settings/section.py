@@ -13,8 +13,8 @@ from openrlhf_mtp.config.reading.given import at
 from openrlhf_mtp.config.reading.names import unknown
 from openrlhf_mtp.config.reading.paths import absolute_path
 from openrlhf_mtp.config.reading.values import shown
-from openrlhf_mtp.config.settings.field import UNFIT, Settings
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.settings.setting import UNFIT, Settings
 
 Place = Callable[[str], str]
 """From a dotted name to where it was given, such as "line 12"; "" when nowhere."""

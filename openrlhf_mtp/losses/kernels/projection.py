@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Space:
+class Scratch:
     """Memory for the logits of one chunk, which the next chunk uses again.
 
     A CPU's allocator hands tensors of this size back to the system, which clears new pages for the next one: 3 to 6 ns
@@ -24,7 +24,7 @@ class Space:
         return self._memory[: rows * columns].view(rows, columns)
 
 
-def project(states: Tensor, weight: Tensor, temperature: float, space: Space) -> Tensor:
+def project(states: Tensor, weight: Tensor, temperature: float, space: Scratch) -> Tensor:
     """states @ weight.T / temperature: [R, H], [V, H] -> [R, V] in the weight's type; a constant, in `space`."""
     with torch.no_grad():
         logits = space.take(len(states), len(weight), weight)

@@ -54,7 +54,7 @@ class Shard:
 WHOLE = Shard()
 
 
-class Peaks(NamedTuple):
+class RowMax(NamedTuple):
     """What the first pass finds in this rank's part of the vocabulary; `overlaps` is the second, `gradient_` the third.
 
     Attributes:
@@ -78,7 +78,7 @@ class RowScalars:
         lse_q: log-sum-exp of the draft logits.
         lse_p: log-sum-exp of the row's target logits.
         alpha: overlap, the probability that the draft is accepted.
-        covered: S, the probability that q drafts a token with q <= p.
+        overlap_mass: S, the probability that q drafts a token with q <= p.
         kl: KL(p || q), nat.
         reverse_kl: KL(q || p), nat.
         log_q: log-prob of the token under the draft.
@@ -90,7 +90,7 @@ class RowScalars:
     lse_q: Tensor
     lse_p: Tensor
     alpha: Tensor
-    covered: Tensor
+    overlap_mass: Tensor
     kl: Tensor
     reverse_kl: Tensor
     log_q: Tensor
@@ -139,7 +139,7 @@ def row_statistics(
         shard: this rank's part of the vocabulary.
     """
     kernels, local = _kernels(draft_logits), tokens - shard.start
-    peaks: Peaks = kernels.peaks(draft_logits, target_logits)
+    peaks: RowMax = kernels.peaks(draft_logits, target_logits)
     max_q, max_p = peaks.max_q.clone(), peaks.max_p.clone()
     shard.reduce(max_q, dist.ReduceOp.MAX)
     shard.reduce(max_p, dist.ReduceOp.MAX)
@@ -153,12 +153,12 @@ def row_statistics(
     sum_p = shard.reduce(peaks.sum_p * (peaks.max_p - max_p).exp(), dist.ReduceOp.SUM)
     lse_q, lse_p = max_q + sums[0].log(), (max_p + sum_p.log())[target_row]
     overlaps = kernels.overlaps(draft_logits, target_logits, target_row, lse_q, lse_p)
-    alpha, covered, kl, reverse_kl, entropy = shard.reduce(overlaps, dist.ReduceOp.SUM).unbind()
+    alpha, overlap_mass, kl, reverse_kl, entropy = shard.reduce(overlaps, dist.ReduceOp.SUM).unbind()
     return RowScalars(
         lse_q=lse_q,
         lse_p=lse_p,
         alpha=alpha,
-        covered=covered,
+        overlap_mass=overlap_mass,
         kl=kl,
         reverse_kl=reverse_kl,
         log_q=(sums[1] - lse_q).clamp(min=LEAST_LOG),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.losses.kernels.rows import LEAST_LOG, Peaks, RowGradients, RowScalars
+from openrlhf_mtp.losses.kernels.rows import LEAST_LOG, RowGradients, RowMax, RowScalars
 
 TILE = 2**19
 """Logits of one tile: 2 MiB in float32, a few rows of a large vocabulary."""
@@ -62,11 +62,11 @@ def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return largest, total, mode
 
 
-def peaks(draft_logits: Tensor, target_logits: Tensor) -> Peaks:
+def peaks(draft_logits: Tensor, target_logits: Tensor) -> RowMax:
     """First pass."""
     max_q, sum_q, mode = _peaks_of(draft_logits)
     max_p, sum_p, _ = _peaks_of(target_logits)
-    return Peaks(max_q, sum_q, mode, max_p, sum_p)
+    return RowMax(max_q, sum_q, mode, max_p, sum_p)
 
 
 def _log_probs(logits: Tensor, lse: Tensor, out: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def _target_log_probs(logits: Tensor, rows: Tensor, lse: Tensor, out: Tensor) ->
 def overlaps(
     draft_logits: Tensor, target_logits: Tensor, target_row: Tensor, lse_q: Tensor, lse_p: Tensor
 ) -> Tensor:
-    """Second pass: this part's share of alpha, covered, kl, reverse_kl and entropy, stacked [5, R]."""
+    """Second pass: this part's share of alpha, overlap_mass, kl, reverse_kl and entropy, stacked [5, R]."""
     shares = lse_q.new_empty(5, len(draft_logits))
     for tile, (log_q, log_p, q, p) in _tiles(draft_logits, 4):
         _log_probs(draft_logits[tile], lse_q[tile], out=log_q)
@@ -123,7 +123,7 @@ def gradient_(
             factor.zero_()
         else:
             torch.le(log_q, log_p, out=factor)
-            factor.sub_(column(scalars.covered)).mul_(column(gradients.alpha))
+            factor.sub_(column(scalars.overlap_mass)).mul_(column(gradients.alpha))
         if gradients.reverse_kl is not None:
             torch.sub(log_q, log_p, out=excess).sub_(column(scalars.reverse_kl))
             factor.add_(excess.mul_(column(gradients.reverse_kl)))

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openrlhf_mtp.losses.kernels.rows import LEAST_LOG, Peaks, RowGradients, RowScalars
+from openrlhf_mtp.losses.kernels.rows import LEAST_LOG, RowGradients, RowMax, RowScalars
 
 TILE = 2048
 """Logits a program holds at once: 8 a thread, so that the five sums of pass two stay in registers."""
@@ -88,12 +88,12 @@ def _overlap_kernel(
     TILE: tl.constexpr,
     SPAN: tl.constexpr,
 ):
-    """One span's share of alpha, covered, kl, reverse_kl and entropy, in this order."""
+    """One span's share of alpha, overlap_mass, kl, reverse_kl and entropy, in this order."""
     row, span = tl.program_id(0), tl.program_id(1)
     p_row = tl.load(target_row + row)
     row_lse_q, row_lse_p = tl.load(lse_q + row), tl.load(lse_p + row)
     alpha = tl.full([TILE], 0.0, WIDE)
-    covered, kl, reverse_kl, entropy = alpha, alpha, alpha, alpha
+    overlap_mass, kl, reverse_kl, entropy = alpha, alpha, alpha, alpha
     for first in range(span * SPAN, tl.minimum((span + 1) * SPAN, columns), TILE):
         column = first + tl.arange(0, TILE)
         # past the last column both logs are LEAST_LOG and both probabilities 0: nothing is added
@@ -106,14 +106,14 @@ def _overlap_kernel(
         q, p = tl.exp(log_q), tl.exp(log_p)
         # written so that NaN passes
         alpha += tl.where(q > p, p, q)
-        covered += tl.where(q > p, 0.0, q)
+        overlap_mass += tl.where(q > p, 0.0, q)
         kl += p * (log_p - log_q)
         reverse_kl += q * (log_q - log_p)
         entropy -= p * log_p
     out = row.to(tl.int64) * tl.num_programs(1) + span
     step = tl.num_programs(0).to(tl.int64) * tl.num_programs(1)
     tl.store(shares + out, tl.sum(alpha, 0))
-    tl.store(shares + step + out, tl.sum(covered, 0))
+    tl.store(shares + step + out, tl.sum(overlap_mass, 0))
     tl.store(shares + 2 * step + out, tl.sum(kl, 0))
     tl.store(shares + 3 * step + out, tl.sum(reverse_kl, 0))
     tl.store(shares + 4 * step + out, tl.sum(entropy, 0))
@@ -130,7 +130,7 @@ def _gradient_kernel(
     columns,
     lse_q,
     lse_p,
-    covered,
+    overlap_mass,
     reverse_kl,
     g_alpha,
     g_kl,
@@ -154,7 +154,9 @@ def _gradient_kernel(
             tl.load(lse_p + row),
         )
         if g_alpha is not None:
-            factor += tl.load(g_alpha + row) * (tl.where(log_q <= log_p, 1.0, 0.0) - tl.load(covered + row))
+            factor += tl.load(g_alpha + row) * (
+                tl.where(log_q <= log_p, 1.0, 0.0) - tl.load(overlap_mass + row)
+            )
         if g_reverse_kl is not None:
             factor += tl.load(g_reverse_kl + row) * (log_q - log_p - tl.load(reverse_kl + row))
         if g_kl is not None:
@@ -201,17 +203,17 @@ def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def peaks(draft_logits: Tensor, target_logits: Tensor) -> Peaks:
+def peaks(draft_logits: Tensor, target_logits: Tensor) -> RowMax:
     """First pass."""
     max_q, sum_q, mode = _peaks_of(draft_logits)
     max_p, sum_p, _ = _peaks_of(target_logits)
-    return Peaks(max_q, sum_q, mode, max_p, sum_p)
+    return RowMax(max_q, sum_q, mode, max_p, sum_p)
 
 
 def overlaps(
     draft_logits: Tensor, target_logits: Tensor, target_row: Tensor, lse_q: Tensor, lse_p: Tensor
 ) -> Tensor:
-    """Second pass: this part's share of alpha, covered, kl, reverse_kl and entropy, stacked [5, R]."""
+    """Second pass: this part's share of alpha, overlap_mass, kl, reverse_kl and entropy, stacked [5, R]."""
     rows, columns = draft_logits.shape
     shares = lse_q.new_empty(5, rows, triton.cdiv(columns, SPAN))
     if rows:
@@ -254,7 +256,7 @@ def gradient_(
             columns,
             scalars.lse_q,
             scalars.lse_p,
-            scalars.covered,
+            scalars.overlap_mass,
             scalars.reverse_kl,
             gradients.alpha,
             gradients.kl,

@@ -120,7 +120,7 @@ class MeasuredTraining:
         ckpt = self.args.ckpt  # type: ignore[attr-defined]
         stops = alarm is not None and alarm.stops
         with (
-            checkpoint_request.answered(self.writer.out, ckpt),
+            checkpoint_request.serve_request(self.writer.out, ckpt),
             checkpoint_request.saving_now(ckpt) if stops else nullcontext(),
         ):
             super().save_logs_and_checkpoints(global_step, {**status, **row}, client_states)  # type: ignore[misc]

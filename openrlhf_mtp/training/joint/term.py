@@ -25,7 +25,7 @@ from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.coefficient import CoefficientTracker
 from openrlhf_mtp.training.joint.occ import occ_sums, released_code_sums
 from openrlhf_mtp.training.joint.token_log_probs import token_log_probs
-from openrlhf_mtp.training.reduce import sum_over_ranks
+from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
 class HeadLogProbs(NamedTuple):
@@ -123,7 +123,7 @@ class JointTerm:
         if self.is_released_code:
             self.coefficient = self.tracker.released_code(sums)
         else:
-            sums = sum_over_ranks(sums)
+            sums = all_reduce_sum(sums)
             self.coefficient = self.tracker.paper(sums)
             self._keep_terms(sums)
 
@@ -132,7 +132,7 @@ class JointTerm:
         sums = occ_sums(log_probs.detach(), rollout.old_log_probs, head.values.detach(), head.mask)
         self._terms = sums if self._terms is None else self._terms + sums
 
-    def no_sums(self) -> Tensor:
+    def zero_sums(self) -> Tensor:
         """The sums of no tokens at all."""
         shape = (2,) if self.is_released_code else (3, self.trainer.depths)
         return torch.zeros(shape, dtype=torch.float64, device=torch.cuda.current_device())
@@ -204,7 +204,7 @@ class JointTerm:
         assert coefficient is not None
         if self._terms is not None:
             terms, self._terms = self._terms, None
-            self._keep_terms(sum_over_ranks(terms))
+            self._keep_terms(all_reduce_sum(terms))
         row = {
             depth_metric(MTP_COEFFICIENT, j): value for j, value in enumerate(coefficient.tolist(), start=1)
         }
@@ -220,7 +220,7 @@ class JointTerm:
         rows, self._rows = self._rows, []
         loss = torch.tensor([sum(map(float, self._step_losses)), len(self._step_losses)], dtype=torch.float64)
         self._step_losses = []
-        loss = sum_over_ranks(loss)
+        loss = all_reduce_sum(loss)
         names = sorted({name for row in rows for name in row})
         means = {}
         for name in names:

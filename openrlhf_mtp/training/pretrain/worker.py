@@ -30,7 +30,7 @@ from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
-from openrlhf_mtp.training.observed_policy import MTPActor
+from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.pretrain.batches import collate, step_indices
 from openrlhf_mtp.training.pretrain.responses import Response, read_responses, split_by_prompt
 
@@ -49,7 +49,7 @@ class HeadPretrainWorker(BaseModelActor):
         self.settings: PretrainSettings = self.mtp.pretrain
         self.out = Path(args.run.run_folder)
         self.pad_token_id = pad_token_id
-        self.actor = MTPActor(
+        self.actor = ObservedPolicy(
             policy, attn_implementation=args.ds.attn_implementation, param_dtype=args.ds.param_dtype
         )
         self.device = torch.device(torch.cuda.current_device())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.cli.jobs import CRASH, all_conflicts, upstream_conflicts
-from openrlhf_mtp.config.checks import Situation
+from openrlhf_mtp.config.checks import JobContext
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
@@ -117,6 +117,6 @@ def test_a_crash_of_its_validation_is_kept_back_where_we_know_what_is_wrong(tmp_
         tmp_path / "job.yaml", ["reward.remote_url=null", "algo.advantage.estimator=gae"], flag_specs()
     )
     assert any(conflict.setting == CRASH for conflict in upstream_conflicts(job))
-    found = all_conflicts(Situation(job, Host(8), look_at_files=False))
+    found = all_conflicts(JobContext(job, Host(8), look_at_files=False))
     assert any(conflict.setting == "reward.remote_url" for conflict in found)
     assert not any(conflict.setting == CRASH for conflict in found)

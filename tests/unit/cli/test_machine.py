@@ -7,7 +7,7 @@ import pytest
 from openrlhf_mtp.cli import machine
 from openrlhf_mtp.cli.machine import settle, this_machine
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import Speed
 from openrlhf_mtp.runlog.run_folder import read_machine
@@ -33,7 +33,7 @@ def job(folder: Path, *overrides: str) -> Job:
 
 
 def test_the_choice_and_what_it_rests_on_are_in_the_run_folder(tmp_path: Path) -> None:
-    choice = settle(Situation(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
+    choice = settle(JobContext(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
     assert choice.precision.name == "fp32"
     assert read_machine(tmp_path) == {
         "ds.param_dtype": "fp32",
@@ -45,8 +45,8 @@ def test_the_choice_and_what_it_rests_on_are_in_the_run_folder(tmp_path: Path) -
 
 
 def test_a_run_that_is_resumed_on_another_kind_of_machine_keeps_its_precision(tmp_path: Path) -> None:
-    settle(Situation(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
-    resumed = settle(Situation(job(tmp_path), FAST_IN_BFLOAT16), tmp_path, resume=True)
+    settle(JobContext(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
+    resumed = settle(JobContext(job(tmp_path), FAST_IN_BFLOAT16), tmp_path, resume=True)
     assert resumed.precision.name == "fp32"
     assert resumed.trainer_threads == 1, "the threads are this machine's"
     assert read_machine(tmp_path)["ds.param_dtype"] == "fp32", "for the next time it is resumed"
@@ -55,11 +55,11 @@ def test_a_run_that_is_resumed_on_another_kind_of_machine_keeps_its_precision(tm
 def test_a_run_that_starts_anew_or_names_its_precision_does_not_look_at_the_one_before(
     tmp_path: Path,
 ) -> None:
-    settle(Situation(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
-    named = Situation(job(tmp_path, "ds.param_dtype=bf16"), SLOW_IN_BFLOAT16)
+    settle(JobContext(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
+    named = JobContext(job(tmp_path, "ds.param_dtype=bf16"), SLOW_IN_BFLOAT16)
     assert settle(named, tmp_path, resume=True).precision.name == "bf16"
-    settle(Situation(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
-    anew = settle(Situation(job(tmp_path), FAST_IN_BFLOAT16), tmp_path, resume=False)
+    settle(JobContext(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
+    anew = settle(JobContext(job(tmp_path), FAST_IN_BFLOAT16), tmp_path, resume=False)
     assert anew.precision.name == "bf16"
 
 

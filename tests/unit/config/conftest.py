@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.config.checks import Situation, check
+from openrlhf_mtp.config.checks import JobContext, check
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.reading.flags import FlagSpec, FlagSpecs
@@ -59,6 +59,6 @@ def problems(folder: Path) -> Callable[..., list[str]]:
 
     def run(*overrides: str, gpus: int = 0, host: Host | None = None, **situation: object) -> list[str]:
         job = load_job(folder / "job.yaml", overrides, flag_specs())
-        return [f"{c.level}: {c}" for c in check(Situation(job, host or Host(gpus), **situation))]
+        return [f"{c.level}: {c}" for c in check(JobContext(job, host or Host(gpus), **situation))]
 
     return run

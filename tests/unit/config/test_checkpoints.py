@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.config import checkpoints
 from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, HEAD, MANIFEST, Checkpoint, latest, resume_point
-from openrlhf_mtp.config.checks import Situation, check
+from openrlhf_mtp.config.checks import JobContext, check
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
 from tests.unit.config.test_checks import SPECS
@@ -113,7 +113,7 @@ def resumed(folder):
 
     def find(*overrides: str, resumes: bool = True) -> list[str]:
         job = load_job(folder / "job.yaml", overrides, SPECS)
-        situation = Situation(job, Host(0), out=out, may_reuse_out=True, resumes=resumes)
+        situation = JobContext(job, Host(0), out=out, may_reuse_out=True, resumes=resumes)
         return [
             f"{c.level}: {c}" for c in check(situation) if "--resume" in str(c) or "start a new run" in str(c)
         ]

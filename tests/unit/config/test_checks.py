@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from openrlhf_mtp.config.checks import Situation, check, require_no_errors
+from openrlhf_mtp.config.checks import JobContext, check, require_no_errors
 from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
@@ -275,7 +275,7 @@ def test_errors_come_first_and_stop_the_job(problems, folder):
     assert [text.partition(":")[0] for text in found] == ["error", "warning"]
     job = load_job(folder / "job.yaml", ["rollout.temperature=0"], SPECS)
     with pytest.raises(JobErrors, match=r"rollout\.temperature"):
-        require_no_errors(check(Situation(job, Host(0))), "cannot run:")
+        require_no_errors(check(JobContext(job, Host(0))), "cannot run:")
 
 
 def test_weights_are_verified_while_engines_are_paused_in_the_middle_of_responses(problems):
@@ -438,7 +438,7 @@ def test_a_batch_that_does_not_divide_says_how_large_the_last_update_is(problems
 def test_prompts_that_cannot_be_shared_out_are_counted_before_the_start(folder, prompts, ranks, expected):
     (folder / "prompts.jsonl").write_text('{"input": "1+1", "label": "2"}\n' * prompts, encoding="utf-8")
     job = load_job(folder / "job.yaml", [f"actor.num_gpus_per_node={ranks}"], SPECS)
-    found = [c for c in check(Situation(job, Host(0))) if c.setting == "data.prompt_dataset"]
+    found = [c for c in check(JobContext(job, Host(0))) if c.setting == "data.prompt_dataset"]
     assert [c.text.startswith(expected or "") for c in found] == [True] * (expected is not None)
 
 
@@ -446,19 +446,19 @@ def test_a_driver_that_does_not_answer_is_what_is_wrong(folder):
     broken = Host(0, driver_problem="nvidia-smi failed with exit code 18: version mismatch")
 
     def found(*overrides: str) -> list[str]:
-        return [str(c) for c in check(Situation(load_job(folder / "job.yaml", overrides, SPECS), broken))]
+        return [str(c) for c in check(JobContext(load_job(folder / "job.yaml", overrides, SPECS), broken))]
 
     (text,) = found("ds.attn_implementation=flash_attention_2", "ds.packing_samples=true")
     assert text.startswith("GPUs: nvidia-smi failed with exit code 18: version mismatch, so that nothing is")
     assert "and ds.packing_samples, ds.attn_implementation would need them" in text
     assert "CUDA_VISIBLE_DEVICES= to run on the CPU" in text
-    levels = {c.level for c in check(Situation(load_job(folder / "job.yaml", [], SPECS), broken))}
+    levels = {c.level for c in check(JobContext(load_job(folder / "job.yaml", [], SPECS), broken))}
     assert levels == {"warning"}, "a job for the CPU runs without the driver"
 
 
 def test_gpus_of_another_vendor_are_said_not_to_count(folder):
     job = load_job(folder / "job.yaml", [], SPECS)
-    (text,) = map(str, check(Situation(job, Host(0, not_counted="AMD"))))
+    (text,) = map(str, check(JobContext(job, Host(0, not_counted="AMD"))))
     assert text.startswith("GPUs: got AMD GPUs, expected NVIDIA GPUs: others are not counted")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.plan import make_plan, render
 from openrlhf_mtp.config.reading.flags import FlagSpec
@@ -84,7 +84,7 @@ HOSTS = (Host(0), Host(8, 80.0), Host(0, driver_problem="nvidia-smi failed"))
 @given(changed=flags(), host=st.sampled_from(HOSTS), width=st.integers(40, 120), head=st.booleans())
 def test_any_job_has_a_plan_and_conflicts_that_name_settings(right, changed, host, width, head):
     job = Job(right.path, {**right.flags, **changed}, right.mtp if head else None, SPECS)
-    plan = make_plan(Situation(job, host))
+    plan = make_plan(JobContext(job, host))
     assert render(plan, width).count("\n") > 10
     assert all(conflict.setting and "None" not in str(conflict) for conflict in plan.conflicts)
 

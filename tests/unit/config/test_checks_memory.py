@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.config.checks import Situation
+from openrlhf_mtp.config.checks import JobContext
 from openrlhf_mtp.config.checks.memory import trainer
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
@@ -74,7 +74,7 @@ def test_weights_and_optimizer_that_do_not_fit_are_refused(on_a_24_gb_gpu):
 )
 def test_states_are_split_over_the_ranks_as_zero_splits_them(folder, overrides, bytes_of_a_parameter):
     job = load_job(folder / "job.yaml", ["mtp=null", *overrides], SPECS)
-    s = Situation(job, Host(8))
+    s = JobContext(job, Host(8))
     assert s.shape is not None
     memory = trainer_memory(s)
     assert memory is not None
@@ -87,7 +87,7 @@ def test_dynamic_batches_hold_as_many_tokens_as_they_may(folder):
         "train.max_tokens_per_gpu=4096",
         "rollout.max_tokens_per_gpu=64",
     )
-    memory = trainer_memory(Situation(load_job(folder / "job.yaml", overrides, SPECS), Host(8)))
+    memory = trainer_memory(JobContext(load_job(folder / "job.yaml", overrides, SPECS), Host(8)))
     assert memory is not None
     assert memory.training == 4096 * TRUNK["vocab_size"] * 10
     assert memory.experience == 128 * TRUNK["vocab_size"] * 6, "one sample of full length, whatever the limit"
@@ -100,7 +100,7 @@ def test_the_example_for_one_gpu_of_24_gb_fits_there(project_root, tmp_path):
 
     def found(*overrides: str) -> list[str]:
         job = load_job(example, [f"actor.model_name_or_path={tmp_path}", *overrides], SPECS)
-        return [str(conflict) for conflict in trainer(Situation(job, A_24_GB_GPU))]
+        return [str(conflict) for conflict in trainer(JobContext(job, A_24_GB_GPU))]
 
     assert found() == []
     awake = ("vllm.enable_sleep=false", "vllm.gpu_memory_utilization=0.4")

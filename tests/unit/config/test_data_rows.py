@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openrlhf_mtp.config.checks import data
 from openrlhf_mtp.config.data_files import UnreadableRow, read_rows
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
@@ -31,7 +31,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
         Path(name).write_bytes(text)
         Path("job.yaml").write_text("data: {max_len: 64}\n")
         settings = (f"data.prompt_dataset={name}", "data.label_key=label", *overrides)
-        situation = Situation(load_job(tmp_path / "job.yaml", settings, SPECS), Host(0))
+        situation = JobContext(load_job(tmp_path / "job.yaml", settings, SPECS), Host(0))
         return [f"{c.level}: {c}" for c in (*data.prompt_rows(situation), *data.chat_template(situation))]
 
     return run

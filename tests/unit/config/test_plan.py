@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.model_files import model_shape
 from openrlhf_mtp.config.plan import gpus_by_role, make_plan, render
@@ -112,7 +112,7 @@ def test_gpus_are_counted_as_openrlhf_places_the_roles(tmp_path, overrides, expe
 
 
 def test_the_plan_fits_a_narrow_terminal_and_counts_conflicts(tmp_path):
-    plan = make_plan(Situation(job(tmp_path, "mtp.depths=2"), Host(0)))
+    plan = make_plan(JobContext(job(tmp_path, "mtp.depths=2"), Host(0)))
     text = render(plan, 60)
     assert max(map(len, text.splitlines())) <= 60
     assert f"Conflicts: {plan.errors} error(s)" in text
@@ -120,5 +120,5 @@ def test_the_plan_fits_a_narrow_terminal_and_counts_conflicts(tmp_path):
 
 
 def test_a_job_without_a_head_has_no_head_section(tmp_path):
-    titles = [title for title, _ in make_plan(Situation(job(tmp_path), Host(0))).sections]
+    titles = [title for title, _ in make_plan(JobContext(job(tmp_path), Host(0))).sections]
     assert titles == ["Job", "Roles", "Steps"]

@@ -164,7 +164,7 @@ def reference(case: Case) -> dict[str, Tensor]:
         **{name: value.detach() for name, value in differentiable.items()},
         "log_p": log_p.gather(1, token)[:, 0],
         "entropy": -(p * log_p).sum(-1),
-        "covered": torch.where(q <= p, q, 0.0).sum(-1).detach(),
+        "overlap_mass": torch.where(q <= p, q, 0.0).sum(-1).detach(),
         "greedy_alpha": p.gather(1, case.draft.double().argmax(-1, keepdim=True))[:, 0],
         "gradient": gradient,
     }

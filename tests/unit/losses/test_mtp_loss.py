@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.kernels.projection import Space
+from openrlhf_mtp.losses.kernels.projection import Scratch
 from openrlhf_mtp.losses.kernels.rows import Shard
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.targets import from_logits
@@ -50,8 +50,8 @@ def test_logits_of_the_policys_own_forward_serve_as_targets_packed_or_not():
     present = (batch.segment_ids != 0).flatten()
     packed = from_logits(scaled.flatten(0, 1)[present][None], present.long().cumsum(0) - 1)
     where = batch.anchors().target_index.flatten()
-    torch.testing.assert_close(plain(where, Space()), scaled.flatten(0, 1)[where])
-    torch.testing.assert_close(packed(where, Space()), scaled.flatten(0, 1)[where])
+    torch.testing.assert_close(plain(where, Scratch()), scaled.flatten(0, 1)[where])
+    torch.testing.assert_close(packed(where, Scratch()), scaled.flatten(0, 1)[where])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -105,8 +105,8 @@ def test_a_tie_counts_as_accepted(name):
     assert p[0] == q[0]
     one = torch.zeros(1, 1, dtype=torch.long)
     on_logits(name, draft, target, one, one == 0).loss_sum.backward()
-    covered = q[0] + q[1]  # the tie belongs to what is surely accepted; q[2] > p[2]
-    expected = q * (covered - 1 + torch.tensor([0.0, 0.0, 1.0]))
+    overlap_mass = q[0] + q[1]  # the tie belongs to what is surely accepted; q[2] > p[2]
+    expected = q * (overlap_mass - 1 + torch.tensor([0.0, 0.0, 1.0]))
     torch.testing.assert_close(draft.grad[0, 0], expected)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from openrlhf_mtp.losses.replayed_acceptance import walk
+from openrlhf_mtp.losses.replayed_acceptance import replay_acceptance
 
 DEPTHS, VOCABULARY = 3, 5
 
@@ -57,7 +57,7 @@ def test_the_walk_counts_what_rejection_sampling_does_where_the_plain_mean_does_
     accepted = torch.tensor([count for _, counts in runs for count in counts])
     engine = torch.stack([(accepted >= j).double().mean() for j in range(1, DEPTHS + 1)])
     accept, overlap, mask, index = anchors_of(torch.tensor([text for text, _ in runs]), p, q)
-    promised = walk(accept, mask, index)
+    promised = replay_acceptance(accept, mask, index)
     # some 3,600 drafts: a standard error below 0.009 at every depth
     torch.testing.assert_close(promised.reached / promised.drafts, engine, atol=0.03, rtol=0.0)
     assert promised.drafts.item() == pytest.approx(len(accepted), rel=0.03)
@@ -67,20 +67,22 @@ def test_the_walk_counts_what_rejection_sampling_does_where_the_plain_mean_does_
 
 def test_certain_drafts_are_visited_every_k_plus_one_anchors():
     mask = torch.ones(9, DEPTHS, dtype=torch.bool)
-    counted = walk(torch.ones(9, DEPTHS), mask, torch.arange(9))
+    counted = replay_acceptance(torch.ones(9, DEPTHS), mask, torch.arange(9))
     assert counted.drafts.item() == 3  # anchors 0, 4, 8
     assert counted.variance.item() == 0, "nothing is left to chance"
     assert counted.reached.tolist() == [3, 3, 3]
 
 
 def test_rejected_drafts_are_visited_at_every_anchor():
-    counted = walk(torch.zeros(9, DEPTHS), torch.ones(9, DEPTHS, dtype=torch.bool), torch.arange(9))
+    counted = replay_acceptance(
+        torch.zeros(9, DEPTHS), torch.ones(9, DEPTHS, dtype=torch.bool), torch.arange(9)
+    )
     assert (counted.drafts.item(), counted.reached.tolist()) == (9, [0, 0, 0])
 
 
 def test_what_is_drafted_beyond_the_end_is_rejected():
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    counted = walk(torch.ones(2, DEPTHS), mask, torch.arange(2))
+    counted = replay_acceptance(torch.ones(2, DEPTHS), mask, torch.arange(2))
     assert (counted.drafts.item(), counted.reached.tolist()) == (1, [1, 1, 0])
 
 
@@ -89,15 +91,17 @@ def test_responses_may_be_split_over_micro_batches():
     accept = torch.rand(20, DEPTHS, generator=generator)
     mask = torch.ones(20, DEPTHS, dtype=torch.bool)
     index = torch.cat([torch.arange(start, start + n) for start, n in ((0, 5), (9, 12), (40, 3))])
-    together = walk(accept, mask, index)
-    apart = [walk(accept[part], mask[part], index[part]) for part in (slice(0, 5), slice(5, 20))]
+    together = replay_acceptance(accept, mask, index)
+    apart = [replay_acceptance(accept[part], mask[part], index[part]) for part in (slice(0, 5), slice(5, 20))]
     torch.testing.assert_close(sum(one.drafts for one in apart), together.drafts)
     torch.testing.assert_close(sum(one.reached for one in apart), together.reached)
     torch.testing.assert_close(sum(one.variance for one in apart), together.variance)
 
 
 def test_no_anchor_is_an_empty_count():
-    counted = walk(torch.empty(0, DEPTHS), torch.empty(0, DEPTHS, dtype=torch.bool), torch.empty(0).long())
+    counted = replay_acceptance(
+        torch.empty(0, DEPTHS), torch.empty(0, DEPTHS, dtype=torch.bool), torch.empty(0).long()
+    )
     assert (counted.drafts.item(), counted.reached.tolist()) == (0, [0, 0, 0])
 
 
@@ -111,7 +115,7 @@ def test_pieces_put_together_are_the_walk_step_by_step(places):
     for at in range(places):
         for count in range(DEPTHS + 1):
             visits[at + 1 + count] += visits[at] * (through[at, count] - through[at, count + 1])
-    counted = walk(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
+    counted = replay_acceptance(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
     torch.testing.assert_close(counted.drafts, visits[:places].sum())
     torch.testing.assert_close(counted.reached, visits[:places] @ accept.cumprod(-1))
 
@@ -127,7 +131,7 @@ def test_the_variance_is_what_engines_scatter_by_on_one_text():
         length = (luck < accept[at.clamp(max=places - 1)]).long().cumprod(-1).sum(-1)
         accepted, drafts = accepted + length * going, drafts + going
         at = at + (length + 1) * going
-    counted = walk(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
+    counted = replay_acceptance(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
     promised = (counted.reached.sum() / counted.drafts).item()
     assert (accepted / drafts).mean().item() == pytest.approx(promised, abs=0.01)
     expected = (counted.variance.sqrt() / counted.drafts).item()

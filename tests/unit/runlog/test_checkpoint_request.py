@@ -15,9 +15,9 @@ from openrlhf_mtp.runlog.checkpoint_request import (
     STEPPING,
     WAIT,
     accept,
-    answered,
     ask,
-    asked_at_sigterm,
+    request_on_sigterm,
+    serve_request,
 )
 from tests.patience import seconds
 
@@ -83,7 +83,7 @@ def test_a_request_is_answered_by_the_next_step_that_saves(run):
     checkpoints, saved = SimpleNamespace(save_steps=float("inf")), []
 
     def step():
-        with answered(run, checkpoints):
+        with serve_request(run, checkpoints):
             saved.append(7 % checkpoints.save_steps == 0)
 
     step()
@@ -105,7 +105,7 @@ def test_a_save_that_fails_is_not_an_answer(run):
     (run / REQUEST).touch()
     checkpoints = SimpleNamespace(save_steps=50)
     try:
-        with answered(run, checkpoints):
+        with serve_request(run, checkpoints):
             raise OSError("disk full")
     except OSError:
         pass
@@ -119,7 +119,7 @@ class Ended(Exception):
 
 @pytest.mark.parametrize("failure", [None, Ended])
 def test_a_run_that_has_ended_answers_no_more(run, failure):
-    with contextlib.suppress(Ended), asked_at_sigterm(run):
+    with contextlib.suppress(Ended), request_on_sigterm(run):
         if failure:
             raise failure
     assert not (run / STEPPING).exists()
@@ -145,11 +145,11 @@ def test_a_driver_that_is_ended_waits_for_the_step_and_then_ends_as_it_would_hav
         while not (run / REQUEST).exists():
             time.sleep(0.01)
         requested.append(True)
-        with answered(run, SimpleNamespace(save_steps=50)):
+        with serve_request(run, SimpleNamespace(save_steps=50)):
             pass
 
     threading.Thread(target=controller, daemon=True).start()
-    with pytest.raises(Ended), asked_at_sigterm(run):
+    with pytest.raises(Ended), request_on_sigterm(run):
         os.kill(os.getpid(), signal.SIGTERM)
     assert requested == [True]
     assert not (run / REQUEST).exists()
@@ -160,7 +160,7 @@ def test_a_driver_that_is_ended_waits_for_the_step_and_then_ends_as_it_would_hav
 def test_a_driver_without_a_step_to_wait_for_ends_at_once(tmp_path, own_handler, monkeypatch):
     monkeypatch.setenv(WAIT, str(seconds(30)))
     started = time.monotonic()
-    with pytest.raises(Ended), asked_at_sigterm(tmp_path):
+    with pytest.raises(Ended), request_on_sigterm(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
     assert time.monotonic() - started < seconds(10), "it waited"
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
 from openrlhf_mtp.sync.store import SealedStore, connect_store, new_token, own_address, serve_store
-from openrlhf_mtp.sync.transport import Alarm, Broadcaster
+from openrlhf_mtp.sync.transport import Broadcaster, FailureFlag
 
 
 @given(key=st.text(min_size=1, max_size=20), value=st.binary(max_size=200))
@@ -53,10 +53,10 @@ def test_an_entry_does_not_pass_for_another() -> None:
 
 def test_a_stranger_cannot_end_a_run() -> None:
     served = serve_store("127.0.0.1", 10)
-    alarm = Alarm(SealedStore(served, new_token()))
+    alarm = FailureFlag(SealedStore(served, new_token()))
     stranger = connect_store("127.0.0.1", served.port, 10)
     stranger.set("failed", "stop")
-    Alarm(SealedStore(stranger, new_token())).ring("stop")
+    FailureFlag(SealedStore(stranger, new_token())).ring("stop")
     assert alarm.reason() is None
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.losses.mtp_loss import Sums
-from openrlhf_mtp.losses.replayed_acceptance import Walk
+from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.training.head_metrics import Tally
+from openrlhf_mtp.training.head_metrics import HeadMetrics
 
 DEPTHS = 2
 
@@ -26,7 +26,7 @@ SECOND = output(1.0, 2.0, [2.0, 0.0], [2.0, 2.0], [1.0, 2.0], 5.0, 5.0, 2.0)
 
 
 def tallied(*outputs: Sums) -> dict[str, float]:
-    tally = Tally(DEPTHS)
+    tally = HeadMetrics(DEPTHS)
     for each in outputs:
         tally.add(each)
     return tally.metrics()
@@ -50,7 +50,7 @@ def test_each_metric_is_its_own_sum_over_its_own_count():
 
 
 def test_the_overlap_that_ends_a_warm_up_is_the_mean_over_all_depths_anchors():
-    tally = Tally(DEPTHS)
+    tally = HeadMetrics(DEPTHS)
     assert tally.mean_alpha() == 0.0
     for each in (FIRST, SECOND):
         tally.add(each)
@@ -58,11 +58,11 @@ def test_the_overlap_that_ends_a_warm_up_is_the_mean_over_all_depths_anchors():
 
 
 def test_the_promise_is_counted_over_all_micro_batches_drafts():
-    tally = Tally(DEPTHS)
+    tally = HeadMetrics(DEPTHS)
     tally.add(FIRST)
     assert "mtp/reach/depth_1" not in tally.metrics()
     for drafts, reached, variance in ((3.0, [2.0, 1.0], 0.75), (1.0, [1.0, 1.0], 0.25)):
-        tally.add_walk(Walk(torch.tensor(drafts), torch.tensor(reached), torch.tensor(variance)))
+        tally.add_walk(ReplayedCounts(torch.tensor(drafts), torch.tensor(reached), torch.tensor(variance)))
     assert (tally.metrics()["mtp/reach/depth_1"], tally.metrics()["mtp/reach/depth_2"]) == (3 / 4, 2 / 4)
     assert tally.metrics()["mtp/accepted_std"] == math.sqrt(1 / 4)
 

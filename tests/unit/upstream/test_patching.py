@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from openrlhf_mtp.upstream import patching
-from openrlhf_mtp.upstream.patching import Patch, PatchNotLiveError, install, installed
+from openrlhf_mtp.upstream.patching import Patch, PatchInactiveError, install, installed
 
 TARGET = "synthetic_upstream_module"
 
@@ -70,7 +70,7 @@ def test_installing_twice_applies_once(upstream, import_first):
 def test_a_patch_without_effect_stops_the_import_and_says_why_it_exists(upstream):
     install([patch(apply=lambda module: None)])
     with pytest.raises(
-        PatchNotLiveError, match=r"'answer' on synthetic_upstream_module.*synthetic 1\.0.*answers 41"
+        PatchInactiveError, match=r"'answer' on synthetic_upstream_module.*synthetic 1\.0.*answers 41"
     ):
         upstream()
     assert TARGET not in sys.modules, "a half-patched module must not be used by a later import"
@@ -79,7 +79,7 @@ def test_a_patch_without_effect_stops_the_import_and_says_why_it_exists(upstream
 def test_a_patch_without_effect_on_a_loaded_module_fails_every_time(upstream):
     upstream()
     for _ in range(2):
-        with pytest.raises(PatchNotLiveError):
+        with pytest.raises(PatchInactiveError):
             install([patch(apply=lambda module: None)])
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.config.job import load_job
-from openrlhf_mtp.config.job_context import Situation
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import AUTO, DTYPES, Speed, choose, with_rollout_dtype
 from openrlhf_mtp.config.machine.threads import Threads, share_out, usable_cores
@@ -64,10 +64,10 @@ mtp: {depths: 2}
 """
 
 
-def situation(folder: Path, *overrides: str, host: Host, trains_policy: bool = True) -> Situation:
+def situation(folder: Path, *overrides: str, host: Host, trains_policy: bool = True) -> JobContext:
     file = folder / "job.yaml"
     file.write_text(JOB)
-    return Situation(load_job(file, overrides, flag_specs()), host, trains_policy=trains_policy)
+    return JobContext(load_job(file, overrides, flag_specs()), host, trains_policy=trains_policy)
 
 
 EIGHT = Host(0, cores=8)

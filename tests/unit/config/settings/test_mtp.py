@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from openrlhf_mtp.config.settings.field import Settings
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.settings.pretrain import HeadOptim, PretrainSettings
 from openrlhf_mtp.config.settings.section import mtp_names
+from openrlhf_mtp.config.settings.setting import Settings
 
 
 def every_section(model: type[Settings]):

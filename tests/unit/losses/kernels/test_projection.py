@@ -1,10 +1,10 @@
 import torch
 
-from openrlhf_mtp.losses.kernels.projection import Space, project
+from openrlhf_mtp.losses.kernels.projection import Scratch, project
 
 
 def test_the_next_chunk_uses_the_memory_of_the_one_before() -> None:
-    space, like = Space(), torch.zeros(())
+    space, like = Scratch(), torch.zeros(())
     first = space.take(3, 4, like)
     smaller = space.take(2, 5, like)
     assert smaller.shape == (2, 5)
@@ -14,6 +14,6 @@ def test_the_next_chunk_uses_the_memory_of_the_one_before() -> None:
 
 def test_logits_are_divided_by_the_temperature_and_have_the_weights_type() -> None:
     states, weight = torch.randn(2, 3, dtype=torch.bfloat16), torch.randn(5, 3)
-    logits = project(states, weight, 0.5, Space())
+    logits = project(states, weight, 0.5, Scratch())
     torch.testing.assert_close(logits, states.float() @ weight.T / 0.5)
-    assert project(torch.randn(2, 3), weight.double(), 1.0, Space()).dtype == torch.float64
+    assert project(torch.randn(2, 3), weight.double(), 1.0, Scratch()).dtype == torch.float64

@@ -27,9 +27,9 @@ def test_a_tie_counts_as_accepted() -> None:
     p, q = target.softmax(-1)[0], draft.softmax(-1)[0]
     assert p[0] == q[0]
     found = computed(Case(draft, target, zero, zero, RowGradients(alpha=torch.ones(1, dtype=torch.float64))))
-    covered = q[0] + q[1]
-    torch.testing.assert_close(found["covered"][0], covered)
-    torch.testing.assert_close(found["gradient"][0], q * (torch.tensor([1.0, 1.0, 0.0]) - covered))
+    overlap_mass = q[0] + q[1]
+    torch.testing.assert_close(found["overlap_mass"][0], overlap_mass)
+    torch.testing.assert_close(found["gradient"][0], q * (torch.tensor([1.0, 1.0, 0.0]) - overlap_mass))
 
 
 def test_a_logit_that_is_not_a_number_stays_visible() -> None:

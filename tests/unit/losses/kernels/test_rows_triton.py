@@ -63,7 +63,7 @@ KERNELS = {
     "_overlap_kernel": {"target_row": "*i64", "lse_q": ROW, "lse_p": ROW, "shares": ROW},
     "_gradient_kernel": {
         "target_row": "*i64", "tokens": "*i64",
-        **dict.fromkeys(("lse_q", "lse_p", "covered", "reverse_kl"), ROW),
+        **dict.fromkeys(("lse_q", "lse_p", "overlap_mass", "reverse_kl"), ROW),
         **dict.fromkeys(("g_alpha", "g_kl", "g_reverse_kl", "g_log_q"), ROW),
     },
 }  # fmt: skip

@@ -29,7 +29,7 @@ class Settings(BaseModel):
             raise PydanticCustomError(UNFIT, "{expected}", {"expected": str(unfit)}) from unfit
 
 
-def knob(default: Any, *, unit: str, help: str, **constraints: Any) -> Any:
+def setting(default: Any, *, unit: str, help: str, **constraints: Any) -> Any:
     """A settings field with its help text and unit ("" for a name or a switch).
 
     `constraints` are pydantic's (`ge`, `gt`, `le`, ...). Read them back with `describe`.

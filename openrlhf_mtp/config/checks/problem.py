@@ -10,7 +10,7 @@ from openrlhf_mtp.config.reading.values import shown
 
 
 @dataclass(frozen=True)
-class Conflict:
+class Problem:
     """One problem of a job.
 
     Attributes:
@@ -27,22 +27,22 @@ class Conflict:
         return f"{self.setting}: {self.text}"
 
 
-def error(setting: str, got: object, expected: str, fix: str) -> Conflict:
+def error(setting: str, got: object, expected: str, fix: str) -> Problem:
     """A conflict that stops the job."""
-    return Conflict("error", setting, _text(got, expected, fix))
+    return Problem("error", setting, _text(got, expected, fix))
 
 
-def warning(setting: str, got: object, expected: str, fix: str) -> Conflict:
+def warning(setting: str, got: object, expected: str, fix: str) -> Problem:
     """A conflict that is only reported."""
-    return Conflict("warning", setting, _text(got, expected, fix))
+    return Problem("warning", setting, _text(got, expected, fix))
 
 
-def by_level(conflicts: Iterable[Conflict]) -> list[Conflict]:
+def by_level(conflicts: Iterable[Problem]) -> list[Problem]:
     """Errors first, otherwise in the given order."""
     return sorted(conflicts, key=lambda conflict: conflict.level != "error")
 
 
-def require_no_errors(conflicts: Iterable[Conflict], title: str) -> None:
+def require_no_errors(conflicts: Iterable[Problem], title: str) -> None:
     """Stop when a conflict is an error.
 
     Raises:
