@@ -36,7 +36,7 @@ def owners(site: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for distribution in importlib.metadata.distributions(path=[str(site)]):
         for file in distribution.files or []:
-            # normalised: scripts are listed as ../../../bin/x
+            # normalized: scripts are listed as ../../../bin/x
             path = Path(*_normal((site / file).parts))
             found.setdefault(path, layer_of(distribution.metadata["Name"]))
     return found

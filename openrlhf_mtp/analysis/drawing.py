@@ -1,4 +1,4 @@
-"""What all figures are put together from: a group's curve, its colour, and panels of metrics over steps."""
+"""What all figures are put together from: a group's curve, its color, and panels of metrics over steps."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def over_steps(groups: Groups, *wanted: tuple[str, str, str]) -> Figure | None:
     figure, axes = style.panels(len(present))
     for panel, (metric, title, unit) in zip(axes, present, strict=True):
         for number, group in enumerate(groups):
-            curve(panel, group, metric, colour(number), group.label)
+            curve(panel, group, metric, color(number), group.label)
         style.label(panel, title, unit)
         scale(panel, [value for group in groups for value in group.band(metric).high], unit)
         style.legend(panel)
@@ -48,11 +48,11 @@ def scale(axes: Axes, values: list[float], unit: str) -> None:
         style.from_zero(axes, max(finite))
 
 
-def colour(number: int) -> str:
+def color(number: int) -> str:
     """Of a group."""
-    return style.RUN_COLOURS[number % len(style.RUN_COLOURS)]
+    return style.RUN_COLORS[number % len(style.RUN_COLORS)]
 
 
-def depth_colour(j: int) -> str:
+def depth_color(j: int) -> str:
     """Of a depth."""
-    return style.DEPTH_COLOURS[(j - 1) % len(style.DEPTH_COLOURS)]
+    return style.DEPTH_COLORS[(j - 1) % len(style.DEPTH_COLORS)]

@@ -8,7 +8,7 @@ on the early phase, while the head still fits; alpha_0 and H_0 are the early pha
 (so the residual of the early phase is zero on average).
 
 Steps follow each other with overlapping causes, so the interval of b treats the whole early phase as a few blocks of
-neighbouring steps (`regression.fit_line` with clusters), not as independent points.
+neighboring steps (`regression.fit_line` with clusters), not as independent points.
 """
 
 import math

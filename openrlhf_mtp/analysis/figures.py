@@ -105,7 +105,7 @@ FIGURES: dict[str, FigureSpec] = {
         plots.throughput,
     ),
     "sync": FigureSpec(
-        "Weight synchronisation",
+        "Weight synchronization",
         "Time of the round that brings policy and head to every engine, and checks them there.",
         ("time/sync_s",),
         plots.sync,

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from openrlhf_mtp.analysis import style
-from openrlhf_mtp.analysis.drawing import Groups, colour, curve, depth_colour, over_steps, scale
+from openrlhf_mtp.analysis.drawing import Groups, color, curve, depth_color, over_steps, scale
 from openrlhf_mtp.analysis.summary import OTHER, TIME_PARTS, row_parts
 from openrlhf_mtp.runlog import metrics
 
@@ -28,11 +28,11 @@ def acceptance(groups: Groups) -> Figure | None:
     for number, group in enumerate(groups):
         for j in range(1, depths + 1):
             panel = axes[0] if single else axes[j - 1]
-            shade, name = (depth_colour(j), f"depth {j}") if single else (colour(number), group.label)
+            shade, name = (depth_color(j), f"depth {j}") if single else (color(number), group.label)
             curve(panel, group, metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, j), shade, name)
             style.label(panel, "Accepted drafts by depth" if single else f"Accepted at depth {j}", "fraction")
             style.unit_interval(panel)
-        curve(axes[-1], group, metrics.SPEC_LENGTH, colour(number), group.label)
+        curve(axes[-1], group, metrics.SPEC_LENGTH, color(number), group.label)
     style.label(axes[-1], "Mean acceptance length", "tokens per target forward")
     style.lengths(axes[-1], depths)
     for panel in axes:
@@ -53,7 +53,7 @@ def time_split(groups: Groups) -> Figure | None:
         for part in [*(name for name, _ in TIME_PARTS), OTHER]:
             seconds = np.array([row_parts(row).get(part, 0.0) for row in rows])
             if seconds.any():
-                panel.bar(steps, seconds, 0.85, bottom=base, color=style.PART_COLOURS[part], label=part)
+                panel.bar(steps, seconds, 0.85, bottom=base, color=style.PART_COLORS[part], label=part)
             base += seconds
         style.label(panel, "Time of a step" if len(timed) == 1 else name, "s")
         style.legend(panel)
@@ -70,12 +70,12 @@ def throughput(groups: Groups) -> Figure | None:
 
 
 def sync(groups: Groups) -> Figure | None:
-    """Seconds of a synchronisation, of which verification."""
-    figure = over_steps(groups, ("time/sync_s", "Synchronisation", "s"))
+    """Seconds of a synchronization, of which verification."""
+    figure = over_steps(groups, ("time/sync_s", "Synchronization", "s"))
     if figure is not None:
         for number, group in enumerate(groups):
             name = "verification" if len(groups) == 1 else f"{group.label}, verification"
-            curve(figure.axes[0], group, "sync/verify_s", colour(number), name, "--")
+            curve(figure.axes[0], group, "sync/verify_s", color(number), name, "--")
         style.legend(figure.axes[0])
     return figure
 
@@ -90,11 +90,11 @@ def head(groups: Groups) -> Figure | None:
     single = len(shown) == 1
     for number, group in enumerate(shown):
         for panel, name in ((axes[0], metrics.MTP_LOSS), (axes[2], metrics.MTP_EXPECTED_LENGTH)):
-            curve(panel, group, name, colour(number), group.label)
-            curve(panel, group, f"eval/{name}", colour(number), "held-out", "--")
+            curve(panel, group, name, color(number), group.label)
+            curve(panel, group, f"eval/{name}", color(number), "held-out", "--")
         for j in range(1, depths + 1) if single else sorted({1, depths}):
             name = metrics.depth_metric(metrics.MTP_ALPHA, j)
-            shade = depth_colour(j) if single else colour(number)
+            shade = depth_color(j) if single else color(number)
             dash = "-" if single or j == 1 else "-."
             curve(axes[1], group, name, shade, f"depth {j}" if single else f"{group.label}, depth {j}", dash)
             curve(axes[1], group, f"eval/{name}", shade, "held-out", "--")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from openrlhf_mtp.analysis import style
-from openrlhf_mtp.analysis.drawing import Groups, colour, depth_colour
+from openrlhf_mtp.analysis.drawing import Groups, color, depth_color
 from openrlhf_mtp.analysis.drift import Drift
 from openrlhf_mtp.analysis.entropy import DRAFTS, Bin, Draft, Positions, binned, compare, positions
 from openrlhf_mtp.analysis.groups import Group, together
@@ -16,7 +16,7 @@ from openrlhf_mtp.analysis.tables_entropy import drift_of, drift_series
 from openrlhf_mtp.runlog import metrics
 
 SPLITS = ((False, "rollout"), (True, "held-out prompts"))
-DRAFT_COLOURS = {"sampled": "#2a6fbb", "greedy": "#d1691d"}
+DRAFT_COLORS = {"sampled": "#2a6fbb", "greedy": "#d1691d"}
 ENTROPY_AXIS = "policy entropy at the position (nat)"
 
 
@@ -30,7 +30,7 @@ def entropy_positions(groups: Groups) -> Figure | None:
         for number, group in enumerate(groups):
             at = positions(group.recorded(held_out=held_out), 1)
             for draft in DRAFTS:
-                shade = DRAFT_COLOURS[draft] if len(groups) == 1 else colour(number)
+                shade = DRAFT_COLORS[draft] if len(groups) == 1 else color(number)
                 _points_and_line(panel, at, draft, shade, None if len(groups) == 1 else group.label)
         style.label(panel, f"Acceptance at depth 1, {title}", "acceptance", ENTROPY_AXIS)
         style.unit_interval(panel)
@@ -104,9 +104,7 @@ def _gain_by_entropy(axes: Axes, group: Group, number: int, *, held_out: bool, a
         compared = compare(positions(recorded, j))
         if compared is None:
             continue
-        shade, name = (
-            (depth_colour(j), f"depth {j}") if alone else (colour(number), f"{group.label}, depth 1")
-        )
+        shade, name = (depth_color(j), f"depth {j}") if alone else (color(number), f"{group.label}, depth 1")
         _points(axes, compared.bins, shade, name, "o")
         gained = [(one.entropy, one.acceptance.value) for one in compared.bins]
         axes.plot(*np.array(gained).reshape(-1, 2).T, color=shade, linewidth=1.0)
@@ -122,9 +120,7 @@ def _gain_over_steps(axes: Axes, group: Group, number: int, *, alone: bool) -> N
             for base in (metrics.MTP_ALPHA, metrics.MTP_ALPHA_GREEDY)
         ]
         steps, sampled, greedy = together([(band.steps, band.mean) for band in bands])
-        shade, name = (
-            (depth_colour(j), f"depth {j}") if alone else (colour(number), f"{group.label}, depth 1")
-        )
+        shade, name = (depth_color(j), f"depth {j}") if alone else (color(number), f"{group.label}, depth 1")
         style.line(axes, list(steps), list(sampled - greedy), shade, name)
 
 
@@ -141,12 +137,12 @@ def _drift_alone(group: Group, split: Drift) -> Figure:
     series = drift_series(group)
     assert series is not None, "a run with a split has the series it was made of"
     _, entropy, acceptance = series
-    shades = [to_rgba(colour(0), alpha) for alpha in np.linspace(0.3, 1.0, len(entropy))]
+    shades = [to_rgba(color(0), alpha) for alpha in np.linspace(0.3, 1.0, len(entropy))]
     axes[0].scatter(entropy, acceptance, s=16, c=shades, linewidths=0, label="a step (later ones darker)")
     if split.slope is not None:
         ends = np.array([np.nanmin(entropy), np.nanmax(entropy)])
         slope = f"b = {split.slope.slope:+.2f} per nat, first {split.early} steps"
-        axes[0].plot(ends, split.slope.at(ends), color=colour(1), linewidth=1.2, label=slope)
+        axes[0].plot(ends, split.slope.at(ends), color=color(1), linewidth=1.2, label=slope)
     style.label(axes[0], "Entropy and acceptance of each step", "overlap at depth 1", "policy entropy (nat)")
     _parts(axes[1], split)
     style.label(axes[1], "Change since the early phase", "overlap at depth 1")
@@ -163,7 +159,7 @@ def _parts(axes: Axes, split: Drift) -> None:
     )
     for name, values, number in parts:
         if values is not None:
-            style.line(axes, list(split.steps), list(values), colour(number), name)
+            style.line(axes, list(split.steps), list(values), color(number), name)
     axes.axvspan(
         float(split.steps[0]), float(split.steps[split.early - 1]), color="#f0f0f0", zorder=0, label="early"
     )
@@ -177,7 +173,7 @@ def _drift_beside(found: dict[str, tuple[Group, Drift]]) -> Figure:
         parts: tuple[NDArray[np.float64] | None, ...] = (split.change, split.by_entropy, split.mismatch)
         for panel, values in zip(axes, parts, strict=True):
             if values is not None:
-                style.line(panel, list(split.steps), list(values), colour(number), name)
+                style.line(panel, list(split.steps), list(values), color(number), name)
     for panel, title in zip(axes, titles, strict=True):
         style.zero(panel)
         style.label(panel, title, "overlap at depth 1")

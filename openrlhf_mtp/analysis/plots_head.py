@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from openrlhf_mtp.analysis import style
-from openrlhf_mtp.analysis.drawing import Groups, colour, curve, depth_colour
+from openrlhf_mtp.analysis.drawing import Groups, color, curve, depth_color
 from openrlhf_mtp.analysis.groups import Group
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.agreement import gap_limit, is_walked, with_gap
@@ -27,7 +27,7 @@ def agreement(groups: Groups) -> Figure | None:
             axes[0],
             shown[0],
             metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, j),
-            depth_colour(j),
+            depth_color(j),
             f"depth {j}",
         )
         promised = metrics.depth_metric(metrics.MTP_REACH, j)
@@ -37,9 +37,9 @@ def agreement(groups: Groups) -> Figure | None:
         style.unit_interval(axes[0])
     for number, group in enumerate(shown):
         curve(
-            axes[-1], group, metrics.SPEC_ALPHA_GAP, colour(number), group.label if len(shown) > 1 else "gap"
+            axes[-1], group, metrics.SPEC_ALPHA_GAP, color(number), group.label if len(shown) > 1 else "gap"
         )
-        _limits(figure, group, colour(number) if len(shown) > 1 else style.BROKEN)
+        _limits(figure, group, color(number) if len(shown) > 1 else style.BROKEN)
     style.zero(axes[-1])
     style.label(axes[-1], "Promised minus measured", "share of drafted tokens")
     for panel in axes:
@@ -70,11 +70,11 @@ def occ(groups: Groups) -> Figure | None:
             depths = group.depths(base)
             for j in range(1, depths + 1) if len(shown) == 1 else range(1, min(depths, 1) + 1):
                 shade, name = (
-                    (depth_colour(j), f"depth {j}") if len(shown) == 1 else (colour(number), group.label)
+                    (depth_color(j), f"depth {j}") if len(shown) == 1 else (color(number), group.label)
                 )
                 curve(panel, group, metrics.depth_metric(base, j), shade, name)
             if not depths:
-                curve(panel, group, base, colour(number), group.label)
+                curve(panel, group, base, color(number), group.label)
         style.zero(panel)
         style.label(panel, title if len(shown) == 1 else f"{title}, depth 1", unit)
         style.legend(panel)

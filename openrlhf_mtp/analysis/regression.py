@@ -1,7 +1,7 @@
 """A straight line with an honest interval, and a mean with one. Pure numpy.
 
 Tokens of one response are not independent measurements: a hard passage lowers many of them together, and the chains
-of neighbouring anchors share targets. Intervals that treat them as independent are several times too narrow. Here the
+of neighboring anchors share targets. Intervals that treat them as independent are several times too narrow. Here the
 unit of sampling is the response: the sandwich estimator adds up scores by cluster before it squares them (CR1 of
 Liang and Zeger 1986, with the factor G/(G-1) * (n-1)/(n-2) for G clusters and n points), which also lets the noise
 differ from point to point, as it must for a value between 0 and 1. Intervals use Student's t with G - 1 degrees of

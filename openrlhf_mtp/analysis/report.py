@@ -32,7 +32,7 @@ def write_report(runs: Sequence[Path], out: Path, by: GroupBy = GroupBy.SEED) ->
 
     Runs of one group are drawn as their mean, with a band from the lowest to the highest. What a run did not measure
     is said in the place of its figure. Raises `RunFolderError` if a path is not a run folder, or if there are no runs
-    or more than six groups (their colours could not be told apart).
+    or more than six groups (their colors could not be told apart).
     """
     if not 1 <= len(runs) <= MANY_RUNS:
         raise run_folder.RunFolderError(f"got {len(runs)} run folders; give 1 to {MANY_RUNS}")

@@ -1,4 +1,4 @@
-"""The look of every figure: colours, sizes and the small pieces that all of them share."""
+"""The look of every figure: colors, sizes and the small pieces that all of them share."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-RUN_COLOURS = ("#2a6fbb", "#d1691d", "#2d8a57", "#8d5bb0", "#b8405e", "#6b6b6b")
-DEPTH_COLOURS = ("#12507b", "#3f8fc4", "#8cc0e0", "#5a9d8f", "#8ab86a", "#c2b34d", "#c98a3c", "#b85c4a")
-PART_COLOURS = {
+RUN_COLORS = ("#2a6fbb", "#d1691d", "#2d8a57", "#8d5bb0", "#b8405e", "#6b6b6b")
+DEPTH_COLORS = ("#12507b", "#3f8fc4", "#8cc0e0", "#5a9d8f", "#8ab86a", "#c2b34d", "#c98a3c", "#b85c4a")
+PART_COLORS = {
     "rollout": "#2a6fbb",
     "experience": "#8cc0e0",
     "training": "#d1691d",
@@ -50,12 +50,12 @@ def label(axes: Axes, title: str, y: str, x: str = "step") -> None:
 
 
 def line(
-    axes: Axes, steps: Sequence[float], values: Sequence[float], colour: str, name: str, dash: str = "-"
+    axes: Axes, steps: Sequence[float], values: Sequence[float], color: str, name: str, dash: str = "-"
 ) -> None:
     """One series. Steps whose value is not finite leave a gap and a cross at the bottom of the panel."""
     marker = "o" if len(steps) <= FEW_POINTS and dash != ":" else ""
     shown = [value if math.isfinite(value) else math.nan for value in values]
-    axes.plot(steps, shown, dash, color=colour, marker=marker, markersize=2.8, linewidth=1.5, label=name)
+    axes.plot(steps, shown, dash, color=color, marker=marker, markersize=2.8, linewidth=1.5, label=name)
     broken = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
     if broken:
         bottom = axes.get_xaxis_transform()
@@ -70,9 +70,9 @@ def line(
         )
 
 
-def band(axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> None:
+def band(axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], color: str) -> None:
     """The area between two curves."""
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
 
 
 def zero(axes: Axes) -> None:

@@ -52,7 +52,7 @@ def signed(value: float, half_width: float = math.nan) -> str:
 
 
 def ranges(steps: Sequence[int]) -> str:
-    """Ascending numbers, neighbours put together.
+    """Ascending numbers, neighbors put together.
 
     >>> ranges([3, 4, 5, 9])
     '3–5, 9'

@@ -19,9 +19,9 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("promised minus measured acceptance, mean", metrics.SPEC_ALPHA_GAP, ("mean",)),
     ("engine-trainer log-prob gap, largest step mean (nat)", "spec/logprob_gap", ("max",)),
     ("rollout throughput, mean (token/s)", metrics.ROLLOUT_TOK_S, ("mean",)),
-    ("synchronisation, mean (s)", "time/sync_s", ("mean",)),
-    ("synchronisation, bytes a round", "sync/bytes", ("last",)),
-    ("synchronisation, calls a round", "sync/rpc_calls", ("last",)),
+    ("synchronization, mean (s)", "time/sync_s", ("mean",)),
+    ("synchronization, bytes a round", "sync/bytes", ("last",)),
+    ("synchronization, calls a round", "sync/rpc_calls", ("last",)),
     ("step, mean (s)", "time/step_s", ("mean",)),
 )
 """Label, metric, and which of its extents are shown."""

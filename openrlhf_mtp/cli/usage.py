@@ -51,7 +51,7 @@ class Command(TyperCommand):
 
 
 class App(typer.Typer):
-    """Commands that look so, without colours and frames, and with tracebacks left to `main`."""
+    """Commands that look so, without colors and frames, and with tracebacks left to `main`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(

@@ -159,7 +159,7 @@ class Broadcasts:
     ) -> tuple[Reached | None, list[tuple[Node, Node]]]:
         """Broadcast over all nodes; where that fails, over pairs, to name those that cannot talk.
 
-        Pairs are the first trainer with every other pod, which is how weights go out, and neighbours in the list.
+        Pairs are the first trainer with every other pod, which is how weights go out, and neighbors in the list.
 
         Returns:
             (the broadcast, []) when all were reached, else (None, silent pairs).
@@ -174,7 +174,7 @@ class Broadcasts:
 
 
 def pairs(nodes: Sequence[Node]) -> list[tuple[Node, Node]]:
-    """The first node with every other, then neighbours that are not among those."""
+    """The first node with every other, then neighbors that are not among those."""
     star = [(nodes[0], other) for other in nodes[1:]]
     return [*star, *(pair for pair in pairwise(nodes) if pair not in star)]
 

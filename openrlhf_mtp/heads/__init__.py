@@ -4,7 +4,7 @@
 |---|---|
 | `families.py` | the trunk families we know, by their own decoder layer |
 | `config.py` | what a head is: trunk configuration, depths, blocks; `config.json` |
-| `layouts.py` | heads that checkpoints bring along: their names, and where their maths differs |
+| `layouts.py` | heads that checkpoints bring along: their names, and where their math differs |
 | `attention.py`, `grid.py` | attention of a chain over its depths, and the obvious reference it equals; the anchors |
 | `latent.py` | queries, keys and values of multi-head latent attention |
 | `block.py`, `head.py` | one block; the chain |

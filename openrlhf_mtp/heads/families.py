@@ -25,7 +25,7 @@ class Family:
         block_type: the model type of the block's configuration, if it is not the trunk's: a trunk with experts gets a
             dense block of its dense sibling.
         rotary: the last part of the rotary embedding's class name.
-        normalizes_qk: queries and keys are normalised by head before the rotation.
+        normalizes_qk: queries and keys are normalized by head before the rotation.
         gates_attention: q_proj also computes a gate for each channel of the attention's output.
         compresses_attention: keys and values come from a shared compressed projection (`latent.py`).
         norm_identity: the norm weight that scales by one.
@@ -97,7 +97,7 @@ NATIVE_FAMILIES: dict[str, Family] = {
 
 
 def normalizes_qk(family: Family, config: Any) -> bool:
-    """Whether a block of this configuration normalises queries and keys; GLM-4.5's sizes differ in it."""
+    """Whether a block of this configuration normalizes queries and keys; GLM-4.5's sizes differ in it."""
     return family.normalizes_qk or bool(vars(config).get("use_qk_norm", False))
 
 

@@ -71,7 +71,7 @@ class HeadConfig:
 
     @property
     def wiring(self) -> Wiring:
-        """Where the chain's maths differs from that of a head of our own."""
+        """Where the chain's math differs from that of a head of our own."""
         return Wiring() if self.native is None else self.native.wiring
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Native layouts: how model families keep an MTP head in their own checkpoint, and where its maths differs from ours.
+"""Native layouts: how model families keep an MTP head in their own checkpoint, and where its math differs from ours.
 
 Read off vLLM 0.29's model classes, which serve these checkpoints by `method: mtp`:
 
@@ -23,7 +23,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Wiring:
-    """Where a chain's maths may differ. The defaults are those of a head made by `equip`.
+    """Where a chain's math may differ. The defaults are those of a head made by `equip`.
 
     Attributes:
         reads_unnormed: depth 1 reads the trunk's states before its final norm.
@@ -51,7 +51,7 @@ class Layout:
         architecture: what vLLM must find in `architectures` to serve the head; None if the model type is enough.
         plain_architecture: the same trunk for a head of our own.
         token_first: the projection reads [token; hidden]; ours reads [hidden; token], so its halves are swapped.
-        wiring: where the maths differs.
+        wiring: where the math differs.
         max_blocks: what vLLM serves.
         copies: tensors of the trunk that the checkpoint holds once more for each block, copy -> original.
     """

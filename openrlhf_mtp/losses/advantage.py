@@ -58,7 +58,7 @@ def sample_advantages(advantages: Tensor, action_mask: Tensor, group_std: Tensor
 
 @dataclass(frozen=True)
 class AdvantageWeights:
-    """The normaliser of one optimizer step.
+    """The normalizer of one optimizer step.
 
     Attributes:
         weighting: name in `WEIGHTINGS`.

@@ -159,7 +159,7 @@ def chosen(input_ids: Tensor, segment_ids: Tensor, share: float, draw: int) -> T
 
 
 def _mixed(values: Tensor) -> Tensor:
-    """Scramble 64-bit integers (the finaliser of splitmix64; Steele et al., OOPSLA 2014), modulo 2^64."""
+    """Scramble 64-bit integers (the finalizer of splitmix64; Steele et al., OOPSLA 2014), modulo 2^64."""
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         values = (values ^ ((values >> shift) & (2 ** (64 - shift) - 1))) * factor
     return values ^ ((values >> 31) & (2**33 - 1))

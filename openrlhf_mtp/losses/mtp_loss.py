@@ -40,7 +40,7 @@ class Sums(NamedTuple):
     """Sums over the counted anchors of a micro-batch; only `loss_sum` carries a gradient.
 
     Attributes:
-        loss_sum: what to minimise, after division by whatever the caller normalises with (scalar).
+        loss_sum: what to minimize, after division by whatever the caller normalizes with (scalar).
         loss_count: `loss_sum / loss_count` is the objective's mean (scalar).
         depth_loss_sum: loss by depth [k], over `depth_count` anchors each.
         depth_count: anchors counted at each depth [k]; the same for every objective.
@@ -90,7 +90,7 @@ class MTPLossOutput:
 
     @property
     def loss_sum(self) -> Tensor:
-        """What to minimise (scalar, differentiable)."""
+        """What to minimize (scalar, differentiable)."""
         return self.sums.loss_sum
 
 
@@ -272,7 +272,7 @@ def mtp_loss(
         anchors: which anchors, from `find_anchors`.
         targets: the policy's logits (`targets`).
         head: the policy's output head.
-        objective: what is minimised, from `OBJECTIVES` or `mixture`.
+        objective: what is minimized, from `OBJECTIVES` or `mixture`.
         row_weight: weight of each row of the batch [B], 1 on average (`advantage`); unset is 1.
         depth_decay: weight of each depth after the first as a share of the one before.
     """

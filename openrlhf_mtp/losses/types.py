@@ -41,7 +41,7 @@ class ObjectiveOutput:
     """Sums, so that micro-batches and ranks may be added up in any grouping; the caller divides.
 
     Attributes:
-        loss_sum: what is minimised, summed over what is counted with its weights (scalar, differentiable).
+        loss_sum: what is minimized, summed over what is counted with its weights (scalar, differentiable).
         loss_count: how much was counted, with its weights: `loss_sum / loss_count` is the objective's mean (scalar).
         depth_loss_sum: the loss by depth, summed over the mask's columns without weights [k]; detached, for metrics.
     """

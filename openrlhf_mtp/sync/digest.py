@@ -29,7 +29,7 @@ _BITS = {  # dtype -> (integer view, mask of the exponent bits)
 
 
 def position_weights(indices: Tensor, seed: int) -> Tensor:
-    """Odd pseudo-random int64 weights of int64 positions (SplitMix64's finaliser), any shape."""
+    """Odd pseudo-random int64 weights of int64 positions (SplitMix64's finalizer), any shape."""
 
     def shift(x: Tensor, n: int) -> Tensor:  # logical shift: torch's >> keeps the sign
         return (x >> n) & ((1 << (64 - n)) - 1)

@@ -72,7 +72,7 @@ def layout_of(model: nn.Module, workers: int, shared_with: nn.Module | None = No
     `workers`: tensor-parallel size of the engine. Modules that also belong to `shared_with` are left out (a draft
     shares embedding and output head with its target). A tied output head is listed under the embedding's name.
 
-    Raises ValueError listing every layer whose weights cannot be read back exactly (quantised, mixture of experts).
+    Raises ValueError listing every layer whose weights cannot be read back exactly (quantized, mixture of experts).
     """
     foreign = set() if shared_with is None else {id(module) for module in shared_with.modules()}
     held: list[LoadedLayer] = []
@@ -126,7 +126,7 @@ def _held(path: str, module: nn.Module, model: nn.Module, workers: int) -> Itera
 def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]:
     if not isinstance(layer.quant_method, UnquantizedLinearMethod):
         raise ValueError(
-            f"{path}: quantised with {type(layer.quant_method).__name__}; use an unquantised engine"
+            f"{path}: quantized with {type(layer.quant_method).__name__}; use an unquantized engine"
         )
     dtype = _dtype(layer.params_dtype)
     sharded_input = isinstance(layer, RowParallelLinear) and layer.tp_size > 1
@@ -176,7 +176,7 @@ def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int
 def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, workers: int) -> LoadedLayer:
     if not isinstance(layer.quant_method, UnquantizedEmbeddingMethod):
         raise ValueError(
-            f"{path}: quantised with {type(layer.quant_method).__name__}; use an unquantised engine"
+            f"{path}: quantized with {type(layer.quant_method).__name__}; use an unquantized engine"
         )
     if layer.num_added_embeddings or getattr(layer, "bias", None) is not None:
         raise ValueError(f"{path}: added vocabulary and biased output heads are not supported")

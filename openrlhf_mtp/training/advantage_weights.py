@@ -1,4 +1,4 @@
-"""Advantage weights of an optimizer step: one normaliser over all its micro-batches and ranks."""
+"""Advantage weights of an optimizer step: one normalizer over all its micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SampleWeights:
         return self.settings.weighting != "none"
 
     def begin_step(self, experiences: Sequence[Any], counts: Callable[[Any], Tensor]) -> None:
-        """Set the normaliser from this rank's micro-batches of the optimizer step (collective).
+        """Set the normalizer from this rank's micro-batches of the optimizer step (collective).
 
         Args:
             experiences: the micro-batches.

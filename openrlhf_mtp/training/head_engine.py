@@ -1,4 +1,4 @@
-"""The head inside a DeepSpeed engine of its own: own optimiser, own clipping, own learning rate.
+"""The head inside a DeepSpeed engine of its own: own optimizer, own clipping, own learning rate.
 
 A head that shared the policy's engine would share its gradient clipping: SkyRL measured a gradient norm of 21.6
 with the head's gradient against 0.81 without, so that clipping at 1.0 throttled the policy 20-fold.
@@ -19,18 +19,18 @@ from openrlhf_mtp.heads.head import MTPHead
 
 
 def warmup_then_constant(optimizer: Optimizer, *, warmup_steps: int) -> LambdaLR:
-    """Linear warm-up over `warmup_steps` optimiser steps, constant afterwards."""
+    """Linear warm-up over `warmup_steps` optimizer steps, constant afterwards."""
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup_steps + 1)))
 
 
 def head_ds_config(strategy: Any, optim: HeadOptim, elements: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for the head: the strategy's own, with the head's optimiser.
+    """DeepSpeed's configuration for the head: the strategy's own, with the head's optimizer.
 
     Its gradients are reduced in one bucket of their own size, `elements`: DeepSpeed's default is made for a whole
     policy, 1 to 2 GB that it allocates whatever the model.
 
     The head is one decoder layer, so it is never sharded by ZeRO-3: its parameters stay whole (stage 2 shards
-    gradients and optimiser states), which also lets every rank send it to the engines.
+    gradients and optimizer states), which also lets every rank send it to the engines.
     """
     adam = {
         "lr": optim.lr,

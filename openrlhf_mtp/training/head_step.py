@@ -132,7 +132,7 @@ class HeadStep:
     def observe(self, experience: Any, info: StepInfo, seen: Observation) -> None:
         """Train the head on the policy's forward pass; prepare the joint term."""
         batch = self._batch(experience, seen)
-        # like OpenRLHF's policy loss: one mean over the tokens of the whole optimiser step, whatever the split
+        # like OpenRLHF's policy loss: one mean over the tokens of the whole optimizer step, whatever the split
         normalizer = info["batch_num_tokens"] / info["dp_size"]
         output = self.trainer.accumulate(batch, normalizer, completes_step=info.completes_step)
         joint = self.joint

@@ -44,7 +44,7 @@ class HeadTrainer:
         head: the head itself.
         trunk: where embedding and output head are.
         depths: number of depths k.
-        objective: what is minimised, and its schedule.
+        objective: what is minimized, and its schedule.
         temperature: the rollout's sampling temperature, at which all distributions are taken.
         trunk_sharded: true when ZeRO-3 shards the policy.
         seed: of the choice of anchors.
@@ -89,9 +89,9 @@ class HeadTrainer:
 
         Args:
             batch: the micro-batch.
-            normalizer: the summed loss is divided by this. The same value for all micro-batches of an optimiser
+            normalizer: the summed loss is divided by this. The same value for all micro-batches of an optimizer
                 step makes the update independent of how the batch was split.
-            completes_step: whether it is the optimiser step's last, which in RL may have fewer micro-batches than
+            completes_step: whether it is the optimizer step's last, which in RL may have fewer micro-batches than
                 DeepSpeed counts to; None lets DeepSpeed count.
         """
         with self._stopwatch.running():
@@ -157,7 +157,7 @@ class HeadTrainer:
             )
 
     def step(self) -> None:
-        """One optimiser step of the head, at DeepSpeed's gradient-accumulation boundary; at once if it keeps none."""
+        """One optimizer step of the head, at DeepSpeed's gradient-accumulation boundary; at once if it keeps none."""
         if self.engine is None:
             return
         with self._stopwatch.running():
@@ -169,7 +169,7 @@ class HeadTrainer:
                 self.steps += 1
 
     def _observe(self) -> None:
-        """Show the schedule this optimiser step's overlap, the same number on every rank."""
+        """Show the schedule this optimizer step's overlap, the same number on every rank."""
         tally, self._step_tally = self._step_tally, HeadMetrics(self.depths)
         if self.schedule.watches(self.steps):
             tally.all_reduce()

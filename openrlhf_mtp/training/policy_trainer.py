@@ -56,7 +56,7 @@ def joined_rows(experiences: list[Any], pad_token_id: int) -> Experience:
 
 
 def build_head_trainer(strategy: Any, actor: ObservedPolicy, mtp: MTPSettings) -> HeadTrainer:
-    """Load the head and, unless the regime is "frozen", give it an optimiser."""
+    """Load the head and, unless the regime is "frozen", give it an optimizer."""
     trunk = actor.trunk()
     dtype = next(actor.model.parameters()).dtype
     with torch.random.fork_rng():  # the policy's random numbers must be those of a run without a head
@@ -185,7 +185,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         return status
 
     def _step_info(self, experience: Any, step: int, loss_batch_info: dict[str, Any] | None) -> StepInfo:
-        """The optimizer step that a micro-batch belongs to, with OpenRLHF's normalisers."""
+        """The optimizer step that a micro-batch belongs to, with OpenRLHF's normalizers."""
         if not self.args.train.dynamic_batch_enable:
             assert isinstance(loss_batch_info, StepInfo), "upstream.last_step has OpenRLHF's loop pass it"
             return loss_batch_info

@@ -27,7 +27,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
     """OpenRLHF's policy actor with a head: loads it, saves it with every checkpoint, exports it at the end."""
 
     def init_model_from_pretrained(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Build policy, optimiser, trainer (OpenRLHF) and head; resume all of them; connect to the engines."""
+        """Build policy, optimizer, trainer (OpenRLHF) and head; resume all of them; connect to the engines."""
         bind_policy_worker(actor=self.model_class(strategy.args.mtp), trainer=PolicyTrainer)
         super().init_model_from_pretrained(strategy, *args, **kwargs)
         self.trainer.global_step = self.checkpoint_states.get("global_step", 0)

@@ -251,7 +251,7 @@ PATCHES: tuple[Patch, ...] = (
         name="ZeRO-3 gathers that are waited for",
         target="deepspeed.runtime.zero.partition_parameters",
         reason="of several gathers only the last is waited for; over gloo the others overwrite weights that were "
-        "loaded meanwhile: on two ranks 2 of 6 loads left whole parameters uninitialised",
+        "loaded meanwhile: on two ranks 2 of 6 loads left whole parameters uninitialized",
         versions="deepspeed 0.19.6",
         apply=_gather_one_by_one,
         probe=_gathers_one_by_one,

@@ -25,7 +25,7 @@ def annotations(scheduling, **more):
     return {role: template["metadata"].get("annotations", {}) for role, template in templates.items()}
 
 
-def test_gangs_are_labelled_as_each_scheduler_reads_them():
+def test_gangs_are_labeled_as_each_scheduler_reads_them():
     queues = {
         "kueue": "kueue.x-k8s.io/queue-name",
         "volcano": "volcano.sh/queue-name",

@@ -1,4 +1,4 @@
-"""The small pods beside a run have what an organisation gives every pod, and nothing that ties them to GPU nodes."""
+"""The small pods beside a run have what an organization gives every pod, and nothing that ties them to GPU nodes."""
 
 import pytest
 

@@ -36,7 +36,7 @@ TEMPERATURES = (1.0, 0.7, 1.4, 1.0)
 """Of the requests, which are decoded in one batch."""
 NEW_TOKENS = 24
 CONTEXT = max(PROMPT_LENGTHS) + NEW_TOKENS
-"""Of the engines: the longest sequence fills it, and its neighbours must be drafted for none the less."""
+"""Of the engines: the longest sequence fills it, and its neighbors must be drafted for none the less."""
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{name: (changes, {}) for name, changes in FAMILIES.items()},
     "qwen2_tied_in_chunks": (

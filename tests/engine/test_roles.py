@@ -1,4 +1,4 @@
-"""Roles on a real Ray cluster of three nodes on this machine, labelled as the chart labels pods."""
+"""Roles on a real Ray cluster of three nodes on this machine, labeled as the chart labels pods."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A policy sharded by ZeRO-3 over two CPU ranks starts as the one in its checkpoint, every time.
 
 DeepSpeed waits for the last of several gathers only. Over gloo the others could still run and overwrite what had been
-loaded: 2 of 6 loads left whole parameters as uninitialised memory, and the run trained on NaN.
+loaded: 2 of 6 loads left whole parameters as uninitialized memory, and the run trained on NaN.
 """
 
 from __future__ import annotations

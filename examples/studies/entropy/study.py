@@ -78,7 +78,7 @@ def figure(places: Mapping[str, Sequence[Place]]) -> Figure:
         for number, (arm, runs) in enumerate(places.items()):
             for run in runs:
                 axis.plot(
-                    *binned(run, way), "o-", color=plots.COLOURS[number], markersize=3, linewidth=1, label=arm
+                    *binned(run, way), "o-", color=plots.COLORS[number], markersize=3, linewidth=1, label=arm
                 )
         style.label(axis, f"acceptance, {way} drafts", "", x="entropy of the policy (nat)")
         style.unit_interval(axis)

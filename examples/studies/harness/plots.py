@@ -13,7 +13,7 @@ from openrlhf_mtp.runlog.run_folder import read_run
 Series = tuple[Sequence[float], Sequence[float]]
 """Steps and values of one run."""
 
-COLOURS = (*style.RUN_COLOURS, "#b59a2f")
+COLORS = (*style.RUN_COLORS, "#b59a2f")
 
 
 def groups(values: Mapping[str, Sequence[Values]], panels: Mapping[str, Sequence[tuple[str, str]]]) -> Figure:
@@ -27,15 +27,15 @@ def groups(values: Mapping[str, Sequence[Values]], panels: Mapping[str, Sequence
     width = 0.8 / len(values)
     for axis, (title, names) in zip(axes, panels.items(), strict=True):
         for number, (arm, runs) in enumerate(values.items()):
-            colour = COLOURS[number % len(COLOURS)]
+            color = COLORS[number % len(COLORS)]
             for at, (name, _) in enumerate(names):
                 x = at + (number - (len(values) - 1) / 2) * width
                 measured = [run[name] for run in runs]
                 mean = interval(measured)
-                axis.plot([x] * len(measured), measured, ".", color=colour, alpha=0.45, markersize=4)
+                axis.plot([x] * len(measured), measured, ".", color=color, alpha=0.45, markersize=4)
                 if mean.low is not None and mean.high is not None:
-                    axis.plot([x, x], [mean.low, mean.high], color=colour, linewidth=1.6)
-                axis.plot([x], [mean.mean], "_", color=colour, markersize=9, label=arm)
+                    axis.plot([x, x], [mean.low, mean.high], color=color, linewidth=1.6)
+                axis.plot([x], [mean.mean], "_", color=color, markersize=9, label=arm)
         style.label(axis, title, "", x="")
         axis.set_xticks(range(len(names)), [label for _, label in names])
     style.legend(axes[0])
@@ -71,9 +71,9 @@ def curves(
             if not length:
                 continue
             stacked = np.array([smooth(values, window)[:length] for _, values in read_runs])
-            steps, colour = read_runs[0][0][:length], COLOURS[number % len(COLOURS)]
-            axis.plot(steps, stacked.mean(0), color=colour, linewidth=1.5, label=arm)
-            axis.fill_between(steps, stacked.min(0), stacked.max(0), color=colour, alpha=0.15, linewidth=0)
+            steps, color = read_runs[0][0][:length], COLORS[number % len(COLORS)]
+            axis.plot(steps, stacked.mean(0), color=color, linewidth=1.5, label=arm)
+            axis.fill_between(steps, stacked.min(0), stacked.max(0), color=color, alpha=0.15, linewidth=0)
         style.label(axis, title, "")
     style.legend(axes[0])
     return figure

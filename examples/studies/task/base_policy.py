@@ -6,7 +6,7 @@ Hardware: one or two CPU cores, no GPU. Minutes: about 5. Result: a Hugging Face
 sampled responses earn a mean reward of about 0.3 on held-out problems, and `base_policy.json` with the exams and the
 entropy it has where it chooses a move, and where it writes the digits of a place.
 
-Next-token cross-entropy on the reference walker's walks (`walk.py`); architecture and optimisers are those of
+Next-token cross-entropy on the reference walker's walks (`walk.py`); architecture and optimizers are those of
 `examples/arithmetic/teach.py`. Lessons end at the first exam inside the wanted band: how much the policy can still
 learn from RL is what the band decides.
 """

@@ -154,7 +154,7 @@ class _Fields:
 
 
 def _joined(parts: tuple[Part, ...]) -> Iterator[Part]:
-    """Neighbouring unquoted texts as one, so that braces can be seen."""
+    """Neighboring unquoted texts as one, so that braces can be seen."""
     text = ""
     for part in parts:
         if isinstance(part, Literal) and not part.quoted:

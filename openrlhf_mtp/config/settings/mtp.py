@@ -149,7 +149,7 @@ class MTPSettings(ObjectiveSettings):
     advantage: AdvantageSettings = setting(
         AdvantageSettings(), unit="", help="weight of each sample in the head's loss by its advantage"
     )
-    optim: HeadOptim = setting(HeadOptim(), unit="", help="the head's optimiser during RL")
+    optim: HeadOptim = setting(HeadOptim(), unit="", help="the head's optimizer during RL")
     rollout: RolloutSettings = setting(RolloutSettings(), unit="", help="drafting inside vLLM")
     sync: SyncSettings = setting(SyncSettings(), unit="", help="weights from the trainer to the engines")
     guard: GuardSettings = setting(GuardSettings(), unit="", help="what to do when acceptance collapses")

@@ -1,4 +1,4 @@
-"""What the head minimises: objective, schedule, weights of depths, share of the anchors. Both stages have these."""
+"""What the head minimizes: objective, schedule, weights of depths, share of the anchors. Both stages have these."""
 
 from typing import Literal, Self
 
@@ -10,7 +10,7 @@ Objective = Literal["ce", "kl", "reverse_kl", "tv", "e2e_tv", "nla", "lk_hybrid"
 
 
 class ObjectiveSettings(Settings):
-    """What the head minimises, and how it gets there from a cold start."""
+    """What the head minimizes, and how it gets there from a cold start."""
 
     objective: Objective | dict[Objective, float] = setting(
         "e2e_tv", unit="", help="loss of the head; a mapping of names to weights is their weighted sum"

@@ -1,4 +1,4 @@
-"""The head's optimiser, and the stage before RL."""
+"""The head's optimizer, and the stage before RL."""
 
 from typing import Self
 
@@ -9,7 +9,7 @@ from openrlhf_mtp.config.settings.setting import Settings, setting
 
 
 class HeadOptim(Settings):
-    """AdamW for the head alone, apart from the policy's optimiser and its gradient clipping."""
+    """AdamW for the head alone, apart from the policy's optimizer and its gradient clipping."""
 
     lr: float = setting(1e-4, unit="1/step", help="peak learning rate of the head", gt=0)
     betas: tuple[float, float] = setting((0.9, 0.95), unit="", help="AdamW's decay rates, each in [0, 1)")
@@ -47,9 +47,9 @@ class PretrainSettings(ObjectiveSettings):
     )
     epochs: int = setting(1, unit="passes", help="passes over the generated responses", ge=1)
     max_steps: int | None = setting(
-        None, unit="head steps", help="stop after n optimiser steps; unset runs all epochs", ge=1
+        None, unit="head steps", help="stop after n optimizer steps; unset runs all epochs", ge=1
     )
-    batch_size: int = setting(64, unit="sequences", help="sequences per optimiser step, over all ranks", ge=1)
+    batch_size: int = setting(64, unit="sequences", help="sequences per optimizer step, over all ranks", ge=1)
     micro_batch_size: int = setting(8, unit="sequences", help="sequences per forward on one rank", ge=1)
     samples_per_prompt: int = setting(4, unit="responses", help="responses generated per prompt", ge=1)
     max_prompts: int | None = setting(
@@ -72,13 +72,13 @@ class PretrainSettings(ObjectiveSettings):
         gt=0,
     )
     save_steps: int = setting(
-        100, unit="head steps", help="save head, optimiser and data position every n steps", ge=1
+        100, unit="head steps", help="save head, optimizer and data position every n steps", ge=1
     )
     eval_steps: int = setting(
         50, unit="head steps", help="measure the held-out acceptance every n steps", ge=1
     )
     num_ranks: int = setting(1, unit="processes", help="data-parallel DeepSpeed ranks, one GPU each", ge=1)
-    optim: PretrainOptim = setting(PretrainOptim(), unit="", help="the head's optimiser in the pre-RL stage")
+    optim: PretrainOptim = setting(PretrainOptim(), unit="", help="the head's optimizer in the pre-RL stage")
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

@@ -133,7 +133,7 @@ def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
     if layout is None:
         raise ExportError(
             f"{head.folder}: got a head made by `openrlhf-mtp equip`, expected one taken over from a checkpoint whose "
-            f"layout vLLM serves by itself ({', '.join(LAYOUTS)}); its maths is our own: export it as draft-folder or "
+            f"layout vLLM serves by itself ({', '.join(LAYOUTS)}); its math is our own: export it as draft-folder or "
             "merged"
         )
     layers = read_trunk_config(policy_dir).num_hidden_layers

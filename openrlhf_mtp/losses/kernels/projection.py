@@ -17,7 +17,7 @@ class Scratch:
         self._memory: Tensor | None = None
 
     def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """Uninitialised [rows, columns] of the type and on the device of `like`; overwrites what was taken before."""
+        """Uninitialized [rows, columns] of the type and on the device of `like`; overwrites what was taken before."""
         if self._memory is None or self._memory.numel() < rows * columns:
             self._memory = None  # freed first: the two must not be there at once
             self._memory = like.new_empty(rows * columns)

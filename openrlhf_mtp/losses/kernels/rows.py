@@ -11,7 +11,7 @@ Every objective is a function of these (Bebop, arXiv 2606.12370, section 4; LK l
 of kernels serves all: two passes over the vocabulary give the scalars, a third writes the gradient over the draft
 logits. No [rows, vocabulary] tensor of probabilities is stored. A tie q_v = p_v is accepted and belongs to q.
 
-The vocabulary may be split over a tensor-parallel group: maxima are reduced first, then normalisers, then the sums.
+The vocabulary may be split over a tensor-parallel group: maxima are reduced first, then normalizers, then the sums.
 """
 
 from __future__ import annotations

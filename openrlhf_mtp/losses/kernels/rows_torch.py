@@ -21,7 +21,7 @@ BLOCK = 512
 
 
 def _tiles(logits: Tensor, buffers: int) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Slices of a few rows [r], each with the same uninitialised [r, V] in full precision."""
+    """Slices of a few rows [r], each with the same uninitialized [r, V] in full precision."""
     rows, columns = logits.shape
     step = min(rows, max(1, TILE // columns))
     wide = torch.promote_types(logits.dtype, torch.float32)

@@ -150,7 +150,7 @@ class JointTerm:
     def term(
         self, head: HeadLogProbs, rollout: Rollout, row_weight: Tensor | None, info: dict[str, Any]
     ) -> Tensor:
-        """(1/k) sum_j lambda_j L_j of a micro-batch (scalar), normalised like OpenRLHF's policy loss by `info`."""
+        """(1/k) sum_j lambda_j L_j of a micro-batch (scalar), normalized like OpenRLHF's policy loss by `info`."""
         coefficient = self.coefficient if self.is_tracked else self.tracker.fixed()
         assert coefficient is not None, "track() comes before the first term of an optimizer step"
         share = self.mtp.anchor_fraction

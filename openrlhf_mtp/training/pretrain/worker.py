@@ -88,7 +88,7 @@ class HeadPretrainWorker(BaseModelActor):
         return self.trainer.steps
 
     def train(self, last_step: int) -> None:
-        """Optimiser steps up to and including number `last_step`, counted from 1."""
+        """Optimizer steps up to and including number `last_step`, counted from 1."""
         writer = RunWriter(self.out, after_step=self.trainer.steps or None) if dist.get_rank() == 0 else None
         while self.trainer.steps < last_step:
             start = time.perf_counter()

@@ -3,7 +3,7 @@
 The last rollout of an episode has the prompts that are left over. OpenRLHF drops its last micro-batch when that is not
 full, and DeepSpeed takes a step after a fixed number of micro-batches only: what was left over had its gradient added
 to the next rollout's first update, and was logged as a step without being one. Here a step ends where OpenRLHF's own
-window of micro-batches ends, over which it normalises the loss; for full windows that is what DeepSpeed counts to.
+window of micro-batches ends, over which it normalizes the loss; for full windows that is what DeepSpeed counts to.
 
 Every rank must bring the same number of samples (`training.driver.experience` sees to it).
 """

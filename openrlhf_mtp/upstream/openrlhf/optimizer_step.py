@@ -1,7 +1,7 @@
 """OpenRLHF's iteration over micro-batches, with the whole optimizer step in view of each. Checked on openrlhf 0.11.2.
 
-OpenRLHF normalises a loss over all micro-batches of an optimizer step and hands the training step only the
-normalisers. OCC's coefficient and the advantage weights need the micro-batches themselves before the first backward.
+OpenRLHF normalizes a loss over all micro-batches of an optimizer step and hands the training step only the
+normalizers. OCC's coefficient and the advantage weights need the micro-batches themselves before the first backward.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Windows = Callable[..., Iterator[tuple[Any, dict[str, Any]]]]
 
 
 class StepInfo(dict[str, Any]):
-    """OpenRLHF's loss normalisers, passed on as keyword arguments, with what they were computed from.
+    """OpenRLHF's loss normalizers, passed on as keyword arguments, with what they were computed from.
 
     Attributes:
         micro_batches: this rank's micro-batches of the optimizer step.

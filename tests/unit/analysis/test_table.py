@@ -59,7 +59,7 @@ def test_differences_carry_their_sign(value, half_width, shown):
 @pytest.mark.parametrize(
     ("steps", "shown"), [([], ""), ([7], "7"), ([3, 4, 5, 9], "3–5, 9"), ([1, 3], "1, 3")]
 )
-def test_neighbouring_steps_are_put_together(steps, shown):
+def test_neighboring_steps_are_put_together(steps, shown):
     assert ranges(steps) == shown
 
 

@@ -169,6 +169,6 @@ def test_check_imports_no_engine(project_root):
 
 
 def test_an_unknown_way_of_grouping_runs_names_those_there_are(run, tmp_path):
-    code, _, err = run("report", str(tmp_path), "--group", "colour")
+    code, _, err = run("report", str(tmp_path), "--group", "color")
     assert code == USER_ERROR
-    assert "--group: got 'colour', expected one of seed, folder, none" in err
+    assert "--group: got 'color', expected one of seed, folder, none" in err

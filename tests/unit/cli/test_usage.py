@@ -39,7 +39,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
             ["check", "job.yaml", "--gpus", "-1"],
             "error: invalid value for '--gpus': must be greater than or equal to 0; see",
         ),
-        (["equip", "--colour"], "error: no such option: --colour"),
+        (["equip", "--color"], "error: no such option: --color"),
         (["equip", "model", "--actor.adam.lr", "1"], "error: no such option: --actor.adam.lr; see"),
     ],
 )

@@ -91,7 +91,7 @@ def test_wrong_arguments_are_a_users_error(capsys, monkeypatch):
     assert "expected PODSxGPUS" in capsys.readouterr().err
 
 
-def test_pairs_are_a_star_and_then_neighbours():
+def test_pairs_are_a_star_and_then_neighbors():
     nodes = [Node(str(i), f"n{i}", "", "trainer", 1.0) for i in range(4)]
     named = [(one.name, other.name) for one, other in pairs(nodes)]
     assert named == [("n0", "n1"), ("n0", "n2"), ("n0", "n3"), ("n1", "n2"), ("n2", "n3")]

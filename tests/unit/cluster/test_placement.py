@@ -39,7 +39,7 @@ def test_a_job_that_is_too_large_is_refused_with_the_numbers_and_the_way_out():
         require_gpus(3, what="policy 1, engines 2")
 
 
-LABELLED = [
+LABELED = [
     {"Alive": True, "Resources": {"GPU": 8.0}, "Labels": {"openrlhf-mtp.io/role": "trainer"}},
     {"Alive": True, "Resources": {"GPU": 4.0}, "Labels": {"openrlhf-mtp.io/role": "rollout"}},
     {"Alive": True, "Resources": {"CPU": 4.0}, "Labels": {"openrlhf-mtp.io/role": "head"}},
@@ -47,8 +47,8 @@ LABELLED = [
 
 
 def test_gpus_are_counted_by_role():
-    assert total_gpus(LABELLED) == 12
-    assert total_gpus(LABELLED, "rollout") == 4
+    assert total_gpus(LABELED) == 12
+    assert total_gpus(LABELED, "rollout") == 4
     assert total_gpus(NODES, "rollout") == 0
 
 
@@ -67,10 +67,10 @@ def groups(monkeypatch):
     def placement_group(bundles, strategy, **kwargs):
         asked.append({"bundles": len(bundles), "strategy": strategy, **kwargs})
         roles = {selector["openrlhf-mtp.io/role"] for selector in kwargs.get("bundle_label_selector", [])}
-        return Group(all(total_gpus(LABELLED, role) >= len(bundles) for role in roles))
+        return Group(all(total_gpus(LABELED, role) >= len(bundles) for role in roles))
 
     ray = ModuleType("ray")
-    ray.nodes, ray.available_resources = lambda: LABELLED, lambda: {"GPU": 12.0, "CPU": 4.0}
+    ray.nodes, ray.available_resources = lambda: LABELED, lambda: {"GPU": 12.0, "CPU": 4.0}
     module = ModuleType("ray.util.placement_group")
     module.placement_group, module.remove_placement_group = placement_group, lambda group: None
     monkeypatch.setitem(sys.modules, "ray", ray)

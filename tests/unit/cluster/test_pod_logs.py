@@ -169,7 +169,7 @@ def test_of_what_ray_logs_errors_are_shown():
     assert shown(chatter + error + table, name="raylet.out") == [f"[raylet] {error.decode().strip()}"]
 
 
-def test_progress_bars_show_their_end_and_colours_are_left_out():
+def test_progress_bars_show_their_end_and_colors_are_left_out():
     bar = b"Loading:   0%|          | 0/2 [00:00<?, ?it/s]\rLoading:  50%|#####     | 1/2 [00:01<00:01,  1.00it/s]"
     assert shown(
         bar + b"\rLoading: 100%|##########| 2/2 [00:02<00:00,  1.00it/s]\n\x1b[31mred\x1b[0m\x1b[A\n\n"

@@ -1,4 +1,4 @@
-"""The chain: equal to drafting step by step, blind to padding and neighbours, exact in its positions."""
+"""The chain: equal to drafting step by step, blind to padding and neighbors, exact in its positions."""
 
 from __future__ import annotations
 

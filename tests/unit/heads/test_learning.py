@@ -18,7 +18,7 @@ from tests.unit.heads.tiny import DEPTHS, VOCAB, trunk_config
 @pytest.fixture(scope="module")
 def trunk():
     torch.manual_seed(0)
-    # a wide initialisation, so that the policy's distributions are far from uniform
+    # a wide initialization, so that the policy's distributions are far from uniform
     return AutoModelForCausalLM.from_config(
         trunk_config("qwen2", initializer_range=0.2, tie_word_embeddings=True)
     )

@@ -21,7 +21,7 @@ def by_token(experience):
     return experience.action_mask.sum(1)
 
 
-def test_the_normaliser_spans_the_whole_step():
+def test_the_normalizer_spans_the_whole_step():
     weights = SampleWeights(AdvantageSettings(weighting="sigmoid", temperature=0.5))
     micro_batches = [experience(-1.0, 2.0, tokens=2), experience(0.5)]
     weights.begin_step(micro_batches, by_token)

@@ -120,9 +120,9 @@ def test_a_missing_module_is_reported_as_python_does(upstream):
 
 
 def test_other_modules_are_not_touched(upstream, tmp_path):
-    (tmp_path / "synthetic_neighbour.py").write_text("def answer():\n    return 41\n")
+    (tmp_path / "synthetic_neighbor.py").write_text("def answer():\n    return 41\n")
     install([patch()])
     try:
-        assert importlib.import_module("synthetic_neighbour").answer() == 41
+        assert importlib.import_module("synthetic_neighbor").answer() == 41
     finally:
-        sys.modules.pop("synthetic_neighbour", None)
+        sys.modules.pop("synthetic_neighbor", None)

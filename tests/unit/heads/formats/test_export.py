@@ -152,7 +152,7 @@ def test_the_list_of_an_export_names_every_tensor_in_its_files(format, natives, 
 
 
 def test_a_head_of_our_own_has_no_native_form(grafted, tmp_path):
-    with pytest.raises(ExportError, match="its maths is our own: export it as draft-folder or merged"):
+    with pytest.raises(ExportError, match="its math is our own: export it as draft-folder or merged"):
         export(grafted, grafted / "mtp", tmp_path / "out", "native")
 
 

@@ -1,4 +1,4 @@
-"""An optimizer step's micro-batches are known at each of them, and OpenRLHF's normalisers stay what they are."""
+"""An optimizer step's micro-batches are known at each of them, and OpenRLHF's normalizers stay what they are."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, dynamic_wind
 
 
 def in_windows(items, strategy, size, mask_fn):
-    """As OpenRLHF does it: fetch a whole window, then yield it with a normaliser of all of it."""
+    """As OpenRLHF does it: fetch a whole window, then yield it with a normalizer of all of it."""
     window = []
     for item in items:
         window.append(item)

@@ -1,4 +1,4 @@
-"""One sequence near the end of its context leaves its neighbours their drafts."""
+"""One sequence near the end of its context leaves its neighbors their drafts."""
 
 from types import ModuleType, SimpleNamespace
 
