@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.cluster.own_job import stop_own_job
+from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.checkpoints import Checkpoint, resume_point
 
 ATTEMPTS, FAILED = "attempts.json", "failed.json"
@@ -121,13 +122,8 @@ def _is_sound(found: Attempts) -> bool:
 
 def write(folder: Path, name: str, content: dict[str, Any]) -> None:
     """Write a file as a whole or not at all. A full disk is told, no more: an attempt is worth more than its count."""
-    partial = folder / f".{name}.partial"
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / name)
+        write_atomically(folder / name, json.dumps(content) + "\n")
     except OSError as problem:
         print(f"attempts: {folder / name} cannot be written ({problem})", flush=True)
 

@@ -14,6 +14,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from openrlhf_mtp.config.atomic_files import atomic_path
+
 RECORDS = "records"
 
 Split = Literal["rollout", "heldout"]
@@ -68,10 +70,9 @@ def write_records(
         kept["response"] = response.astype(np.int32)
     folder = out / RECORDS
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{_PREFIX[split]}{step:06d}.npz"
-    partial = folder / f".{name}"
-    np.savez_compressed(partial, **kept)  # type: ignore[arg-type]
-    partial.replace(folder / name)
+    path = folder / f"{_PREFIX[split]}{step:06d}.npz"
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
 
 
 def joined(parts: Sequence[Mapping[str, NDArray[Any]]], limit: int = 8192) -> dict[str, NDArray[Any]]:

@@ -33,6 +33,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import RECORDS, Records, drop_records, read_records
 from openrlhf_mtp.runlog.notices import NOTICES, read_notices
@@ -189,7 +190,7 @@ class RunWriter:
                 f"step {step} has no row to add {', '.join(extra)} to; the last one is {self.last_step}"
             )
         row.update({name: float(value) for name, value in extra.items()})
-        _write_whole(self._metrics, "".join(_encoded(row) for row in rows))
+        write_atomically(self._metrics, "".join(_encoded(row) for row in rows))
         self._add_events({**extra, metrics.STEP: step})
 
     @property
@@ -204,28 +205,30 @@ class RunWriter:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved job as `run.yaml`."""
-        _write_whole(self.out / RUN_YAML, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_atomically(
+            self.out / RUN_YAML, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        )
 
     def write_command(self, argv: Sequence[str]) -> None:
         """Write `command.txt`: the command line, the versions of the packages that matter, the git revision."""
         lines = [shlex.join(argv), *(f"{name} {version}" for name, version in installed_versions().items())]
-        _write_whole(self.out / COMMAND, "\n".join([*lines, f"git {git_revision()}"]) + "\n")
+        write_atomically(self.out / COMMAND, "\n".join([*lines, f"git {git_revision()}"]) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write what the run came to, as `summary.json`."""
-        _write_whole(self.out / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
+        write_atomically(self.out / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
 
     def _rewind(self, after_step: int) -> None:
         rows, _ = read_rows(self._metrics)
         kept = [row for row in rows if row[metrics.STEP] <= after_step]
-        _write_whole(self._metrics, "".join(_encoded(row) for row in kept))
+        write_atomically(self._metrics, "".join(_encoded(row) for row in kept))
         self._last_step = int(kept[-1][metrics.STEP]) if kept else -1
         drop_records(self.out, after_step=after_step)
 
 
 def write_machine(out: Path, record: Mapping[str, Any]) -> None:
     """Write `machine.json`."""
-    _write_whole(out / MACHINE, json.dumps(dict(record), indent=2) + "\n")
+    write_atomically(out / MACHINE, json.dumps(dict(record), indent=2) + "\n")
 
 
 def read_machine(out: Path) -> dict[str, Any]:
@@ -285,15 +288,6 @@ def _encoded(row: Mapping[str, float]) -> str:
     """One line of metrics.jsonl; the step is a whole number and comes first."""
     numbers = {name: value if math.isfinite(value) else None for name, value in row.items()}
     return json.dumps({metrics.STEP: None, **numbers, metrics.STEP: int(row[metrics.STEP])}) + "\n"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _parsed(path: Path, parse: Any, broken: type[Exception], warnings: list[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Responses of the policy on disk: written shard by shard, reused when nothing changed, resumed when cut off.
 
-A folder holds `fingerprint.json` (what the responses were made with) and `shard-00000.jsonl`, ... Each shard is
-written to a temporary name and renamed, so a shard that exists is complete.
+A folder holds `fingerprint.json` (what the responses were made with) and `shard-00000.jsonl`, ... A shard is
+written atomically, so one that exists is complete.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from openrlhf_mtp.config.atomic_files import write_atomically
 
 _HASHED_BYTES = 1 << 20
 """Of a weight file only the first and last MiB are hashed (with its size): enough to tell checkpoints apart."""
@@ -81,9 +83,8 @@ class ResponseCache:
 
     def write(self, number: int, responses: Sequence[Response]) -> None:
         """Write one shard; it exists completely or not at all."""
-        temporary = self._shard(number).with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(asdict(response)) + "\n" for response in responses))
-        temporary.rename(self._shard(number))
+        lines = [json.dumps(asdict(response)) + "\n" for response in responses]
+        write_atomically(self._shard(number), "".join(lines))
 
     def read(self) -> list[Response]:
         """All responses, in order of prompts."""

@@ -72,7 +72,7 @@ def test_only_missing_shards_are_generated_again(tmp_path):
 
 def test_a_shard_that_was_cut_off_while_written_does_not_count(tmp_path):
     cache = ResponseCache(tmp_path, {})
-    (tmp_path / "shard-00000.partial").write_text('{"prompt": 0, "prompt')
+    (tmp_path / ".shard-00000.jsonl.partial").write_text('{"prompt": 0, "prompt')
     assert cache.missing(1) == [0]
     assert cache.read() == []
 
