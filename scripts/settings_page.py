@@ -12,26 +12,35 @@ from openrlhf_mtp.config.settings.setting import Settings
 
 HEADER = """# Settings
 
-The `mtp:` section of a job file. Everything else in a job file is one of OpenRLHF's own flags: `openrlhf-mtp check`
-knows them all and offers the nearest name for a wrong one. One of them takes more here: `ds.param_dtype` also `fp32`,
-and `auto`, its default (bf16 with CUDA, otherwise the faster of bf16 and fp32 by a measurement at the start). Written
-by `scripts/settings_page.py`; a test keeps it in step with the code.
+This page lists the `mtp:` section of a job file. `scripts/settings_page.py` writes it from the code, and a test
+compares the two.
 
-How a job file is written:
+Every other key of a job file is one of OpenRLHF's flags. `openrlhf-mtp check` knows these flags and suggests the
+nearest name for a misspelled one. `ds.param_dtype` accepts two more values here: `fp32`, and `auto`, the default.
+`auto` is bf16 with CUDA. Without CUDA it is the faster of bf16 and fp32, which the run measures when it starts.
 
-- Nested or dotted alike: `mtp: {optim: {lr: 1e-4}}`, `mtp.optim.lr: 1e-4`; on the command line `mtp.optim.lr=1e-4`,
-  which replaces what the file says. A section's `null` takes the section out (`mtp=null` is plain OpenRLHF), and the
-  null of one of OpenRLHF's flags leaves it at its default.
-- `${NAME}` is the environment's variable, `${NAME:-otherwise}` has a value for when it is not set, and `$${NAME}` is
-  the text `${NAME}`. `$NAME` and any other dollar stay as they are. `~` is your home folder wherever a path belongs.
-- `<<: *name` merges a section; sections at the top whose name begins with `x-` are for anchors and mean nothing else.
-- Plain values are YAML 1.2's: `off` and `yes` are text, `1e-6` is a number. Text keeps its form (`run_name: 007`).
+## How to write a job file
+
+- Nest keys or join them with dots: `mtp: {optim: {lr: 1e-4}}` and `mtp.optim.lr: 1e-4` are the same.
+- On the command line, `mtp.optim.lr=1e-4` replaces the value in the file.
+- `null` removes a section: `mtp=null` runs plain OpenRLHF. For one of OpenRLHF's flags, `null` means its default.
+- `${NAME}` is replaced by the environment variable. `${NAME:-otherwise}` gives a value to use if it is not set.
+- `$${NAME}` is the text `${NAME}`. `$NAME` and any other dollar sign stay as they are.
+- `~` is your home folder wherever a path is expected.
+- `<<: *name` merges a section. A top-level section whose name begins with `x-` holds YAML anchors and is ignored.
+- Plain values follow YAML 1.2: `off` and `yes` are text, and `1e-6` is a number. Text is kept as written
+  (`run_name: 007`).
 - The file may be `-` for standard input, or a pipe: `openrlhf-mtp check <(envsubst < job.yaml)`.
+
+## What the units mean
+
+A *head step* is one optimizer step of the head. An *RL step* is one round of rollout, training and sync. A *target
+forward* is one forward pass of the policy that verifies drafts. An empty unit means a name, a switch or a plain number.
 """
 
 
 def allowed(annotation: Any) -> str:
-    """What a field takes, in a few words."""
+    """Describe the values that a field accepts in a few words."""
     if get_origin(annotation) is dict:
         return "a mapping of these names to numbers"
     choices = get_args(annotation)
@@ -46,7 +55,7 @@ def allowed(annotation: Any) -> str:
 
 
 def sections(model: type[Settings], prefix: str) -> Iterator[str]:
-    """One table for a section, then those of its own sections."""
+    """Yield the table of a section, then those of its inner sections."""
     instance = model()
     yield f"## `{prefix}`\n\n{(model.__doc__ or '').strip().splitlines()[0]}\n"
     yield "| setting | default | takes | unit | meaning |\n|---|---|---|---|---|"
@@ -65,7 +74,7 @@ def sections(model: type[Settings], prefix: str) -> Iterator[str]:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the page."""
     return "\n".join([HEADER, *sections(MTPSettings, "mtp")]).rstrip() + "\n"
 
 

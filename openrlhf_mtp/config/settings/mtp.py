@@ -17,141 +17,141 @@ DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 class RolloutSettings(Settings):
-    """How vLLM drafts and verifies."""
+    """How vLLM makes and verifies drafts."""
 
     speculate: bool = setting(
-        True, unit="", help="draft with the head during rollouts; false decodes token by token"
+        True, unit="", help="draft with the head during rollouts; false decodes one token at a time"
     )
     draft_sample_method: Literal["probabilistic", "greedy"] = setting(
         "probabilistic",
         unit="",
-        help="draw drafts from the head's distribution (what a tv or e2e_tv head is trained for) or take its mode",
+        help="probabilistic: sample drafts from the head (tv and e2e_tv need it); greedy: take its likeliest token",
     )
     rejection_sample_method: Literal["standard", "block", "synthetic"] = setting(
         "standard",
         unit="",
-        help="how drafts are verified; standard and block (for greedy drafts only) keep the policy's distribution, "
-        "synthetic does not and is refused",
+        help="how vLLM verifies drafts; block needs greedy drafts; synthetic changes the samples and is refused",
     )
     dtype: DType = setting(
         "auto",
         unit="",
-        help="precision of the policy and the head inside vLLM; auto is the trainer's, ds.param_dtype",
+        help="precision of the policy and the head in vLLM; auto uses the trainer's ds.param_dtype",
     )
     max_num_seqs: int | None = setting(
         None,
         unit="sequences",
-        help="most sequences an engine decodes at once; unset leaves vLLM's choice",
+        help="maximum number of sequences an engine decodes at once; null keeps vLLM's default",
         ge=1,
     )
     max_num_batched_tokens: int | None = setting(
         None,
         unit="tokens",
-        help="most tokens an engine computes in one forward; unset leaves vLLM's choice",
+        help="maximum number of tokens in one forward pass of an engine; null keeps vLLM's default",
         ge=1,
     )
     kv_cache_gib: float | None = setting(
         None,
         unit="GiB",
-        help="size of an engine's key-value cache on a host without CUDA; unset leaves vLLM's choice",
+        help="size of an engine's key-value cache on a host without CUDA; null keeps vLLM's default",
         gt=0,
     )
 
 
 class SyncSettings(Settings):
-    """How trainer weights (policy and head) reach the rollout engines."""
+    """How the weights of policy and head get from the trainer to the rollout engines."""
 
     backend: Literal["auto", "nccl", "gloo"] = setting(
         "auto",
         unit="",
-        help="transport; auto takes nccl where trainer and engines own separate GPUs, else gloo",
+        help="transport; auto uses nccl if the trainer and every engine have a GPU of their own, otherwise gloo",
     )
     bucket_mib: int = setting(
-        256, unit="MiB", help="tensors are packed into buckets of this size for sending", ge=1
+        256, unit="MiB", help="size of the buckets that tensors are packed into for sending", ge=1
     )
     timeout_s: float = setting(
-        300.0, unit="s", help="a sync round that takes longer ends with an error", gt=0
+        300.0, unit="s", help="maximum duration of a sync round; a slower round fails the run", gt=0
     )
     start_timeout_s: float = setting(
         1800.0,
         unit="s",
-        help="once the trainer stands, engines have this long to load their model and answer",
+        help="how long to wait for engines to load their model after the trainer is ready",
         gt=0,
     )
     verify_every: int = setting(
         1,
         unit="sync rounds",
-        help="check the weights the engines really compute with every n rounds; 0 never",
+        help="every n rounds, compare the weights that engines compute with to those that were sent; 0 is never",
         ge=0,
     )
 
 
 class GuardSettings(Settings):
-    """What to do when drafts are no longer accepted (for example after a bad weight sync). Samples stay right then."""
+    """When acceptance counts as collapsed, and what happens then. A collapse slows rollouts; samples stay correct."""
 
     action: Literal["warn", "stop"] = setting(
         "warn",
         unit="",
-        help="when acceptance collapses: say so and go on, or save a checkpoint and end the run",
+        help="what to do when acceptance collapses; warn: log it and continue; stop: save a checkpoint and end the run",
     )
     min_fraction_of_start: float = setting(
         0.5,
         unit="fraction",
-        help="a step is bad below this share of the accepted drafts per round at the start",
+        help="a step is bad if fewer than this fraction of the initial accepted drafts per target forward are accepted",
         ge=0,
         le=1,
     )
     min_acceptance_length: float = setting(
         1.0,
         unit="tokens per target forward",
-        help="a step is bad below this mean acceptance length (1 is no gain)",
+        help="a step is bad if its mean acceptance length is below this; a length of 1 means no speed-up",
         ge=1,
     )
-    patience: int = setting(2, unit="RL steps", help="that many bad steps in a row are a collapse", ge=1)
-    warmup_steps: int = setting(1, unit="RL steps", help="the mean of the first n steps is the start", ge=1)
+    patience: int = setting(
+        2, unit="RL steps", help="number of consecutive bad steps that count as a collapse", ge=1
+    )
+    warmup_steps: int = setting(
+        1, unit="RL steps", help="number of first steps whose mean is the initial acceptance length", ge=1
+    )
     max_logprob_gap: float | None = setting(
         None,
         unit="nats",
-        help="save a checkpoint and end the run, whatever action says, if the engine's and the trainer's log-prob of a "
-        "sampled token differ by more than this on average: samples would be wrong; unset only logs the gap",
+        help="save a checkpoint and stop if the mean engine-trainer log-prob gap exceeds this; null only logs it",
         gt=0,
     )
 
 
 class MTPSettings(ObjectiveSettings):
-    """The whole `mtp:` section."""
+    """The `mtp:` section."""
 
     head: str | None = setting(
-        None, unit="", help="folder of the head; unset takes the folder mtp inside actor.model_name_or_path"
+        None, unit="", help="folder of the head; null uses the mtp folder inside actor.model_name_or_path"
     )
     depths: int = setting(
-        3, unit="tokens", help="tokens drafted per target forward, and depths trained", ge=1, le=16
+        3, unit="tokens", help="tokens drafted for each target forward, and depths trained", ge=1, le=16
     )
     num_layers: int = setting(
         1,
         unit="blocks",
-        help="blocks the depths cycle through; must equal the head's own number",
+        help="number of blocks that the depths cycle through; must match the head",
         ge=1,
         le=16,
     )
     regime: Regime = setting(
         "detach",
         unit="",
-        help="frozen: the head is not trained during RL; detach: trained each step without touching the policy; "
-        "joint_ce, joint_policy: as detach, and the head's cross-entropy or its clipped policy-gradient loss also "
-        "reaches the policy, times mtp.coefficient",
+        help="frozen: RL does not train the head; detach: it does; joint_*: it does, and a loss reaches the policy",
     )
     coefficient: CoefficientSettings = setting(
         CoefficientSettings(),
         unit="",
-        help="factor on the MTP loss that reaches the policy, in the joint regimes",
+        help="factor on the loss of the joint regimes that reaches the policy",
     )
     advantage: AdvantageSettings = setting(
-        AdvantageSettings(), unit="", help="weight of each sample in the head's loss by its advantage"
+        AdvantageSettings(), unit="", help="weight of each sample in the head's loss, from its advantage"
     )
     optim: HeadOptim = setting(HeadOptim(), unit="", help="the head's optimizer during RL")
-    rollout: RolloutSettings = setting(RolloutSettings(), unit="", help="drafting inside vLLM")
-    sync: SyncSettings = setting(SyncSettings(), unit="", help="weights from the trainer to the engines")
+    rollout: RolloutSettings = setting(RolloutSettings(), unit="", help="drafting in vLLM")
+    sync: SyncSettings = setting(SyncSettings(), unit="", help="how weights reach the rollout engines")
     guard: GuardSettings = setting(GuardSettings(), unit="", help="what to do when acceptance collapses")
     pretrain: PretrainSettings = setting(PretrainSettings(), unit="", help="the stage before RL")
 

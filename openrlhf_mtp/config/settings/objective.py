@@ -1,4 +1,4 @@
-"""What the head minimizes: objective, schedule, weights of depths, share of the anchors. Both stages have these."""
+"""The head's loss in either stage: objective, schedule, weights of the depths, fraction of the anchors."""
 
 from typing import Literal, Self
 
@@ -10,39 +10,41 @@ Objective = Literal["ce", "kl", "reverse_kl", "tv", "e2e_tv", "nla", "lk_hybrid"
 
 
 class ObjectiveSettings(Settings):
-    """What the head minimizes, and how it gets there from a cold start."""
+    """The loss that the head minimizes, and the schedule that leads to it from a cold start."""
 
     objective: Objective | dict[Objective, float] = setting(
-        "e2e_tv", unit="", help="loss of the head; a mapping of names to weights is their weighted sum"
+        "e2e_tv", unit="", help="loss of the head; a mapping gives a weighted sum"
     )
     kl_warmup_steps: int = setting(
-        0, unit="head steps", help="KL objective for the first n steps, for a head that is cold", ge=0
+        0,
+        unit="head steps",
+        help="train with the KL objective for the first n steps, while the head is cold",
+        ge=0,
     )
     kl_until_alpha: float | None = setting(
         None,
         unit="probability",
-        help="end the KL warm-up earlier, as soon as the overlap measured in a step (mean over depths) reaches this",
+        help="end the KL warm-up early once a step's mean overlap over depths reaches this value",
         gt=0,
         lt=1,
     )
     blend_steps: int = setting(
         0,
         unit="head steps",
-        help="after the warm-up, pass from KL to the objective linearly over n steps",
+        help="after the warm-up, move linearly from KL to the objective over n steps",
         ge=0,
     )
     depth_decay: float = setting(
         1.0,
         unit="fraction",
-        help="weight of each depth as a share of the one before, for objectives that count depths separately; "
-        "1 is uniform, 0.6 is FastMTP's; e2e_tv weighs depths by itself",
+        help="weight of a depth relative to the one before; 1 is uniform; FastMTP uses 0.6; e2e_tv ignores it",
         gt=0,
         le=1,
     )
     anchor_fraction: float = setting(
         1.0,
         unit="fraction",
-        help="train on this random share of the positions; the gradient stays unbiased and costs accordingly less",
+        help="train on a random fraction of the anchors; costs less, and the gradient estimate stays unbiased",
         gt=0,
         le=1,
     )

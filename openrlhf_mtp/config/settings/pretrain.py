@@ -9,16 +9,16 @@ from openrlhf_mtp.config.settings.setting import Settings, setting
 
 
 class HeadOptim(Settings):
-    """AdamW for the head alone, apart from the policy's optimizer and its gradient clipping."""
+    """AdamW for the head, separate from the policy's optimizer and gradient clipping."""
 
-    lr: float = setting(1e-4, unit="1/step", help="peak learning rate of the head", gt=0)
+    lr: float = setting(1e-4, unit="", help="peak learning rate of the head", gt=0)
     betas: tuple[float, float] = setting((0.9, 0.95), unit="", help="AdamW's decay rates, each in [0, 1)")
-    eps: float = setting(1e-8, unit="", help="AdamW's denominator offset", gt=0)
-    weight_decay: float = setting(0.0, unit="1/step", help="decoupled weight decay of the head", ge=0)
+    eps: float = setting(1e-8, unit="", help="term added to AdamW's denominator", gt=0)
+    weight_decay: float = setting(0.0, unit="", help="decoupled weight decay of the head", ge=0)
     max_norm: float = setting(
-        1.0, unit="gradient norm", help="clip the head's own gradient to this norm", gt=0
+        1.0, unit="gradient norm", help="clip the gradient of the head to this norm", gt=0
     )
-    warmup_steps: int = setting(0, unit="head steps", help="linear learning-rate warm-up", ge=0)
+    warmup_steps: int = setting(0, unit="head steps", help="steps of linear learning-rate warm-up", ge=0)
 
     @model_validator(mode="after")
     def _betas_are_decay_rates(self) -> Self:
@@ -30,55 +30,65 @@ class HeadOptim(Settings):
 
 
 class PretrainOptim(HeadOptim):
-    """The same knobs for the pre-RL stage, where a fresh head wants larger steps."""
+    """The same settings for the stage before RL, where a fresh head needs a higher learning rate."""
 
-    lr: float = setting(1e-3, unit="1/step", help="peak learning rate of the head", gt=0)
-    warmup_steps: int = setting(20, unit="head steps", help="linear learning-rate warm-up", ge=0)
+    lr: float = setting(1e-3, unit="", help="peak learning rate of the head", gt=0)
+    warmup_steps: int = setting(20, unit="head steps", help="steps of linear learning-rate warm-up", ge=0)
 
 
 class PretrainSettings(ObjectiveSettings):
-    """The stage before RL: train the head on the policy's own responses with the trunk frozen."""
+    """The stage before RL, which trains the head on the policy's own responses with the trunk frozen."""
 
     kl_warmup_steps: int = setting(
         50,
         unit="head steps",
-        help="KL objective for the first n steps; a cold head learns little from e2e_tv",
+        help="train with the KL objective for the first n steps; a cold head learns little from e2e_tv",
         ge=0,
     )
     epochs: int = setting(1, unit="passes", help="passes over the generated responses", ge=1)
     max_steps: int | None = setting(
-        None, unit="head steps", help="stop after n optimizer steps; unset runs all epochs", ge=1
+        None, unit="head steps", help="stop after n optimizer steps; null runs all epochs", ge=1
     )
-    batch_size: int = setting(64, unit="sequences", help="sequences per optimizer step, over all ranks", ge=1)
-    micro_batch_size: int = setting(8, unit="sequences", help="sequences per forward on one rank", ge=1)
-    samples_per_prompt: int = setting(4, unit="responses", help="responses generated per prompt", ge=1)
+    batch_size: int = setting(
+        64, unit="sequences", help="sequences in one optimizer step, over all ranks", ge=1
+    )
+    micro_batch_size: int = setting(8, unit="sequences", help="sequences in one forward pass of a rank", ge=1)
+    samples_per_prompt: int = setting(4, unit="responses", help="responses generated for each prompt", ge=1)
     max_prompts: int | None = setting(
-        None, unit="prompts", help="use the first n prompts of the job; unset uses all", ge=1
+        None, unit="prompts", help="use the first n prompts of the job; null uses all", ge=1
     )
     holdout_fraction: float = setting(
         0.05,
         unit="fraction",
-        help="share of the prompts kept for evaluation and never trained on",
+        help="fraction of the prompts used for evaluation and never for training",
         gt=0,
         le=0.5,
     )
     max_new_tokens: int | None = setting(
-        None, unit="tokens", help="longest generated response; unset takes rollout.max_new_tokens", ge=1
+        None,
+        unit="tokens",
+        help="maximum length of a generated response; null uses rollout.max_new_tokens",
+        ge=1,
     )
     temperature: float | None = setting(
         None,
         unit="",
-        help="sampling temperature; unset takes rollout.temperature, which drafts meet during RL",
+        help="sampling temperature; null uses rollout.temperature, which the head drafts at during RL",
         gt=0,
     )
     save_steps: int = setting(
-        100, unit="head steps", help="save head, optimizer and data position every n steps", ge=1
+        100,
+        unit="head steps",
+        help="save the head, its optimizer and the position in the data every n steps",
+        ge=1,
     )
     eval_steps: int = setting(
-        50, unit="head steps", help="measure the held-out acceptance every n steps", ge=1
+        50, unit="head steps", help="measure acceptance on held-out responses every n steps", ge=1
     )
     num_ranks: int = setting(1, unit="processes", help="data-parallel DeepSpeed ranks, one GPU each", ge=1)
-    optim: PretrainOptim = setting(PretrainOptim(), unit="", help="the head's optimizer in the pre-RL stage")
+    optim: PretrainOptim = setting(
+        PretrainOptim(), unit="", help="the head's optimizer in the stage before RL"
+    )
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

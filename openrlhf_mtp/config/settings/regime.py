@@ -1,4 +1,4 @@
-"""How head training meets the policy during RL: the regime, its coefficient, and weights by advantage."""
+"""Head training during RL: the regime, its coefficient, and advantage weights."""
 
 from typing import Literal, Self
 
@@ -11,32 +11,29 @@ Weighting = Literal["none", "positive", "sigmoid", "exponential"]
 
 
 class CoefficientSettings(Settings):
-    """How much of the MTP loss reaches the policy, in the joint regimes."""
+    """Factor on the loss that reaches the policy in the joint regimes."""
 
     kind: Literal["fixed", "occ"] = setting(
         "fixed",
         unit="",
-        help="fixed: a constant; occ: tracked so that the policy's objective gains most from it",
+        help="fixed: a constant; occ: tracked, to gain most for the policy's objective (docs/occ.md)",
     )
-    value: float = setting(0.1, unit="1", help="the constant of kind fixed", ge=0)
-    scale: float = setting(
-        1.0, unit="1", help="OCC's lambda_plus, the factor on the tracked coefficient", gt=0
-    )
+    value: float = setting(0.1, unit="", help="the constant of kind fixed", ge=0)
+    scale: float = setting(1.0, unit="", help="OCC's λ₊, the factor on the tracked coefficient", gt=0)
     occ_variant: Literal["paper", "released_code"] = setting(
         "paper",
         unit="",
-        help="paper: masked ratio of sums over the optimizer step's tokens, over all ranks; released_code: the public "
-        "code's mean of per-token ratios, for comparison",
+        help="paper: ratio of sums over an optimizer step's tokens; released_code: the public code's mean of ratios",
     )
     smoothing: float = setting(
         0.0,
         unit="fraction",
-        help="share of the previous optimizer step's coefficient in this one's; 0 is off",
+        help="fraction of the previous optimizer step's coefficient in this one's; 0 disables smoothing",
         ge=0,
         lt=1,
     )
     bounds: tuple[float, float] | None = setting(
-        None, unit="1", help="least and greatest coefficient; unset is unbounded, negative values are allowed"
+        None, unit="", help="minimum and maximum coefficient, which may be negative; null sets no bounds"
     )
 
     @model_validator(mode="after")
@@ -49,14 +46,16 @@ class CoefficientSettings(Settings):
 
 
 class AdvantageSettings(Settings):
-    """How much a sample weighs in the head's loss, by its advantage (our design for MTP-RL's second stage)."""
+    """Weight of each sample in the head's loss, from its advantage (our design for MTP-RL's second stage)."""
 
     weighting: Weighting = setting(
         "none",
         unit="",
-        help="none: all alike; positive: samples with positive advantage, those at 0 by half; sigmoid, exponential: "
-        "more weight the higher the advantage",
+        help="none: equal weights; the others give samples with a higher advantage more weight",
     )
     temperature: float = setting(
-        1.0, unit="advantage", help="scale of sigmoid and exponential; smaller is sharper", gt=0
+        1.0,
+        unit="advantage",
+        help="scale of sigmoid and exponential; a smaller value separates samples more",
+        gt=0,
     )
