@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.bench.loss_forms import UnavailableError, seconds_now, speculators_tv
-from openrlhf_mtp.losses.kernels.rows import RowGradients, row_gradient_, row_statistics
+from openrlhf_mtp.losses.kernels.rows import row_gradient_, row_statistics
+from openrlhf_mtp.losses.kernels.types import RowGradients
 
 VOCABULARIES = (32_000, 128_000, 151_936)
 PASSES_MOVE, COPY_MOVES = 7, 2

@@ -12,7 +12,7 @@ from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host, detect_host
 from openrlhf_mtp.config.machine.precision import AUTO, SETTING, Precision, Speed
-from openrlhf_mtp.config.machine.threads import Threads, share_out, usable_cores
+from openrlhf_mtp.config.threads import Threads, share_out, usable_cores
 
 ROWS = (64, 16)
 """Rows of the measured products: a training micro-batch's or a prompt's tokens, and a step of a few sequences."""

@@ -11,12 +11,12 @@ from openrlhf_mtp.config.checks.problem import Problem
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
-from openrlhf_mtp.config.machine.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
-from openrlhf_mtp.config.machine.threads import share_out
+from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.threads import share_out
 
 OPTIMIZER_BYTES = 12
 """AdamW keeps a float32 copy and two moments of every parameter, split over the actor's ranks (ZeRO-2)."""

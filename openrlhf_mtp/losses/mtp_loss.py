@@ -20,14 +20,8 @@ from torch.autograd.function import FunctionCtx
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.alignment import Anchors
 from openrlhf_mtp.losses.kernels.projection import Scratch, project
-from openrlhf_mtp.losses.kernels.rows import (
-    WHOLE,
-    RowGradients,
-    RowScalars,
-    Shard,
-    row_gradient_,
-    row_statistics,
-)
+from openrlhf_mtp.losses.kernels.rows import row_gradient_, row_statistics
+from openrlhf_mtp.losses.kernels.types import WHOLE, RowGradients, RowScalars, Shard
 from openrlhf_mtp.losses.targets import Targets
 from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 

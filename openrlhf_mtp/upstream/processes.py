@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from openrlhf_mtp.config.machine.threads import PASSIVE
+from openrlhf_mtp.config.threads import PASSIVE
 from openrlhf_mtp.upstream import cpu_host, ray_start, uncompiled
 from openrlhf_mtp.upstream.openrlhf import dynamic_batches, last_step, precision, schedule_end, zero3_rotary
 from openrlhf_mtp.upstream.patching import install

@@ -1,1 +1,1 @@
-"""What a machine has, and what a job makes of it: GPUs, memory, threads, precision."""
+"""The machine a job is checked for or runs on: its GPUs, and the precision it computes in."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.losses.kernels.rows import LEAST_LOG, RowGradients, RowMax, RowScalars
+from openrlhf_mtp.losses.kernels.types import LEAST_LOG, RowGradients, RowMax, RowScalars
 
 TILE = 2**19
 """Logits of one tile: 2 MiB in float32, a few rows of a large vocabulary."""

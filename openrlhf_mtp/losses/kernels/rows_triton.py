@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openrlhf_mtp.losses.kernels.rows import LEAST_LOG, RowGradients, RowMax, RowScalars
+from openrlhf_mtp.losses.kernels.types import LEAST_LOG, RowGradients, RowMax, RowScalars
 
 TILE = 2048
 """Logits a program holds at once: 8 a thread, so that the five sums of pass two stay in registers."""

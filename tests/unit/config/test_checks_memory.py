@@ -9,7 +9,7 @@ from openrlhf_mtp.config.checks import JobContext
 from openrlhf_mtp.config.checks.memory import trainer
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.machine.host import Host
-from openrlhf_mtp.config.machine.memory import trainer_memory
+from openrlhf_mtp.config.memory import trainer_memory
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config.equipped import HEAD, TRUNK, write_config
 

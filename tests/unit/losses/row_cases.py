@@ -8,14 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.losses.kernels.rows import (
-    LEAST_LOG,
-    WHOLE,
-    RowGradients,
-    Shard,
-    row_gradient_,
-    row_statistics,
-)
+from openrlhf_mtp.losses.kernels.rows import row_gradient_, row_statistics
+from openrlhf_mtp.losses.kernels.types import LEAST_LOG, WHOLE, RowGradients, Shard
 
 TARGETS, ROWS = 3, 5
 

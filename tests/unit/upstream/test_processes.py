@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from openrlhf_mtp.config.machine.threads import PASSIVE
+from openrlhf_mtp.config.threads import PASSIVE
 from openrlhf_mtp.upstream import processes
 from openrlhf_mtp.upstream.processes import ray_runtime_env
 

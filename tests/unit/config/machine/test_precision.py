@@ -10,9 +10,9 @@ from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import AUTO, DTYPES, Speed, choose, with_rollout_dtype
-from openrlhf_mtp.config.machine.threads import Threads, share_out, usable_cores
 from openrlhf_mtp.config.plan import make_plan
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.threads import Threads, share_out, usable_cores
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 FASTER_IN_FLOAT32 = Speed(bfloat16_s=3e-3, float32_s=5e-4)
