@@ -95,4 +95,15 @@ def test_one_value_has_no_interval_and_none_has_no_mean():
 
 @pytest.mark.parametrize("freedom", [*range(1, 12), 20, 50, 1000])
 def test_quantiles_of_student_t(freedom):
-    assert t_975(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=3e-3)
+    assert t_975(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "published"), [(1, 12.706205), (2, 4.302653), (5, 2.570582), (10, 2.228139), (30, 2.042272)]
+)
+def test_quantiles_of_student_t_are_the_published_ones(freedom, published):
+    assert t_975(freedom) == pytest.approx(published, abs=5e-7)
+
+
+def test_without_a_degree_of_freedom_there_is_no_quantile():
+    assert math.isnan(t_975(0))
