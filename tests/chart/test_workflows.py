@@ -12,6 +12,8 @@ from helm.engine import ROOT
 
 TOOLS = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+CONFIG = ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml"
 GITLAB = ROOT / "ci" / "gitlab.yml"
 BENCHMARK = yaml.safe_load((ROOT / ".github" / "workflows" / "benchmark.yml").read_text(encoding="utf-8"))
 NODE_24 = {"actions/checkout": 5, "actions/upload-artifact": 6}
@@ -29,8 +31,13 @@ def test_zizmor_finds_nothing():
 
 @pytest.mark.parametrize(
     ("schema", "files"),
-    [("vendor.github-workflows", WORKFLOWS), ("vendor.gitlab-ci", [GITLAB])],
-    ids=["GitHub", "GitLab"],
+    [
+        ("vendor.github-workflows", WORKFLOWS),
+        ("vendor.gitlab-ci", [GITLAB]),
+        ("vendor.github-issue-forms", [path for path in FORMS if path != CONFIG]),
+        ("vendor.github-issue-config", [CONFIG]),
+    ],
+    ids=["GitHub", "GitLab", "issue forms", "issue chooser"],
 )
 def test_a_workflow_fits_its_schema(schema, files):
     done = run(TOOLS / "check-jsonschema", "--builtin-schema", schema, *files)

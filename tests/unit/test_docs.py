@@ -1,4 +1,4 @@
-"""What the pages of docs/ say of the code is so: examples run, job files load, and every name and link is there."""
+"""What the project's pages say of the code is so: examples run, job files load, and every name and link is there."""
 
 import ast
 import doctest
@@ -21,7 +21,19 @@ from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 ROOT = Path(__file__).parents[2]
-PAGES = {path.name: path for path in [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]}
+FOLDERS = ("docs", "docker", "examples", "helm", "k8s", "tests")
+
+
+def page_name(path: Path) -> str:
+    """A page of docs/ by its name alone, another one by its path."""
+    name = path.relative_to(ROOT).as_posix()
+    return name if path.stem == "README" else name.removeprefix("docs/")
+
+
+PAGES = {
+    page_name(path): path
+    for path in [*sorted(ROOT.glob("*.md")), *(p for f in FOLDERS for p in sorted((ROOT / f).rglob("*.md")))]
+}
 METHODS = ("losses.md", "regimes.md", "occ.md", "advantage_aware.md")
 """The pages on training: they name metrics and show job files."""
 
