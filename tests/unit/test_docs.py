@@ -1,9 +1,10 @@
-"""What the project's pages say of the code is so: examples run, job files load, and every name and link is there."""
+"""The project's pages agree with the code: examples run, job files load, and every name and link is there."""
 
 import ast
 import doctest
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +26,7 @@ FOLDERS = ("docs", "docker", "examples", "helm", "k8s", "tests")
 
 
 def page_name(path: Path) -> str:
-    """A page of docs/ by its name alone, another one by its path."""
+    """Name a page of docs/ by its file name, another page by its path."""
     name = path.relative_to(ROOT).as_posix()
     return name if path.stem == "README" else name.removeprefix("docs/")
 
@@ -190,3 +191,20 @@ def test_the_old_names_that_the_page_lists_are_those_of_the_table():
 @pytest.mark.parametrize("script", blocks("from_openrlhf.md", "bash"))
 def test_the_scripts_of_the_page_are_bash(script):
     subprocess.run(["bash", "-n"], input=script.encode(), check=True)
+
+
+def test_the_readme_shows_the_layers_of_the_import_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    expected = {(len(layers) - row, room) for row, rooms in enumerate(layers) for room in rooms.split(" | ")}
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", text("README.md"), re.M)
+    assert {(int(layer), room) for layer, cell in rows for room in QUOTED.findall(cell)} == expected
+
+
+def test_the_headline_figures_of_the_readme_are_measured():
+    headline = text("README.md").partition("## Measured")[2].partition("\n## ")[0]
+    figures = re.findall(r"^\| .+ \| (.*\d.*) \|$", headline, re.M)
+    assert len(figures) == 4
+    assert [figure for figure in figures if f" {figure} |" not in text("measured.md")] == []
