@@ -40,7 +40,7 @@ FIGURES: dict[str, FigureSpec] = {
     "reward": FigureSpec(
         "Reward",
         "What RL is for: the reward of the sampled responses, and the share of held-out problems answered rightly.",
-        ("policy/reward", "eval/accuracy"),
+        (metrics.POLICY_REWARD, metrics.EVAL_ACCURACY),
         plots.reward,
     ),
     "acceptance": FigureSpec(
@@ -101,13 +101,13 @@ FIGURES: dict[str, FigureSpec] = {
     "throughput": FigureSpec(
         "Throughput",
         "Generated tokens per second; longer responses and higher acceptance both move it.",
-        (metrics.ROLLOUT_TOK_S,),
+        (metrics.PERF_ROLLOUT_TOK_S,),
         plots.throughput,
     ),
     "sync": FigureSpec(
         "Weight synchronization",
         "Time of the round that brings policy and head to every engine, and checks them there.",
-        ("time/sync_s",),
+        (metrics.TIME_SYNC_S,),
         plots.sync,
     ),
     "head": FigureSpec(
@@ -119,7 +119,7 @@ FIGURES: dict[str, FigureSpec] = {
     "policy": FigureSpec(
         "The policy in training",
         "Entropy, gradient norm, and the distance between the engine's log-probs and the trainer's.",
-        ("policy/entropy", "policy/grad_norm", "spec/logprob_gap"),
+        (metrics.POLICY_ENTROPY, metrics.POLICY_GRAD_NORM, metrics.SPEC_LOGPROB_GAP),
         plots.policy,
     ),
 }

@@ -13,8 +13,8 @@ def reward(groups: Groups) -> Figure | None:
     """Training reward and held-out accuracy over steps."""
     return over_steps(
         groups,
-        ("policy/reward", "Reward on training prompts", "score"),
-        ("eval/accuracy", "Accuracy on held-out prompts", "fraction"),
+        (metrics.POLICY_REWARD, "Reward on training prompts", "score"),
+        (metrics.EVAL_ACCURACY, "Accuracy on held-out prompts", "fraction"),
     )
 
 
@@ -32,7 +32,7 @@ def acceptance(groups: Groups) -> Figure | None:
             curve(panel, group, metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, j), shade, name)
             style.label(panel, "Accepted drafts by depth" if single else f"Accepted at depth {j}", "fraction")
             style.unit_interval(panel)
-        curve(axes[-1], group, metrics.SPEC_LENGTH, color(number), group.label)
+        curve(axes[-1], group, metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, color(number), group.label)
     style.label(axes[-1], "Mean acceptance length", "tokens per target forward")
     style.lengths(axes[-1], depths)
     for panel in axes:
@@ -64,18 +64,18 @@ def throughput(groups: Groups) -> Figure | None:
     """Generated tokens per second and response length."""
     return over_steps(
         groups,
-        (metrics.ROLLOUT_TOK_S, "Rollout throughput, all engines", "token/s"),
-        ("policy/response_length", "Response length", "token"),
+        (metrics.PERF_ROLLOUT_TOK_S, "Rollout throughput, all engines", "token/s"),
+        (metrics.POLICY_RESPONSE_LENGTH, "Response length", "token"),
     )
 
 
 def sync(groups: Groups) -> Figure | None:
     """Seconds of a synchronization, of which verification."""
-    figure = over_steps(groups, ("time/sync_s", "Synchronization", "s"))
+    figure = over_steps(groups, (metrics.TIME_SYNC_S, "Synchronization", "s"))
     if figure is not None:
         for number, group in enumerate(groups):
             name = "verification" if len(groups) == 1 else f"{group.label}, verification"
-            curve(figure.axes[0], group, "sync/verify_s", color(number), name, "--")
+            curve(figure.axes[0], group, metrics.SYNC_VERIFY_S, color(number), name, "--")
         style.legend(figure.axes[0])
     return figure
 
@@ -91,13 +91,13 @@ def head(groups: Groups) -> Figure | None:
     for number, group in enumerate(shown):
         for panel, name in ((axes[0], metrics.MTP_LOSS), (axes[2], metrics.MTP_EXPECTED_LENGTH)):
             curve(panel, group, name, color(number), group.label)
-            curve(panel, group, f"eval/{name}", color(number), "held-out", "--")
+            curve(panel, group, metrics.held_out(name), color(number), "held-out", "--")
         for j in range(1, depths + 1) if single else sorted({1, depths}):
             name = metrics.depth_metric(metrics.MTP_ALPHA, j)
             shade = depth_color(j) if single else color(number)
             dash = "-" if single or j == 1 else "-."
             curve(axes[1], group, name, shade, f"depth {j}" if single else f"{group.label}, depth {j}", dash)
-            curve(axes[1], group, f"eval/{name}", shade, "held-out", "--")
+            curve(axes[1], group, metrics.held_out(name), shade, "held-out", "--")
     style.label(axes[0], "Loss of the head", "loss")
     scale(axes[0], [value for group in shown for value in group.band(metrics.MTP_LOSS).high], "loss")
     style.label(axes[1], "Overlap with the policy", "probability")
@@ -113,7 +113,7 @@ def policy(groups: Groups) -> Figure | None:
     """What shows early that the policy is unwell: entropy, gradient norm, engine-trainer gap."""
     return over_steps(
         groups,
-        ("policy/entropy", "Policy entropy", "nat"),
-        ("policy/grad_norm", "Policy gradient norm", "norm"),
-        ("spec/logprob_gap", "Engine-trainer log-prob gap, mean", "nat"),
+        (metrics.POLICY_ENTROPY, "Policy entropy", "nat"),
+        (metrics.POLICY_GRAD_NORM, "Policy gradient norm", "norm"),
+        (metrics.SPEC_LOGPROB_GAP, "Engine-trainer log-prob gap, mean", "nat"),
     )

@@ -7,15 +7,15 @@ from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.run_folder import Row, Run
 
 TIME_PARTS: tuple[tuple[str, str], ...] = (
-    ("rollout", "time/rollout_s"),
-    ("experience", "time/experience_s"),
-    ("training", "time/train_s"),
-    ("sync", "time/sync_s"),
+    ("rollout", metrics.TIME_ROLLOUT_S),
+    ("experience", metrics.TIME_EXPERIENCE_S),
+    ("training", metrics.TIME_TRAIN_S),
+    ("sync", metrics.TIME_SYNC_S),
 )
 """Parts of a step that do not overlap in synchronous mode, in the order they happen."""
 
 OTHER = "other"
-STEP_TIME = "time/step_s"
+STEP_TIME = metrics.TIME_STEP_S
 
 
 def summarize(run: Run) -> dict[str, Any]:

@@ -89,8 +89,8 @@ def drift_series(source: Group | Run) -> NDArray[Any] | None:
     None for a run that has no reward (nothing drifts while only the head is trained) or no head.
     """
     group = source if isinstance(source, Group) else Group(source.name, (source,))
-    names = ("mtp/entropy", metrics.depth_metric(metrics.MTP_ALPHA, 1))
-    if not group.has("policy/reward") or not all(group.has(name) for name in names):
+    names = (metrics.MTP_ENTROPY, metrics.depth_metric(metrics.MTP_ALPHA, 1))
+    if not group.has(metrics.POLICY_REWARD) or not all(group.has(name) for name in names):
         return None
     bands = [group.band(name) for name in names]
     return together([(band.steps, band.mean) for band in bands])

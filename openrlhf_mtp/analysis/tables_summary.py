@@ -10,19 +10,19 @@ from openrlhf_mtp.analysis.table import Table, duration, number, with_interval
 from openrlhf_mtp.runlog import metrics
 
 ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("reward, first → last step", "policy/reward", ("first", "last")),
-    ("held-out accuracy, first → last", "eval/accuracy", ("first", "last")),
-    ("mean acceptance length, first → last", metrics.SPEC_LENGTH, ("first", "last")),
-    ("mean acceptance length, lowest", metrics.SPEC_LENGTH, ("min",)),
-    ("mean acceptance length, mean", metrics.SPEC_LENGTH, ("mean",)),
+    ("reward, first → last step", metrics.POLICY_REWARD, ("first", "last")),
+    ("held-out accuracy, first → last", metrics.EVAL_ACCURACY, ("first", "last")),
+    ("mean acceptance length, first → last", metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, ("first", "last")),
+    ("mean acceptance length, lowest", metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, ("min",)),
+    ("mean acceptance length, mean", metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, ("mean",)),
     ("expected length (trainer), first → last", metrics.MTP_EXPECTED_LENGTH, ("first", "last")),
     ("promised minus measured acceptance, mean", metrics.SPEC_ALPHA_GAP, ("mean",)),
-    ("engine-trainer log-prob gap, largest step mean (nat)", "spec/logprob_gap", ("max",)),
-    ("rollout throughput, mean (token/s)", metrics.ROLLOUT_TOK_S, ("mean",)),
-    ("synchronization, mean (s)", "time/sync_s", ("mean",)),
-    ("synchronization, bytes a round", "sync/bytes", ("last",)),
-    ("synchronization, calls a round", "sync/rpc_calls", ("last",)),
-    ("step, mean (s)", "time/step_s", ("mean",)),
+    ("engine-trainer log-prob gap, largest step mean (nat)", metrics.SPEC_LOGPROB_GAP, ("max",)),
+    ("rollout throughput, mean (token/s)", metrics.PERF_ROLLOUT_TOK_S, ("mean",)),
+    ("synchronization, mean (s)", metrics.TIME_SYNC_S, ("mean",)),
+    ("synchronization, bytes a round", metrics.SYNC_BYTES, ("last",)),
+    ("synchronization, calls a round", metrics.SYNC_RPC_CALLS, ("last",)),
+    ("step, mean (s)", metrics.TIME_STEP_S, ("mean",)),
 )
 """Label, metric, and which of its extents are shown."""
 

@@ -23,6 +23,7 @@ from openrlhf_mtp.config.machine.precision import with_rollout_dtype
 from openrlhf_mtp.config.plan import expected_rollouts
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.settings.mtp import MTPSettings, RolloutSettings
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.checkpoint_request import request_on_sigterm
 from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
 
@@ -117,7 +118,7 @@ def run_train(
     from openrlhf_mtp.analysis.report import write_report
     from openrlhf_mtp.analysis.summary import summarize
 
-    summary = summarize(read_run(out)) | {"perf/peak_memory_gib": peak.bytes / 2**30}
+    summary = summarize(read_run(out)) | {metrics.PERF_PEAK_MEMORY_GIB: peak.bytes / 2**30}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     write_report([out], out)
     return 0

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openrlhf_mtp.config.settings.mtp import GuardSettings
-
-LENGTH = "spec/mean_acceptance_length"
-GAP = "spec/logprob_gap"
+from openrlhf_mtp.runlog import metrics
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,9 @@ class AcceptanceGuard:
             when this step's log-prob gap is above the limit.
         """
         alarm = self._gap_alarm(step, row)
-        if alarm is not None or LENGTH not in row:
+        if alarm is not None or metrics.SPEC_MEAN_ACCEPTANCE_LENGTH not in row:
             return alarm
-        length, floor = row[LENGTH], self.floor
+        length, floor = row[metrics.SPEC_MEAN_ACCEPTANCE_LENGTH], self.floor
         if floor is None:
             self._warmup.append(length)
         elif length >= floor:
@@ -94,11 +92,11 @@ class AcceptanceGuard:
         )
 
     def _gap_alarm(self, step: int, row: Mapping[str, float]) -> Alarm | None:
-        limit = self.settings.max_logprob_gap
-        if limit is None or row.get(GAP, 0.0) <= limit:
+        gap, limit = row.get(metrics.SPEC_LOGPROB_GAP, 0.0), self.settings.max_logprob_gap
+        if limit is None or gap <= limit:
             return None
         return Alarm(
-            f"step {step}: engine and trainer disagree by {row[GAP]:.4f} nats per sampled token on average, the "
+            f"step {step}: engine and trainer disagree by {gap:.4f} nats per sampled token on average, the "
             f"limit is mtp.guard.max_logprob_gap = {limit}. Usual causes: the policy did not reach the engines, or "
             "mtp.rollout.dtype is coarser than the trainer's precision. A checkpoint was saved.",
             stops=True,

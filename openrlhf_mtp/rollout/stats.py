@@ -89,8 +89,8 @@ def acceptance_metrics(counters: EngineCounters) -> dict[str, float]:
         return {}
     row = {
         metrics.SPEC_ACCEPTANCE_RATE: counters.num_accepted_tokens / counters.num_draft_tokens,
-        "spec/mean_acceptance_length": mean_acceptance_length(counters),
-        "spec/drafts": float(counters.num_drafts),
+        metrics.SPEC_MEAN_ACCEPTANCE_LENGTH: mean_acceptance_length(counters),
+        metrics.SPEC_DRAFTS: float(counters.num_drafts),
     }
     for j, accepted in enumerate(counters.accepted_per_depth, start=1):
         row[metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, j)] = accepted / counters.num_drafts
@@ -106,12 +106,12 @@ def rollout_metrics(engines: Sequence[EngineCounters], *, wall_seconds: float) -
     """
     everything = total(engines)
     row = acceptance_metrics(everything)
-    row["perf/rollout_tokens"] = float(everything.generation_tokens)
+    row[metrics.PERF_ROLLOUT_TOKENS] = float(everything.generation_tokens)
     if wall_seconds > 0:
-        row[metrics.ROLLOUT_TOK_S] = everything.generation_tokens / wall_seconds
+        row[metrics.PERF_ROLLOUT_TOK_S] = everything.generation_tokens / wall_seconds
     for number, counters in enumerate(engines):
         if counters.busy_seconds > 0:
-            name = metrics.engine_metric(metrics.ROLLOUT_TOK_S, number)
+            name = metrics.engine_metric(metrics.PERF_ROLLOUT_TOK_S, number)
             row[name] = counters.generation_tokens / counters.busy_seconds
     return row
 

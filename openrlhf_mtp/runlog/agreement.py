@@ -24,6 +24,7 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_REACH,
     SPEC_ACCEPTANCE_RATE,
     SPEC_ALPHA_GAP,
+    SPEC_DRAFTS,
     STEP,
     depth_metric,
 )
@@ -69,7 +70,7 @@ def gap_limit(row: Row) -> float:
     """
     depths, accepted = len(_by_depth(row, MTP_REACH)), row.get(MTP_ACCEPTED_STD, math.nan)
     std = accepted / depths if depths and math.isfinite(accepted) else 0.125
-    noise = 2.0 * std / math.sqrt(max(row.get("spec/drafts", 1.0), 1.0))
+    noise = 2.0 * std / math.sqrt(max(row.get(SPEC_DRAFTS, 1.0), 1.0))
     return (WALKED_LIMIT if depths else ROUGH_LIMIT) + noise
 
 
@@ -104,7 +105,7 @@ def warning(rows: Sequence[Row]) -> str:
     )
     return (
         f"trainer and engines disagree on acceptance: at step {row[STEP]:.0f} the head promises that "
-        f"{measured + gap:.1%} of drafted tokens are accepted, the engines accept {measured:.1%} (spec/alpha_gap "
+        f"{measured + gap:.1%} of drafted tokens are accepted, the engines accept {measured:.1%} ({SPEC_ALPHA_GAP} "
         f"{gap:+.3f}, limit {gap_limit(row):.3f} over {WINDOW} steps); {fault}"
     )
 

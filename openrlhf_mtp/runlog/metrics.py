@@ -3,19 +3,25 @@
 The training loop, the rollout engines, the figures and the documentation take names from here, so that a name in a
 plot is the name in the log. A row of `metrics.jsonl` is one step's numbers; `validate` refuses an undeclared name.
 
-Names with a number in them (`mtp/alpha/depth_2`, `perf/rollout_tok_s/engine_0`) are declared once with a placeholder
-(`mtp/alpha/depth_{j}`) and built with `depth_metric` or `engine_metric`. Depth is counted from 1, engines from 0, as
-vLLM and OpenRLHF number them.
+A constant is the metric's name in capitals. Some metrics are also logged, or only logged, for each depth or each
+engine; `depth_metric` and `engine_metric` build those names. Depth is counted from 1, engines from 0, as vLLM and
+OpenRLHF number them.
 
     >>> depth_metric(MTP_ALPHA, 2)
     'mtp/alpha/depth_2'
-    >>> validate({"step": 1, "policy/reward": 0.5})
+    >>> validate({STEP: 1, POLICY_REWARD: 0.5})
+
+To add a metric, add a line to the table below and log it under the constant.
 """
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+_DEPTH = "/depth_{j}"
+_ENGINE = "/engine_{i}"
+_HELD_OUT = "eval/"
 
 
 @dataclass(frozen=True)
@@ -27,164 +33,198 @@ class Metric:
     meaning: str
 
 
-STEP = "step"
-MTP_LOSS = "mtp/loss"
-MTP_ALPHA = "mtp/alpha"
-MTP_ALPHA_GREEDY = "mtp/alpha_greedy"
-MTP_REACH = "mtp/reach"
-MTP_ACCEPTED_STD = "mtp/accepted_std"
-MTP_EXPECTED_LENGTH = "mtp/expected_length"
-MTP_COEFFICIENT = "mtp/coefficient"
-OCC_ALIGNMENT = "occ/alignment"
-OCC_MAGNITUDE = "occ/magnitude"
-OCC_SIGN = "occ/sign"
-SPEC_ACCEPTANCE_RATE = "spec/acceptance_rate"
-SPEC_LENGTH = "spec/mean_acceptance_length"
-SPEC_ALPHA_GAP = "spec/alpha_gap"
-ROLLOUT_TOK_S = "perf/rollout_tok_s"
+_declared: list[Metric] = []
 
-_DEPTH = "/depth_{j}"
-_ENGINE = "/engine_{i}"
 
-METRICS: tuple[Metric, ...] = (
-    Metric(
-        STEP, "count", "Number of the step; rollout rounds in RL, optimizer steps in the pre-RL stage; from 1"
-    ),
-    # The policy
-    Metric("policy/reward", "score", "Mean reward of the step's responses, as the reward function gave it"),
-    Metric("policy/reward_std", "score", "Standard deviation of the reward over the step's responses"),
-    Metric("policy/return", "score", "Mean return per response after KL shaping"),
-    Metric(
-        "policy/entropy",
-        "nat",
-        "Mean entropy of the policy at action tokens, at the rollout's temperature; over the head's anchors unless "
-        "`actor.entropy_coef` is set",
-    ),
-    Metric("policy/kl", "nat", "Mean estimated KL divergence of the policy from the reference model"),
-    Metric("policy/ppo_kl", "nat", "Mean estimated KL divergence of the policy from the one that generated"),
-    Metric("policy/clip_fraction", "fraction", "Action tokens whose probability ratio was clipped"),
-    Metric("policy/loss", "loss", "Policy loss, mean over the step's updates"),
-    Metric("policy/grad_norm", "norm", "L2 norm of the policy's gradient before clipping"),
-    Metric("policy/lr", "1", "Learning rate of the policy"),
-    Metric("policy/response_length", "token", "Mean response length, end-of-sequence token included"),
-    Metric("policy/total_length", "token", "Mean length of prompt and response"),
-    Metric("policy/truncated_rate", "fraction", "Responses cut at the maximum length"),
-    Metric("critic/loss", "loss", "Critic loss, mean over the step's updates"),
-    Metric("critic/value", "score", "Mean value the critic gives to action tokens"),
-    Metric("critic/grad_norm", "norm", "L2 norm of the critic's gradient before clipping"),
-    Metric("critic/lr", "1", "Learning rate of the critic"),
-    Metric(
-        "eval/accuracy", "fraction", "Held-out prompts answered rightly, mean over sampled responses (pass@1)"
-    ),
-    Metric("eval/pass_at_k", "fraction", "Held-out prompts with at least one right answer among k responses"),
-    Metric("eval/response_length", "token", "Mean response length on held-out prompts"),
-    # The head, seen by the trainer
-    Metric(MTP_LOSS, "loss", "Loss of the MTP head, mean over counted anchors"),
-    Metric(MTP_LOSS + _DEPTH, "loss", "Loss of the MTP head at depth j"),
-    Metric(
-        MTP_ALPHA + _DEPTH, "probability", "Overlap sum_v min(p, q) at depth j, at the rollout's temperature"
-    ),
-    Metric(
-        MTP_ALPHA_GREEDY + _DEPTH,
-        "probability",
-        "p(argmax q) at depth j: what a greedy draft of the same head would be accepted with",
-    ),
-    Metric(
-        MTP_REACH + _DEPTH,
-        "probability",
-        "Promised share of drafts accepted through depth j, comparable with spec/acceptance_rate/depth_j",
-    ),
-    Metric(
-        MTP_ACCEPTED_STD,
-        "token",
-        "Standard deviation of a draft's accepted tokens, given the text: the chance in what engines accept",
-    ),
-    Metric(
-        MTP_EXPECTED_LENGTH,
-        "token",
-        "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward the head promises",
-    ),
-    Metric(
-        MTP_COEFFICIENT,
-        "1",
-        "Factor on the MTP loss that reaches the policy, mean over depths; joint regimes",
-    ),
-    Metric(
-        MTP_COEFFICIENT + _DEPTH,
-        "1",
-        "Factor at depth j; below 0 it turns against the policy gradient of the head",
-    ),
-    Metric(
-        "mtp/joint_loss",
-        "loss",
-        "MTP loss that reaches the policy, before its coefficient (which `released_code` has inside); joint regimes",
-    ),
-    Metric(
-        "mtp/advantage_weight_max",
-        "1",
-        "Largest weight a sample of the first rank got in the head's loss from its advantage",
-    ),
-    Metric(
-        "mtp/advantage_fallback",
-        "fraction",
-        "Updates whose advantages gave no token a weight, so that all weighed the same",
-    ),
-    Metric(
-        OCC_ALIGNMENT + _DEPTH,
-        "nat^2",
-        "Mean of delta_RL * delta_MTP over action tokens; its sign is the coefficient's",
-    ),
-    Metric(OCC_MAGNITUDE + _DEPTH, "nat^2", "Mean of delta_MTP^2 over action tokens"),
-    Metric(
-        OCC_SIGN + _DEPTH,
-        "sign",
-        "Sign of the alignment, and so of OCC's coefficient: the mean over the step's updates of -1, 0 or 1",
-    ),
-    Metric("mtp/grad_norm", "norm", "L2 norm of the head's gradient before its own clipping"),
-    Metric("mtp/lr", "1", "Learning rate of the head"),
-    Metric("mtp/anchors", "count", "Anchors the loss counted over all ranks"),
-    Metric("mtp/entropy", "nat", "Mean entropy of the policy at counted anchors"),
-    Metric("eval/mtp/loss", "loss", "Loss of the MTP head on held-out responses"),
-    Metric("eval/mtp/alpha" + _DEPTH, "probability", "Overlap at depth j on held-out responses"),
-    Metric(
-        "eval/" + MTP_ALPHA_GREEDY + _DEPTH, "probability", "p(argmax q) at depth j on held-out responses"
-    ),
-    Metric("eval/mtp/expected_length", "token", "Expected tokens per target forward on held-out responses"),
-    # Speculative decoding, seen by the engines
-    Metric(SPEC_ACCEPTANCE_RATE, "fraction", "Drafted tokens the target accepted"),
-    Metric(
-        SPEC_ACCEPTANCE_RATE + _DEPTH,
-        "fraction",
-        "Drafts whose token at depth j was accepted (all before it were)",
-    ),
-    Metric(SPEC_LENGTH, "token", "Tokens per target forward: 1 + accepted / drafts"),
-    Metric(
-        SPEC_ALPHA_GAP,
-        "fraction",
-        "Accepted share of drafted tokens that the trainer's overlaps promise, minus the engines' own",
-    ),
-    Metric("spec/drafts", "count", "Drafts verified in the step, all engines"),
-    Metric("spec/logprob_gap", "nat", "Mean |engine log-prob - trainer log-prob| over action tokens"),
-    Metric("spec/logprob_gap_max", "nat", "Largest |engine log-prob - trainer log-prob| of the step"),
-    # Where the time goes
-    Metric("time/rollout_s", "s", "Generation of the step's responses, rewards included"),
-    Metric("time/experience_s", "s", "Log-probs, values and advantages of the step's responses"),
-    Metric("time/train_s", "s", "Forward, backward and optimizer of policy, head and critic"),
-    Metric("time/mtp_s", "s", "Share of the training time spent on the head"),
-    Metric("time/sync_s", "s", "Weight synchronization, verification included"),
-    Metric("time/eval_s", "s", "Evaluation on held-out prompts"),
-    Metric("time/step_s", "s", "Wall time of the whole step"),
-    Metric(ROLLOUT_TOK_S, "token/s", "Generated tokens per second of rollout time, all engines"),
-    Metric(ROLLOUT_TOK_S + _ENGINE, "token/s", "Generated tokens per second while engine i was busy"),
-    Metric("perf/rollout_tokens", "token", "Tokens generated in the step, all engines"),
-    Metric("perf/train_tok_s", "token/s", "Tokens trained on per second of training time"),
-    Metric("perf/peak_memory_gib", "GiB", "Highest memory of the process tree so far"),
-    # Weight synchronization
-    Metric("sync/bytes", "byte", "Bytes one engine received in the round"),
-    Metric("sync/rpc_calls", "count", "Remote calls to one engine in the round"),
-    Metric("sync/buckets", "count", "Packed buckets broadcast in the round"),
-    Metric("sync/verify_s", "s", "Share of the synchronization time spent on verification"),
+def _declare(name: str, unit: str, meaning: str = "", *, by_depth: str = "", by_engine: str = "") -> str:
+    """Enter a metric into `METRICS` and return its name.
+
+    Args:
+        name: as logged.
+        unit: of its values.
+        meaning: one line for the report; "" for a metric that exists only by depth.
+        by_depth: what it means at depth j, if it is logged for each depth.
+        by_engine: what it means for engine i, if it is logged for each engine.
+    """
+    forms = {name: meaning, name + _DEPTH: by_depth, name + _ENGINE: by_engine}
+    _declared.extend(Metric(form, unit, text) for form, text in forms.items() if text)
+    return name
+
+
+STEP = _declare(
+    "step", "count", "Number of the step; rollout rounds in RL, optimizer steps in the pre-RL stage; from 1"
 )
+
+# The policy
+POLICY_REWARD = _declare(
+    "policy/reward", "score", "Mean reward of the step's responses, as the reward function gave it"
+)
+POLICY_REWARD_STD = _declare(
+    "policy/reward_std", "score", "Standard deviation of the reward over the step's responses"
+)
+POLICY_RETURN = _declare("policy/return", "score", "Mean return per response after KL shaping")
+POLICY_ENTROPY = _declare(
+    "policy/entropy",
+    "nat",
+    "Mean entropy of the policy at action tokens, at the rollout's temperature; over the head's anchors unless "
+    "`actor.entropy_coef` is set",
+)
+POLICY_KL = _declare(
+    "policy/kl", "nat", "Mean estimated KL divergence of the policy from the reference model"
+)
+POLICY_PPO_KL = _declare(
+    "policy/ppo_kl", "nat", "Mean estimated KL divergence of the policy from the one that generated"
+)
+POLICY_CLIP_FRACTION = _declare(
+    "policy/clip_fraction", "fraction", "Action tokens whose probability ratio was clipped"
+)
+POLICY_LOSS = _declare("policy/loss", "loss", "Policy loss, mean over the step's updates")
+POLICY_GRAD_NORM = _declare("policy/grad_norm", "norm", "L2 norm of the policy's gradient before clipping")
+POLICY_LR = _declare("policy/lr", "1", "Learning rate of the policy")
+POLICY_RESPONSE_LENGTH = _declare(
+    "policy/response_length", "token", "Mean response length, end-of-sequence token included"
+)
+POLICY_TOTAL_LENGTH = _declare("policy/total_length", "token", "Mean length of prompt and response")
+POLICY_TRUNCATED_RATE = _declare("policy/truncated_rate", "fraction", "Responses cut at the maximum length")
+CRITIC_LOSS = _declare("critic/loss", "loss", "Critic loss, mean over the step's updates")
+CRITIC_VALUE = _declare("critic/value", "score", "Mean value the critic gives to action tokens")
+CRITIC_GRAD_NORM = _declare("critic/grad_norm", "norm", "L2 norm of the critic's gradient before clipping")
+CRITIC_LR = _declare("critic/lr", "1", "Learning rate of the critic")
+EVAL_ACCURACY = _declare(
+    "eval/accuracy", "fraction", "Held-out prompts answered rightly, mean over sampled responses (pass@1)"
+)
+EVAL_PASS_AT_K = _declare(
+    "eval/pass_at_k", "fraction", "Held-out prompts with at least one right answer among k responses"
+)
+EVAL_RESPONSE_LENGTH = _declare("eval/response_length", "token", "Mean response length on held-out prompts")
+
+# The head, seen by the trainer
+MTP_LOSS = _declare(
+    "mtp/loss",
+    "loss",
+    "Loss of the MTP head, mean over counted anchors",
+    by_depth="Loss of the MTP head at depth j",
+)
+MTP_ALPHA = _declare(
+    "mtp/alpha", "probability", by_depth="Overlap sum_v min(p, q) at depth j, at the rollout's temperature"
+)
+MTP_ALPHA_GREEDY = _declare(
+    "mtp/alpha_greedy",
+    "probability",
+    by_depth="p(argmax q) at depth j: what a greedy draft of the same head would be accepted with",
+)
+MTP_REACH = _declare(
+    "mtp/reach",
+    "probability",
+    by_depth="Promised share of drafts accepted through depth j, comparable with spec/acceptance_rate/depth_j",
+)
+MTP_ACCEPTED_STD = _declare(
+    "mtp/accepted_std",
+    "token",
+    "Standard deviation of a draft's accepted tokens, given the text: the chance in what engines accept",
+)
+MTP_EXPECTED_LENGTH = _declare(
+    "mtp/expected_length",
+    "token",
+    "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward the head promises",
+)
+MTP_COEFFICIENT = _declare(
+    "mtp/coefficient",
+    "1",
+    "Factor on the MTP loss that reaches the policy, mean over depths; joint regimes",
+    by_depth="Factor at depth j; below 0 it turns against the policy gradient of the head",
+)
+MTP_JOINT_LOSS = _declare(
+    "mtp/joint_loss",
+    "loss",
+    "MTP loss that reaches the policy, before its coefficient (which `released_code` has inside); joint regimes",
+)
+MTP_ADVANTAGE_WEIGHT_MAX = _declare(
+    "mtp/advantage_weight_max",
+    "1",
+    "Largest weight a sample of the first rank got in the head's loss from its advantage",
+)
+MTP_ADVANTAGE_FALLBACK = _declare(
+    "mtp/advantage_fallback",
+    "fraction",
+    "Updates whose advantages gave no token a weight, so that all weighed the same",
+)
+OCC_ALIGNMENT = _declare(
+    "occ/alignment",
+    "nat^2",
+    by_depth="Mean of delta_RL * delta_MTP over action tokens; its sign is the coefficient's",
+)
+OCC_MAGNITUDE = _declare("occ/magnitude", "nat^2", by_depth="Mean of delta_MTP^2 over action tokens")
+OCC_SIGN = _declare(
+    "occ/sign",
+    "sign",
+    by_depth="Sign of the alignment, and so of OCC's coefficient: the mean over the step's updates of -1, 0 or 1",
+)
+MTP_GRAD_NORM = _declare("mtp/grad_norm", "norm", "L2 norm of the head's gradient before its own clipping")
+MTP_LR = _declare("mtp/lr", "1", "Learning rate of the head")
+MTP_ANCHORS = _declare("mtp/anchors", "count", "Anchors the loss counted over all ranks")
+MTP_ENTROPY = _declare("mtp/entropy", "nat", "Mean entropy of the policy at counted anchors")
+EVAL_MTP_LOSS = _declare("eval/mtp/loss", "loss", "Loss of the MTP head on held-out responses")
+EVAL_MTP_ALPHA = _declare(
+    "eval/mtp/alpha", "probability", by_depth="Overlap at depth j on held-out responses"
+)
+EVAL_MTP_ALPHA_GREEDY = _declare(
+    "eval/mtp/alpha_greedy", "probability", by_depth="p(argmax q) at depth j on held-out responses"
+)
+EVAL_MTP_EXPECTED_LENGTH = _declare(
+    "eval/mtp/expected_length", "token", "Expected tokens per target forward on held-out responses"
+)
+
+# Speculative decoding, seen by the engines
+SPEC_ACCEPTANCE_RATE = _declare(
+    "spec/acceptance_rate",
+    "fraction",
+    "Drafted tokens the target accepted",
+    by_depth="Drafts whose token at depth j was accepted (all before it were)",
+)
+SPEC_MEAN_ACCEPTANCE_LENGTH = _declare(
+    "spec/mean_acceptance_length", "token", "Tokens per target forward: 1 + accepted / drafts"
+)
+SPEC_ALPHA_GAP = _declare(
+    "spec/alpha_gap",
+    "fraction",
+    "Accepted share of drafted tokens that the trainer's overlaps promise, minus the engines' own",
+)
+SPEC_DRAFTS = _declare("spec/drafts", "count", "Drafts verified in the step, all engines")
+SPEC_LOGPROB_GAP = _declare(
+    "spec/logprob_gap", "nat", "Mean |engine log-prob - trainer log-prob| over action tokens"
+)
+SPEC_LOGPROB_GAP_MAX = _declare(
+    "spec/logprob_gap_max", "nat", "Largest |engine log-prob - trainer log-prob| of the step"
+)
+
+# Where the time goes
+TIME_ROLLOUT_S = _declare("time/rollout_s", "s", "Generation of the step's responses, rewards included")
+TIME_EXPERIENCE_S = _declare(
+    "time/experience_s", "s", "Log-probs, values and advantages of the step's responses"
+)
+TIME_TRAIN_S = _declare("time/train_s", "s", "Forward, backward and optimizer of policy, head and critic")
+TIME_MTP_S = _declare("time/mtp_s", "s", "Share of the training time spent on the head")
+TIME_SYNC_S = _declare("time/sync_s", "s", "Weight synchronization, verification included")
+TIME_EVAL_S = _declare("time/eval_s", "s", "Evaluation on held-out prompts")
+TIME_STEP_S = _declare("time/step_s", "s", "Wall time of the whole step")
+PERF_ROLLOUT_TOK_S = _declare(
+    "perf/rollout_tok_s",
+    "token/s",
+    "Generated tokens per second of rollout time, all engines",
+    by_engine="Generated tokens per second while engine i was busy",
+)
+PERF_ROLLOUT_TOKENS = _declare("perf/rollout_tokens", "token", "Tokens generated in the step, all engines")
+PERF_TRAIN_TOK_S = _declare("perf/train_tok_s", "token/s", "Tokens trained on per second of training time")
+PERF_PEAK_MEMORY_GIB = _declare("perf/peak_memory_gib", "GiB", "Highest memory of the process tree so far")
+
+# Weight synchronization
+SYNC_BYTES = _declare("sync/bytes", "byte", "Bytes one engine received in the round")
+SYNC_RPC_CALLS = _declare("sync/rpc_calls", "count", "Remote calls to one engine in the round")
+SYNC_BUCKETS = _declare("sync/buckets", "count", "Packed buckets broadcast in the round")
+SYNC_VERIFY_S = _declare("sync/verify_s", "s", "Share of the synchronization time spent on verification")
+
+METRICS: tuple[Metric, ...] = tuple(_declared)
 
 PLACEHOLDERS = ("{j}", "{i}")
 
@@ -222,6 +262,16 @@ def engine_metric(base: str, i: int) -> str:
     if i < 0:
         raise ValueError(f"an engine's number is 0 or more, got {i}")
     return _filled(base, _ENGINE, "{i}", i)
+
+
+def held_out(name: str) -> str:
+    """Name of a head's metric where it is measured on held-out responses; `UnknownMetric` if it is not measured there.
+
+    >>> held_out(depth_metric(MTP_ALPHA, 1))
+    'eval/mtp/alpha/depth_1'
+    """
+    lookup(_HELD_OUT + name)
+    return _HELD_OUT + name
 
 
 def _filled(base: str, suffix: str, placeholder: str, number: int) -> str:

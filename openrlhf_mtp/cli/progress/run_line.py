@@ -21,19 +21,19 @@ from rich.progress import (
 
 from openrlhf_mtp.cli.progress.counting import LINE_EVERY_S
 from openrlhf_mtp.cli.progress.line import shown_beside, whole
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.agreement import WINDOW, disagree, warning
-from openrlhf_mtp.runlog.metrics import STEP
 from openrlhf_mtp.runlog.notices import read_notices
 from openrlhf_mtp.runlog.run_folder import METRICS, Row, read_rows
 
 SHOWN: tuple[tuple[str, str, str], ...] = (
-    ("policy/reward", "reward", ".2f"),
-    ("eval/accuracy", "held-out", ".2f"),
-    ("spec/mean_acceptance_length", "accept", ".2f"),
-    ("mtp/loss", "loss", ".3f"),
-    ("mtp/expected_length", "expect", ".2f"),
-    ("perf/rollout_tok_s", "tok/s", ".0f"),
-    ("time/step_s", "s/step", ".1f"),
+    (metrics.POLICY_REWARD, "reward", ".2f"),
+    (metrics.EVAL_ACCURACY, "held-out", ".2f"),
+    (metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, "accept", ".2f"),
+    (metrics.MTP_LOSS, "loss", ".3f"),
+    (metrics.MTP_EXPECTED_LENGTH, "expect", ".2f"),
+    (metrics.PERF_ROLLOUT_TOK_S, "tok/s", ".0f"),
+    (metrics.TIME_STEP_S, "s/step", ".1f"),
 )
 """Metric, short name, format: what fits into a narrow terminal, in order of importance."""
 
@@ -63,7 +63,7 @@ class Concerns:
         before, self._parted = self._parted, disagree(self._rows[-2 * WINDOW :])
         if before or not self._parted:
             return None
-        return f"warning: step {row[STEP]:.0f}: {warning(self._rows)}"
+        return f"warning: step {row[metrics.STEP]:.0f}: {warning(self._rows)}"
 
 
 class _PlainLines:
@@ -87,7 +87,7 @@ class _PlainLines:
 
     def show(self, row: Row) -> None:
         self._stepped = self._said = time.monotonic()
-        step = self._step = int(row[STEP])
+        step = self._step = int(row[metrics.STEP])
         if self._first is None:  # the start-up before the first row says nothing about the rate
             self._first, self._start = step, time.time()
         done, left = step - self._first, ""
@@ -163,7 +163,7 @@ def _watch_part(ended: threading.Event, news: _News, title: str, total: int | No
         if not started:  # up to the first row it was the start
             told.enter(title)
             started = True
-        told.step(int(row[STEP]), total, describe(row))
+        told.step(int(row[metrics.STEP]), total, describe(row))
 
     news.follow(ended, show, told.print)
 
@@ -180,7 +180,7 @@ def _watch_bar(ended: threading.Event, news: _News, title: str, total: int | Non
         task = progress.add_task(f"{title}: starting", total=total)
 
         def show(row: Row) -> None:
-            progress.update(task, completed=int(row[STEP]), description=f"{title}  {describe(row)}")
+            progress.update(task, completed=int(row[metrics.STEP]), description=f"{title}  {describe(row)}")
 
         def say(text: str) -> None:
             progress.console.print(text, markup=False, highlight=False)

@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from openrlhf_mtp.runlog import metrics
+
 ACCURACY_START, ACCURACY_END = 0.5, 0.8
 LENGTH, LENGTH_KEPT = 2.5, 0.9
 LOGPROB_GAP = 0.02
@@ -28,9 +30,9 @@ class Goal:
 
 def goals(summary: Mapping[str, Any]) -> list[Goal]:
     """The promises held against the RL run's `summary.json`; a metric that is missing breaks its promise."""
-    accuracy = summary["metrics"].get("eval/accuracy")
-    length = summary["metrics"].get("spec/mean_acceptance_length")
-    gap = summary["metrics"].get("spec/logprob_gap")
+    accuracy = summary["metrics"].get(metrics.EVAL_ACCURACY)
+    length = summary["metrics"].get(metrics.SPEC_MEAN_ACCEPTANCE_LENGTH)
+    gap = summary["metrics"].get(metrics.SPEC_LOGPROB_GAP)
     return [
         Goal(
             "held-out accuracy",

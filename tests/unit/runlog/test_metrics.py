@@ -52,3 +52,19 @@ def test_every_unknown_name_is_listed_with_the_nearest_declared_one():
 def test_a_placeholder_is_not_a_name():
     with pytest.raises(metrics.UnknownMetric):
         metrics.lookup("mtp/alpha/depth_{j}")
+
+
+def test_a_constant_is_the_name_of_its_metric_in_capitals():
+    constants = {
+        name: value for name, value in vars(metrics).items() if name.isupper() and isinstance(value, str)
+    }
+    declared = {metric.name.partition("/depth_")[0].partition("/engine_")[0] for metric in metrics.METRICS}
+    assert set(constants.values()) - {metrics._DEPTH, metrics._ENGINE, metrics._HELD_OUT} == declared
+    for name, value in constants.items():
+        assert name.startswith("_") or name == value.upper().replace("/", "_")
+
+
+def test_what_is_measured_on_held_out_responses_has_a_name_of_its_own():
+    assert metrics.held_out(metrics.MTP_LOSS) == metrics.EVAL_MTP_LOSS
+    with pytest.raises(metrics.UnknownMetric):
+        metrics.held_out(metrics.MTP_GRAD_NORM)
