@@ -8,8 +8,8 @@ import yaml
 
 from helm.engine import ROOT, job_values, merged, render
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("kubernetes*.md")), ROOT / "docker" / "README.md"]
-GUIDE = ROOT / "docs" / "kubernetes.md"
+GUIDE = sorted((ROOT / "docs").glob("kubernetes*.md"))
+PAGES = [ROOT / "README.md", *GUIDE, ROOT / "docker" / "README.md"]
 INSTALL = re.compile(r"^helm install (\S+) helm/openrlhf-mtp (.*)$", re.M)
 
 
@@ -51,9 +51,13 @@ def test_an_install_of_the_docs_renders(release, words):
     assert made.notes
 
 
-VALUES = re.findall(
-    r"^```(?:yaml)?\n((?:[a-z]+:.*\n)(?:.*\n)*?)```$", GUIDE.read_text(encoding="utf-8"), re.M
-)
+VALUES = [
+    text
+    for page in GUIDE
+    for text in re.findall(
+        r"^```(?:yaml)?\n((?:[a-z]+:.*\n)(?:.*\n)*?)```$", page.read_text(encoding="utf-8"), re.M
+    )
+]
 
 
 @pytest.mark.parametrize("text", VALUES, ids=range(len(VALUES)))
