@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from openrlhf_mtp.config.head_contract import Sampling
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
 from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, read_counters
@@ -116,7 +117,7 @@ def _start(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Any:
 
     engine = LLM(
         str(model_dir),
-        **engine_overrides(mtp, str(model_dir)),
+        **engine_overrides(mtp, str(model_dir), Sampling(max_len=workload.longest)),
         skip_tokenizer_init=True,
         enforce_eager=on_cpu,  # compiling for the CPU takes minutes
         max_model_len=workload.longest + mtp.depths + 1,

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from openrlhf_mtp.bench.rollout import Comparison, Speed, Workload, compare, prepare_process
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, head_folder
 from openrlhf_mtp.config.model_files import read_json as read_json_object
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.runlog.run_folder import writable
@@ -54,14 +55,14 @@ class Subject:
             JobError: no model was given and no quickstart has run here.
         """
         if model is not None:
-            return cls(Path(model), head or Path(model) / "mtp", prompts)
+            return cls(Path(model), head_folder(head, model), prompts)
         policy, data = QUICKSTART / "rl" / "final", QUICKSTART / "data" / "eval.jsonl"
-        if not (policy / "mtp" / "config.json").is_file():
+        if not (head_folder(None, policy) / CONFIG_FILE).is_file():
             raise JobError(
                 f"{policy}: no model with a head there; run `openrlhf-mtp quickstart` first, or name one: "
                 "openrlhf-mtp bench rollout MODEL"
             )
-        return cls(policy, head or policy / "mtp", prompts or data)
+        return cls(policy, head_folder(head, policy), prompts or data)
 
 
 def bench_rollout(

@@ -24,6 +24,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from openrlhf_mtp.config.head_contract import head_folder
+
 
 @dataclass(frozen=True)
 class Size:
@@ -160,6 +162,8 @@ def build_stand_in(policy_dir: Path, head_dir: Path, out_dir: Path, size: Size |
     _write(out_dir, wide_config(config, size, layers=size.layers), wide)
     wide_head = {name: widen(name, tensor, factor, size.intermediate) for name, tensor in head.items()}
     _write(
-        out_dir / "mtp", wide_config(head_config, size, layers=head_config["num_hidden_layers"]), wide_head
+        head_folder(None, out_dir),
+        wide_config(head_config, size, layers=head_config["num_hidden_layers"]),
+        wide_head,
     )
     return sum(tensor.numel() for tensor in wide.values())

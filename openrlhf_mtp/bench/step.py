@@ -164,7 +164,8 @@ def _write_policy(folder: Path, workload: Workload) -> Path:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER, init_head
+    from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
+    from openrlhf_mtp.heads.formats.equip import init_head
     from openrlhf_mtp.heads.formats.head_folder import save_head
     from openrlhf_mtp.heads.head_config import HeadConfig
 

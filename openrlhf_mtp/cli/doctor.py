@@ -48,7 +48,7 @@ def plugin_problem() -> str | None:
     points[0].load()()
     from vllm import ModelRegistry
 
-    from openrlhf_mtp.rollout.plugin import DRAFT_ARCHITECTURE
+    from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE
 
     if DRAFT_ARCHITECTURE not in ModelRegistry.get_supported_archs():
         return f"the plugin ran and vLLM does not know {DRAFT_ARCHITECTURE}"

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.head_contract import head_folder
 from openrlhf_mtp.heads.formats.accounting import Planned
 
 SHOWN = 40
@@ -21,11 +22,10 @@ def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
     Raises:
         JobError: a folder is missing or damaged, the head does not fit, or something was left out.
     """
-    from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
     from openrlhf_mtp.heads.formats.export import LIST_FILE, export
 
     try:
-        written = export(policy, head or policy / HEAD_FOLDER, out, format)
+        written = export(policy, head_folder(head, policy), out, format)
     except (OSError, ValueError) as problem:
         raise JobError(str(problem)) from problem
     Console().print(table(written))

@@ -14,6 +14,7 @@ from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S, openrlhf_arguments, prepare_run_folder
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.head_contract import head_folder
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.settings.mtp import MTPSettings
@@ -178,7 +179,7 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
         "setup",
         strategy=pretrain_strategy(args, mtp),
         policy=policy,
-        head=mtp.head or str(Path(policy) / "mtp"),
+        head=str(head_folder(mtp.head, policy)),
         responses=str(out / "responses"),
         pad_token_id=tokenizer.pad_token_id,
     )

@@ -17,6 +17,7 @@ from openrlhf_mtp.cli.processes import peak_memory, sampling_interval_s
 from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
+from openrlhf_mtp.config.head_contract import Sampling
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import with_rollout_dtype
@@ -153,6 +154,7 @@ def bound_train(args: Any) -> Any:
         async_trainer=ray.remote(AsyncController),
         create_engines=engine_factory(
             with_rollout_dtype(args.mtp or WITHOUT_HEAD, args.ds.param_dtype),
+            sampling=Sampling(args.rollout.temperature, args.rollout.top_p, args.data.max_len),
             threads=args.run.engine_threads,
             placement_group=placements.for_role("rollout"),
             own_sync=args.run.own_sync,

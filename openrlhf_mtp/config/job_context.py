@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.config.head_contract import Sampling, head_folder
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import Precision, choose, with_rollout_dtype
@@ -164,9 +165,16 @@ class JobContext:
 
     @property
     def head_folder(self) -> Path | None:
-        """The head's folder: `mtp.head`, or the folder mtp inside the policy's."""
+        """The head's folder, None without an mtp section."""
         if self.mtp is None:
             return None
-        if self.mtp.head is not None:
-            return Path(self.mtp.head)
-        return Path(self.text("actor.model_name_or_path") or "") / "mtp"
+        return head_folder(self.mtp.head, self.text("actor.model_name_or_path") or "")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the job samples its rollouts."""
+        return Sampling(
+            temperature=self.real("rollout.temperature"),
+            top_p=self.real("rollout.top_p"),
+            max_len=self.number("data.max_len"),
+        )

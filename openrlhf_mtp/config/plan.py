@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrlhf_mtp.config.checks import check
-from openrlhf_mtp.config.checks.problem import Problem
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
 from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.model_files import ModelShape
+from openrlhf_mtp.config.problem import Problem
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.threads import share_out

@@ -14,14 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE, FORMAT, not_a_head
 from openrlhf_mtp.heads.families import Family, family_of
 from openrlhf_mtp.heads.layouts import LAYOUTS, Layout, Wiring
-
-ARCHITECTURE = "EagleMTPDraft"
-"""The draft class that our vLLM plugin registers; vLLM insists on the prefix "Eagle"."""
-
-FORMAT = 1
-"""Version of the head's folder."""
 
 _NOT_OF_THE_HEAD = ("_name_or_path", "auto_map", "quantization_config", "transformers_version")
 
@@ -98,7 +93,7 @@ class HeadConfig:
         if self.layout is not None:
             mtp["layout"] = self.layout
         content = {k: v for k, v in self.model.to_dict().items() if k not in _NOT_OF_THE_HEAD}
-        return {**content, "architectures": [ARCHITECTURE], "mtp": mtp}
+        return {**content, "architectures": [DRAFT_ARCHITECTURE], "mtp": mtp}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], *, source: str) -> HeadConfig:
@@ -107,16 +102,10 @@ class HeadConfig:
         Raises:
             ValueError: not a head's configuration, or of another format.
         """
-        if "mtp" not in content:
-            raise ValueError(
-                f'{source}: got architectures {content.get("architectures")} without an "mtp" object, expected a head '
-                "written by `openrlhf-mtp equip`; point mtp.head at the head's folder, not at the policy's"
-            )
+        reason = not_a_head(content)
+        if reason is not None:
+            raise ValueError(f"{source}: {reason}")
         mtp = content["mtp"]
-        if mtp["format"] != FORMAT:
-            raise ValueError(
-                f"{source}: got head format {mtp['format']}, expected {FORMAT}; equip the model again"
-            )
         trunk = mtp["trunk_model_type"]
         model = _layer_config(content, mtp["num_layers"], family_of(trunk))
         return cls(mtp["depths"], mtp["num_layers"], model, trunk, mtp.get("layout"))

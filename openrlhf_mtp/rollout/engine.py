@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.config import head_contract
+from openrlhf_mtp.config.head_contract import WHOLE_POLICY, Sampling, head_folder
 from openrlhf_mtp.config.machine.precision import AUTO
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.rollout import checks
 
 GIB = 2**30
 
@@ -35,20 +36,10 @@ its place, for the sake of a binding of threads to cores that is off here (nobin
 worker in a loop that keeps a core busy (`SpinCondition.wait`)."""
 
 
-def head_folder(policy_dir: str, mtp: MTPSettings) -> Path:
-    """Where the head lies: `mtp.head`, or the folder `mtp` inside the policy's."""
-    return Path(mtp.head) if mtp.head is not None else Path(policy_dir) / "mtp"
-
-
 def speculative_config(mtp: MTPSettings, head_dir: Path) -> dict[str, Any] | None:
-    """vLLM's `speculative_config`, or None when the job decodes token by token.
-
-    Raises:
-        JobErrors: a setting would change the sampling distribution, or waste the head.
-    """
+    """vLLM's `speculative_config`, or None when the job decodes token by token."""
     if not mtp.rollout.speculate:
         return None
-    checks.require_lossless(mtp)
     return {
         "method": "eagle",
         "model": str(head_dir.absolute()),
@@ -58,17 +49,22 @@ def speculative_config(mtp: MTPSettings, head_dir: Path) -> dict[str, Any] | Non
     }
 
 
-def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
+def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHOLE_POLICY) -> dict[str, Any]:
     """Arguments of vLLM's engine that replace or complete OpenRLHF's.
 
+    Args:
+        mtp: the job's settings, `rollout.dtype` decided.
+        policy_dir: the policy's folder or Hub name.
+        sampling: how the job samples; by default from the whole policy at temperature 1.
+
     Raises:
-        JobErrors: the head does not fit the policy, or a setting would change the sampling distribution.
+        JobErrors: the engines would draft, and the head does not fit the policy or a setting would change the sampling
+            distribution (`config.head_contract`, the rules of `openrlhf-mtp check`).
     """
     # to vLLM `auto` is the type of the files, whatever the trainer computes in
     assert mtp.rollout.dtype != AUTO, "with_rollout_dtype() comes first"
-    head_dir = head_folder(policy_dir, mtp)
     if mtp.rollout.speculate:
-        checks.require_head_fits(Path(policy_dir), head_dir, mtp)
+        head_contract.require(mtp, policy_dir, sampling)
     rollout = mtp.rollout
     limits = {
         "max_num_seqs": rollout.max_num_seqs,
@@ -77,7 +73,7 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
     }
     return {
         **OWN_SYNC,
-        "speculative_config": speculative_config(mtp, head_dir),
+        "speculative_config": speculative_config(mtp, head_folder(mtp.head, policy_dir)),
         # the log-prob of the sampled token under the distribution that it was sampled from
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": 1,
@@ -87,9 +83,10 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
     }
 
 
-def plain_overrides(mtp: MTPSettings, policy_dir: str) -> dict[str, Any]:
+def plain_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHOLE_POLICY) -> dict[str, Any]:
     """As `engine_overrides` for engines that OpenRLHF's own sync feeds: what is measured in every run, no more."""
-    return {name: value for name, value in engine_overrides(mtp, policy_dir).items() if name not in OWN_SYNC}
+    ours = engine_overrides(mtp, policy_dir, sampling)
+    return {name: value for name, value in ours.items() if name not in OWN_SYNC}
 
 
 def prepare_environment(*, cpu: bool, own_sync: bool = True, threads: int | None = None) -> None:
@@ -134,6 +131,7 @@ class _ActorFactory:
 def engine_factory(
     mtp: MTPSettings,
     *,
+    sampling: Sampling = WHOLE_POLICY,
     threads: int | None = None,
     placement_group: Callable[..., Any] | None = None,
     own_sync: bool = True,
@@ -142,6 +140,7 @@ def engine_factory(
 
     Args:
         mtp: the job's settings, `rollout.dtype` decided.
+        sampling: how the job samples its rollouts.
         threads: that each worker of an engine computes with on a CPU; None leaves it to Ray.
         placement_group: in place of Ray's; OpenRLHF waits for its group without a limit, so pass one that
             fails when the cluster is too small.
@@ -152,7 +151,7 @@ def engine_factory(
         num_engines: int, tensor_parallel_size: int, pretrain: str, *args: Any, **kwargs: Any
     ) -> list[Any]:
         # refuses a misfit before anything heavy is imported
-        overrides = (engine_overrides if own_sync else plain_overrides)(mtp, pretrain)
+        overrides = (engine_overrides if own_sync else plain_overrides)(mtp, pretrain, sampling)
         import openrlhf.trainer.ray.vllm_engine as upstream
 
         # before the binding below, because our actor's base class is found under the name that it replaces

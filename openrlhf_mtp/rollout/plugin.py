@@ -7,14 +7,14 @@ before the first rollout.
 
 from __future__ import annotations
 
+from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE
 from openrlhf_mtp.upstream import uncompiled
 from openrlhf_mtp.upstream.vllm import chunk_ends, context_end, draft_depth, sampling, seeds
 
 PATCHES = (sampling, draft_depth, chunk_ends, context_end, seeds)
 """Modules with a patch of vLLM each: `apply` registers it in a process, `probe` says whether it is live there."""
 
-DRAFT_ARCHITECTURE = "EagleMTPDraft"
-DRAFT_CLASS = "openrlhf_mtp.rollout.draft_model:EagleMTPDraft"
+DRAFT_CLASS = f"openrlhf_mtp.rollout.draft_model:{DRAFT_ARCHITECTURE}"
 WEIGHT_TRANSFER_BACKEND = "mtp"
 WEIGHT_TRANSFER_CLASS = ("openrlhf_mtp.sync.receiver", "MTPWeightTransferEngine")
 

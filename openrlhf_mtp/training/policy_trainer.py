@@ -6,7 +6,6 @@ regimes one term is added to the loss at the point where it is back-propagated.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from openrlhf.utils.loss_utils import get_loss_batch_info
 
+from openrlhf_mtp.config.head_contract import head_folder
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
 from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import write_records
@@ -41,11 +40,6 @@ RECORD_EVERY = 10
 """RL steps between two per-anchor records (about 150 kB each)."""
 
 
-def head_folder(args: Any, mtp: MTPSettings) -> str:
-    """Where the job's head lies."""
-    return mtp.head or os.path.join(args.actor.model_name_or_path, HEAD_FOLDER)
-
-
 def joined_rows(experiences: list[Any], pad_token_id: int) -> Experience:
     """Samples of an evaluation as one micro-batch."""
     rows = [
@@ -60,9 +54,8 @@ def build_head_trainer(strategy: Any, actor: ObservedPolicy, mtp: MTPSettings) -
     trunk = actor.trunk()
     dtype = next(actor.model.parameters()).dtype
     with torch.random.fork_rng():  # the policy's random numbers must be those of a run without a head
-        head = load_head(
-            head_folder(strategy.args, mtp), trunk.config, dtype=dtype, device=torch.cuda.current_device()
-        )
+        folder = head_folder(mtp.head, strategy.args.actor.model_name_or_path)
+        head = load_head(folder, trunk.config, dtype=dtype, device=torch.cuda.current_device())
     if head.config.wiring.reads_unnormed:
         actor.read_unnormed()
     return HeadTrainer(

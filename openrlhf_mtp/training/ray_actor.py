@@ -15,8 +15,8 @@ import torch.distributed as dist
 from openrlhf.models import Actor
 
 from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
+from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.heads.formats.equip import HEAD_FOLDER
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer

@@ -21,8 +21,8 @@ from openrlhf_mtp.config.checks import (
     resume,
     sampling,
 )
-from openrlhf_mtp.config.checks.problem import Problem, by_level, error, require_no_errors, warning
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.problem import Problem, by_level, error, require_no_errors, warning
 
 __all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "require_no_errors", "warning"]
 

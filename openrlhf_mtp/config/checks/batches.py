@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.problem import Problem, error, warning
 
 
 def optimizer_batches(s: JobContext) -> Iterator[Problem]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.data_files import READABLE, DataRow, UnreadableRow, read_rows
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.problem import Problem, error, warning
 from openrlhf_mtp.config.reading.paths import is_local
 
 MOST_ROWS = 100_000

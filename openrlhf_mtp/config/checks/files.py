@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from openrlhf_mtp.config.checks.problem import Problem, error
 from openrlhf_mtp.config.data_files import READABLE
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.problem import Problem, error
 from openrlhf_mtp.config.reading.paths import is_local, too_long
 from openrlhf_mtp.config.reading.values import cut
 

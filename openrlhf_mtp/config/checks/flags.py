@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from math import isclose
 
-from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.problem import Problem, error, warning
 
 ATTENTION = (
     "eager",

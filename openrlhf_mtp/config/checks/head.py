@@ -1,35 +1,17 @@
 """The head: its folder, that it belongs to this policy, and how it is trained."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.fit import misfits
-from openrlhf_mtp.config.checks.problem import Problem, error, warning
+from openrlhf_mtp.config.head_contract import head_problems
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.model_files import read_json
-from openrlhf_mtp.config.rope import context_limit
-from openrlhf_mtp.config.settings.mtp import MTPSettings
-
-HEAD_FILES = ("config.json", "model.safetensors")
+from openrlhf_mtp.config.problem import Problem, warning
 
 
 def head_files(s: JobContext) -> Iterator[Problem]:
-    """The head is on this machine and was made for this policy; sizes are compared, tensors are not read."""
-    folder = s.head_folder
-    if s.mtp is None or folder is None or not s.look_at_files:
-        return
-    missing = [name for name in HEAD_FILES if not (folder / name).is_file()]
-    if missing:
-        fix = "make one with openrlhf-mtp equip, or give its folder as mtp.head"
-        yield error("mtp.head", folder, f"a head's folder; {', '.join(missing)} is not there", fix)
-        return
-    config = read_json(folder / "config.json")
-    found = list(misfits(s.model_config, config, s.mtp, folder))
-    yield from found
-    if not found:
-        yield from _depths(s.mtp, config["mtp"])
-        yield from _positions(s, folder, config)
+    """The head is on this machine and was made for this policy (`config.head_contract`)."""
+    policy = s.text("actor.model_name_or_path") or ""
+    if s.mtp is not None and s.look_at_files:
+        yield from head_problems(s.mtp, policy, s.number("data.max_len"), policy_config=s.model_config)
 
 
 def head_training(s: JobContext) -> Iterator[Problem]:
@@ -59,27 +41,4 @@ def head_training(s: JobContext) -> Iterator[Problem]:
             pretrain.temperature,
             f"the temperature drafts meet during RL, rollout.temperature = {temperature:g}",
             "leave it out",
-        )
-
-
-def _depths(mtp: MTPSettings, own: Mapping[str, Any]) -> Iterator[Problem]:
-    depths = own.get("depths")
-    if isinstance(depths, int) and mtp.depths > depths:
-        yield warning(
-            "mtp.depths",
-            mtp.depths,
-            f"at most {depths}, which the head was made for; deeper drafts start untrained",
-            f"set {depths}, or pretrain at the new depth",
-        )
-
-
-def _positions(s: JobContext, folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
-    """vLLM stops drafting for the whole batch while one sequence is longer than the head's context."""
-    limit, longest = context_limit(config), s.number("data.max_len")
-    if limit is not None and limit < longest:
-        yield error(
-            "mtp.head",
-            f"{folder} with a context of {limit} tokens",
-            f"at least data.max_len = {longest}: vLLM would draft nothing for any sequence while one is longer",
-            f"set max_position_embeddings in the head's config.json to the policy's, or data.max_len to {limit}",
         )

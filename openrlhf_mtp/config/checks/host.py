@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import FULL
+from openrlhf_mtp.config.problem import Problem, error, warning
 
 CUDA_SWITCHES = {
     "ds.packing_samples": "packing needs flash-attention, which is built for CUDA only",

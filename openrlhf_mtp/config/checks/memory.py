@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.memory import GIB, engine_share, trainer_memory
+from openrlhf_mtp.config.problem import Problem, error, warning
 
 
 def trainer(s: JobContext) -> Iterator[Problem]:

@@ -1,13 +1,12 @@
 """The policy model: present, of a family that can carry a head, in a mode the head supports."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.checks.problem import Problem, error
+from openrlhf_mtp.config.head_contract import policy_files
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
-from openrlhf_mtp.config.reading.paths import is_local
+from openrlhf_mtp.config.problem import Problem, error
 from openrlhf_mtp.config.rope import context_limit
 
 
@@ -18,9 +17,8 @@ def policy(s: JobContext) -> Iterator[Problem]:
     if not name:
         yield error(setting, "nothing", "the policy's folder or Hub name", "set it")
         return
-    if s.look_at_files and is_local(name) and not (Path(name) / "config.json").is_file():
-        fix = "run openrlhf-mtp equip MODEL --out there first, or check the path"
-        yield error(setting, name, "a model folder with a config.json", fix)
+    if s.look_at_files:
+        yield from policy_files(name)
     config = s.model_config
     if config is None:
         return

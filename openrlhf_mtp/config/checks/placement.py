@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.checks.problem import Problem, error
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.problem import Problem, error
 from openrlhf_mtp.config.roles import roles, total_gpus
 
 

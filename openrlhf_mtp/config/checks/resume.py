@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, Checkpoint, all_of, resume_point
-from openrlhf_mtp.config.checks.problem import Problem, error, warning
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.problem import Problem, error, warning
 
 DATA = ("data.prompt_dataset", "data.prompt_probs", "data.prompt_split", "data.max_samples")
 """What a position in the prompts is a position in."""

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from openrlhf_mtp.heads.formats.shards import WEIGHTS_FILE, PathLike, StoredTensor, header, write_file
+from openrlhf_mtp.config.head_contract.fit import differences
+from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, WEIGHTS_FILE
+from openrlhf_mtp.heads.formats.shards import PathLike, StoredTensor, header, write_file
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
 
-CONFIG_FILE = "config.json"
 _PREFIX = "model."
 
 
@@ -83,12 +84,12 @@ def read_head(folder: PathLike, trunk_config: Any) -> tuple[HeadConfig, dict[str
 
     Raises:
         FileNotFoundError: no head there.
-        HeadMismatch: another family, another width or vocabulary, or tensors that are missing, unknown or of another
-            shape; every difference is listed with both sides.
+        HeadMismatch: another family, other sizes or rotary positions (`config.head_contract.fit`), or tensors that are
+            missing, unknown or of another shape; every difference is listed with both sides.
         DamagedCheckpoint: a truncated file.
     """
     config = read_head_config(folder)
-    _refuse(folder, _trunk_differences(config, trunk_config))
+    _refuse(folder, list(differences(trunk_config.to_dict(), config.to_json())))
     expected = expected_shapes(config)
     stored = {name: spec.shape for name, spec in head_tensor_specs(folder).items()}
     _refuse(folder, tensor_differences(stored, expected))
@@ -139,18 +140,6 @@ def _refuse(folder: PathLike, differences: list[str]) -> None:
             f"{folder}: this head does not fit the policy:\n{lines}\n"
             "Use the head that belongs to this policy, or make one with `openrlhf-mtp equip`."
         )
-
-
-def _trunk_differences(head: HeadConfig, trunk_config: Any) -> list[str]:
-    """What a head and its trunk must share: the family and the two sizes of the shared embedding."""
-    return [
-        f"{name}: the head has {vars(head.model)[name]}, the policy {vars(trunk_config)[name]}"
-        for name in ("hidden_size", "vocab_size")
-        if vars(head.model)[name] != vars(trunk_config)[name]
-    ] + [
-        f"model_type: the head is for {head.trunk_model_type}, the policy is {trunk_config.model_type}"
-        for _ in range(head.trunk_model_type != trunk_config.model_type)
-    ]
 
 
 def tensor_differences(

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE
 from openrlhf_mtp.heads.formats.head_folder import (
-    CONFIG_FILE,
     HeadMismatch,
     assembled,
     expected_shapes,

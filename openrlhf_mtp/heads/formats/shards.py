@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from openrlhf_mtp.config.head_contract.folder import WEIGHTS_FILE
+
 PathLike = str | os.PathLike[str]
 
-WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 

@@ -41,11 +41,11 @@ def test_a_right_job_has_no_conflict(problems):
         (["train.agent_func_path=no.py"], "error: train.agent_func_path: got {folder}/no.py"),
         (
             ["actor.model_name_or_path=./none"],
-            "error: actor.model_name_or_path: got {folder}/none, expected a model folder",
+            "error: actor.model_name_or_path: {folder}/none is not a model folder: it has no config.json; run openrlhf",
         ),
         (
             ["mtp.head=./none"],
-            "error: mtp.head: got {folder}/none, expected a head's folder; config.json, model.safetensors",
+            "error: mtp.head: {folder}/none is not a head's folder: config.json and model.safetensors are missing",
         ),
         (["mtp.num_layers=2"], "error: mtp.num_layers: got 2, expected the head's own number of blocks, 1"),
         (["mtp.depths=5"], "warning: mtp.depths: got 5, expected at most 3"),
@@ -208,7 +208,7 @@ def test_a_head_for_another_model_is_refused_with_both_sizes(problems, folder):
         json.dumps({**TRUNK, "hidden_size": 128}), encoding="utf-8"
     )
     assert any(
-        "expected a head made for this policy; hidden_size 64 against the policy's 128" in t
+        "does not fit the policy (hidden_size: the head has 64, the policy 128); equip this policy" in t
         for t in problems()
     )
 
@@ -217,12 +217,15 @@ def test_a_head_of_another_family_is_refused(problems, folder):
     (folder / "policy" / "config.json").write_text(
         json.dumps({**TRUNK, "model_type": "llama"}), encoding="utf-8"
     )
-    assert any("model_type qwen2 against the policy's llama" in text for text in problems())
+    assert any("model_type: the head has qwen2, the policy llama" in text for text in problems())
 
 
 def test_a_folder_that_is_no_head_is_refused(problems, folder):
     (folder / "policy" / "mtp" / "config.json").write_text(json.dumps(TRUNK), encoding="utf-8")
-    assert any("expected a head written by openrlhf-mtp equip" in text for text in problems())
+    assert any(
+        "this is not a head: a head's config.json has the architecture EagleMTPDraft" in text
+        for text in problems()
+    )
 
 
 @pytest.mark.parametrize(

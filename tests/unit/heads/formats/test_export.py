@@ -215,7 +215,7 @@ def test_a_head_of_another_policy_is_refused_with_both_shapes(format, natives, t
     width = SIZES["hidden_size"]
     with pytest.raises(HeadMismatch, match=rf"shape \[4, 8\] in the file, expected \[{width}, {2 * width}\]"):
         export(natives["mimo"], tmp_path / "head", tmp_path / "out", format)
-    with pytest.raises(HeadMismatch, match="the head is for qwen2, the policy is glm4_moe"):
+    with pytest.raises(HeadMismatch, match="model_type: the head has qwen2, the policy glm4_moe"):
         export(natives["glm4_moe"], tmp_path / "head", tmp_path / "out", format)
     assert not (tmp_path / "out").exists()
 

@@ -75,7 +75,7 @@ def test_the_trunks_sliding_window_is_not_the_heads():
 
 
 def test_a_head_of_another_family_is_refused(folder):
-    with pytest.raises(HeadMismatch, match="model_type: the head is for qwen2, the policy is llama"):
+    with pytest.raises(HeadMismatch, match="model_type: the head has qwen2, the policy llama"):
         load(folder, trunk_config("llama"))
 
 

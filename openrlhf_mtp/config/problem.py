@@ -1,4 +1,4 @@
-"""What a check reports."""
+"""A problem of a job: what a check reports."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Problem:
     Attributes:
         level: an error stops the job before anything is started; a warning does not.
         setting: the dotted name to look at, or who complains.
-        text: what was got, what was expected, how to fix it.
+        text: the reason and how to fix it, as one sentence in lower case or as "got ..., expected ...; ...".
     """
 
     level: Literal["error", "warning"]
@@ -28,13 +28,23 @@ class Problem:
 
 
 def error(setting: str, got: object, expected: str, fix: str) -> Problem:
-    """A conflict that stops the job."""
-    return Problem("error", setting, _text(got, expected, fix))
+    """An error about a value: the one that the job gives, the ones that work, and how to get there."""
+    return refuse(setting, _text(got, expected, fix))
 
 
 def warning(setting: str, got: object, expected: str, fix: str) -> Problem:
-    """A conflict that is only reported."""
-    return Problem("warning", setting, _text(got, expected, fix))
+    """A warning about a value, in the form of `error`."""
+    return warn(setting, _text(got, expected, fix))
+
+
+def refuse(setting: str, sentence: str) -> Problem:
+    """An error in the check's own words, for all that is no value."""
+    return Problem("error", setting, sentence)
+
+
+def warn(setting: str, sentence: str) -> Problem:
+    """A warning in the check's own words, for all that is no value."""
+    return Problem("warning", setting, sentence)
 
 
 def by_level(conflicts: Iterable[Problem]) -> list[Problem]:

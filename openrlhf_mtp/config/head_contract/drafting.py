@@ -1,0 +1,98 @@
+"""How drafts must be drawn and verified, so that rollouts follow the policy's distribution and the head is of use."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.settings.mtp import MTPSettings
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a job samples its rollouts, as far as drafts depend on it.
+
+    Attributes:
+        temperature: the logits are divided by it.
+        top_p: share of the probability that is sampled from.
+        max_len: longest sequence in tokens, prompt included; None when no limit is known.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_len: int | None = None
+
+
+WHOLE_POLICY = Sampling()
+"""From all of the policy's distribution, at temperature 1."""
+
+
+def distribution(sampling: Sampling, mtp: MTPSettings | None) -> Iterator[Problem]:
+    """Rollouts must follow the whole policy: the head is trained, and log-probs are taken, on all of it.
+
+    Args:
+        sampling: how the job samples.
+        mtp: the mtp section, None for plain OpenRLHF.
+    """
+    if sampling.top_p != 1:
+        expected = "1: the log-probs trained on are the whole policy's, and the samples the truncated one's"
+        if mtp is not None and mtp.rollout.speculate:
+            expected += (
+                ". Drafts are verified against the truncated policy, so they change nothing more. The engines' "
+                "log-probs are the truncated policy's too, which spec/logprob_gap and importance-sampling correction "
+                "will show, and fewer drafts are accepted than mtp/expected_length says"
+            )
+        yield warning("rollout.top_p", f"{sampling.top_p:g}", expected, "set 1 unless you mean it")
+    if mtp is not None and sampling.temperature == 0:
+        yield error(
+            "rollout.temperature",
+            "0",
+            "above 0: at 0 every response to a prompt is the same",
+            "set 1",
+        )
+
+
+def drafting(mtp: MTPSettings) -> Iterator[Problem]:
+    """Drafts must be verified exactly, and drawn as the head was trained for; nothing where engines draft nothing."""
+    rollout = mtp.rollout
+    if not rollout.speculate:
+        return
+    setting = "mtp.rollout.rejection_sample_method"
+    if rollout.rejection_sample_method == "synthetic":
+        yield error(
+            setting,
+            "synthetic",
+            "standard or block: synthetic accepts at a fixed rate whatever the policy says, so that rollouts are not "
+            "samples of the policy",
+            "set standard",
+        )
+    if rollout.rejection_sample_method == "block" and rollout.draft_sample_method == "probabilistic":
+        yield error(
+            setting,
+            "block with mtp.rollout.draft_sample_method probabilistic",
+            "standard: vLLM's V1 model runner would draft greedily without saying so",
+            "set standard",
+        )
+    if rollout.draft_sample_method == "greedy":
+        yield _greedy(mtp)
+
+
+def _greedy(mtp: MTPSettings) -> Problem:
+    """A greedy draft: an error for a head that is trained to overlap a distribution, a warning for any other."""
+    stages = [mtp.pretrain] if mtp.regime == "frozen" else [mtp.pretrain, mtp]
+    overlap = sorted({stage.objective_text for stage in stages if stage.wants_sampled_drafts})
+    setting = "mtp.rollout.draft_sample_method"
+    if overlap:
+        return error(
+            setting,
+            "greedy",
+            f"probabilistic under {' and '.join(overlap)}: the head is trained to overlap the policy's distribution, "
+            "which a greedy draft throws away",
+            "set probabilistic, or train with ce or kl",
+        )
+    return warning(
+        setting,
+        "greedy",
+        "probabilistic: a greedy draft is accepted at most with the policy's highest probability, so acceptance "
+        "falls as entropy grows",
+        "set probabilistic",
+    )

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.rollout import engine
+
+POLICY = {"model_type": "qwen2", "hidden_size": 64, "vocab_size": 100}
+HEAD = {
+    "architectures": ["EagleMTPDraft"],
+    "hidden_size": 64,
+    "vocab_size": 100,
+    "mtp": {"format": 1, "depths": 3, "num_layers": 1, "trunk_model_type": "qwen2"},
+}
+
+
+def settings(**rollout: Any) -> MTPSettings:
+    return MTPSettings.model_validate({"rollout": {"dtype": "float32", **rollout}})
+
+
+def folders(root: Path, head: dict[str, Any]) -> Path:
+    (root / "mtp").mkdir()
+    (root / "config.json").write_text(json.dumps(POLICY))
+    (root / "mtp" / "config.json").write_text(json.dumps(head))
+    (root / "mtp" / "model.safetensors").touch()
+    return root
+
+
+def test_the_draft_is_sampled_and_as_deep_as_the_job_says(tmp_path: Path) -> None:
+    config = engine.speculative_config(MTPSettings(depths=5), tmp_path)
+    assert config is not None
+    assert config["num_speculative_tokens"] == 5
+    assert config["draft_sample_method"] == "probabilistic"
+    assert config["rejection_sample_method"] == "standard"
+    assert config["model"] == str(tmp_path)
+
+
+def test_without_speculation_no_head_is_needed(tmp_path: Path) -> None:
+    overrides = engine.engine_overrides(settings(speculate=False), str(tmp_path))
+    assert overrides["speculative_config"] is None
+
+
+def test_limits_reach_the_engine_only_when_set(tmp_path: Path) -> None:
+    root = folders(tmp_path, HEAD)
+    assert "max_num_seqs" not in engine.engine_overrides(settings(), str(root))
+    limited = engine.engine_overrides(settings(max_num_seqs=8, kv_cache_gib=0.5), str(root))
+    assert limited["max_num_seqs"] == 8
+    assert limited["kv_cache_memory_bytes"] == 2**29
+
+
+def test_the_log_prob_of_the_sampled_token_is_always_asked_for(tmp_path: Path) -> None:
+    overrides = engine.engine_overrides(settings(), str(folders(tmp_path, HEAD)))
+    assert overrides["logprobs_mode"] == "processed_logprobs"
+    assert overrides["max_logprobs"] == 1
+    assert overrides["disable_log_stats"] is False
