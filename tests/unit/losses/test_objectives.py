@@ -217,7 +217,7 @@ def test_expected_accepted_is_the_mean_over_all_outcomes(alphas):
     assert got == pytest.approx(mean, abs=1e-12)
 
 
-def test_overlap_is_what_rejection_sampling_accepts_and_the_greedy_figure_what_a_mode_gets():
+def test_overlap_and_greedy_figure_are_acceptance_probabilities():
     generator = torch.Generator().manual_seed(0)
     draft, target = (2 * torch.randn(1, 1, 6, generator=generator) for _ in range(2))
     one = torch.zeros(1, 1, dtype=torch.long)

@@ -63,7 +63,7 @@ def test_the_sign_turns_with_the_direction_of_the_policy():
     torch.testing.assert_close(backward, -forward)
 
 
-def test_the_released_codes_mean_is_over_all_positions_and_explodes_where_the_head_agrees():
+def test_the_released_codes_mean_explodes_where_the_head_agrees():
     old = torch.zeros(1, 4)
     new, head = torch.tensor([[0.1, 0.1, 0.1, 0.0]]), torch.tensor([[[0.2, 0.2, 1e-3, 0.0]]])
     actions = torch.tensor([[0, 1, 1, 1]])
