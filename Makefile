@@ -24,7 +24,7 @@ test: setup-tests  ## lint, types, import rules and every tier of tests, but for
 test-all: setup-tests  ## the same with the nightly tests: studies, long faults, the last combinations
 	@$(RUN) bash scripts/test.sh --nightly
 
-lint: setup-tests  ## ruff, codespell, mypy on the pure rooms, import-linter
+lint: setup-tests  ## ruff, codespell, mypy, import-linter
 	@$(RUN) bash scripts/lint.sh
 
 format: setup-tests  ## format the code

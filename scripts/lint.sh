@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style, spelling, types of the pure rooms, and the table of rooms. Stops at the first that fails.
+# Style, spelling, types, and the table of rooms. Stops at the first that fails.
 set -euo pipefail
 step() { printf '+ %s\n' "$*"; "$@"; }
 step ruff check .

@@ -181,7 +181,8 @@ def _write_policy(folder: Path, workload: Workload) -> Path:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    policy = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    policy: Any = Qwen2ForCausalLM(config)
+    policy.to(torch.bfloat16)
     policy.save_pretrained(folder)
     head = init_head(
         HeadConfig.from_trunk(config, depths=workload.depths),

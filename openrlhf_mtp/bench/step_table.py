@@ -31,7 +31,7 @@ def bench_step(out: Path, workload: Workload, *, smoke: bool = False) -> int:
         JobError: a width that is no multiple of an attention head's.
     """
     if smoke:
-        workload = replace(workload, **SMOKE)  # type: ignore[arg-type]
+        workload = replace(workload, **SMOKE)
     if workload.hidden % HEAD_WIDTH:
         raise JobError(
             f"--hidden: got {workload.hidden}, expected a multiple of {HEAD_WIDTH}, the width of a head"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from openrlhf_mtp.cli.worker_output import output
 from openrlhf_mtp.config.errors import JobError
@@ -95,7 +96,8 @@ def _words(cause: BaseException, run: Path) -> str:
     import ray
     from ray.exceptions import RayActorError
 
-    found = output(run, Path(ray._private.worker._global_node.get_session_dir_path()))
+    node: Any = ray._private.worker._global_node
+    found = output(run, Path(node.get_session_dir_path()))
     text, pid = str(cause).strip(), None
     if isinstance(
         cause, RayActorError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 
 from openrlhf_mtp.cli.messages import say
 from openrlhf_mtp.config.checks import (
-    JobContext,
-    Problem,
     by_level,
     check,
     error,
@@ -21,7 +18,9 @@ from openrlhf_mtp.config.checks import (
 )
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import detect_host
+from openrlhf_mtp.config.problem import Problem
 from openrlhf_mtp.config.reading.job_text import STANDARD_INPUT
 from openrlhf_mtp.config.reading.values import shown
 from openrlhf_mtp.upstream.openrlhf.flags import (
@@ -133,7 +132,10 @@ def default_out(command: str, path: Path) -> Path:
 
 def _at(tree: SimpleNamespace, name: str) -> Any:
     """The value of a flag, None for one that OpenRLHF keeps under another name (`muon.no_nesterov` as `nesterov`)."""
-    return functools.reduce(lambda node, key: vars(node).get(key), name.split("."), tree)
+    node: Any = tree
+    for key in name.split("."):
+        node = vars(node).get(key)
+    return node
 
 
 def _same(asked: Any, used: Any) -> bool:

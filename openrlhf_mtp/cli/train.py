@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from openrlhf_mtp.cli.failures import user_facing_errors
@@ -66,13 +66,13 @@ def _has_checkpoint(folder: Path) -> bool:
     return True
 
 
-def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> argparse.Namespace:
+def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> SimpleNamespace:
     """The job as OpenRLHF's parsed and validated arguments, with what was chosen and our settings beside them."""
     from openrlhf_mtp.rollout.monitor import EngineMonitor
     from openrlhf_mtp.training.driver.context import RunContext
     from openrlhf_mtp.upstream.openrlhf.flags import parse
 
-    args: Any = parse(job.to_argv())
+    args = parse(job.to_argv())
     args.ds.param_dtype = choice.precision.name
     args.mtp = None if job.mtp is None else with_rollout_dtype(job.mtp, choice.precision.name)
     args.run = RunContext(

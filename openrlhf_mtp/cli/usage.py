@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
+from typer.models import CommandFunctionType
 
 from openrlhf_mtp.config.reading.old_names import name_today
 
@@ -62,7 +63,9 @@ class App(typer.Typer):
             **settings,
         )
 
-    def command(self, name: str | None = None, *, cls: Any = Command, **settings: Any) -> Any:
+    def command(
+        self, name: str | None = None, *, cls: Any = Command, **settings: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a command; give `short_help` of at most 60 characters, or the list of commands cuts the help."""
         return super().command(name, cls=cls, **settings)
 

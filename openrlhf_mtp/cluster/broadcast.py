@@ -92,7 +92,8 @@ class Peer:
             return []
         import ray
 
-        log = record(Path(ray._private.worker._global_node.get_logs_dir_path()))
+        node: Any = ray._private.worker._global_node
+        log = record(Path(node.get_logs_dir_path()))
         broadcast(rank, world_size, address, backend, timeout_s)
         return transports(log)
 

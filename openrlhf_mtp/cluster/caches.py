@@ -72,7 +72,7 @@ def _is_whole(path: Path) -> bool:
     if len(head) < 40 + _ELF_TABLE.size or head[:5] != b"\x7fELF\x02":
         return False
     start, _, _, _, _, size, number, _ = _ELF_TABLE.unpack_from(head, 40)
-    return path.stat().st_size >= start + size * number
+    return bool(path.stat().st_size >= start + size * number)
 
 
 def problem_of(folder: str, limit_s: float = LIMIT_S) -> str:

@@ -8,6 +8,7 @@ folder everywhere, and one broadcast reaches every pod, over RDMA where there is
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -146,7 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"preflight: operator KubeRay {version}{check_operator(version)}", flush=True)
     import ray
 
-    ray.init(address="auto", log_to_driver=False, logging_level="WARNING")
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     started = time.monotonic()
     needs = [Need.parse(role, getattr(arguments, role)) for role in ("trainer", "rollout")]
     nodes = wait_for_pods([need for need in needs if need.pods], arguments.wait_s, nodes=ray.nodes)

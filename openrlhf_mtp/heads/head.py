@@ -15,6 +15,7 @@ rule exactly (`rollout.draft_model`); training leaves out only keys that no late
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class MTPHead(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(MTPBlock(config.family, config.model) for _ in range(config.num_layers))
+        blocks = nn.ModuleList(MTPBlock(config.family, config.model) for _ in range(config.num_layers))
+        self.blocks = cast(Sequence[MTPBlock], blocks)
         self._rotary = _Rotary(config)
 
     def forward(

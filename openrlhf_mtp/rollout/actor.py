@@ -36,7 +36,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     job's correction settings are, because the gap to the trainer's log-prob is watched in every run.
     """
 
-    async def __init__(self, *args: Any, **kwargs: Any) -> None:
+    async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray awaits it
         cpu = not torch.cuda.is_available()
         own_sync = is_own("weight_transfer_config" in kwargs)
         prepare_environment(cpu=cpu, own_sync=own_sync, threads=kwargs.pop("threads", None))

@@ -17,8 +17,8 @@ of its own whose entries deeper depths and later chains attend to. Only the acti
 """
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -51,7 +51,9 @@ _STACKED = WeightsMapper(
 
 def _draft_config(vllm_config: VllmConfig) -> Any:
     """The Hugging Face configuration of the head's folder."""
-    return vllm_config.speculative_config.draft_model_config.hf_config
+    speculative = vllm_config.speculative_config
+    assert speculative is not None, "vLLM makes a draft model only where it is to draft"
+    return speculative.draft_model_config.hf_config
 
 
 def _wiring(vllm_config: VllmConfig) -> Wiring:
@@ -133,16 +135,19 @@ class DraftBlock(nn.Module):
 class DraftChain(nn.Module):
     """The blocks, and the target's embedding once vLLM has attached it as `embed_tokens`."""
 
+    embed_tokens: nn.Module
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         config = _draft_config(vllm_config)
         # Layer numbers go on after the target's, so that caches of the two never share a name.
         first = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
         config.target_layer_count = first
-        self.blocks = nn.ModuleList(
+        blocks = nn.ModuleList(
             DraftBlock(vllm_config, maybe_prefix(prefix, f"layers.{first + n}"))
             for n in range(config.mtp["num_layers"])
         )
+        self.blocks = cast(Sequence[DraftBlock], blocks)
         self.wiring = _wiring(vllm_config)
         self.active = 0
 
@@ -161,6 +166,8 @@ class DraftChain(nn.Module):
 
 class EagleMTPDraft(nn.Module):
     """What vLLM's proposer loads from the head's folder (`architectures: ["EagleMTPDraft"]`)."""
+
+    lm_head: nn.Module  # the target's, once vLLM has attached it
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()

@@ -58,7 +58,7 @@ def _require_dictionaries(replies: Iterable[Any]) -> None:
             raise TypeError(f"the answer is {shortened(reply)}, expected a dictionary with `rewards`")
 
 
-class StrictSingleTurnExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]
+class StrictSingleTurnExecutor(SingleTurnAgentExecutor):
     """OpenRLHF's single-turn executor, which ends the run when a reward cannot be had."""
 
     async def _fetch_rewards_via_func(self, *args: Any) -> Any:

@@ -80,7 +80,8 @@ def _read(held: LoadedLayer, columns: int | None, seed: int) -> Iterator[tuple[T
     lo, hi = held.column_offset, held.column_offset + held.width
     numbers = numbers[(numbers >= lo) & (numbers < hi)]
     if held.kind == "table":
-        weight = held.module.weight
+        table: Any = held.module
+        weight: Tensor = table.weight
         yield numbers, weight[:, numbers.to(weight.device)]
         return
     rows = held.parts[-1].stop

@@ -89,7 +89,8 @@ class SealedStore(dist.Store):
     def set(self, key: str, value: str | bytes) -> None:
         """Write an entry."""
         data = value.encode() if isinstance(value, str) else bytes(value)
-        self._store.set(self._name(key), self._mac(b"value", key.encode(), data) + data)
+        sealed = self._mac(b"value", key.encode(), data) + data
+        self._store.set(self._name(key), sealed)  # type: ignore[arg-type]  # torch's stub knows text only
 
     def get(self, key: str) -> bytes:
         """Read an entry, once it is there.

@@ -173,12 +173,11 @@ class Broadcaster:
         which need not be reachable)."""
 
         def connect(timeout: timedelta) -> Any:
-            options = dist.ProcessGroupGloo._Options()
+            gloo: Any = dist.ProcessGroupGloo  # torch's stub lacks its options
+            options = gloo._Options()
             options._timeout = timeout
-            options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
-            return dist.ProcessGroupGloo(
-                dist.PrefixStore("group", self._store), self.rank, self.world_size, options
-            )
+            options._devices = [gloo.create_device(hostname=address)]
+            return gloo(dist.PrefixStore("group", self._store), self.rank, self.world_size, options)
 
         return connect
 
@@ -190,7 +189,7 @@ class Broadcaster:
             torch.cuda.set_device(self.device)
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = 10 * timeout  # ours comes first; NCCL's own watchdog would end the process
-            group = dist.ProcessGroupNCCL(
+            group: Any = dist.ProcessGroupNCCL(
                 dist.PrefixStore(f"group {token}", plain), self.rank, self.world_size, options
             )
             group.broadcast([torch.zeros(1, device=self.device)], dist.BroadcastOptions()).wait()

@@ -181,7 +181,7 @@ def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, work
     if layer.num_added_embeddings or getattr(layer, "bias", None) is not None:
         raise ValueError(f"{path}: added vocabulary and biased output heads are not supported")
     is_head = isinstance(layer, ParallelLMHead)
-    tied = dict(tied_heads(model)) if is_head else {}
+    tied: dict[nn.Module, str] = dict(tied_heads(model)) if is_head else {}
     spec = TensorSpec(
         f"{tied.get(layer, path)}.weight",
         (layer.org_vocab_size, layer.embedding_dim),

@@ -56,9 +56,10 @@ def _merged(name: str, layer: Any, weight: nn.Parameter) -> WeightToSend:
     """The weight of a linear layer with every active adapter in it."""
     from peft.tuners.lora import Linear
 
-    if type(layer) is not Linear or layer.fan_in_fan_out or any(layer.use_dora.values()):
+    kind: type = type(layer)
+    if kind is not Linear or layer.fan_in_fan_out or any(layer.use_dora.values()):
         raise ValueError(
-            f"{name}: got {type(layer).__name__}, expected plain LoRA on a linear layer, whose merged weight is "
+            f"{name}: got {kind.__name__}, expected plain LoRA on a linear layer, whose merged weight is "
             "W + s B A; leave this module out of ds.lora.target_modules"
         )
     pairs = [

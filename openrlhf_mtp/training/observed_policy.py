@@ -92,7 +92,7 @@ class ObservedPolicy(Actor):
         after the final norm, which is the same unless the head reads them before it."""
         positions = attention_mask.long().cumsum(-1) - 1
         positions.masked_fill_(attention_mask == 0, 1)
-        body = unwrapped(self.model).base_model
+        body: Any = unwrapped(self.model).base_model
         with self.observed(lambda _: None):
             normed: Tensor = body(
                 sequences, attention_mask=attention_mask, position_ids=positions

@@ -143,7 +143,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             self.actor.train()
         if found.records and dist.get_rank() == 0:
             out = Path(self.args.run.run_folder)
-            write_records(out, self.global_step, **found.records, split="heldout")  # type: ignore[arg-type]
+            write_records(out, self.global_step, **found.records, split="heldout")
         return found.metrics
 
     def _batches(self, head: HeadTrainer, experiences: list[Any]) -> Iterator[HeadBatch]:
@@ -160,7 +160,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         """One micro-batch: the policy as OpenRLHF does it, and the head on the hidden states of that forward pass."""
         own = self.mtp_step
         if own is None:
-            return super().training_step(experience, kl_ctl, step, loss_batch_info)  # type: ignore[no-any-return]
+            return super().training_step(experience, kl_ctl, step, loss_batch_info)
         info = self._step_info(experience, step, loss_batch_info)
 
         def observe(seen: Observation) -> None:

@@ -29,8 +29,8 @@ class Trunk:
         config: the model's Hugging Face configuration.
     """
 
-    embedding: nn.Module
-    output_head: nn.Module
+    embedding: nn.Embedding
+    output_head: nn.Linear
     final_norm: nn.Module
     config: Any
 

@@ -19,8 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from openrlhf_mtp.cli.progress.counting import LINE_EVERY_S
-from openrlhf_mtp.cli.progress.line import shown_beside, whole
+from openrlhf_mtp.cli.progress.line import LINE_EVERY_S, shown_beside, whole
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.agreement import WINDOW, disagree, warning
 from openrlhf_mtp.runlog.notices import read_notices

@@ -22,14 +22,13 @@ from typing import Any
 
 from torch import Tensor
 
-from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, HEAD_FOLDER
+from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, HEAD_FOLDER, WEIGHTS_FILE
 from openrlhf_mtp.heads.formats.accounting import ExportError, Planned, account
 from openrlhf_mtp.heads.formats.head_folder import head_tensor_specs, read_head
 from openrlhf_mtp.heads.formats.lora_merge import is_adapter, merged_with_base
 from openrlhf_mtp.heads.formats.native import read_config, read_trunk_config, to_native
 from openrlhf_mtp.heads.formats.shards import (
     INDEX_FILE,
-    WEIGHTS_FILE,
     PathLike,
     files_by_tensor,
     read_tensors,

@@ -67,7 +67,7 @@ def in_equal_parts(items: list[Any], parts: int) -> list[list[Any]]:
     return [items[start:end] for start, end in pairwise(ends)]
 
 
-class EvenExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
+class EvenExperienceMaker(RemoteExperienceMaker):
     """OpenRLHF's experience maker, with every rank's share of a rollout alike."""
 
     def split_rollout_samples(self, rollout_samples: list[Experience]) -> list[Experience]:

@@ -12,7 +12,7 @@ from openrlhf.datasets import PromptDataset
 from openrlhf_mtp.config.errors import JobError
 
 
-class CheckedPrompts(PromptDataset):  # type: ignore[misc]
+class CheckedPrompts(PromptDataset):
     """Raises `JobError` when it is made and a prompt is missing or empty: vLLM refuses a request without a token."""
 
     def __init__(self, dataset: Any, *args: Any, **kwargs: Any) -> None:

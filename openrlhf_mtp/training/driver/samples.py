@@ -11,7 +11,7 @@ from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.training.driver.extra_logs import drop_uneven, usable
 
 
-class CheckedSamples(SamplesGenerator):  # type: ignore[misc]
+class CheckedSamples(SamplesGenerator):
     """Lives where the engines are asked for rollouts: in the controller, or in its generating half in async mode."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, Windows, with_windows
+from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, StepWindows, Windows, with_windows
 from openrlhf_mtp.upstream.patching import Patch
 
 COMPLETES = "completes_step"
 """Attribute of OpenRLHF's strategy: whether the micro-batch in hand is its optimizer step's last; None if unknown."""
 
 
-def marking_ends(iterate: Windows) -> Callable[..., Iterator[tuple[Any, StepInfo]]]:
+def marking_ends(iterate: Windows) -> StepWindows:
     """`iter_grad_accum_global_norm` with `StepInfo`, telling the strategy whether each micro-batch ends a step."""
     windows = with_windows(iterate)
 

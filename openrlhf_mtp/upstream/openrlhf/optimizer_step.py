@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Windows = Callable[..., Iterator[tuple[Any, dict[str, Any]]]]
+StepWindows = Callable[..., Iterator[tuple[Any, "StepInfo"]]]
 
 
 class StepInfo(dict[str, Any]):
@@ -31,7 +32,7 @@ class StepInfo(dict[str, Any]):
         return self.position + 1 == len(self.micro_batches)
 
 
-def with_windows(iterate: Windows) -> Windows:
+def with_windows(iterate: Windows) -> StepWindows:
     """`openrlhf.utils.loss_utils.iter_grad_accum_global_norm` whose second item is a `StepInfo`.
 
     It fetches an optimizer step's micro-batches before it yields the first, so what was fetched since the last yield
