@@ -102,6 +102,9 @@ class Group:
         return [split[step] for split in splits for step in sorted(split) if 2 * step >= max(split)]
 
 
+Groups = Sequence[Group]
+
+
 def together(table: Iterable[tuple[Sequence[float], Sequence[float]]]) -> NDArray[Any]:
     """Series on the steps that all of them have: [1 + number of series, n], steps first."""
     series = [dict(zip(steps, values, strict=True)) for steps, values in table]

@@ -13,11 +13,12 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from openrlhf_mtp.analysis.figures import FIGURES, FigureSpec
+from openrlhf_mtp.analysis.figure_spec import FigureSpec
+from openrlhf_mtp.analysis.figures import FIGURES
 from openrlhf_mtp.analysis.groups import Group, GroupBy, group_runs
 from openrlhf_mtp.analysis.summary import summarize
+from openrlhf_mtp.analysis.summary_table import summary_table
 from openrlhf_mtp.analysis.table import duration, number
-from openrlhf_mtp.analysis.tables_summary import summary_table
 from openrlhf_mtp.runlog import metrics, run_folder
 from openrlhf_mtp.runlog.agreement import disagreeing_steps, warning
 from openrlhf_mtp.runlog.run_folder import Run, read_run

@@ -1,4 +1,4 @@
-"""The look of every figure: colors, sizes and the small pieces that all of them share."""
+"""The look of every figure: colors, sizes, panels, and the curve of a group of runs over steps."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-RUN_COLORS = ("#2a6fbb", "#d1691d", "#2d8a57", "#8d5bb0", "#b8405e", "#6b6b6b")
+from openrlhf_mtp.analysis.groups import Group, Groups
+
+GROUP_COLORS = ("#2a6fbb", "#d1691d", "#2d8a57", "#8d5bb0", "#b8405e", "#6b6b6b")
 DEPTH_COLORS = ("#12507b", "#3f8fc4", "#8cc0e0", "#5a9d8f", "#8ab86a", "#c2b34d", "#c98a3c", "#b85c4a")
 PART_COLORS = {
     "rollout": "#2a6fbb",
@@ -112,3 +114,49 @@ def lengths(axes: Axes, depths: int) -> None:
 def from_zero(axes: Axes, largest: float) -> None:
     """An axis that starts at 0, so that noise does not fill the panel."""
     axes.set_ylim(0, largest * 1.12 if largest > 0 else 1)
+
+
+def group_color(number: int) -> str:
+    """The color of a group of runs, counted from 0; the same in every figure."""
+    return GROUP_COLORS[number % len(GROUP_COLORS)]
+
+
+def depth_color(j: int) -> str:
+    """The color of a depth, counted from 1; the same in every figure."""
+    return DEPTH_COLORS[(j - 1) % len(DEPTH_COLORS)]
+
+
+def curve(axes: Axes, group: Group, metric: str, shade: str, name: str, dash: str = "-") -> None:
+    """A group's metric over steps: the mean as a line, and what lies between its runs as a band."""
+    values = group.band(metric)
+    if not values.steps:
+        return
+    if len(group.runs) > 1:
+        band(axes, values.steps, values.low, values.high, shade)
+    line(axes, values.steps, values.mean, shade, name, dash)
+
+
+def over_steps(groups: Groups, *wanted: tuple[str, str, str]) -> Figure | None:
+    """Panels of (metric, title, unit), those that some group has; a curve a group."""
+    present = [one for one in wanted if any(group.has(one[0]) for group in groups)]
+    if not present:
+        return None
+    figure, axes = panels(len(present))
+    for panel, (metric, title, unit) in zip(axes, present, strict=True):
+        for number, group in enumerate(groups):
+            curve(panel, group, metric, group_color(number), group.label)
+        label(panel, title, unit)
+        scale(panel, [value for group in groups for value in group.band(metric).high], unit)
+        legend(panel)
+    return figure
+
+
+def scale(axes: Axes, values: list[float], unit: str) -> None:
+    """An axis from 0 to 1 for shares and for scores within it; from 0 for what cannot be negative; else as it comes."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or min(finite) < 0:
+        return
+    if unit in ("fraction", "score") and max(finite) <= 1:
+        unit_interval(axes)
+    else:
+        from_zero(axes, max(finite))

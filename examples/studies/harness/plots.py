@@ -13,7 +13,7 @@ from openrlhf_mtp.runlog.run_folder import read_run
 Series = tuple[Sequence[float], Sequence[float]]
 """Steps and values of one run."""
 
-COLORS = (*style.RUN_COLORS, "#b59a2f")
+COLORS = (*style.GROUP_COLORS, "#b59a2f")
 
 
 def groups(values: Mapping[str, Sequence[Values]], panels: Mapping[str, Sequence[tuple[str, str]]]) -> Figure:

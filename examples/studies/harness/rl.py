@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from harness import plots
 from harness.study import Place, Values
-from openrlhf_mtp.analysis.tables_entropy import drift_of
+from openrlhf_mtp.analysis.figures.drift import split_of
 from openrlhf_mtp.runlog.run_folder import read_run
 
 PROMPTS_A_STEP = 8
@@ -39,7 +39,7 @@ METRICS = {
 
 def measure(place: Place) -> Values:
     """First, last and mean of each metric that the run has, means of its first and last third of steps, the held-out
-    reward after the last step, and what changed acceptance since the early phase (`analysis.drift`)."""
+    reward after the last step, and what changed acceptance since the early phase (`analysis.figures.drift`)."""
     values: Values = {}
     for name, metric in METRICS.items():
         _, series = plots.series(place, metric)
@@ -53,7 +53,7 @@ def measure(place: Place) -> Values:
     run = read_run(place.folder)
     _, held_out = run.series("eval/accuracy")
     values |= {"eval/first": held_out[0], "eval/last": held_out[-1]}
-    split = drift_of(run)
+    split = split_of(run)
     if split is not None and split.slope is not None:
         parts = {"change": split.change, "by_entropy": split.by_entropy, "mismatch": split.mismatch}
         values |= {f"drift/{name}": split.at_the_end(part) for name, part in parts.items()}

@@ -1,4 +1,4 @@
-"""Entropy of the policy against acceptance, position by position (Bebop, arXiv 2606.12370, section 3).
+"""Entropy of the policy and acceptance at the recorded positions (Bebop, arXiv 2606.12370, section 3).
 
 At each recorded anchor and depth there are three numbers of the same two distributions: H(p), what a sampled draft is
 accepted with (alpha = sum_v min(p, q)) and what a greedy draft would be accepted with (p at q's mode). A greedy draft
@@ -9,16 +9,26 @@ of the two at the same position says where sampling pays.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from openrlhf_mtp.analysis.regression import Line, Mean, fit_line, mean_of
-from openrlhf_mtp.runlog.anchor_records import Records
+from openrlhf_mtp.analysis.groups import Groups
+from openrlhf_mtp.analysis.regression import Mean, mean_of
+from openrlhf_mtp.runlog.anchor_records import RECORDS, Records
 
 Draft = Literal["sampled", "greedy"]
 DRAFTS: tuple[Draft, ...] = ("sampled", "greedy")
+
+NEEDED = f"{RECORDS}/*.npz"
+"""What a figure of positions is drawn from, for its `needs`."""
+ENTROPY_AXIS = "policy entropy at the position (nat)"
+CLUSTER_NOTE = (
+    "± is half a 95 % interval that counts responses (where they are few, blocks of 64 tokens) as independent, "
+    "not tokens."
+)
 
 BINS = 12
 FEWEST_IN_BIN = 20
@@ -29,6 +39,22 @@ BLOCK = 64
 ENOUGH_RESPONSES = 20
 
 Array = NDArray[np.float64]
+
+
+class Split(NamedTuple):
+    """Where recorded positions are from: its short name is for cells, its title for panels."""
+
+    held_out: bool
+    name: str
+    title: str
+
+
+SPLITS = (Split(False, "rollout", "rollout"), Split(True, "held-out", "held-out prompts"))
+
+
+def recorded_splits(groups: Groups) -> list[Split]:
+    """The splits that some group recorded."""
+    return [one for one in SPLITS if any(group.recorded(held_out=one.held_out) for group in groups)]
 
 
 @dataclass(frozen=True)
@@ -104,85 +130,18 @@ def binned(entropy: Array, values: Array, cluster: NDArray[np.int64]) -> list[Bi
     return bins
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Sampled against greedy drafts of the same head at the same positions.
-
-    Attributes:
-        sampled, greedy: mean acceptance.
-        gain: mean of sampled - greedy.
-        share: of positions, where a sampled draft is accepted more often.
-        bins: the gain by entropy.
-        crossing: entropy (nat) above which sampling wins, between the last group in which it does not and the next;
-            None if it wins in every group, or not in the last one.
-    """
-
-    sampled: float
-    greedy: float
-    gain: Mean
-    share: float
-    bins: list[Bin]
-    crossing: float | None
-
-    @property
-    def verdict(self) -> str:
-        """Where sampling wins, in words."""
-        if self.crossing is not None:
-            return f"above {self.crossing:.2f} nat"
-        if not self.bins:
-            return "too few positions"
-        winning = [one for one in self.bins if one.acceptance.value > 0]
-        if len(winning) == len(self.bins):
-            return "at every entropy"
-        return f"not above {winning[-1].entropy:.2f} nat" if winning else "nowhere"
-
-
-def compare(at: Positions) -> Comparison | None:
-    """Compare the two ways of drafting; None if greedy acceptance was not recorded."""
-    gain = at.sampled - at.greedy
-    known = np.isfinite(gain)
-    mean = mean_of(gain, at.cluster)
-    if mean is None:
-        return None
-    bins = binned(at.entropy[known], gain[known], at.cluster[known])
-    return Comparison(
-        sampled=float(at.sampled[known].mean()),
-        greedy=float(at.greedy[known].mean()),
-        gain=mean,
-        share=float((gain[known] > 0).mean()),
-        bins=bins,
-        crossing=_crossing(bins),
+def draw_bins(
+    axes: Axes, bins: Sequence[Bin], shade: str, name: str, marker: str = "o", *, filled: bool = True
+) -> None:
+    """Draw each bin's mean acceptance with its interval."""
+    axes.errorbar(
+        [one.entropy for one in bins],
+        [one.acceptance.value for one in bins],
+        [np.nan_to_num(one.acceptance.half_width) for one in bins],
+        fmt=marker,
+        color=shade,
+        markersize=4,
+        markerfacecolor=shade if filled else "white",
+        elinewidth=1.0,
+        label=name,
     )
-
-
-def _crossing(bins: list[Bin]) -> float | None:
-    """Where the gain crosses zero from below for the last time, by a straight line between two groups."""
-    losing = [number for number, one in enumerate(bins) if one.acceptance.value <= 0]
-    if not losing or losing[-1] == len(bins) - 1:
-        return None
-    below, above = bins[losing[-1]], bins[losing[-1] + 1]
-    share = -below.acceptance.value / (above.acceptance.value - below.acceptance.value)
-    return below.entropy + share * (above.entropy - below.entropy)
-
-
-@dataclass(frozen=True)
-class EntropySlope:
-    """The line of one depth and one way of drafting; None where it cannot be told."""
-
-    depth: int
-    draft: Draft
-    line: Line | None
-    acceptance: float
-
-
-def slopes(records: Sequence[Records]) -> list[EntropySlope]:
-    """The line of each depth, for sampled drafts and (where recorded) greedy ones, over all the given steps."""
-    found = []
-    for depth in range(1, max((one.depths for one in records), default=0) + 1):
-        at = positions(records, depth)
-        for draft in DRAFTS:
-            values = at.of(draft)
-            if np.isfinite(values).any():
-                line = fit_line(at.entropy, values, at.cluster)
-                found.append(EntropySlope(depth, draft, line, float(np.nanmean(values))))
-    return found

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from openrlhf_mtp.analysis.drift import early_steps, split_drift
+from openrlhf_mtp.analysis.figures.drift import early_steps, split_drift
 
 STEPS = list(range(1, 101))
 

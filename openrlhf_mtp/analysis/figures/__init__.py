@@ -1,0 +1,48 @@
+"""The figures of a report, in its order.
+
+To add a figure, add one file to this folder and one entry to `FIGURES`. The file is named after the figure's image,
+`figures/NAME.png`. It holds what the figure computes from the runs, `draw`, `table` if numbers stand beside the image,
+and last a `FIGURE` with its title, its caption and what it needs. Helpers that figures share are one folder up:
+
+| file | holds |
+|---|---|
+| `groups.py` | runs that differ in the seed alone, as one curve |
+| `style.py` | colors, panels, curves over steps |
+| `regression.py` | lines and means with their intervals |
+| `positions.py` | entropy and acceptance at recorded positions |
+| `table.py` | tables and how numbers are written |
+"""
+
+from openrlhf_mtp.analysis.figure_spec import FigureSpec
+from openrlhf_mtp.analysis.figures import (
+    acceptance,
+    agreement,
+    drift,
+    entropy_acceptance,
+    head,
+    occ,
+    policy,
+    reward,
+    sampling_gain,
+    sync,
+    throughput,
+    time_split,
+)
+
+FIGURES: dict[str, FigureSpec] = {
+    module.FIGURE.name: module.FIGURE
+    for module in (
+        reward,
+        acceptance,
+        agreement,
+        entropy_acceptance,
+        sampling_gain,
+        drift,
+        occ,
+        time_split,
+        throughput,
+        sync,
+        head,
+        policy,
+    )
+}

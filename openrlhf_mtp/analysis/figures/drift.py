@@ -1,0 +1,241 @@
+"""Why acceptance changed over a run: the policy's entropy, or a head that no longer fits (Bebop, arXiv 2606.12370).
+
+    alpha_t - alpha_0 = b (H_t - H_0) + residual_t
+
+RL lowers or raises the policy's entropy, and acceptance follows it without any fault of the head: that is the first
+term. What is left is mismatch: below zero, the head lags behind the policy; above, it has learnt. The slope b is fitted
+on the early phase, while the head still fits; alpha_0 and H_0 are the early phase's means, because one step is noise
+(so the residual of the early phase is zero on average).
+
+Steps follow each other with overlapping causes, so the interval of b treats the whole early phase as a few blocks of
+neighboring steps (`regression.fit_line` with clusters), not as independent points.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from openrlhf_mtp.analysis import style
+from openrlhf_mtp.analysis.figure_spec import FigureSpec
+from openrlhf_mtp.analysis.groups import Group, Groups, together
+from openrlhf_mtp.analysis.regression import Line, fit_line, mean_of
+from openrlhf_mtp.analysis.table import Table, signed
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.run_folder import Run
+
+EARLY_SHARE, EARLY_FEWEST = 0.2, 10
+"""The early phase: a fifth of the run's steps, ten at least."""
+BLOCKS = 5
+LEAST_ENTROPY_RANGE = 1e-3
+"""Nat. If entropy varied less in the early phase, its effect cannot be told from noise."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The split of a run's change of acceptance; arrays over the run's steps [n].
+
+    Attributes:
+        steps: the steps.
+        change: alpha_t - alpha_0.
+        by_entropy: b (H_t - H_0); None if b is undefined.
+        mismatch: the residual; None if b is undefined.
+        slope: b with its interval; None if it cannot be told, for the reason in `why_not`.
+        why_not: why there is no split, as a sentence; empty if there is one.
+        early: number of steps in the early phase, the first of the run.
+    """
+
+    steps: Array
+    change: Array
+    by_entropy: Array | None
+    mismatch: Array | None
+    slope: Line | None
+    why_not: str
+    early: int
+
+    def at_the_end(self, values: Array | None) -> float:
+        """Mean of a part over the last steps, as many as the early phase has or as follow it; NaN without a split."""
+        last = min(self.early, len(self.steps) - self.early)
+        return math.nan if values is None else float(values[-last:].mean())
+
+
+def early_steps(count: int) -> int:
+    """How many of a run's steps are its early phase."""
+    return max(EARLY_FEWEST, round(EARLY_SHARE * count))
+
+
+def split_drift(
+    steps: Sequence[float], entropy: ArrayLike, acceptance: ArrayLike, early: int | None = None
+) -> Drift | None:
+    """Split the change of acceptance over a run; steps with a value that is not finite are left out.
+
+    Args:
+        steps: [n].
+        entropy: mean entropy of the policy at each step, nat [n].
+        acceptance: mean acceptance of one depth at each step [n].
+        early: steps of the early phase; by default a fifth of the run and at least ten.
+
+    Returns:
+        None if the run is no longer than its early phase, so that there is no drift to speak of.
+    """
+    table: NDArray[Any] = np.array([steps, entropy, acceptance], dtype=np.float64)
+    at, h, alpha = table[:, np.isfinite(table).all(axis=0)]
+    early = early_steps(len(at)) if early is None else early
+    if len(at) <= early:
+        return None
+    change = alpha - alpha[:early].mean()
+    line, why_not = _early_slope(h[:early], alpha[:early])
+    if line is None:
+        return Drift(at, change, None, None, None, why_not, early)
+    by_entropy = line.slope * (h - h[:early].mean())
+    return Drift(at, change, by_entropy, change - by_entropy, line, "", early)
+
+
+def _early_slope(entropy: Array, acceptance: Array) -> tuple[Line | None, str]:
+    spread = float(np.ptp(entropy))
+    if spread < LEAST_ENTROPY_RANGE:
+        return None, (
+            f"b is undefined: entropy varied by {spread:.1e} nat in the first {len(entropy)} steps, which is too "
+            "little to tell its effect"
+        )
+    blocks = np.arange(len(entropy)) * min(BLOCKS, len(entropy)) // len(entropy)
+    line = fit_line(entropy, acceptance, blocks)
+    if line is None:
+        return None, f"b is undefined: {len(entropy)} early steps are too few for a line"
+    return line, ""
+
+
+def series_of(source: Group | Run) -> NDArray[Any] | None:
+    """Steps, entropy and overlap at depth 1 of an RL run, as its trainer measured them on the same anchors [3, n].
+
+    None for a run that has no reward (nothing drifts while only the head is trained) or no head.
+    """
+    group = source if isinstance(source, Group) else Group(source.name, (source,))
+    names = (metrics.MTP_ENTROPY, metrics.depth_metric(metrics.MTP_ALPHA, 1))
+    if not group.has(metrics.POLICY_REWARD) or not all(group.has(name) for name in names):
+        return None
+    bands = [group.band(name) for name in names]
+    return together([(band.steps, band.mean) for band in bands])
+
+
+def split_of(source: Group | Run) -> Drift | None:
+    """The drift split of a run, or of the mean of a group; None if it has none."""
+    series = series_of(source)
+    return None if series is None else split_drift(list(series[0]), series[1], series[2])
+
+
+def draw(groups: Groups) -> Figure | None:
+    """Draw the change of acceptance over a run, split into entropy's part and the head's own."""
+    found = {group.label: (group, split) for group in groups if (split := split_of(group)) is not None}
+    if not found:
+        return None
+    return _alone(*next(iter(found.values()))) if len(found) == 1 else _beside(found)
+
+
+def _alone(group: Group, split: Drift) -> Figure:
+    figure, axes = style.panels(2)
+    series = series_of(group)
+    assert series is not None, "a run with a split has the series it was made of"
+    _, entropy, acceptance = series
+    shades = [to_rgba(style.group_color(0), alpha) for alpha in np.linspace(0.3, 1.0, len(entropy))]
+    axes[0].scatter(entropy, acceptance, s=16, c=shades, linewidths=0, label="a step (later ones darker)")
+    if split.slope is not None:
+        ends = np.array([np.nanmin(entropy), np.nanmax(entropy)])
+        slope = f"b = {split.slope.slope:+.2f} per nat, first {split.early} steps"
+        axes[0].plot(ends, split.slope.at(ends), color=style.group_color(1), linewidth=1.2, label=slope)
+    style.label(axes[0], "Entropy and acceptance of each step", "overlap at depth 1", "policy entropy (nat)")
+    _parts(axes[1], split)
+    style.label(axes[1], "Change since the early phase", "overlap at depth 1")
+    for panel in axes:
+        style.legend(panel)
+    return figure
+
+
+def _parts(axes: Axes, split: Drift) -> None:
+    parts = (
+        ("measured", split.change, 0),
+        ("by entropy", split.by_entropy, 1),
+        ("mismatch", split.mismatch, 2),
+    )
+    for name, values, number in parts:
+        if values is not None:
+            style.line(axes, list(split.steps), list(values), style.group_color(number), name)
+    axes.axvspan(
+        float(split.steps[0]), float(split.steps[split.early - 1]), color="#f0f0f0", zorder=0, label="early"
+    )
+    style.zero(axes)
+
+
+def _beside(found: dict[str, tuple[Group, Drift]]) -> Figure:
+    figure, axes = style.panels(3)
+    titles = ("Measured change", "Entropy's part", "Mismatch: the head's own part")
+    for number, (name, (_, split)) in enumerate(found.items()):
+        parts: tuple[NDArray[np.float64] | None, ...] = (split.change, split.by_entropy, split.mismatch)
+        for panel, values in zip(axes, parts, strict=True):
+            if values is not None:
+                style.line(panel, list(split.steps), list(values), style.group_color(number), name)
+    for panel, title in zip(axes, titles, strict=True):
+        style.zero(panel)
+        style.label(panel, title, "overlap at depth 1")
+        style.legend(panel)
+    return figure
+
+
+def table(groups: Groups) -> Table | None:
+    """List what the last steps lost or won since the early phase, by cause; a group's cells are means over its runs."""
+    rows = []
+    for group in groups:
+        splits = [split for run in group.runs if (split := split_of(run)) is not None]
+        if splits:
+            rows.append(_row(group, splits))
+    header = ["run", "slope b per nat", "change", "by entropy", "mismatch", "early phase"]
+    note = (
+        "Means over the last steps, as many as the early phase has. ± is half a 95 % interval: of b over blocks of "
+        "early steps for one run, over runs (Student's t) for several."
+    )
+    return Table(header, rows, note) if rows else None
+
+
+def _row(group: Group, splits: list[Drift]) -> list[str]:
+    early = f"first {splits[0].early} steps"
+    if len(splits) == 1:
+        (split,) = splits
+        change = signed(split.at_the_end(split.change))
+        if split.slope is None:
+            return [group.label, split.why_not, change, "–", "–", early]
+        half = split.slope.slope_high - split.slope.slope
+        entropy = split.at_the_end(split.by_entropy)
+        doubt = abs(entropy / split.slope.slope) * half if split.slope.slope else float("nan")
+        parts = [signed(entropy, doubt), signed(split.at_the_end(split.mismatch), doubt)]
+        return [group.label, signed(split.slope.slope, half), change, *parts, early]
+    columns: list[list[float]] = [
+        [split.slope.slope if split.slope else np.nan for split in splits],
+        [split.at_the_end(split.change) for split in splits],
+        [split.at_the_end(split.by_entropy) for split in splits],
+        [split.at_the_end(split.mismatch) for split in splits],
+    ]
+    means = [mean_of(column) for column in columns]
+    return [
+        group.label,
+        *("–" if mean is None else signed(mean.value, mean.half_width) for mean in means),
+        early,
+    ]
+
+
+FIGURE = FigureSpec(
+    "drift",
+    "Drift: entropy or mismatch",
+    "Change of the overlap at depth 1 since the early phase, split into what the policy's entropy explains (slope "
+    "b, fitted on the early phase) and the rest. A mismatch below 0 is a head that falls behind the policy.",
+    (f"{metrics.MTP_ENTROPY} in an RL run longer than its early phase",),
+    draw,
+    table,
+)
