@@ -6,14 +6,19 @@ both, the third reads both and writes the gradient, 7 R V numbers. A copy of R V
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
-from openrlhf_mtp.bench.loss_forms import UnavailableError, seconds_now, speculators_tv
+from openrlhf_mtp.bench.harness import take_turns, timed
+from openrlhf_mtp.bench.loss_forms import speculators_tv
+from openrlhf_mtp.bench.report import table
 from openrlhf_mtp.losses.kernels.rows import row_gradient_, row_statistics
 from openrlhf_mtp.losses.kernels.types import RowGradients
 
@@ -68,32 +73,43 @@ def measure_kernels(vocab: int, dtype: str, device: str, repeats: int, logits: i
         row_gradient_(space, target, own, tokens, scalars, RowGradients(alpha=weight))
 
     def theirs() -> None:
-        distance(draft[None].requires_grad_(), target[None]).sum().backward()
+        speculators_tv(device)(draft[None].requires_grad_(), target[None]).sum().backward()
 
-    work: dict[str, Callable[[], object]] = {"copy": lambda: space.copy_(draft), "ours": ours}
-    try:
-        distance = speculators_tv(device)
-        work["speculators"] = theirs
-    except UnavailableError:
-        pass
-    taken = _in_turn(work, device, repeats)
+    work: dict[str, Callable[[], object]] = {
+        "copy": lambda: space.copy_(draft),
+        "ours": ours,
+        "speculators": theirs,
+    }
+    runs = take_turns({name: partial(timed, run) for name, run in work.items()}, repeats)
+    seconds = {name: median(one.counted) for name, one in runs.items() if not one.problem}
     moved = rows * vocab * draft.element_size()
     return KernelSpeed(
         vocab,
         rows,
-        taken["ours"],
-        PASSES_MOVE * moved / taken["ours"],
-        COPY_MOVES * moved / taken["copy"],
-        taken.get("speculators"),
+        seconds["ours"],
+        PASSES_MOVE * moved / seconds["ours"],
+        COPY_MOVES * moved / seconds["copy"],
+        seconds.get("speculators"),
     )
 
 
-def _in_turn(work: dict[str, Callable[[], object]], device: str, repeats: int) -> dict[str, float]:
-    """Median seconds of each, one run of each a round, after a round that compiles."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(repeats + 1):
-        for name, run in work.items():
-            start = seconds_now(device)
-            run()
-            seconds[name].append(seconds_now(device) - start)
-    return {name: median(taken[1:]) for name, taken in seconds.items()}
+def render_kernels(kernels: Sequence[KernelSpeed], note: Mapping[str, Any]) -> Table:
+    """The row kernels beside a copy."""
+    title = f"Row kernels, forward and backward: {note['device']}, {note['dtype']}"
+    caption = (
+        "Share: least traffic of the three passes per second, over that of a copy. Speculators: its seconds."
+    )
+    columns = ("vocabulary", "rows", "ms", "GB/s", "copy GB/s", "share", "speculators ms")
+    return table(title, caption, columns, map(_row, kernels))
+
+
+def _row(one: KernelSpeed) -> tuple[str, ...]:
+    return (
+        f"{one.vocab:,}",
+        f"{one.rows:,}",
+        f"{one.seconds * 1e3:.2f}",
+        f"{one.bytes_per_s / 1e9:,.0f}",
+        f"{one.copy_bytes_per_s / 1e9:,.0f}",
+        f"{one.share:.0%}",
+        "-" if one.speculators_seconds is None else f"{one.speculators_seconds * 1e3:.2f}",
+    )

@@ -1,20 +1,31 @@
-"""Time and memory of the loss, forward and backward: ours, plain PyTorch, and `speculators`; see `bench.loss_table`.
-
-Each form lives in a process of its own, so that its peak memory is its own; the processes take turns, so that a
-machine that slows down slows all of them.
-"""
+"""`openrlhf-mtp bench loss`: time and memory of the loss, ours beside plain PyTorch and `speculators`."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
+from rich.table import Table
 
-from openrlhf_mtp.bench.loss_forms import FORMS, UnavailableError, Workload, make_inputs, seconds_now
+from openrlhf_mtp.bench.harness import Report, UnavailableError, take_turns
+from openrlhf_mtp.bench.isolated import IsolatedForm, Prepared
+from openrlhf_mtp.bench.kernels import VOCABULARIES, KernelSpeed, measure_kernels, render_kernels
+from openrlhf_mtp.bench.loss_forms import COMPARABLE, FORMS, Workload, make_inputs
+from openrlhf_mtp.bench.ratios import Ratio
+from openrlhf_mtp.bench.report import device_name, publish, show_seconds, table
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.runlog.run_folder import writable
+
+RESULT = "bench_loss.json"
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+SMOKE = {"vocab": 8192, "hidden": 256, "tokens": 64, "repeats": 2}
+"""Seconds instead of minutes; it shows that everything runs, not how fast."""
 
 
 @dataclass(frozen=True)
@@ -38,143 +49,123 @@ class Result:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A form's time over another's: of the medians, and between the extremes of all repeats."""
+def bench_loss(out: Path, workload: Workload, *, smoke: bool = False) -> int:
+    """Measure, print the tables, write `bench_loss.json` into `out`, and return 0.
 
-    middle: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, one: Result, other: Result) -> Ratio:
-        return cls(
-            median(one.seconds) / median(other.seconds),
-            min(one.seconds) / max(other.seconds),
-            max(one.seconds) / min(other.seconds),
+    Raises:
+        JobError: an objective that the plain form does not have, or a type that torch does not have.
+    """
+    if workload.objective not in COMPARABLE:
+        raise JobError(
+            f"--objective: got {workload.objective!r}, expected one that can be compared: {', '.join(COMPARABLE)}"
         )
+    if workload.dtype not in DTYPES:
+        raise JobError(f"--dtype: got {workload.dtype!r}, expected one of {', '.join(DTYPES)}")
+    writable(out)
+    if smoke:
+        workload = replace(workload, **SMOKE)  # type: ignore[arg-type]
+    note = {**asdict(workload), "device": device_name(workload.device), "torch": torch.__version__}
+    # OpenRLHF requires the pynvml package, at whose sight torch prints this in every process
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:The pynvml package is deprecated:FutureWarning")
+    results = measure(workload, show_seconds(3))
+    kernels = [] if workload.device == "cpu" else measure_all_kernels(workload)
+    tables = [render(results, note), *([render_kernels(kernels, note)] if kernels else [])]
+    publish(out, RESULT, to_json(results, kernels, note), tables)
+    return 0
 
 
-Report = Callable[[str, float], None]
-"""Called with the form and its seconds after each run, so that a long measurement shows where it is."""
+def measure(workload: Workload, report: Report[float]) -> list[Result]:
+    """Let the forms take turns, each in a process of its own."""
+    with ExitStack() as processes:
+        forms = {form: processes.enter_context(IsolatedForm(prepare, form, workload)) for form in FORMS}
+        runs = take_turns({form: one.run for form, one in forms.items()}, workload.repeats, report)
+        return [
+            _result(form, forms[form], of_form.counted, of_form.problem) for form, of_form in runs.items()
+        ]
 
 
-def measure(workload: Workload, report: Report) -> list[Result]:
-    """Every form in turn, `workload.repeats` times after one run that is not timed."""
-    workers = {form: _Worker(form, workload) for form in FORMS}
+def _result(form: str, process: IsolatedForm, seconds: tuple[float, ...], problem: str) -> Result:
     try:
-        for repeat in range(workload.repeats + 1):
-            for form, worker in workers.items():
-                seconds = worker.run()
-                if repeat and seconds is not None:
-                    report(form, seconds)
-        return [worker.result() for worker in workers.values()]
-    finally:
-        for worker in workers.values():
-            worker.stop()
+        if problem:
+            raise UnavailableError(problem)
+        extra_bytes, figures = process.result()
+    except UnavailableError as stopped:
+        return Result(form, problem=str(stopped))
+    return Result(form, seconds, extra_bytes, **figures)
 
 
-class _Worker:
-    """A form in its own process; it runs when told to and then says how long it took."""
+def prepare(form: str, workload: Workload) -> Prepared:
+    """Make the inputs, and run the form once on tiny ones: it loads libraries and compiles kernels.
 
-    def __init__(self, form: str, workload: Workload) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._form, self._seconds, self._problem = form, list[float](), ""
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, form, workload), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._problem = str(self._answer() or "")
-
-    def run(self) -> float | None:
-        """One run's seconds; None when the form cannot run."""
-        if self._problem:
-            return None
-        self._connection.send("run")
-        answer = self._answer()
-        if not isinstance(answer, float):
-            self._problem = str(answer)
-            return None
-        self._seconds.append(answer)
-        return answer
-
-    def result(self) -> Result:
-        """All runs but the first, and the peak over all of them."""
-        if not self._problem:
-            self._connection.send("result")
-            answer = self._answer()
-            if isinstance(answer, tuple):
-                return Result(self._form, tuple(self._seconds[1:]), *answer)
-            self._problem = str(answer)
-        return Result(self._form, problem=self._problem)
-
-    def stop(self) -> None:
-        """End the process."""
-        self._connection.close()
-        self._process.join(5)
-        self._process.kill()
-
-    def _answer(self) -> object:
-        try:
-            return self._connection.recv()
-        except EOFError:
-            self._process.join()
-            return f"its process ended with exit code {self._process.exitcode}; -9 is the kernel's, out of memory"
-
-
-def _serve(connection: Connection, form: str, workload: Workload) -> None:
-    """A worker's life: say whether the form can run, then obey `run` and `result` until the pipe closes."""
-    try:
-        inputs, meter = make_inputs(workload), Meter(workload.device)
-        FORMS[form](make_inputs(workload.tiny()), workload.tiny()).backward()
-    except (UnavailableError, torch.OutOfMemoryError) as problem:
-        connection.send(str(problem))
-        return
-    connection.send(None)
-    meter.start()
+    Raises:
+        UnavailableError: the form cannot run here.
+    """
+    inputs = make_inputs(workload)
+    FORMS[form](make_inputs(workload.tiny()), workload.tiny()).backward()
     loss = torch.zeros(())
-    try:
-        while True:
-            if connection.recv() == "result":
-                connection.send((meter.extra_bytes(), loss.item(), inputs.gradient_norm()))
-                continue
-            for state in inputs.states:
-                state.grad = None
-            start = seconds_now(workload.device)
-            loss = FORMS[form](inputs, workload)
-            loss.backward()
-            connection.send(seconds_now(workload.device) - start)
-            loss = loss.detach()
-    except EOFError:
-        return
-    except torch.OutOfMemoryError as problem:
-        connection.send(f"out of memory: {problem}")
+
+    def run() -> None:
+        nonlocal loss
+        for state in inputs.states:
+            state.grad = None
+        computed = FORMS[form](inputs, workload)
+        computed.backward()
+        loss = computed.detach()
+
+    def figures() -> dict[str, Any]:
+        return {"loss": loss.item(), "gradient_norm": inputs.gradient_norm()}
+
+    return Prepared(run, figures, workload.device)
 
 
-class Meter:
-    """Peak memory above what was there at `start`: the allocator's on a GPU, the process's resident pages on a CPU."""
+def measure_all_kernels(workload: Workload) -> list[KernelSpeed]:
+    """The row kernels alone, at each vocabulary."""
+    return [
+        measure_kernels(vocab, workload.dtype, workload.device, workload.repeats) for vocab in VOCABULARIES
+    ]
 
-    def __init__(self, device: str) -> None:
-        self._cuda = device == "cuda"
-        self._base = 0
 
-    def start(self) -> None:
-        """Forget the peak so far."""
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self._base = torch.cuda.memory_allocated()
-            return
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as references:
-            references.write("5")  # sets the peak to what is resident now
-        self._base = self._resident_peak()
+def _against_plain(result: Result, results: list[Result]) -> tuple[Ratio, float] | None:
+    """Time and memory over plain's; None where one of the two could not run."""
+    (plain,) = (one for one in results if one.form == "plain")
+    if result.problem or plain.problem:
+        return None
+    return Ratio.of_medians(result.seconds, plain.seconds), result.extra_bytes / plain.extra_bytes
 
-    def extra_bytes(self) -> int:
-        """The peak since, above the base."""
-        peak = torch.cuda.max_memory_allocated() if self._cuda else self._resident_peak()
-        return peak - self._base
 
-    @staticmethod
-    def _resident_peak() -> int:
-        with open("/proc/self/status", encoding="ascii") as status:
-            (line,) = (line for line in status if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+def to_json(results: list[Result], kernels: list[KernelSpeed], note: Mapping[str, Any]) -> dict[str, Any]:
+    """Every repeat of every form, and the ratios."""
+    forms = {}
+    for result in results:
+        row: dict[str, Any] = asdict(result)
+        ratios = _against_plain(result, results)
+        if ratios is not None:
+            row |= {"time_ratio": asdict(ratios[0]), "memory_ratio": ratios[1]}
+        forms[row.pop("form")] = {"problem": row["problem"]} if result.problem else row
+    return {**note, "forms": forms, "kernels": [{**asdict(one), "share": one.share} for one in kernels]}
+
+
+def render(results: list[Result], note: Mapping[str, Any]) -> Table:
+    """The table on the terminal, and why a form did not run."""
+    title = (
+        f"{note['objective']}: vocabulary {note['vocab']:,}, hidden {note['hidden']:,}, {note['tokens']:,} tokens, "
+        f"{note['depths']} depths\n{note['dtype']}, {note['device']}, torch {note['torch']}"
+    )
+    caption = (
+        "Seconds: forward and backward, median of the repeats; ratio: to plain, of the\n"
+        "medians and between the extremes. Memory: peak above the inputs; ratio: to plain."
+    )
+    problems = [f"{one.form}: {one.problem}" for one in results if one.problem]
+    columns = ("form", "seconds", "ratio", "range", "memory MiB", "ratio")
+    rows = [_row(result, results) for result in results]
+    return table(title, "\n".join([*problems, caption]), columns, rows, min_width=79)
+
+
+def _row(result: Result, results: list[Result]) -> tuple[str, ...]:
+    if result.problem:
+        return (result.form, *"-----")
+    ratios = _against_plain(result, results)
+    time = ("-", "-") if ratios is None else (f"{ratios[0].middle:.2f}", ratios[0].interval())
+    memory = "-" if ratios is None else f"{ratios[1]:.1%}"
+    seconds = f"{median(result.seconds):.3f}"
+    return (result.form, seconds, *time, f"{result.extra_bytes / 2**20:,.0f}", memory)

@@ -1,9 +1,8 @@
-"""The same loss in three forms, for `bench`: each takes the head's states and returns a mean loss to differentiate."""
+"""The same loss in three forms for `bench.loss`: the head's states -> a mean loss to differentiate."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+from openrlhf_mtp.bench.harness import UnavailableError
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.alignment import Anchors, find_anchors
 from openrlhf_mtp.losses.mtp_loss import OutputHead, mtp_loss
@@ -18,17 +18,6 @@ from openrlhf_mtp.losses.targets import from_hidden
 
 COMPARABLE = ("e2e_tv", "ce")
 """Objectives that the plain form has."""
-
-
-class UnavailableError(Exception):
-    """A form cannot run here; the message says why."""
-
-
-def seconds_now(device: str) -> float:
-    """The clock, once the device has finished what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,32 @@
-"""Tokens per second with and without drafts: the measurement (`bench.rollout_table` chooses the model and prints)."""
+"""`openrlhf-mtp bench rollout`: tokens per second with and without drafts, at batch 1, 4 and 16.
+
+On a GPU a checkpoint is measured as it is. On a CPU a tiny model decodes too fast to be limited by memory, so it is
+replaced by a stand-in of about 270M parameters with the same distributions (`bench.stand_in`); the output says so.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from openrlhf_mtp.config.head_contract import Sampling
+from rich.table import Table
+
+from openrlhf_mtp.bench.harness import now, take_turns
+from openrlhf_mtp.bench.ratios import Ratio
+from openrlhf_mtp.bench.report import default_device, device_name, publish, table
+from openrlhf_mtp.bench.rollout_engine import Workload, generate, prepare_process, running_engine
+from openrlhf_mtp.bench.rollout_subject import Subject, count_parameters, make_workload, settings_for
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
 from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, read_counters
+from openrlhf_mtp.runlog.run_folder import writable
 
-MIN_REQUESTS = 8  # of a repeat; small batches run several times in a row
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What both settings generate.
-
-    Attributes:
-        prompts: token ids; a batch takes them in turn.
-        max_new_tokens: longest response.
-        stop_token_ids: end a response; none decodes to `max_new_tokens`.
-        batches: sequences decoded at once, one row of the table each.
-        repeats: timed repetitions of each batch.
-    """
-
-    prompts: Sequence[Sequence[int]]
-    max_new_tokens: int
-    stop_token_ids: Sequence[int]
-    batches: Sequence[int] = (1, 4, 16)
-    repeats: int = 3
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence."""
-        return max(len(prompt) for prompt in self.prompts) + self.max_new_tokens
+RESULT = "bench_rollout.json"
+STAND_IN_BELOW = 100_000_000  # parameters; larger models are limited by memory on a CPU too
 
 
 @dataclass(frozen=True)
@@ -53,119 +40,62 @@ class Speed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both settings at one batch. Ratios are drafted over plain: of the medians, and between the extremes."""
+    """Both settings at one batch."""
 
     batch: int
     plain: Speed
     drafted: Speed
 
     @property
-    def ratio(self) -> float:
-        return median(self.drafted.tok_s) / median(self.plain.tok_s)
-
-    @property
-    def ratio_low(self) -> float:
-        """The slowest drafted repeat against the fastest plain one."""
-        return min(self.drafted.tok_s) / max(self.plain.tok_s)
-
-    @property
-    def ratio_high(self) -> float:
-        """The fastest drafted repeat against the slowest plain one."""
-        return max(self.drafted.tok_s) / min(self.plain.tok_s)
+    def ratio(self) -> Ratio:
+        """Drafted over plain."""
+        return Ratio.of_medians(self.drafted.tok_s, self.plain.tok_s)
 
 
 Report = Callable[[Speed], None]
 """Called after each batch, so that a long measurement shows where it is."""
 
 
-def measure(model_dir: Path, mtp: MTPSettings, workload: Workload, report: Report) -> list[Speed]:
-    """Start one engine in this process, generate everything, and end it.
+def bench_rollout(
+    model: str | None, out: Path, *, head: Path | None = None, prompts: Path | None = None, repeats: int = 3
+) -> int:
+    """Measure, print the table, write `bench_rollout.json` into `out`, and return 0.
 
     Args:
-        model_dir: policy with its head (`mtp.head`, or the folder `mtp` inside).
-        mtp: how to draft; `mtp.rollout.speculate` chooses the setting.
-        workload: what to generate, at temperature 1.
-        report: see `Report`.
+        model: folder of a policy; default the quickstart's.
+        out: where the result and the stand-in go.
+        head: the head's folder; default `mtp` inside the policy's.
+        prompts: JSON lines with an `input` each; default the quickstart's, or a few arithmetic questions.
+        repeats: timed repetitions of each batch.
+
+    Raises:
+        JobError: a folder is missing, or the head does not fit.
     """
-    engine = _start(model_dir, mtp, workload)
-    speeds = []
-    try:
-        for batch in workload.batches:
-            speeds.append(_measure_batch(engine, batch, workload))
-            report(speeds[-1])
-    finally:
-        _stop(engine)
-    return speeds
+    subject = Subject.find(model, head, prompts)
+    subject.require_files()
+    writable(out)
+    device = default_device()
+    on_cpu = device == "cpu"
+    prepare_process(on_cpu=on_cpu)
+    workload = make_workload(subject, max_new_tokens=64 if on_cpu else 256, repeats=repeats)
+    mtp = settings_for(subject, on_cpu=on_cpu)
+    policy, parameters = subject.policy, count_parameters(subject.policy)
+    if on_cpu and parameters < STAND_IN_BELOW:
+        from openrlhf_mtp.bench.stand_in import cached_stand_in
+
+        mtp = mtp.model_copy(update={"head": None})
+        policy, parameters = cached_stand_in(subject.policy, subject.head, out / "stand_in")
+    note = describe(subject, parameters, device_name(device), is_stand_in=policy != subject.policy)
+    rows = compare(policy, mtp, workload, show_speed)
+    publish(out, RESULT, to_json(rows, note), [render(rows, note)])
+    return 0
 
 
-def prepare_process(*, on_cpu: bool) -> None:
-    """Set vLLM's environment; call it before anything imports vLLM."""
-    import os
-
-    # one process, so that both settings run under the same conditions
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    # without a tokenizer vLLM warns at length; errors are raised anyway
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    prepare_environment(cpu=on_cpu)
-
-
-def _start(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Any:
-    import torch
-
-    on_cpu = not torch.cuda.is_available()
-    from vllm import LLM
-
-    engine = LLM(
-        str(model_dir),
-        **engine_overrides(mtp, str(model_dir), Sampling(max_len=workload.longest)),
-        skip_tokenizer_init=True,
-        enforce_eager=on_cpu,  # compiling for the CPU takes minutes
-        max_model_len=workload.longest + mtp.depths + 1,
-        enable_prefix_caching=False,
-        use_tqdm_on_load=False,
-        seed=0,
-    )
-    engine.collective_rpc("mtp_probe")
-    return engine
-
-
-def _stop(engine: Any) -> None:
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    engine.llm_engine.engine_core.shutdown()
-    cleanup_dist_env_and_memory()
-
-
-def _measure_batch(engine: Any, batch: int, workload: Workload) -> Speed:
-    _generate(engine, batch, workload)  # warm-up: kernels and caches of this batch's shapes
-    before, rates = read_counters(busy_seconds=0.0), []
-    for _ in range(workload.repeats):
-        start = time.perf_counter()
-        tokens = _generate(engine, batch, workload)
-        rates.append(tokens / (time.perf_counter() - start))
-    after: EngineCounters = read_counters(busy_seconds=0.0)
-    return Speed(batch, tuple(rates), acceptance_metrics(after.since(before)))
-
-
-def _generate(engine: Any, batch: int, workload: Workload) -> int:
-    """At least MIN_REQUESTS responses, `batch` at a time; returns their tokens."""
-    from vllm import SamplingParams
-    from vllm.inputs import TokensPrompt
-
-    parameters = SamplingParams(
-        temperature=1.0,
-        max_tokens=workload.max_new_tokens,
-        stop_token_ids=list(workload.stop_token_ids),
-        ignore_eos=not workload.stop_token_ids,
-        detokenize=False,
-    )
-    prompts = cycle(workload.prompts)
-    tokens = 0
-    for _ in range(max(1, MIN_REQUESTS // batch)):
-        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in islice(prompts, batch)]
-        outputs = engine.generate(requests, parameters, use_tqdm=False)
-        tokens += sum(len(request.outputs[0].token_ids) for request in outputs)
-    return tokens
+def show_speed(speed: Speed) -> None:
+    """A line for each batch that is done, plain text so that it reads the same without a terminal."""
+    setting = "drafted" if speed.acceptance else "plain"
+    rates = ", ".join(f"{rate:.1f}" for rate in speed.tok_s)
+    print(f"{setting}, batch {speed.batch}: {rates} tok/s", file=sys.stderr, flush=True)
 
 
 def compare(model_dir: Path, mtp: MTPSettings, workload: Workload, report: Report) -> list[Comparison]:
@@ -174,3 +104,99 @@ def compare(model_dir: Path, mtp: MTPSettings, workload: Workload, report: Repor
     without = measure(model_dir, plain, workload, report)
     drafted = measure(model_dir, mtp, workload, report)
     return [Comparison(slow.batch, slow, fast) for slow, fast in zip(without, drafted, strict=True)]
+
+
+def measure(model_dir: Path, mtp: MTPSettings, workload: Workload, report: Report) -> list[Speed]:
+    """Every batch of one setting, by one engine; see `running_engine` for the arguments."""
+    speeds = []
+    with running_engine(model_dir, mtp, workload) as engine:
+        for batch in workload.batches:
+            speeds.append(_measure_batch(engine, batch, workload))
+            report(speeds[-1])
+    return speeds
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    tok_s: float
+    before: EngineCounters
+    after: EngineCounters
+
+
+def _measure_batch(engine: Any, batch: int, workload: Workload) -> Speed:
+    def repeat() -> _Repeat:
+        before, start = read_counters(busy_seconds=0.0), now()
+        tokens = generate(engine, batch, workload)
+        seconds = now() - start
+        return _Repeat(tokens / seconds, before, read_counters(busy_seconds=0.0))
+
+    repeats = take_turns({"": repeat}, workload.repeats)[""].counted
+    verified = repeats[-1].after.since(repeats[0].before)
+    return Speed(batch, tuple(one.tok_s for one in repeats), acceptance_metrics(verified))
+
+
+def describe(subject: Subject, parameters: int, device: str, *, is_stand_in: bool) -> dict[str, Any]:
+    """What was measured, on what."""
+    import vllm
+
+    return {
+        "policy": str(subject.policy),
+        "head": str(subject.head),
+        "parameters": parameters,
+        "stand_in": (
+            "a stand-in: the policy's distributions at a larger model's cost, by zero-padded width and upper layers "
+            "that write zeros"
+            if is_stand_in
+            else None
+        ),
+        "device": device,
+        "machine": platform.machine(),
+        "vllm": vllm.__version__,
+        "temperature": 1.0,
+    }
+
+
+def to_json(comparisons: Sequence[Comparison], note: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole result as plain values."""
+    rows = [
+        {
+            "batch": row.batch,
+            "plain_tok_s": list(row.plain.tok_s),
+            "drafted_tok_s": list(row.drafted.tok_s),
+            "ratio": row.ratio.middle,
+            "ratio_low": row.ratio.low,
+            "ratio_high": row.ratio.high,
+            **row.drafted.acceptance,
+        }
+        for row in comparisons
+    ]
+    return {**note, "rows": rows}
+
+
+def render(comparisons: Sequence[Comparison], note: Mapping[str, Any]) -> Table:
+    """A row for each batch."""
+    title = (
+        f"{note['policy']}\n{note['parameters'] / 1e6:.0f}M parameters, {note['device']}, vLLM {note['vllm']}, "
+        "temperature 1"
+    )
+    if note["stand_in"] is not None:
+        title += f"\n{note['stand_in']}"
+    caption = (
+        "tok/s: median of the repeats. Ratio: of the medians; range: between the extremes of all repeats.\n"
+        "Length: tokens per target forward. By depth: drafts accepted up to there."
+    )
+    columns = ("batch", "plain tok/s", "drafted tok/s", "ratio", "range", "length", "by depth")
+    return table(title, caption, columns, map(_row, comparisons), wrap=set(columns) - {"range", "by depth"})
+
+
+def _row(row: Comparison) -> tuple[str, ...]:
+    acceptance = row.drafted.acceptance
+    return (
+        str(row.batch),
+        f"{median(row.plain.tok_s):.1f}",
+        f"{median(row.drafted.tok_s):.1f}",
+        f"{row.ratio.middle:.2f}x",
+        row.ratio.interval(),
+        f"{acceptance['spec/mean_acceptance_length']:.2f}",
+        " ".join(f"{value:.2f}" for name, value in acceptance.items() if "/depth_" in name),
+    )

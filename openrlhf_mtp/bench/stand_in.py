@@ -13,8 +13,10 @@ Both are exact in real arithmetic; in bfloat16 they round like any other model. 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.head_contract import head_folder
 
 
@@ -167,3 +170,25 @@ def build_stand_in(policy_dir: Path, head_dir: Path, out_dir: Path, size: Size |
         wide_head,
     )
     return sum(tensor.numel() for tensor in wide.values())
+
+
+def cached_stand_in(policy_dir: Path, head_dir: Path, out_dir: Path) -> tuple[Path, int]:
+    """The stand-in's folder and parameters; built again only when policy or head changed.
+
+    Raises:
+        JobError: no stand-in can be made of this policy.
+    """
+    digest = hashlib.sha256()
+    for source in (policy_dir, head_dir):
+        for file in sorted([*source.glob("*.safetensors"), source / "config.json"]):
+            digest.update(file.read_bytes())
+    mark = out_dir / "made_from.json"
+    if mark.is_file() and json.loads(mark.read_text())["sha256"] == digest.hexdigest():
+        return out_dir, json.loads(mark.read_text())["parameters"]
+    shutil.rmtree(out_dir, ignore_errors=True)
+    try:
+        parameters = build_stand_in(policy_dir, head_dir, out_dir)
+    except ValueError as problem:
+        raise JobError(f"{policy_dir}: no stand-in can be made of it: {problem}") from problem
+    mark.write_text(json.dumps({"sha256": digest.hexdigest(), "parameters": parameters}))
+    return out_dir, parameters

@@ -1,318 +1,173 @@
-"""One optimizer step of the policy with the head in each regime, side by side; see `bench.step_table`.
+"""`openrlhf-mtp bench step`: what the head costs a training step in each regime, side by side.
 
-The real trainer: OpenRLHF's training step, DeepSpeed, bfloat16; a random policy of the given size, made-up rollouts.
-One process holds one policy and all forms, which take turns, so that a machine that slows down slows all of them.
+The real trainer steps (`bench.step_trainer`). One process holds one policy and all forms.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from openrlhf_mtp.config.settings.mtp import MTPSettings
+from rich.table import Table
 
+from openrlhf_mtp.bench import step_trainer
+from openrlhf_mtp.bench.harness import PartClock, Report, now, take_turns
+from openrlhf_mtp.bench.ratios import Ratio
+from openrlhf_mtp.bench.report import default_device, device_name, publish, show_seconds, table
+from openrlhf_mtp.bench.step_forms import FIXED, OCC, PLAIN, Workload
+from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.runlog.run_folder import writable
+
+RESULT = "bench_step.json"
 PARTS = ("forward", "backward", "update", "head")
 """Where a step's time goes: the policy's forward pass, its backward with the joint term's, its update, and the head
 with a forward pass, loss, backward and update of its own."""
-PLAIN = "no head"
-FIXED, OCC = "joint_policy, fixed", "joint_policy, occ"
-DETACH = "detach"
+HEAD_WIDTH = 64
+"""Of the trunk that is measured: its hidden width is so many of these."""
+SMOKE = {"layers": 2, "hidden": 128, "vocab": 512, "sequences": 2, "prompt": 4, "response": 24, "repeats": 1}
+"""Seconds instead of minutes; it shows that everything runs, not how fast."""
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What every form trains on.
+class Step:
+    """One optimizer step: its seconds, and those of its parts (`PARTS`); what is left is moving and logging."""
 
-    Attributes:
-        layers, hidden, vocab: size of the trunk (Qwen2, four times as wide inside, 64 to a head).
-        sequences: in a micro-batch.
-        prompt, response: tokens of each sequence.
-        micro_batches: in an optimizer step.
-        depths: depths k.
-        fraction: share of the anchors in the forms that name none.
-        repeats: timed steps of each form.
-    """
-
-    layers: int = 24
-    hidden: int = 1024
-    vocab: int = 32_768
-    sequences: int = 4
-    prompt: int = 32
-    response: int = 128
-    micro_batches: int = 1
-    depths: int = 3
-    fraction: float = 0.25
-    repeats: int = 5
-
-    def forms(self) -> dict[str, dict[str, Any] | None]:
-        """Name -> `mtp:` section; None has no head."""
-        common = {"depths": self.depths, "anchor_fraction": self.fraction}
-        joint = {**common, "regime": "joint_policy"}
-        return {
-            PLAIN: None,
-            "frozen": {**common, "regime": "frozen"},
-            DETACH: {**common, "regime": "detach"},
-            "detach, all anchors": {"depths": self.depths, "regime": "detach"},
-            FIXED: {**joint, "coefficient": {"kind": "fixed", "value": 0.1}},
-            OCC: {**joint, "coefficient": {"kind": "occ"}},
-        }
+    seconds: float
+    parts: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One form's measurement.
-
-    Attributes:
-        form: its name.
-        seconds: of each timed step.
-        parts: of them, by part of the step (`PARTS`), each step; what is left is moving and logging.
-    """
+    """One form's timed steps, in the order of the turns."""
 
     form: str
-    seconds: tuple[float, ...]
-    parts: dict[str, tuple[float, ...]]
+    steps: tuple[Step, ...]
 
-    def over(self, other: Result) -> tuple[float, float, float]:
-        """Time over another form's, step by step as they took turns: median, least, greatest."""
-        ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
-        return median(ratios), min(ratios), max(ratios)
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Of each step."""
+        return tuple(step.seconds for step in self.steps)
 
+    def part(self, name: str) -> tuple[float, ...]:
+        """Seconds of a part of each step."""
+        return tuple(step.parts[name] for step in self.steps)
 
-Report = Callable[[str, float], None]
-"""Called with the form and its seconds after each step."""
-
-
-def measure(workload: Workload, report: Report) -> list[Result]:
-    """Build the policy, and let the forms take turns, in changing order; the first turn of each is not counted."""
-    with tempfile.TemporaryDirectory(prefix="bench_step_") as scratch:
-        folder = _write_policy(Path(scratch) / "policy", workload)
-        actor = _build_actor(folder, Path(scratch), workload)
-        forms = {name: _head_parts(actor, mtp) for name, mtp in workload.forms().items()}
-        experiences = list(_experiences(actor, workload))
-        watch = _Stopwatch()
-        watch.watch(actor.trainer.actor, "forward", "forward")
-        watch.watch(actor.trainer.actor.model, "backward", "backward")  # the DeepSpeed engine's
-        watch.watch(actor.trainer.strategy, "optimizer_step", "update")
-        for _, _, step in forms.values():
-            for call in ("begin", "observe", "end") if step is not None else ():
-                watch.watch(step, call, "head")
-        seconds: dict[str, list[float]] = {name: [] for name in forms}
-        parts: dict[str, list[dict[str, float]]] = {name: [] for name in forms}
-        for turn in range(workload.repeats + 1):
-            # there and back: whoever always came after the same one would always find the machine as that one left it
-            order = list(forms) if turn % 2 else list(reversed(forms))
-            for name in order:
-                took, by_part = _timed_step(actor, forms[name], experiences, watch)
-                report(name, took)
-                if turn > 0:
-                    seconds[name].append(took)
-                    parts[name].append(by_part)
-    return [
-        Result(name, tuple(seconds[name]), {part: tuple(row[part] for row in parts[name]) for part in PARTS})
-        for name in forms
-    ]
+    def over(self, other: Result) -> Ratio:
+        """Time over another form's, turn by turn."""
+        return Ratio.by_turn(self.seconds, other.seconds)
 
 
-class _Stopwatch:
-    """Time inside calls, by part; a call within another one's counts for its own part alone."""
+def bench_step(out: Path, workload: Workload, *, smoke: bool = False) -> int:
+    """Measure, print the tables, write `bench_step.json` into `out`, and return 0.
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self._inner = [0.0]
-
-    def watch(self, owner: Any, call: str, part: str) -> None:
-        """Have a method of an object timed from now on."""
-        untimed = getattr(owner, call)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._inner.append(0.0)
-            start = _now()
-            try:
-                return untimed(*args, **kwargs)
-            finally:
-                took = _now() - start
-                self.seconds[part] += took - self._inner.pop()
-                self._inner[-1] += took
-
-        setattr(owner, call, timed)
-
-    def drain(self) -> dict[str, float]:
-        """Seconds by part since the last call."""
-        seconds, self.seconds = self.seconds, dict.fromkeys(PARTS, 0.0)
-        return seconds
-
-
-def _now() -> float:
-    """Seconds, with all that a GPU was asked for done."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _write_policy(folder: Path, workload: Workload) -> Path:
-    """A random policy with a fresh head; its tokenizer is never asked for anything but two special tokens."""
-    import torch
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
-    from openrlhf_mtp.heads.formats.equip import init_head
-    from openrlhf_mtp.heads.formats.head_folder import save_head
-    from openrlhf_mtp.heads.head_config import HeadConfig
-
-    heads = max(1, workload.hidden // 64)
-    config = Qwen2Config(
-        vocab_size=workload.vocab,
-        hidden_size=workload.hidden,
-        intermediate_size=4 * workload.hidden,
-        num_hidden_layers=workload.layers,
-        num_attention_heads=heads,
-        num_key_value_heads=max(1, heads // 4),
-        max_position_embeddings=workload.prompt + workload.response,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    policy: Any = Qwen2ForCausalLM(config)
-    policy.to(torch.bfloat16)
-    policy.save_pretrained(folder)
-    head = init_head(
-        HeadConfig.from_trunk(config, depths=workload.depths),
-        policy.model.layers[-1].state_dict(),
-        policy.model.norm.weight.detach(),
-    )
-    save_head(folder / HEAD_FOLDER, head)
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, unk_token="<unk>"))
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>").save_pretrained(
-        folder
-    )
-    return folder
-
-
-def _build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
-    """The policy worker of a job with one trainer rank and no engines."""
-    from tqdm import tqdm
-
-    from openrlhf_mtp.training.driver.context import RunContext
-    from openrlhf_mtp.upstream.openrlhf.flags import parse
-    from openrlhf_mtp.upstream.processes import prepare_process
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    os.environ.update(WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    prepare_process()
-    from openrlhf.trainer.ray import ppo_actor
-
-    # a bar for each step would hide the seconds
-    ppo_actor.tqdm = lambda steps, **_: tqdm(steps, disable=True)
-    batch = workload.sequences * workload.micro_batches
-    flags = {
-        "actor.model_name_or_path": folder,
-        "actor.num_gpus_per_node": 1,
-        "algo.advantage.estimator": "reinforce",
-        "algo.kl.init_coef": 0,
-        "ckpt.path": scratch / "checkpoints",
-        "data.prompt_dataset": "none",
-        "ds.param_dtype": "bf16",
-        "ds.attn_implementation": "sdpa",
-        "ds.zero_stage": 2,
-        "reward.remote_url": "none",
-        "rollout.batch_size": batch,
-        "rollout.n_samples_per_prompt": 1,
-        "train.batch_size": batch,
-        "train.micro_batch_size": workload.sequences,
-        "vllm.num_engines": 1,
-        "vllm.sync_backend": "gloo",
-    }
-    args: Any = parse([text for name, value in flags.items() for text in (f"--{name}", str(value))])
-    args.mtp = None
-    args.run = RunContext(run_folder=str(scratch), monitor_factory=_no_engines)
-    from openrlhf.utils import get_strategy
-
-    from openrlhf_mtp.training.observed_policy import ObservedPolicy
-    from openrlhf_mtp.training.ray_actor import PolicyActor
-
-    class ActorOfAllForms(PolicyActor):
-        """One policy for every form, so that their steps differ in the head alone."""
-
-        def model_class(self, mtp: MTPSettings | None) -> type[ObservedPolicy]:
-            return ObservedPolicy
-
-    actor = ActorOfAllForms(1, 0, "127.0.0.1", port)
-    actor.init_model_from_pretrained(get_strategy(args), str(folder), max_steps=10_000)
-    return actor
-
-
-def _no_engines(engines: list[Any]) -> Any:
-    raise AssertionError("this measurement has no engines")
-
-
-def _head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, Any]:
-    """What the trainer holds in a form: settings, head's trainer, and the head's part of a step."""
-    from openrlhf_mtp.training.head_step import HeadStep
-    from openrlhf_mtp.training.policy_trainer import build_head_trainer
-
-    class LaterStep(HeadStep):
-        """Takes no update for the first one after a rollout, at which OCC's coefficient is 0 and costs nothing."""
-
-        def begin_rollout_batch(self) -> None:
-            self._policy_has_moved = True
-
-    if section is None:
-        return None, None, None
-    mtp, trainer = MTPSettings.model_validate(section), actor.trainer
-    head = build_head_trainer(trainer.strategy, trainer.actor, mtp)
-    return mtp, head, LaterStep(mtp, head, trainer.actor, trainer.actor_loss_fn)
-
-
-def _experiences(actor: Any, workload: Workload) -> Iterator[Any]:
-    """Made-up rollouts, one sequence each, scored by the policy as it is."""
-    import torch
-    from openrlhf.trainer.ppo_utils.experience import Experience
-
-    draw = torch.Generator().manual_seed(0)
-    length = workload.prompt + workload.response
-    for _ in range(workload.sequences * workload.micro_batches):
-        tokens = torch.randint(3, workload.vocab, (1, length), generator=draw)
-        action_mask = torch.zeros(1, length - 1, dtype=torch.bool)
-        action_mask[:, workload.prompt - 1 :] = True
-        attention_mask = torch.ones_like(tokens)
-        log_probs = actor.forward(tokens, action_mask, attention_mask)
-        advantage = torch.randn(1, 1, generator=draw)
-        yield Experience(
-            sequences=tokens,
-            attention_mask=attention_mask,
-            action_mask=action_mask,
-            action_log_probs=log_probs,
-            rollout_log_probs=log_probs.clone(),
-            advantages=advantage * action_mask,
-            rewards=advantage[0],
-            response_length=torch.tensor([float(workload.response)]),
-            total_length=torch.tensor([float(length)]),
-            truncated=torch.tensor([0.0]),
-            info={"reward": advantage[0]},
+    Raises:
+        JobError: a width that is no multiple of an attention head's.
+    """
+    if smoke:
+        workload = replace(workload, **SMOKE)
+    if workload.hidden % HEAD_WIDTH:
+        raise JobError(
+            f"--hidden: got {workload.hidden}, expected a multiple of {HEAD_WIDTH}, the width of a head"
         )
+    writable(out)
+    results = measure(workload, show_seconds(2))
+    import torch
+
+    note = {**asdict(workload), "device": device_name(default_device()), "torch": torch.__version__}
+    publish(out, RESULT, to_json(results, note), [render(results, note), render_parts(results)])
+    return 0
 
 
-def _timed_step(
-    actor: Any, parts: tuple[Any, Any, Any], experiences: list[Any], watch: _Stopwatch
-) -> tuple[float, dict[str, float]]:
-    """Seconds of one optimizer step in a form, and of its parts."""
-    trainer = actor.trainer
-    trainer.mtp, trainer.head, trainer.mtp_step = parts
+def measure(workload: Workload, report: Report[float]) -> list[Result]:
+    """Build the policy, and let the forms take turns there and back."""
+    with tempfile.TemporaryDirectory(prefix="bench_step_") as scratch:
+        folder = step_trainer.write_policy(Path(scratch) / "policy", workload)
+        actor = step_trainer.build_actor(folder, Path(scratch), workload)
+        heads = {name: step_trainer.head_parts(actor, mtp) for name, mtp in workload.forms().items()}
+        experiences = list(step_trainer.experiences(actor, workload))
+        clock = _watched(actor.trainer, [step for _, _, step in heads.values() if step is not None])
+        runs = take_turns(
+            {name: partial(_step, actor.trainer, head, experiences, clock) for name, head in heads.items()},
+            workload.repeats,
+            lambda form, step: report(form, step.seconds),
+            report_warm_up=True,
+            there_and_back=True,
+        )
+    return [Result(name, of_form.counted) for name, of_form in runs.items()]
+
+
+def _watched(trainer: Any, head_steps: list[Any]) -> PartClock:
+    """A clock of the step's parts: the policy's, and the head's in every form."""
+    clock = PartClock(PARTS)
+    clock.watch(trainer.actor, "forward", "forward")
+    clock.watch(trainer.actor.model, "backward", "backward")  # the DeepSpeed engine's
+    clock.watch(trainer.strategy, "optimizer_step", "update")
+    for head_step in head_steps:
+        for call in ("begin", "observe", "end"):
+            clock.watch(head_step, call, "head")
+    return clock
+
+
+def _step(trainer: Any, head: tuple[Any, Any, Any], experiences: list[Any], clock: PartClock) -> Step:
+    """One optimizer step in a form."""
+    trainer.mtp, trainer.head, trainer.mtp_step = head
     for experience in experiences:
         trainer.replay_buffer.append(experience)
-    start = _now()
+    start = now()
     trainer.ppo_train(0.0)
-    seconds = _now() - start
+    seconds = now() - start
     trainer.replay_buffer.clear()
-    return seconds, watch.drain()
+    return Step(seconds, clock.drain())
+
+
+def _by_form(results: list[Result]) -> dict[str, Result]:
+    return {result.form: result for result in results}
+
+
+def to_json(results: list[Result], note: Mapping[str, Any]) -> dict[str, Any]:
+    """Every step of every form, and the ratios as [middle, low, high]."""
+    forms = _by_form(results)
+    rows = {
+        name: {
+            "seconds": result.seconds,
+            "parts": {part: result.part(part) for part in PARTS},
+            "over_no_head": astuple(result.over(forms[PLAIN])),
+        }
+        for name, result in forms.items()
+    }
+    return {**note, "forms": rows, "occ_over_fixed": astuple(forms[OCC].over(forms[FIXED]))}
+
+
+def render(results: list[Result], note: Mapping[str, Any]) -> Table:
+    """The forms beside the trainer without a head."""
+    forms = _by_form(results)
+    title = (
+        f"{note['layers']} layers, hidden {note['hidden']:,}, vocabulary {note['vocab']:,}, {note['depths']} depths, "
+        f"{note['micro_batches']} x {note['sequences']} sequences of {note['prompt']} + {note['response']} tokens\n"
+        f"anchors: {note['fraction']:g} where not said otherwise; {note['device']}, torch {note['torch']}"
+    )
+    occ = forms[OCC].over(forms[FIXED])
+    caption = (
+        "An optimizer step, policy's update included: median of the repeats; ratios are paired by turn.\n"
+        f"occ over fixed: {occ.middle:.3f} ({occ.interval(3)})"
+    )
+    rows = []
+    for name, result in forms.items():
+        ratio = result.over(forms[PLAIN])
+        rows.append((name, f"{median(result.seconds):.2f}", f"{ratio.middle:.3f}", ratio.interval(3)))
+    return table(title, caption, ("form", "seconds", "over no head", "range"), rows)
+
+
+def render_parts(results: list[Result]) -> Table:
+    """Where the time goes."""
+    caption = (
+        "Median seconds. Forward, backward, update: the policy's, a joint term's backward included.\n"
+        "Head: its forward and loss, backward and update of its own. The pass ahead of OCC is in forward."
+    )
+    rows = [(result.form, *(f"{median(result.part(part)):.2f}" for part in PARTS)) for result in results]
+    return table("where the time goes", caption, ("form", *PARTS), rows)

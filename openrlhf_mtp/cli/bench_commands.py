@@ -35,7 +35,7 @@ def rollout(
     Example:
       openrlhf-mtp bench rollout models/qwen2.5-0.5b
     """
-    from openrlhf_mtp.bench.rollout_table import bench_rollout
+    from openrlhf_mtp.bench.rollout import bench_rollout
 
     raise typer.Exit(bench_rollout(model, out, head=head, prompts=prompts, repeats=repeats))
 
@@ -64,8 +64,9 @@ def loss(
       openrlhf-mtp bench loss
       openrlhf-mtp bench loss --objective ce --tokens 256
     """
+    from openrlhf_mtp.bench.loss import bench_loss
     from openrlhf_mtp.bench.loss_forms import Workload
-    from openrlhf_mtp.bench.loss_table import bench_loss, default_device
+    from openrlhf_mtp.bench.report import default_device
 
     device = default_device()
     dtype = dtype or ("bfloat16" if device == "cuda" else "float32")
@@ -102,8 +103,8 @@ def step(
 
     With several micro-batches OCC runs the policy forward once more, for its coefficient.
     """
-    from openrlhf_mtp.bench.step import Workload
-    from openrlhf_mtp.bench.step_table import bench_step
+    from openrlhf_mtp.bench.step import bench_step
+    from openrlhf_mtp.bench.step_forms import Workload
 
     workload = Workload(
         layers=layers,

@@ -10,7 +10,8 @@ from tests.engine.tiny import DEPTHS, FAMILIES, in_engine_process, write_checkpo
 
 def measure(root: str) -> dict[str, Any]:
     """Both settings at batch 1 and 2, as plain values."""
-    from openrlhf_mtp.bench.rollout import Workload, compare, prepare_process
+    from openrlhf_mtp.bench.rollout import compare
+    from openrlhf_mtp.bench.rollout_engine import Workload, prepare_process
     from openrlhf_mtp.config.settings.mtp import MTPSettings
 
     prepare_process(on_cpu=True)

@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from openrlhf_mtp.bench.step import Workload
-from openrlhf_mtp.bench.step_table import RESULT, SMOKE, bench_step
+from openrlhf_mtp.bench.step import RESULT, SMOKE, bench_step
+from openrlhf_mtp.bench.step_forms import Workload
 from tests.processes import in_fresh_process
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from openrlhf_mtp.bench.harness import UnavailableError
 from openrlhf_mtp.bench.kernels import VOCABULARIES, measure_kernels
-from openrlhf_mtp.bench.loss_forms import UnavailableError, speculators_tv
+from openrlhf_mtp.bench.loss_forms import speculators_tv
 from openrlhf_mtp.losses.kernels.rows import RowGradients, row_gradient_, row_statistics
 from tests.unit.losses.row_cases import cases, check, computed
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from openrlhf_mtp.bench.loss import bench_loss
 from openrlhf_mtp.bench.loss_forms import Workload as LossWorkload
-from openrlhf_mtp.bench.loss_table import bench_loss
-from openrlhf_mtp.bench.rollout_table import bench_rollout, read_prompts
-from openrlhf_mtp.bench.step import Workload as StepWorkload
-from openrlhf_mtp.bench.step_table import bench_step
+from openrlhf_mtp.bench.rollout import bench_rollout
+from openrlhf_mtp.bench.rollout_subject import read_prompts
+from openrlhf_mtp.bench.step import bench_step
+from openrlhf_mtp.bench.step_forms import Workload as StepWorkload
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog.run_folder import RunFolderError
 

@@ -5,20 +5,23 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from openrlhf_mtp.bench import step as training
-from openrlhf_mtp.bench import step_table
-from openrlhf_mtp.bench.step import DETACH, FIXED, OCC, PLAIN, Result, Workload
+from openrlhf_mtp.bench import step
+from openrlhf_mtp.bench.step import Result, Step
+from openrlhf_mtp.bench.step_forms import DETACH, FIXED, OCC, PLAIN, Workload
 
 
-def parts(head: float) -> dict[str, tuple[float, ...]]:
-    return {"forward": (2.0, 4.0, 3.0), "backward": (5.0,) * 3, "update": (1.0,) * 3, "head": (head,) * 3}
+def steps(seconds: tuple[float, float, float], head: float) -> tuple[Step, ...]:
+    return tuple(
+        Step(took, {"forward": forward, "backward": 5.0, "update": 1.0, "head": head})
+        for took, forward in zip(seconds, (2.0, 4.0, 3.0), strict=True)
+    )
 
 
 RESULTS = [
-    Result(PLAIN, (10.0, 20.0, 10.0), parts(0.0)),
-    Result(DETACH, (11.0, 21.0, 12.0), parts(1.0)),
-    Result(FIXED, (12.0, 24.0, 12.0), parts(2.0)),
-    Result(OCC, (12.0, 26.0, 12.6), parts(2.0)),
+    Result(PLAIN, steps((10.0, 20.0, 10.0), 0.0)),
+    Result(DETACH, steps((11.0, 21.0, 12.0), 1.0)),
+    Result(FIXED, steps((12.0, 24.0, 12.0), 2.0)),
+    Result(OCC, steps((12.0, 26.0, 12.6), 2.0)),
 ]
 NOTE: dict[str, Any] = {
     "layers": 24,
@@ -49,39 +52,20 @@ def row(table: Table, form: str) -> list[str]:
 
 def test_ratios_are_taken_turn_by_turn_so_that_a_slow_moment_hits_both() -> None:
     # 11/10, 21/20, 12/10; the ratio of the medians would be 1.2
-    assert row(step_table.render(RESULTS, NOTE), DETACH) == ["detach", "12.00", "1.100", "1.050-1.200"]
+    assert row(step.render(RESULTS, NOTE), DETACH) == ["detach", "12.00", "1.100", "1.050-1.200"]
 
 
 def test_where_the_time_goes_is_a_median_for_each_part() -> None:
-    assert row(step_table.render_parts(RESULTS), DETACH) == ["detach", "3.00", "5.00", "1.00", "1.00"]
-
-
-def test_a_call_within_another_counts_for_its_own_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter([0.0, 1.0, 4.0, 6.0])  # the outer call from 0 to 6, the inner one from 1 to 4
-    monkeypatch.setattr(training, "_now", lambda: next(now))
-
-    class Step:
-        def inner(self) -> None:
-            pass
-
-        def outer(self) -> None:
-            self.inner()
-
-    step, watch = Step(), training._Stopwatch()
-    watch.watch(step, "inner", "head")
-    watch.watch(step, "outer", "forward")
-    step.outer()
-    assert watch.drain() == {"forward": 3.0, "backward": 0.0, "update": 0.0, "head": 3.0}
-    assert watch.drain()["head"] == 0.0
+    assert row(step.render_parts(RESULTS), DETACH) == ["detach", "3.00", "5.00", "1.00", "1.00"]
 
 
 def test_occ_is_compared_with_the_fixed_coefficient() -> None:
-    assert "occ over fixed: 1.050 (1.000-1.083)" in text(step_table.render(RESULTS, NOTE))
-    assert step_table.to_json(RESULTS, NOTE)["occ_over_fixed"] == pytest.approx((1.05, 1.0, 26 / 24))
+    assert "occ over fixed: 1.050 (1.000-1.083)" in text(step.render(RESULTS, NOTE))
+    assert step.to_json(RESULTS, NOTE)["occ_over_fixed"] == pytest.approx((1.05, 1.0, 26 / 24))
 
 
 def test_the_record_keeps_every_step() -> None:
-    record = step_table.to_json(RESULTS, NOTE)
+    record = step.to_json(RESULTS, NOTE)
     json.dumps(record)
     assert record["forms"][DETACH]["seconds"] == (11.0, 21.0, 12.0)
     assert record["forms"][DETACH]["over_no_head"] == pytest.approx((1.1, 1.05, 1.2))

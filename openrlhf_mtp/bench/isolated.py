@@ -1,0 +1,149 @@
+"""A form in a process of its own, so that its peak memory is its own; the caller tells it when to run."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+from openrlhf_mtp.bench.harness import UnavailableError, timed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A form that is ready to run, in its own process.
+
+    Attributes:
+        run: what is timed.
+        figures: what it computed in its last run, plain values by name.
+        device: cpu or cuda, whose memory is measured.
+    """
+
+    run: Callable[[], object]
+    figures: Callable[[], dict[str, Any]]
+    device: str
+
+
+Prepare = Callable[..., Prepared]
+"""A module's function, called in the process; raises `UnavailableError` if the form cannot run here."""
+
+
+class IsolatedForm:
+    """The caller's side of the process. Use as a context manager."""
+
+    def __init__(self, prepare: Prepare, *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, prepare, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._problem = ""
+        try:
+            self._answer()
+        except UnavailableError as problem:  # the first run says so, in its turn
+            self._problem = str(problem)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._process.join(5)
+        self._process.kill()
+
+    def run(self) -> float:
+        """Run once and return the seconds.
+
+        Raises:
+            UnavailableError: it cannot run here, ran out of memory, or its process has ended.
+        """
+        if self._problem:
+            raise UnavailableError(self._problem)
+        return float(self._ask("run"))
+
+    def result(self) -> tuple[int, dict[str, Any]]:
+        """Peak memory in bytes above the inputs, over all runs, and the figures of the last run.
+
+        Raises:
+            UnavailableError: as in `run`.
+        """
+        extra_bytes, figures = self._ask("result")
+        return extra_bytes, figures
+
+    def _ask(self, word: str) -> Any:
+        self._connection.send(word)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            answer, problem = self._connection.recv()
+        except EOFError:
+            self._process.join()
+            problem = f"its process ended with exit code {self._process.exitcode}; -9 is the kernel's, out of memory"
+        if problem:
+            raise UnavailableError(problem)
+        return answer
+
+
+def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
+    """Say whether the form can run, then obey `run` and `result` until the pipe closes."""
+    import torch
+
+    try:
+        prepared = prepare(*arguments)
+        meter = Meter(prepared.device)
+        connection.send((None, ""))
+        meter.start()
+        while True:
+            if connection.recv() == "result":
+                connection.send(((meter.extra_bytes(), prepared.figures()), ""))
+            else:
+                connection.send((timed(prepared.run), ""))
+    except EOFError:
+        return
+    except UnavailableError as problem:
+        connection.send((None, str(problem)))
+    except torch.OutOfMemoryError as problem:
+        connection.send((None, f"out of memory: {problem}"))
+
+
+class Meter:
+    """Peak memory above what was there at `start`: the allocator's on a GPU, the process's resident pages on a CPU."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        self._base = 0
+
+    def start(self) -> None:
+        """Forget the peak so far."""
+        if self._cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+            self._base = torch.cuda.memory_allocated()
+            return
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as references:
+            references.write("5")  # sets the peak to what is resident now
+        self._base = self._resident_peak()
+
+    def extra_bytes(self) -> int:
+        """The peak since, above the base."""
+        return self._peak() - self._base
+
+    def _peak(self) -> int:
+        if not self._cuda:
+            return self._resident_peak()
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+
+    @staticmethod
+    def _resident_peak() -> int:
+        with open("/proc/self/status", encoding="ascii") as status:
+            (line,) = (line for line in status if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024

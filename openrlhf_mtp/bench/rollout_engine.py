@@ -1,0 +1,104 @@
+"""The vLLM engine of `bench.rollout`: started in this process, asked for batches, and ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from openrlhf_mtp.config.head_contract import Sampling
+from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
+
+MIN_REQUESTS = 8  # of a repeat; small batches run several times in a row
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What both settings generate.
+
+    Attributes:
+        prompts: token ids; a batch takes them in turn.
+        max_new_tokens: longest response.
+        stop_token_ids: end a response; none decodes to `max_new_tokens`.
+        batches: sequences decoded at once, one row of the table each.
+        repeats: timed repetitions of each batch.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    max_new_tokens: int
+    stop_token_ids: Sequence[int]
+    batches: Sequence[int] = (1, 4, 16)
+    repeats: int = 3
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(len(prompt) for prompt in self.prompts) + self.max_new_tokens
+
+
+def prepare_process(*, on_cpu: bool) -> None:
+    """Set vLLM's environment; call it before anything imports vLLM."""
+    # one process, so that both settings run under the same conditions
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # without a tokenizer vLLM warns at length; errors are raised anyway
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    prepare_environment(cpu=on_cpu)
+
+
+@contextmanager
+def running_engine(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Iterator[Any]:
+    """An engine for the time of a `with`.
+
+    Args:
+        model_dir: policy with its head (`mtp.head`, or the folder `mtp` inside).
+        mtp: how to draft; `mtp.rollout.speculate` chooses the setting.
+        workload: its longest sequence is the engine's context.
+    """
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    engine = LLM(
+        str(model_dir),
+        **engine_overrides(mtp, str(model_dir), Sampling(max_len=workload.longest)),
+        skip_tokenizer_init=True,
+        enforce_eager=on_cpu,  # compiling for the CPU takes minutes
+        max_model_len=workload.longest + mtp.depths + 1,
+        enable_prefix_caching=False,
+        use_tqdm_on_load=False,
+        seed=0,
+    )
+    engine.collective_rpc("mtp_probe")
+    try:
+        yield engine
+    finally:
+        engine.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
+
+
+def generate(engine: Any, batch: int, workload: Workload) -> int:
+    """At least MIN_REQUESTS responses at temperature 1, `batch` at a time; returns their tokens."""
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    parameters = SamplingParams(
+        temperature=1.0,
+        max_tokens=workload.max_new_tokens,
+        stop_token_ids=list(workload.stop_token_ids),
+        ignore_eos=not workload.stop_token_ids,
+        detokenize=False,
+    )
+    prompts = cycle(workload.prompts)
+    tokens = 0
+    for _ in range(max(1, MIN_REQUESTS // batch)):
+        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in islice(prompts, batch)]
+        outputs = engine.generate(requests, parameters, use_tqdm=False)
+        tokens += sum(len(request.outputs[0].token_ids) for request in outputs)
+    return tokens
