@@ -108,10 +108,10 @@ def _tell(done: Conversion, name: str) -> None:
     count = f"{settings} of {name}, line {done.line}; {done.renamed} with another name"
     left = [f"line {each.line}: {each.what}: {each.why}" for each in done.unplaced]
     _say(count)
-    _list("not converted, decide about each (also at the top of the job file):", left)
+    _list("not converted; decide about each (the job file lists them at its top):", left)
     missing = [f"{name}, which {why}" for name, why in done.variables.items() if name not in os.environ]
-    _list("set in the environment before the run, because the job file reads them:", missing)
-    _list("to know:", done.remarks)
+    _list("set these in the environment before the run, because the job file reads them:", missing)
+    _list("notes:", done.remarks)
 
 
 def _check(done: Conversion, out: Path | None, *, with_head: bool) -> bool:
@@ -119,12 +119,12 @@ def _check(done: Conversion, out: Path | None, *, with_head: bool) -> bool:
     waiting = done.waiting(os.environ)
     if waiting:
         _say(
-            f"not checked, because {', '.join(waiting)} wait for the environment: run openrlhf-mtp check "
-            f"{out or 'job.yaml'} when it is set"
+            f"not checked, because {', '.join(waiting)} must be set in the environment first; then run "
+            f"openrlhf-mtp check {out or 'job.yaml'}"
         )
         return False
     conflicts = by_level(conflicts_of(done, with_head=with_head))
-    _say("check says:" if conflicts else "check has nothing to say against it")
+    _say("check says:" if conflicts else "check found no problem")
     for conflict in conflicts:
         say(conflict.level, conflict)
     return all(conflict.level != "error" for conflict in conflicts)

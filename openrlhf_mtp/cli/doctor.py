@@ -51,7 +51,7 @@ def plugin_problem() -> str | None:
     from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE
 
     if DRAFT_ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        return f"the plugin ran and vLLM does not know {DRAFT_ARCHITECTURE}"
+        return f"the plugin ran, but vLLM does not know {DRAFT_ARCHITECTURE}"
     return None
 
 

@@ -58,8 +58,8 @@ def how_to_go_on(run: Path) -> str:
     saved = max(run.rglob("latest"), key=lambda file: file.stat().st_mtime, default=None)
     if saved is not None:
         step = saved.read_text(encoding="utf-8").strip()
-        return f"{run} holds a checkpoint ({step}); the same command with --resume goes on from it"
-    return f"{run} holds no checkpoint yet; the same command with --overwrite begins anew"
+        return f"{run} holds a checkpoint ({step}); to continue from it, run the same command with --resume"
+    return f"{run} holds no checkpoint yet; to start over, run the same command with --overwrite"
 
 
 @contextmanager

@@ -27,6 +27,6 @@ def model_folder(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise JobError(
-            f"model: got {name}, which is no folder here ({Path.cwd()}) and the Hugging Face Hub did not give it: "
-            f"{reason}"
+            f"model: got {name}, which is not a folder here ({Path.cwd()}) and the Hugging Face Hub did not "
+            f"provide it: {reason}"
         ) from problem

@@ -60,7 +60,7 @@ def settle(situation: JobContext, out: Path, *, resume: bool) -> Choice:
 
     precision, began = situation.precision, read_machine(out) if resume else {}
     if situation.text(SETTING) == AUTO and SETTING in began:
-        precision = Precision(began[SETTING], "as the run began")
+        precision = Precision(began[SETTING], "as when the run began")
     choice = Choice(precision, share_out(situation))
     write_machine(out, _record(choice, situation.host))
     return choice

@@ -70,7 +70,7 @@ def _not_done_by_the_system(problem: OSError) -> int:
     if problem.errno in _FULL:
         _drop_output()
         where = f": {problem.filename}" if problem.filename else ""
-        say("error", f"no space is left to write to{where}; free some, or give another folder")
+        say("error", f"no space left to write{where}; free some, or give another folder")
         return RUN_FAILED
     if problem.filename is None or problem.strerror is None:
         return _unknown(problem)
@@ -98,10 +98,10 @@ def _known(problem: Exception) -> int | None:
 
 def _unknown(problem: Exception) -> int:
     file = keep_traceback(problem)
-    where = f"its traceback is in {file}" if file else "its traceback could not be written anywhere"
+    where = f"its traceback is in {file}" if file else "its traceback could not be written"
     say(
         "error",
-        f"{type(problem).__name__}: {problem}\nThis is a fault of openrlhf-mtp, not of what you asked; {where}. Please "
+        f"{type(problem).__name__}: {problem}\nThis is a bug in openrlhf-mtp, not a mistake of yours; {where}. Please "
         "report it with that, the job file and the output of openrlhf-mtp --version.",
     )
     return RUN_FAILED

@@ -101,7 +101,9 @@ def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None, room: int) -
     tokens = [tokenizer(text=text, add_special_tokens=False)["input_ids"] for text in prompts.prompts]
     cut = sum(len(ids) > room for ids in tokens)
     if cut:
-        print(f"prompts: {cut} of {len(tokens)} lost their beginning to fit {room} tokens", file=sys.stderr)
+        print(
+            f"prompts: {cut} of {len(tokens)} were cut at the beginning to fit {room} tokens", file=sys.stderr
+        )
     return [ids[-room:] for ids in tokens]
 
 

@@ -177,7 +177,7 @@ def run_quickstart(out: Path, *, teach: bool = False, overwrite: bool = False, v
     except StageFailed as failure:
         raise StageFailed(f"{failure}\ngo on: {quickstart.command()}") from failure
     except StageInterrupted as end:
-        raise StageInterrupted(f"{end}; what is finished stands\ngo on: {quickstart.command()}") from end
+        raise StageInterrupted(f"{end}; finished stages are kept\ngo on: {quickstart.command()}") from end
     except OSError as problem:  # outside the stages: a full disk, a folder that lost its permissions
         raise StageFailed(f"{indented(reason(problem))}\ngo on: {quickstart.command()}") from problem
 
@@ -215,7 +215,7 @@ def _marks(out: Path, quickstart: Quickstart, *, overwrite: bool) -> Marks:
         for place in ours:
             if place.exists() and (not place.is_dir() or any(place.iterdir())):
                 raise RunFolderError(
-                    f"{place} is there and no earlier quickstart wrote it; remove it, or choose another --out"
+                    f"{place} exists, and no earlier quickstart wrote it; remove it, or choose another --out"
                 )
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)

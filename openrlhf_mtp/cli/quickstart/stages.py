@@ -140,13 +140,13 @@ def _attempt(stage: Stage, resume: bool, whole: Whole, log: Path) -> None:
     if not resume:
         stage.run(False)
         return
-    whole.print(f"{stage.name}: going on with what an earlier attempt left behind")
+    whole.print(f"{stage.name}: continuing what an earlier attempt left")
     try:
         stage.run(True)
     except Exception as error:
         kept = _log_traceback(log, stage.name)
-        whole.print(f"{stage.name}: that cannot be gone on with:\n{indented(reason(error))}\n{kept}")
-        whole.print(f"{stage.name}: from its beginning, then")
+        whole.print(f"{stage.name}: cannot continue from it:\n{indented(reason(error))}\n{kept}")
+        whole.print(f"{stage.name}: starting this stage from its beginning")
         whole.restart()
         stage.run(False)
 

@@ -39,7 +39,7 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
             f"{accuracy['first']:.2f} → {accuracy['last']:.2f}" if accuracy else "not measured",
             f"≤ {ACCURACY_START} → ≥ {ACCURACY_END}",
             bool(accuracy) and accuracy["first"] <= ACCURACY_START and accuracy["last"] >= ACCURACY_END,
-            "share of sums right that no stage has trained on, before and after RL",
+            "share of correct answers to problems that no stage trained on, before and after RL",
         ),
         Goal(
             "acceptance length",
@@ -48,7 +48,7 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
             else "not measured",
             f"mean ≥ {LENGTH}",
             bool(length) and length["mean"] >= LENGTH,
-            "tokens a step of the engine yields; 1 without drafts, 4 at most with 3",
+            "tokens for each forward pass of the policy: 1 without drafts, at most 4 with 3",
         ),
         Goal(
             "its lowest step",
@@ -57,14 +57,14 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
             else "not measured",
             f"≥ {LENGTH_KEPT:.0%} of the start",
             bool(length) and length["min"] >= LENGTH_KEPT * length["first"],
-            "how far the head fell behind while the policy changed",
+            "the step in which the head was furthest behind the policy",
         ),
         Goal(
             "log-prob gap",
             f"≤ {gap['max']:.4f} nat" if gap else "not measured",
             f"≤ {LOGPROB_GAP} nat",
             bool(gap) and gap["max"] <= LOGPROB_GAP,
-            "how far engine and trainer differ on what a sampled token was worth",
+            "difference between engine and trainer in the log-prob of a sampled token",
         ),
     ]
 
@@ -74,13 +74,13 @@ def render(
 ) -> RenderableType:
     """The closing table: a figure and what was promised of it, below it half a sentence on what it is."""
     shares = ", ".join(f"{part} {share:.0%}" for part, share in summary["time_share"].items())
-    rows: list[RenderableType] = [Text("What came out", style="bold")]
+    rows: list[RenderableType] = [Text("Results", style="bold")]
     for goal in reached:
         kept = "kept" if goal.met else "MISSED"
         rows += _row(goal.name, f"{goal.measured}  (promised {goal.promised}: {kept})", goal.meaning)
-    rows += _row("time of an RL step", shares, "where it went")
+    rows += _row("time of an RL step", shares, "share of each part")
     rows += _row("wall time", _stage_times(seconds), "of the stages, without set-up")
-    rows += _row("peak memory", f"{peak_gib:.1f} GiB", "of all processes together")
+    rows += _row("peak memory", f"{peak_gib:.1f} GiB", "all processes together")
     return Group(*rows)
 
 

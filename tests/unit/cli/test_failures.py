@@ -32,7 +32,7 @@ def test_an_interrupt_says_which_checkpoint_it_goes_on_from(tmp_path):
     with pytest.raises(KeyboardInterrupt) as end, user_facing_errors(tmp_path):
         raise KeyboardInterrupt
     assert str(end.value) == (
-        f"{tmp_path} holds a checkpoint (global_step10); the same command with --resume goes on from it"
+        f"{tmp_path} holds a checkpoint (global_step10); to continue from it, run the same command with --resume"
     )
 
 

@@ -125,7 +125,7 @@ def test_a_model_that_is_nowhere_names_both_places(run, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     code, _, err = run("equip", "no-one/no-model", "--out", str(tmp_path / "out"))
     assert code == USER_ERROR
-    assert "got no-one/no-model, which is no folder here" in err
+    assert "got no-one/no-model, which is not a folder here" in err
 
 
 def test_a_run_that_failed_is_one_block_with_another_exit_code(monkeypatch, capsys):

@@ -26,7 +26,7 @@ def ends(problem: BaseException | int) -> int:
 def test_an_error_of_the_program_is_said_and_its_traceback_kept(capsys):
     assert ends(ZeroDivisionError("division by zero")) == RUN_FAILED
     said = " ".join(capsys.readouterr().err.split())
-    assert said.startswith("error: ZeroDivisionError: division by zero This is a fault of openrlhf-mtp")
+    assert said.startswith("error: ZeroDivisionError: division by zero This is a bug in openrlhf-mtp")
     assert "Traceback" not in said
     file = Path(re.search(r"traceback is in (\S+\.log)", said)[1])
     assert "ZeroDivisionError: division by zero" in file.read_text()
@@ -45,7 +45,7 @@ def test_an_error_of_the_program_is_said_and_its_traceback_kept(capsys):
         (
             OSError(28, "No space left on device", "runs/x"),
             RUN_FAILED,
-            "error: no space is left to write to: runs/x;",
+            "error: no space left to write: runs/x;",
         ),
         (
             PermissionError(13, "Permission denied", "job.yaml"),
@@ -112,7 +112,7 @@ def test_a_full_disk_is_said(project_root):
             check=False,
         )
     assert done.returncode == RUN_FAILED
-    assert done.stderr.startswith(b"error: no space is left to write to")
+    assert done.stderr.startswith(b"error: no space left to write")
     assert b"Traceback" not in done.stderr
 
 

@@ -40,7 +40,7 @@ def arguments(tmp_path):
 def test_a_prompt_that_is_too_long_loses_its_beginning_and_is_counted(arguments, capsys):
     tokens = tokenized_prompts(arguments("abcdef", "xy"), Letters(), None, room=3)
     assert tokens == [[ord(letter) for letter in "def"], [ord(letter) for letter in "xy"]]
-    assert "1 of 2 lost their beginning to fit 3 tokens" in capsys.readouterr().err
+    assert "1 of 2 were cut at the beginning to fit 3 tokens" in capsys.readouterr().err
 
 
 def test_an_empty_prompt_is_named_by_its_row(arguments):

@@ -36,7 +36,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt) as end:
         run_quickstart(tmp_path)
     assert str(end.value).splitlines() == [
-        "in stage 1 of 3, equip (a policy with an MTP head, and prompts); what is finished stands",
+        "in stage 1 of 3, equip (a policy with an MTP head, and prompts); finished stages are kept",
         f"go on: openrlhf-mtp quickstart --out {tmp_path}",
     ]
 
@@ -53,7 +53,7 @@ def test_what_fails_outside_a_stage_is_words_too(tmp_path, monkeypatch):
 def test_nothing_is_removed_that_no_quickstart_wrote(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").write_text("mine")
-    with pytest.raises(RunFolderError, match=f"{name} is there and no earlier quickstart wrote it"):
+    with pytest.raises(RunFolderError, match=f"{name} exists, and no earlier quickstart wrote it"):
         run_quickstart(tmp_path)
     assert (tmp_path / name / "thesis.txt").read_text() == "mine"
 
