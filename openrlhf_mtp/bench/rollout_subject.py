@@ -84,7 +84,7 @@ def settings_for(subject: Subject, *, on_cpu: bool) -> MTPSettings:
         {
             "head": str(subject.head),
             "depths": section["depths"],
-            "num_layers": section["num_layers"],
+            "num_blocks": section["num_layers"],
             "rollout": rollout,
         }
     )

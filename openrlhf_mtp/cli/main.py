@@ -79,7 +79,7 @@ def equip(
     depths: Annotated[
         int, typer.Option(metavar="N", help="tokens to draft per target forward", min=1, max=16)
     ] = 3,
-    num_layers: Annotated[
+    num_blocks: Annotated[
         int, typer.Option(metavar="N", help="blocks the depths cycle through", min=1, max=16)
     ] = 1,
     fresh: Annotated[
@@ -100,7 +100,7 @@ def equip(
     from openrlhf_mtp.heads.formats.head_folder import read_head_config
 
     try:
-        head = run_equip(model_folder(model), out, depths=depths, num_layers=num_layers, fresh=fresh)
+        head = run_equip(model_folder(model), out, depths=depths, num_blocks=num_blocks, fresh=fresh)
     except (OSError, ValueError) as problem:
         raise JobError(str(problem)) from problem
     layout = read_head_config(head).layout

@@ -71,7 +71,7 @@ def _head_states(s: JobContext, shape: ModelShape) -> int:
     if s.mtp is None or s.mtp.regime == "frozen":
         return 0
     stage = min(2, s.number("ds.zero_stage"))
-    return _on_a_rank(s, stage, shape.head_parameters(s.mtp.num_layers), ADAM_BYTES)
+    return _on_a_rank(s, stage, shape.head_parameters(s.mtp.num_blocks), ADAM_BYTES)
 
 
 def _on_a_rank(s: JobContext, stage: int, parameters: int, optimizer: int) -> int:

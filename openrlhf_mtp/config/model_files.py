@@ -69,9 +69,9 @@ class ModelShape:
         layer = self.layer_tensors() + self._experts_instead()[0]
         return self.num_layers * layer + (2 if self.tied else 3)
 
-    def head_tensors(self, num_layers: int) -> int:
+    def head_tensors(self, num_blocks: int) -> int:
         """Tensors of an MTP head in its checkpoint."""
-        return num_layers * (self.layer_tensors() + 4)
+        return num_blocks * (self.layer_tensors() + 4)
 
     def policy_parameters(self) -> int:
         """Parameters of the whole policy: embedding, layers, final norm and, when not tied, the output head."""
@@ -79,10 +79,10 @@ class ModelShape:
         layer = self.layer_parameters() + self._experts_instead()[1]
         return embeddings + self.num_layers * layer + self.hidden_size
 
-    def head_parameters(self, num_layers: int) -> int:
+    def head_parameters(self, num_blocks: int) -> int:
         """Parameters of an MTP head: per block one decoder layer, a projection 2H -> H and three norms."""
         block = self.layer_parameters() + 2 * self.hidden_size**2 + 3 * self.hidden_size
-        return num_layers * block
+        return num_blocks * block
 
 
 def read_model_config(name: str) -> dict[str, Any] | None:

@@ -139,7 +139,7 @@ def _head(s: JobContext, mtp: MTPSettings) -> Rows:
     )
     rows = [
         ("folder", str(s.head_folder)),
-        ("depths", f"{mtp.depths}, over {mtp.num_layers} block(s)"),
+        ("depths", f"{mtp.depths}, over {mtp.num_blocks} block(s)"),
         ("regime", f"{mtp.regime}: {_regime(mtp)}"),
         ("speculation", drafts),
     ]
@@ -176,7 +176,7 @@ def _sync(s: JobContext, mtp: MTPSettings) -> Rows:
         return [("weights", "policy and head; sizes not at hand: skipped"), *rows]
     size = DTYPE_BYTES[s.rollout_dtype]
     policy = (s.shape.policy_tensors(), s.shape.policy_parameters() * size)
-    head = (s.shape.head_tensors(mtp.num_layers), s.shape.head_parameters(mtp.num_layers) * size)
+    head = (s.shape.head_tensors(mtp.num_blocks), s.shape.head_parameters(mtp.num_blocks) * size)
     buckets = sum(math.ceil(nbytes / (settings.bucket_mib << 20)) for _, nbytes in (policy, head))
     return [
         ("policy", f"{policy[0]} tensors, {_size(policy[1])}"),
@@ -189,7 +189,7 @@ def _sync(s: JobContext, mtp: MTPSettings) -> Rows:
 def _memory(s: JobContext, mtp: MTPSettings) -> Rows:
     if s.shape is None:
         return [("estimate", "the model's config.json is not at hand: skipped")]
-    parameters = s.shape.head_parameters(mtp.num_layers)
+    parameters = s.shape.head_parameters(mtp.num_blocks)
     rows = [("parameters", _count(parameters))]
     if mtp.regime != "frozen":
         ranks = max(1, s.ranks("actor"))
@@ -224,7 +224,7 @@ def _trainer(s: JobContext, memory: TrainerMemory) -> Rows:
 
 
 def _cache(shape: ModelShape, mtp: MTPSettings, size: int) -> str:
-    return _size(2 * shape.num_kv_heads * shape.head_dim * size * mtp.num_layers)
+    return _size(2 * shape.num_kv_heads * shape.head_dim * size * mtp.num_blocks)
 
 
 def _table(rows: Rows, width: int) -> Iterator[str]:

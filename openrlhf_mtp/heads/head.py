@@ -44,7 +44,7 @@ class MTPHead(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        blocks = nn.ModuleList(MTPBlock(config.family, config.model) for _ in range(config.num_layers))
+        blocks = nn.ModuleList(MTPBlock(config.family, config.model) for _ in range(config.num_blocks))
         self.blocks = cast(Sequence[MTPBlock], blocks)
         self._rotary = _Rotary(config)
 

@@ -27,14 +27,14 @@ class HeadConfig:
 
     Attributes:
         depths: k, the depths it was made for; fewer or more can be drafted with the same parameters.
-        num_layers: blocks; depth j uses block (j - 1) % num_layers.
+        num_blocks: depth j uses block (j - 1) % num_blocks; `num_layers` in the file.
         model: configuration of one block's decoder layer (transformers' config object).
         trunk_model_type: the trunk's family; that of `model` unless the trunk has experts and the block has none.
         layout: name of the native layout the head came from, or None for one of our own.
     """
 
     depths: int
-    num_layers: int
+    num_blocks: int
     model: Any
     trunk_model_type: str
     layout: str | None = None
@@ -42,10 +42,10 @@ class HeadConfig:
     def __post_init__(self) -> None:
         if self.depths < 1:
             raise ValueError(f"depths: got {self.depths}, expected at least 1; 3 suits most models")
-        if not 1 <= self.num_layers <= self.depths:
+        if not 1 <= self.num_blocks <= self.depths:
             raise ValueError(
-                f"num_layers: got {self.num_layers}, expected 1 to depths = {self.depths}, since depth j uses block "
-                "(j - 1) % num_layers and the rest would never run"
+                f"num_blocks: got {self.num_blocks}, expected 1 to depths = {self.depths}, since depth j uses block "
+                "(j - 1) % num_blocks and the rest would never run"
             )
 
         if self.layout is not None and self.layout not in LAYOUTS:
@@ -71,23 +71,23 @@ class HeadConfig:
 
     @classmethod
     def from_trunk(
-        cls, trunk_config: Any, *, depths: int, num_layers: int = 1, layout: str | None = None
+        cls, trunk_config: Any, *, depths: int, num_blocks: int = 1, layout: str | None = None
     ) -> HeadConfig:
-        """The head for a trunk: the same layer shape, full attention, `num_layers` layers.
+        """The head for a trunk: the same layer shape, full attention, `num_blocks` layers.
 
         Raises:
             ValueError: an unsupported family, or impossible depths or blocks.
         """
         family = family_of(trunk_config.model_type)
-        model = _layer_config(trunk_config.to_dict(), num_layers, family)
-        return cls(depths, num_layers, model, trunk_config.model_type, layout)
+        model = _layer_config(trunk_config.to_dict(), num_blocks, family)
+        return cls(depths, num_blocks, model, trunk_config.model_type, layout)
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json."""
         mtp = {
             "format": FORMAT,
             "depths": self.depths,
-            "num_layers": self.num_layers,
+            "num_layers": self.num_blocks,
             "trunk_model_type": self.trunk_model_type,
         }
         if self.layout is not None:
@@ -111,8 +111,8 @@ class HeadConfig:
         return cls(mtp["depths"], mtp["num_layers"], model, trunk, mtp.get("layout"))
 
 
-def _layer_config(fields: dict[str, Any], num_layers: int, family: Family) -> Any:
-    """A configuration object of the block's family with `num_layers` layers of full attention."""
+def _layer_config(fields: dict[str, Any], num_blocks: int, family: Family) -> Any:
+    """A configuration object of the block's family with `num_blocks` layers of full attention."""
     from transformers import AutoConfig
 
     fields = {k: v for k, v in fields.items() if k not in (*_NOT_OF_THE_HEAD, "mtp", "architectures")}
@@ -120,11 +120,11 @@ def _layer_config(fields: dict[str, Any], num_layers: int, family: Family) -> An
         known = AutoConfig.for_model(family.block_type).to_dict()
         fields = {k: v for k, v in fields.items() if k in known} | {"model_type": family.block_type}
     changes: dict[str, Any] = {
-        "num_hidden_layers": num_layers,
-        "layer_types": ["full_attention"] * num_layers,
+        "num_hidden_layers": num_blocks,
+        "layer_types": ["full_attention"] * num_blocks,
         "sliding_window": None,
         "use_sliding_window": False,
-        "max_window_layers": num_layers,
+        "max_window_layers": num_blocks,
         "first_k_dense_replace": 0,  # the block of a trunk with experts has experts
         "use_cache": True,
     }

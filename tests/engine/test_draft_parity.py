@@ -43,7 +43,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         FAMILIES["qwen2_tied"],
         {"max_num_batched_tokens": 16, "max_num_seqs": 4, "head_positions": 40},
     ),
-    "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_layers": 2}),
+    "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_blocks": 2}),
     "qwen3_moe": (WITH_EXPERTS, {}),
     "qwen2_two_workers": (FAMILIES["qwen2"], {"tensor_parallel_size": 2}),
 }
@@ -153,7 +153,7 @@ def measure_all(root: str) -> dict[str, Any]:
     for name, (changes, engine_changes) in CASES.items():
         folder = Path(root) / name
         try:
-            write_checkpoint(folder, changes, num_layers=engine_changes.get("num_layers", 1))
+            write_checkpoint(folder, changes, num_blocks=engine_changes.get("num_blocks", 1))
             results[name] = asdict(measure(folder, engine_changes))
         except Exception:
             results[name] = traceback.format_exc()

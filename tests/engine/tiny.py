@@ -71,7 +71,7 @@ WITH_EXPERTS: dict[str, Any] = {
 
 
 def write_checkpoint(
-    folder: Path, changes: dict[str, Any], *, num_layers: int = 1, init_scale: float = 1.0
+    folder: Path, changes: dict[str, Any], *, num_blocks: int = 1, init_scale: float = 1.0
 ) -> None:
     """A random policy in `folder` and a random head in `folder/mtp`, both float32.
 
@@ -88,7 +88,7 @@ def write_checkpoint(
     config = AutoConfig.for_model(**{**SIZES, **changes})
     config.initializer_range *= init_scale
     policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    head = MTPHead(HeadConfig.from_trunk(config, depths=DEPTHS, num_layers=num_layers))
+    head = MTPHead(HeadConfig.from_trunk(config, depths=DEPTHS, num_blocks=num_blocks))
     with torch.no_grad():
         for module in (policy, head):
             for parameter in module.parameters():
@@ -108,11 +108,11 @@ def start_engine(folder: Path, *, speculate: bool = True, **changes: Any) -> Any
     from openrlhf_mtp.config.settings.mtp import MTPSettings
     from openrlhf_mtp.rollout.engine import engine_overrides
 
-    num_layers = changes.pop("num_layers", 1)
+    num_blocks = changes.pop("num_blocks", 1)
     settings = MTPSettings.model_validate(
         {
             "depths": DEPTHS,
-            "num_layers": num_layers,
+            "num_blocks": num_blocks,
             "rollout": {"speculate": speculate, "dtype": "float32", "kv_cache_gib": 0.25, "max_num_seqs": 64},
         }
     )

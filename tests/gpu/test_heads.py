@@ -61,10 +61,10 @@ def test_long_chains_need_no_score_matrix():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_the_head_on_cuda_equals_the_head_on_the_cpu(family, num_layers):
-    here = random_head(family, num_layers=num_layers)(*random_inputs())
-    there = random_head(family, num_layers=num_layers, device="cuda")(*random_inputs(device="cuda"))
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_the_head_on_cuda_equals_the_head_on_the_cpu(family, num_blocks):
+    here = random_head(family, num_blocks=num_blocks)(*random_inputs())
+    there = random_head(family, num_blocks=num_blocks, device="cuda")(*random_inputs(device="cuda"))
     for got, expected in zip(there, here, strict=True):
         torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4)
 

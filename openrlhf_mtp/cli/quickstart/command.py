@@ -100,7 +100,7 @@ class Quickstart:
         subprocess.run(command, check=True)
         mtp = load_job(JOB, [], flag_specs()).mtp
         assert mtp is not None, "the example's job has an mtp section"
-        equip(self.policy, self.equipped, depths=mtp.depths, num_layers=mtp.num_layers)
+        equip(self.policy, self.equipped, depths=mtp.depths, num_blocks=mtp.num_blocks)
 
     def pretrain(self, resume: bool) -> None:
         """The pre-RL stage of the example's job."""

@@ -44,7 +44,7 @@ def head_problems(
     absent = list(head_files(folder))
     yield from absent
     if not absent:
-        wanted = Wanted(blocks=mtp.num_layers, depths=mtp.depths, max_len=max_len)
+        wanted = Wanted(blocks=mtp.num_blocks, depths=mtp.depths, max_len=max_len)
         yield from misfits(policy_config, read_json(folder / CONFIG_FILE), wanted, folder)
 
 

@@ -58,7 +58,7 @@ def misfits(policy: Config | None, head: Config, wanted: Wanted, folder: Path) -
         )
     if own["num_layers"] != wanted.blocks:
         yield error(
-            "mtp.num_layers",
+            "mtp.num_blocks",
             wanted.blocks,
             f"the head's own number of blocks, {own['num_layers']}",
             f"set {own['num_layers']}",

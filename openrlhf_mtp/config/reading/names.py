@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 
-from openrlhf_mtp.config.reading.old_names import DROPPED, advice, name_today
+from openrlhf_mtp.config.reading.old_names import DROPPED, RENAMED, advice, name_today
 from openrlhf_mtp.config.reading.values import cut
 
 _NAME_CUTOFF = 0.8
@@ -30,6 +30,8 @@ def unknown(name: str, known: Iterable[str]) -> str:
     """
     if len(name) > _LONGEST:
         return f"{cut(name)}: unknown key"
+    if name in RENAMED:
+        return f"{name}: unknown key; it is called {RENAMED[name]} now"
     others = [other for other in known if other != name]
     today = name_today(name)
     if today in others:

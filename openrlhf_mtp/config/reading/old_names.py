@@ -77,6 +77,9 @@ SHORT_LIVED: Mapping[str, str] = {
 }
 """Names beside the table's: those that 0.11.2 dropped again, and three of single early releases."""
 
+RENAMED: Mapping[str, str] = {"mtp.num_layers": "mtp.num_blocks"}
+"""Settings of this project by their old names."""
+
 
 @cache
 def old_names() -> Mapping[str, OldName]:

@@ -129,7 +129,7 @@ class MTPSettings(ObjectiveSettings):
     depths: int = setting(
         3, unit="tokens", help="tokens drafted for each target forward, and depths trained", ge=1, le=16
     )
-    num_layers: int = setting(
+    num_blocks: int = setting(
         1,
         unit="blocks",
         help="number of blocks that the depths cycle through; must match the head",
@@ -157,10 +157,10 @@ class MTPSettings(ObjectiveSettings):
 
     @model_validator(mode="after")
     def _blocks_are_used(self) -> Self:
-        if self.num_layers > self.depths:
+        if self.num_blocks > self.depths:
             raise ValueError(
-                f"num_layers: got {self.num_layers}, expected at most depths = {self.depths}, because depth j uses "
-                "block (j - 1) % num_layers and the rest would never run; lower num_layers or raise depths"
+                f"num_blocks: got {self.num_blocks}, expected at most depths = {self.depths}, because depth j uses "
+                "block (j - 1) % num_blocks and the rest would never run; lower num_blocks or raise depths"
             )
         return self
 

@@ -32,7 +32,7 @@ def equip(
     out_dir: PathLike,
     *,
     depths: int,
-    num_layers: int = 1,
+    num_blocks: int = 1,
     seed: int = 0,
     fresh: bool = False,
 ) -> Path:
@@ -45,7 +45,7 @@ def equip(
         model_dir: the policy's Hugging Face checkpoint (safetensors).
         out_dir: where the equipped checkpoint goes.
         depths: k, the depths to draft.
-        num_layers: blocks that the depths take in turn.
+        num_blocks: blocks that the depths take in turn.
         seed: of the random part of the projection.
         fresh: leave the checkpoint's own head alone and make a new one.
 
@@ -68,7 +68,7 @@ def equip(
     trunk_config = read_trunk_config(model_dir)
     head = None if fresh else read_native(model_dir, trunk_config, depths=depths)
     if head is None:
-        head = _new_head(model_dir, trunk_config, depths=depths, num_layers=num_layers, seed=seed)
+        head = _new_head(model_dir, trunk_config, depths=depths, num_blocks=num_blocks, seed=seed)
     _copy_policy(model_dir, out_dir, head.config.native)
     save_head(head_dir, head)
     return head_dir
@@ -93,13 +93,13 @@ def _copy_policy(model_dir: Path, out_dir: Path, layout: Layout | None) -> None:
         (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _new_head(model_dir: Path, trunk_config: Any, *, depths: int, num_layers: int, seed: int) -> MTPHead:
+def _new_head(model_dir: Path, trunk_config: Any, *, depths: int, num_blocks: int, seed: int) -> MTPHead:
     if trunk_config.model_type not in FAMILIES:
         raise ValueError(
             f"model_type: got {trunk_config.model_type!r}, expected one of {', '.join(FAMILIES)} for a new head; a "
             "checkpoint of another family must bring its own head along (docs/formats.md)"
         )
-    config = HeadConfig.from_trunk(trunk_config, depths=depths, num_layers=num_layers)
+    config = HeadConfig.from_trunk(trunk_config, depths=depths, num_blocks=num_blocks)
     last_layer, final_norm = _read_last_layer(model_dir, trunk_config)
     generator = torch.Generator().manual_seed(seed)
     if any(".experts." in name for name in last_layer):

@@ -128,7 +128,7 @@ def _merged(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
 
 
 def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
-    layout, blocks = head.config.native, head.config.num_layers
+    layout, blocks = head.config.native, head.config.num_blocks
     if layout is None:
         raise ExportError(
             f"{head.folder}: got a head made by `openrlhf-mtp equip`, expected one taken over from a checkpoint whose "

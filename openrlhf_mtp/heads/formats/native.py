@@ -102,7 +102,7 @@ def read_native(model_dir: PathLike, trunk_config: Any, *, depths: int) -> MTPHe
             f"{model_dir}: got {blocks} MTP blocks, expected {layout.max_blocks} in the layout {layout.name}: vLLM "
             "runs the first block alone at every depth; remove the others from the checkpoint to train that one"
         )
-    config = HeadConfig.from_trunk(trunk_config, depths=depths, num_layers=blocks, layout=layout.name)
+    config = HeadConfig.from_trunk(trunk_config, depths=depths, num_blocks=blocks, layout=layout.name)
     copies = {copy for n in range(blocks) for copy in layout.copied(n, layers)}
     found = {n: t.shape for n, t in stored.items() if layout.owns(n, layers, blocks) and n not in copies}
     expected = {name: tuple(t.shape) for name, t in to_native(config, _empty(config), layers).items()}

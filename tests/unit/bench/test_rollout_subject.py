@@ -46,7 +46,7 @@ def test_drafts_are_as_deep_as_the_head(tmp_path: Path) -> None:
     settings = rollout_subject.settings_for(
         rollout_subject.Subject.find(str(tmp_path), None, None), on_cpu=True
     )
-    assert (settings.depths, settings.num_layers) == (5, 2)
+    assert (settings.depths, settings.num_blocks) == (5, 2)
     assert settings.head == str(tmp_path / "mtp")
 
 

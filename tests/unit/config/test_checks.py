@@ -47,7 +47,7 @@ def test_a_right_job_has_no_conflict(problems):
             ["mtp.head=./none"],
             "error: mtp.head: {folder}/none is not a head's folder: config.json and model.safetensors are missing",
         ),
-        (["mtp.num_layers=2"], "error: mtp.num_layers: got 2, expected the head's own number of blocks, 1"),
+        (["mtp.num_blocks=2"], "error: mtp.num_blocks: got 2, expected the head's own number of blocks, 1"),
         (["mtp.depths=5"], "warning: mtp.depths: got 5, expected at most 3"),
         (
             ["train.batch_size=12"],

@@ -26,9 +26,9 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_the_chain_equals_drafting_step_by_step_with_caches(family, num_layers):
-    head = random_head(family, num_layers=num_layers)
+@pytest.mark.parametrize("num_blocks", [1, 2, 3])
+def test_the_chain_equals_drafting_step_by_step_with_caches(family, num_blocks):
+    head = random_head(family, num_blocks=num_blocks)
     hidden, embeddings, positions, segments, _ = random_inputs()
     states = head(hidden, embeddings, positions, segments, DEPTHS)
     for row, anchor in [(0, 0), (0, 5), (1, 8)]:
@@ -39,7 +39,7 @@ def test_the_chain_equals_drafting_step_by_step_with_caches(family, num_layers):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_chain_equals_itself_with_the_reference_attention(family, monkeypatch):
-    head = random_head(family, num_layers=2)
+    head = random_head(family, num_blocks=2)
     inputs = random_inputs()
     used = head(*inputs)
     monkeypatch.setattr(block, "chain_attention", chain_attention_reference)
@@ -95,7 +95,7 @@ def test_packed_samples_do_not_see_each_other():
 
 
 def test_a_shorter_chain_is_the_beginning_of_a_longer_one():
-    head = random_head("llama", num_layers=2)
+    head = random_head("llama", num_blocks=2)
     inputs = random_inputs()
     longer = head(*inputs)
     for z, expected in zip(head(*inputs[:-1], 2), longer, strict=False):
@@ -123,7 +123,7 @@ def test_rounding_the_head_to_bfloat16_leaves_its_rotary_frequencies_exact():
 
 
 def test_every_parameter_learns():
-    head = random_head("qwen3", num_layers=2)
+    head = random_head("qwen3", num_blocks=2)
     sum(z.square().mean() for z in head(*random_inputs())).backward()
     assert [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -178,14 +178,14 @@ def states_and_gradients(head, inputs, index, weights, *, everywhere):
 @given(
     batch=batches(),
     family=st.sampled_from(list(FAMILIES)),
-    num_layers=st.integers(1, 2),
+    num_blocks=st.integers(1, 2),
     seed=st.integers(0, 99),
 )
 def test_the_chain_at_some_anchors_equals_those_anchors_of_the_chain_at_all(
-    dtype, tolerance, batch, family, num_layers, seed
+    dtype, tolerance, batch, family, num_blocks, seed
 ):
     segment_ids, index = batch
-    head = random_head(family, num_layers=num_layers)
+    head = random_head(family, num_blocks=num_blocks)
     head = with_float64_norms(head) if dtype == torch.float64 else head
     hidden, embeddings, positions, _, _ = random_inputs(*segment_ids.shape, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
@@ -203,9 +203,9 @@ def test_the_chain_at_some_anchors_equals_those_anchors_of_the_chain_at_all(
             assert (got - expected).norm() <= tolerance * max(1.0, expected.norm())
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_no_anchors_at_all_give_empty_states_and_zero_gradients(num_layers):
-    head = random_head("qwen3", num_layers=num_layers)
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_no_anchors_at_all_give_empty_states_and_zero_gradients(num_blocks):
+    head = random_head("qwen3", num_blocks=num_blocks)
     hidden, embeddings, positions, segment_ids, _ = random_inputs()
     nowhere = torch.zeros(2, 0, dtype=torch.long)
     embeddings = [embeddings[0], *(e[:, :0] for e in embeddings[1:])]
@@ -218,7 +218,7 @@ def test_no_anchors_at_all_give_empty_states_and_zero_gradients(num_layers):
 
 
 def test_only_what_depth_ones_keys_need_is_computed_at_every_position():
-    head = random_head("qwen3", num_layers=2)
+    head = random_head("qwen3", num_blocks=2)
     hidden, embeddings, positions, segment_ids, _ = random_inputs(batch=1)
     rows: dict[str, list[int]] = {}
     for name, module in head.named_modules():

@@ -46,10 +46,10 @@ def trunk_config(model_type: str, **changes: Any) -> Any:
 
 
 def random_head(
-    model_type: str, *, num_layers: int = 1, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    model_type: str, *, num_blocks: int = 1, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> MTPHead:
     """A head whose every parameter is random, norms and biases included."""
-    head = MTPHead(HeadConfig.from_trunk(trunk_config(model_type), depths=DEPTHS, num_layers=num_layers))
+    head = MTPHead(HeadConfig.from_trunk(trunk_config(model_type), depths=DEPTHS, num_blocks=num_blocks))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in head.parameters():

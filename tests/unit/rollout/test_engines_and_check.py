@@ -179,7 +179,7 @@ def test_over_all_heads_and_shapes_that_a_job_wants(job: Job, heard: Heard, tmp_
                     speculate=speculate, rejection_sample_method=verify, dtype="float32"
                 )
                 mtp = MTPSettings().model_copy(
-                    update={"depths": depths, "num_layers": blocks, "rollout": rollout}
+                    update={"depths": depths, "num_blocks": blocks, "rollout": rollout}
                 )
                 accepted += answer_alike(JobContext(replace(sized, mtp=mtp), Host(0)), heard)
                 tried += 1

@@ -64,7 +64,7 @@ def test_every_mismatch_is_named_with_both_values(tmp_path: Path) -> None:
     assert "hidden_size: the head has 128, the policy 64" in message
     assert "vocab_size: the head has 99, the policy 100" in message
     assert "model_type: the head has llama, the policy qwen2" in message
-    assert "mtp.num_layers: got 1, expected the head's own number of blocks, 2" in message
+    assert "mtp.num_blocks: got 1, expected the head's own number of blocks, 2" in message
 
 
 def test_an_ordinary_model_is_not_a_head(tmp_path: Path) -> None:

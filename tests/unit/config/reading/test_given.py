@@ -66,6 +66,10 @@ def test_sections_for_anchors_mean_nothing_by_themselves(load):
         ("nothing: {}", r"nothing: unknown key \(line 1\)"),
         ("train: {sed: {}}", r"train\.sed: unknown key; did you mean train\.seed\? \(line 1\)"),
         ("train: {seed: 1}\ntrain.seed: 2", r"train\.seed is given twice.*the other in line 1.*\(line 2\)"),
+        (
+            "mtp:\n  num_layers: 1",
+            r"mtp\.num_layers: unknown key; it is called mtp\.num_blocks now \(line 2\)",
+        ),
         ("mtp: {depths: 1}\nmtp.depths: 2", r"mtp\.depths is given twice.*\(line 2\)"),
         ("train:\n  seed: {a: 1}", r"train\.seed: got \{a: 1\}, expected a whole number \(line 2\)"),
         ("mtp:\n  depths: {a: 1}", r"mtp\.depths: got \{a: 1\}, expected a whole number .*\(line 2\)"),
@@ -96,8 +100,8 @@ def test_sections_for_anchors_mean_nothing_by_themselves(load):
         ("mtp: {rollout: {speculate: 1}}", r"speculate: got 1, expected true or false"),
         ("mtp: {head: true}", r"mtp\.head: got true, expected text"),
         (
-            "mtp:\n  depths: 2\n  num_layers: 3",
-            r"mtp\.num_layers: got 3, expected at most depths = 2.*\(line 3\)",
+            "mtp:\n  depths: 2\n  num_blocks: 3",
+            r"mtp\.num_blocks: got 3, expected at most depths = 2.*\(line 3\)",
         ),
         (
             "mtp:\n  guard: {min_acceptance_length: 9}",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.config.reading.names import unknown
-from openrlhf_mtp.config.reading.old_names import DROPPED, LAST_OLD, advice, old_names
+from openrlhf_mtp.config.reading.old_names import DROPPED, LAST_OLD, RENAMED, advice, old_names
 from openrlhf_mtp.config.settings.section import mtp_names
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
@@ -30,6 +30,13 @@ def test_the_table_has_143_old_names():
 @pytest.mark.parametrize("old", OLD)
 def test_an_old_name_is_answered_with_the_flag_of_today(old):
     assert suggested(old).startswith(f"{OLD[old]}, its name since OpenRLHF 0.10.2?")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_of_ours_is_refused_with_the_new_one(old, new):
+    assert old not in mtp_names()
+    assert new in mtp_names()
+    assert unknown(old, KNOWN) == f"{old}: unknown key; it is called {new} now"
 
 
 def test_every_name_of_the_table_is_a_flag_of_the_installed_openrlhf():

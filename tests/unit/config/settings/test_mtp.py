@@ -35,7 +35,7 @@ def test_an_unknown_key_is_refused():
 
 def test_more_blocks_than_depths_are_refused_because_some_would_never_run():
     with pytest.raises(ValidationError, match="expected at most depths = 2"):
-        MTPSettings(depths=2, num_layers=3)
+        MTPSettings(depths=2, num_blocks=3)
 
 
 def test_a_guard_that_no_run_can_pass_is_refused():

@@ -27,7 +27,7 @@ def make_policy(tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_folder_holds_the_policy_and_a_head_from_its_last_layer(family, make_policy, tmp_path):
     source = make_policy(family)
-    head_dir = equip(source, tmp_path / "out", depths=DEPTHS, num_layers=2)
+    head_dir = equip(source, tmp_path / "out", depths=DEPTHS, num_blocks=2)
     assert head_dir == tmp_path / "out" / "mtp"
     policy, copy = (AutoModelForCausalLM.from_pretrained(folder) for folder in (source, tmp_path / "out"))
     for (name, tensor), (other, expected) in zip(

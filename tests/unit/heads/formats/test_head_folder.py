@@ -35,7 +35,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_round_trip_is_bit_exact(family, dtype, tmp_path):
-    head = random_head(family, num_layers=2, dtype=dtype)
+    head = random_head(family, num_blocks=2, dtype=dtype)
     save_head(tmp_path, head)
     loaded = load(tmp_path, trunk_config(family), dtype)
     named = {"dtype": str(dtype).removeprefix("torch.")}  # of the file, whatever the trunk's was
@@ -146,11 +146,11 @@ def test_an_unsupported_family_is_refused_with_the_supported_ones():
 
 
 @pytest.mark.parametrize(
-    ("depths", "num_layers", "name"), [(0, 1, "depths"), (-1, 1, "depths"), (2, 3, "num_layers")]
+    ("depths", "num_blocks", "name"), [(0, 1, "depths"), (-1, 1, "depths"), (2, 3, "num_blocks")]
 )
-def test_impossible_depths_and_blocks_are_refused(depths, num_layers, name):
+def test_impossible_depths_and_blocks_are_refused(depths, num_blocks, name):
     with pytest.raises(ValueError, match=f"^{name}: got"):
-        HeadConfig.from_trunk(trunk_config("qwen2"), depths=depths, num_layers=num_layers)
+        HeadConfig.from_trunk(trunk_config("qwen2"), depths=depths, num_blocks=num_blocks)
 
 
 def test_a_save_that_fails_leaves_the_old_head(folder, monkeypatch):
