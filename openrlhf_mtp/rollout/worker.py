@@ -1,4 +1,4 @@
-"""What we add to vLLM's worker: proof that our patches live there, weight checks, and a recorder of drafts for tests.
+"""Extend vLLM's worker by a probe of our patches and by the two calls of a weight sync.
 
 vLLM mixes this class into its worker (`worker_extension_cls`), so names carry a prefix and there is no `__init__`.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from openrlhf_mtp.rollout import plugin
-from openrlhf_mtp.rollout.recorder import DraftRecorder, Proposal
 
 
 class MTPWorkerExtension:
@@ -29,14 +28,3 @@ class MTPWorkerExtension:
         from openrlhf_mtp.sync.receiver import receive_round
 
         return receive_round(self, plan)
-
-    def mtp_record_drafts(self, on: bool) -> None:
-        """Start or stop keeping every proposal (tests and diagnosis; uses memory)."""
-        if on:
-            self._mtp_recorder = DraftRecorder(self.model_runner)  # type: ignore[attr-defined]
-        else:
-            self._mtp_recorder.remove()
-
-    def mtp_recorded_drafts(self) -> dict[str, list[Proposal]]:
-        """Proposals since recording began, by request."""
-        return self._mtp_recorder.proposals

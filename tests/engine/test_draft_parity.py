@@ -35,6 +35,7 @@ PROMPT_LENGTHS = (5, 13, 24, 40)
 TEMPERATURES = (1.0, 0.7, 1.4, 1.0)
 """Of the requests, which are decoded in one batch."""
 NEW_TOKENS = 24
+RECORDING = "tests.engine.draft_recorder.RecordingMTPExtension"
 CONTEXT = max(PROMPT_LENGTHS) + NEW_TOKENS
 """Of the engines: the longest sequence fills it, and its neighbors must be drafted for none the less."""
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -109,8 +110,8 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
     engine_changes = dict(engine_changes)
     if positions := engine_changes.pop("head_positions", None):
         _claim(folder / "mtp" / "config.json", positions)
-    engine = start_engine(folder, max_model_len=CONTEXT, **engine_changes)
-    engine.collective_rpc("mtp_record_drafts", args=(True,))
+    engine = start_engine(folder, max_model_len=CONTEXT, worker_extension_cls=RECORDING, **engine_changes)
+    engine.collective_rpc("mtp_record_drafts")
     draw = random.Random(0)
     prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
     requests = engine.generate(

@@ -73,7 +73,7 @@ def stock_engine(folder: Path) -> Any:
             "num_speculative_tokens": DEPTHS,
             "draft_sample_method": "probabilistic",
         },
-        worker_extension_cls="openrlhf_mtp.rollout.worker.MTPWorkerExtension",
+        worker_extension_cls="tests.engine.draft_recorder.RecordingExtension",
     )
 
 
@@ -115,7 +115,7 @@ def measure(engine: Any, chain: Chain) -> Parity:
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
-    engine.collective_rpc("mtp_record_drafts", args=(True,))
+    engine.collective_rpc("mtp_record_drafts")
     draw = random.Random(0)
     prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
     requests = engine.generate(
@@ -137,7 +137,9 @@ def measure(engine: Any, chain: Chain) -> Parity:
 def with_our_class(folder: Path) -> Parity:
     """The same head, merged and drafted by our class: its parity is that of the stock engine's."""
     head_dir = export_changed(folder, "mimo", "merged")
-    engine = start_engine(folder / "exported")
+    engine = start_engine(
+        folder / "exported", worker_extension_cls="tests.engine.draft_recorder.RecordingMTPExtension"
+    )
     result = measure(engine, Chain(folder / "exported", head_dir))
     stop_engine(engine)
     return result
