@@ -23,9 +23,8 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.equip import equip
 from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
 from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
-from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
-from openrlhf_mtp.sync.sender import WeightSync
-from openrlhf_mtp.sync.source import WeightSource
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
+from openrlhf_mtp.sync.opening import open_sync
 
 DTYPE = "bfloat16"
 SIZES: dict[str, dict[str, int]] = {
@@ -35,7 +34,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 class InProcessEngine:
-    """`sync.calls.Engine` over an `LLM` in this process, with calls in a thread as a Ray actor's would be."""
+    """`sync.sender.Engine` over an `LLM` in this process, with calls in a thread as a Ray actor's would be."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
@@ -50,8 +49,8 @@ class InProcessEngine:
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
         return self._rpc("init_weight_transfer_engine", init_info)
 
-    def sync_round(self, plan: dict[str, Any]) -> Future[Any]:
-        return self._rpc("mtp_sync_round", plan)
+    def sync_round(self, request: dict[str, Any]) -> Future[Any]:
+        return self._rpc("mtp_sync_round", request)
 
 
 def source(parameters: Callable[[], Iterable[tuple[str, Tensor]]]) -> WeightSource:
@@ -87,8 +86,7 @@ def main(size: str, out: Path, rounds: int) -> None:
     sources = source(policy.named_parameters), source(lambda: named_tensors(head))
     for verify_every in (1, 0):
         settings = mtp.sync.model_copy(update={"verify_every": verify_every})
-        sync = WeightSync([InProcessEngine(llm)], settings, *sources)
-        sync.open()
+        sync = open_sync([InProcessEngine(llm)], settings, *sources)
         for number in range(1, rounds + 1):
             report = sync.round()
             assert report is not None

@@ -12,8 +12,8 @@ import torch
 from openrlhf_mtp.rollout.engine import OWN_SYNC, executor, prepare_environment
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
-from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.errors import SyncError
+from openrlhf_mtp.sync.transport import uses_own_sync
 from openrlhf_mtp.upstream.openrlhf.bindings import bind, plain_class
 
 
@@ -38,7 +38,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
 
     async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray awaits it
         cpu = not torch.cuda.is_available()
-        own_sync = is_own("weight_transfer_config" in kwargs)
+        own_sync = uses_own_sync("weight_transfer_config" in kwargs)
         prepare_environment(cpu=cpu, own_sync=own_sync, threads=kwargs.pop("threads", None))
         bind(upstream, {"SingleTurnAgentExecutor": StrictSingleTurnExecutor})
         if own_sync:
@@ -95,17 +95,16 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         """Open the transport of all workers of this engine."""
         await self.llm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": init_info})
 
-    async def sync_round(self, plan: dict[str, Any]) -> list[Any]:
-        """Receive policy and head, then return each worker's digests of the weights it really computes with.
+    async def sync_round(self, request: dict[str, Any]) -> list[Any]:
+        """Have every worker receive policy and head, and return what each of them read back.
 
         Args:
-            plan: `policy` and, when the engine drafts, `head`: what each update receives; without a key that
-                part is left as it is.
+            request: for `sync.receiver.ReceivingWorker.mtp_sync_round`.
         """
         paused_here = not await self.llm.is_paused()
         if paused_here:
             await self.pause_generation()
-        reports: list[Any] = await self.llm.collective_rpc("mtp_sync_round", args=(plan,))
+        reports: list[Any] = await self.llm.collective_rpc("mtp_sync_round", args=(request,))
         await self.reset_prefix_cache()
         if paused_here:  # after an error the engine stays paused: half-loaded weights must not sample
             await self.resume_generation()

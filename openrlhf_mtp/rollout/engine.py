@@ -144,7 +144,7 @@ def engine_factory(
         threads: that each worker of an engine computes with on a CPU; None leaves it to Ray.
         placement_group: in place of Ray's; OpenRLHF waits for its group without a limit, so pass one that
             fails when the cluster is too small.
-        own_sync: false leaves weights to OpenRLHF's worker extension where it works (`sync.backend.is_own`).
+        own_sync: false leaves weights to OpenRLHF's worker extension where it works (`sync.transport.uses_own_sync`).
     """
 
     def create_engines(

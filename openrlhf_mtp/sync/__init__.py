@@ -1,10 +1,24 @@
-"""Trainer weights (policy and head) to every rollout engine in one checked round that cannot hang.
+"""Trainer weights (policy and head) to every rollout engine, in one verified round that cannot hang.
+
+One round, after every optimizer step:
+
+1. Announce: `sender` calls every engine's actor; it pauses, and its workers wait (`rollout.actor`, `receiver`).
+2. Send: `sender` takes the tensors off their source, packs a bucket with checksums, and broadcasts it in `group`.
+3. Load: `receiver` refuses a damaged bucket and hands its tensors to vLLM's own loader, layer by layer.
+4. Read back: `receiver` digests what the engine's layers really compute with (`readback`).
+5. Answer: the actor drops the blocks that older weights computed, resumes, and returns the digests.
+6. Compare: `sender` holds them against the digests of what it sent; one that differs ends the run, by name.
 
 | module | side | what |
 |---|---|---|
-| `manifest`, `digest`, `buckets`, `backend`, `verify` | both | pure: what travels, how it is packed and compared |
-| `store` | both | where ranks meet: one interface, entries sealed with the run's token |
-| `transport` | both | broadcasts with a deadline |
-| `source`, `engines`, `round`, `trainer` | trainer | `WeightSync`: open, round, close |
-| `layout`, `engine`, `effective` | vLLM worker | what it holds, how it receives, what it really computes with |
+| `opening` | trainer | before the first round: the same tensors on both sides, all ranks connected |
+| `sender` | trainer | the round, as a recipe |
+| `receiver` | vLLM worker | receives, loads, reads back |
+| `loaded_layers` | vLLM worker | which rows of which layer are which checkpoint tensor |
+| `group` | both | one rank among trainer and workers: broadcasts with a deadline |
+| `transport` | both | how bytes travel (gloo, NCCL), and which of them a job uses |
+| `rank_notes`, `store` | both | where ranks meet: how far each has come, who gave up, under the run's seal |
+| `readback` | both | what is read back, what is expected, and the comparison |
+| `manifest`, `buckets`, `digest` | both | pure: what travels, how it is packed and digested |
+| `waiting`, `errors`, `report` | both | waits that end, what they raise, what a round took |
 """

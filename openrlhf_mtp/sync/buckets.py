@@ -57,7 +57,11 @@ def _align(n: int) -> int:
 
 
 def plan(specs: Iterable[TensorSpec], bucket_bytes: int) -> list[Bucket]:
-    """Fill buckets in the given order up to `bucket_bytes` each; a tensor larger than that travels alone."""
+    """Fill buckets in the given order up to `bucket_bytes` each; a tensor larger than that travels alone.
+
+    Raises:
+        ValueError: `bucket_bytes` is not positive.
+    """
     if bucket_bytes <= 0:
         raise ValueError(f"bucket size must be positive, got {bucket_bytes} bytes")
     buckets: list[Bucket] = []
@@ -74,14 +78,20 @@ def plan(specs: Iterable[TensorSpec], bucket_bytes: int) -> list[Bucket]:
 
 
 def view(slot: Slot, buffer: Tensor) -> Tensor:
-    """The tensor of a slot, sharing the memory of `buffer` [size] uint8."""
+    """Return the tensor of a slot, which shares the memory of `buffer` [size] uint8."""
     return buffer[slot.offset : slot.end].view(getattr(torch, slot.spec.dtype)).view(slot.spec.shape)
 
 
 def pack(bucket: Bucket, tensors: Iterator[tuple[str, Tensor]], buffer: Tensor) -> None:
     """Take the bucket's tensors off the iterator, cast and copy them into `buffer`, and seal it with checksums.
 
-    Raises ValueError when the iterator does not follow the manifest (name, shape) or a tensor holds NaN or inf.
+    Args:
+        bucket: the slots to fill.
+        tensors: (name, full tensor) in the manifest's order.
+        buffer: [bucket.size] uint8.
+
+    Raises:
+        ValueError: the iterator does not follow the manifest (name, shape), or a tensor holds NaN or inf.
     """
     for slot in bucket.slots:
         name, tensor = next(tensors, ("nothing", None))
@@ -102,13 +112,13 @@ def pack(bucket: Bucket, tensors: Iterator[tuple[str, Tensor]], buffer: Tensor) 
 
 
 def damaged(bucket: Bucket, buffer: Tensor) -> list[str]:
-    """Names of the tensors whose bits differ from what `pack` sealed."""
+    """Name the tensors whose bits differ from what `pack` sealed."""
     bad = _checksums(bucket, buffer) != _sums(bucket, buffer)
     return [slot.spec.name for slot, is_bad in zip(bucket.slots, bad.tolist(), strict=True) if is_bad]
 
 
 def unpack(bucket: Bucket, buffer: Tensor) -> list[tuple[str, Tensor]]:
-    """(name, view) of every tensor; the views keep `buffer` alive, so never receive into it again."""
+    """List (name, view) of every tensor; the views keep `buffer` alive, so never receive into it again."""
     return [(slot.spec.name, view(slot, buffer)) for slot in bucket.slots]
 
 

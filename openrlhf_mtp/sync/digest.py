@@ -44,7 +44,11 @@ def position_weights(indices: Tensor, seed: int) -> Tensor:
 
 
 def canonical_bits(values: Tensor) -> Tensor:
-    """Bit patterns as int64, with zeros of either sign and subnormals as 0."""
+    """Return bit patterns as int64, with zeros of either sign and subnormals as 0.
+
+    Raises:
+        ValueError: a dtype without a known bit layout.
+    """
     if values.dtype not in _BITS:
         raise ValueError(f"cannot digest {values.dtype}; supported: {', '.join(map(str, _BITS))}")
     integer, exponent = _BITS[values.dtype]
@@ -53,10 +57,18 @@ def canonical_bits(values: Tensor) -> Tensor:
 
 
 def digest(tensor: Tensor, *, row_offset: int = 0, columns: Tensor | None = None) -> int:
-    """Digest of `tensor` seen as [rows, columns] (dim 0, everything else; a vector has one column).
+    """Digest a tensor, seen as [rows, columns] (dim 0, everything else; a vector has one column).
 
-    `row_offset` is where row 0 lies in the full tensor; `columns` [n] int64 are the places of this part's columns
-    in the full tensor (default 0..n-1). Returns an integer in [0, 2^64); add parts with `add`.
+    Args:
+        tensor: all of a tensor, or a part of it.
+        row_offset: where row 0 lies in the full tensor.
+        columns: [n] int64, the places of this part's columns in the full tensor; None for 0..n-1.
+
+    Returns:
+        An integer in [0, 2^64). Put parts together with `add`.
+
+    Raises:
+        ValueError: a dtype without a known bit layout.
     """
     if tensor.numel() == 0:
         return 0
@@ -77,7 +89,7 @@ def digest(tensor: Tensor, *, row_offset: int = 0, columns: Tensor | None = None
 
 
 def add(*parts: int) -> int:
-    """Digest of a whole from the digests of its disjoint parts.
+    """Return the digest of a whole from the digests of its disjoint parts.
 
     >>> add(2**64 - 1, 2)
     1
@@ -86,7 +98,7 @@ def add(*parts: int) -> int:
 
 
 def checksum(words: Tensor) -> Tensor:
-    """Checksum (int64 scalar tensor) of raw 8-byte words [n] int64, for a tensor in transit: every bit counts."""
+    """Sum raw 8-byte words [n] int64 to an int64 scalar tensor, for a tensor in transit: every bit counts."""
     assert (words.dtype, words.dim()) == (torch.int64, 1), (words.dtype, words.shape)
     full = words.numel() // WORD_TILE * WORD_TILE
     tile = position_weights(torch.arange(min(WORD_TILE, words.numel()), device=words.device), _COLUMN_SEED)
@@ -99,7 +111,7 @@ def checksum(words: Tensor) -> Tensor:
 
 
 def sampled_columns(width: int, count: int | None, seed: int) -> Tensor | None:
-    """Sorted column numbers [count] to compare in one round, or None for all of them (`count` None or >= width).
+    """Choose the column numbers [count], sorted, to compare in one round; None for all (`count` None or >= width).
 
     Both sides call this with the same arguments and so pick the same columns.
     """

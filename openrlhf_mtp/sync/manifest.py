@@ -1,14 +1,25 @@
-"""The list of weights both sides must agree on before the first byte is sent. Pure: no torch."""
+"""The list of weights both sides must agree on before the first byte is sent, and where its tensors come from.
+
+Pure: no torch.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def dtype_name(dtype: object) -> str:
+    """A torch dtype as manifests name it: "float32" for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,20 @@ class Manifest:
     @classmethod
     def from_wire(cls, rows: Iterable[Iterable[Any]]) -> Manifest:
         return cls(tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in rows))
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """One model's tensors under checkpoint names, as the trainer holds them.
+
+    Attributes:
+        manifest: full shapes, and the dtype on the wire (the engine's), which may differ from the trainer's.
+        tensors: starts a fresh pass that yields (name, full tensor) in the manifest's order. A tensor is only used
+            until the next one is asked for, so a pass can gather sharded parameters one at a time.
+    """
+
+    manifest: Manifest
+    tensors: Callable[[], Iterable[tuple[str, Tensor]]]
 
 
 def diff(trainer: Manifest, engine: Manifest) -> list[str]:

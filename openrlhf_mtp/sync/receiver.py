@@ -1,7 +1,8 @@
-"""The rollout side of a round: vLLM's weight-transfer interface over our broadcasts. Runs in every vLLM worker.
+"""The rollout side of a round. Runs in every vLLM worker, which receives, loads, and reads back what it computes with.
 
-`rollout.plugin` registers the class under the name "mtp"; vLLM then drives it: start (policy) or draft start (head),
-one update that receives all buckets, finish.
+vLLM's own weight-transfer interface carries it: `rollout.plugin` registers `MTPWeightTransferEngine` under the name
+"mtp", and the worker drives it through a start (policy) or draft start (head), one update that receives all buckets,
+and a finish.
 """
 
 from __future__ import annotations
@@ -25,17 +26,114 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from openrlhf_mtp.sync.buckets import damaged, plan, unpack
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
+from openrlhf_mtp.sync.group import SyncGroup
+from openrlhf_mtp.sync.loaded_layers import LoadedLayer, loaded_layers, manifest_of, tied_heads
 from openrlhf_mtp.sync.manifest import Manifest
-from openrlhf_mtp.sync.readback import effective_digests
-from openrlhf_mtp.sync.transport import Backend, Broadcaster
-from openrlhf_mtp.sync.vllm_layout import tied_heads
+from openrlhf_mtp.sync.readback import Probe, Rows
+from openrlhf_mtp.sync.store import Rendezvous
+from openrlhf_mtp.sync.transport import device_id
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
+
+
+class ReceivingWorker:
+    """The sync's methods of a vLLM worker, reached through `collective_rpc`; `rollout.worker` mixes them in."""
+
+    def mtp_manifest(self) -> dict[str, Any]:
+        """What this worker's engine holds.
+
+        Returns:
+            `policy` and `head` (None without a draft) as `Manifest.to_wire` rows, `workers` (of how many the engine
+            consists) and `device` (`sync.transport.device_id`).
+        """
+        layers = _layers(self)
+        return {
+            "policy": manifest_of(layers["policy"]).to_wire(),
+            "head": manifest_of(layers["head"]).to_wire() if "head" in layers else None,
+            "workers": _workers(self),
+            "device": device_id(self.device),  # type: ignore[attr-defined]
+        }
+
+    def mtp_sync_round(self, request: dict[str, Any]) -> dict[str, Any]:
+        """This worker's whole round: receive and load policy and head, then read them back.
+
+        It is one call, so that no step of generation can run in between: a model that is being reloaded has no weights.
+
+        Args:
+            request: `MTPUpdateInfo` fields under "policy" and, if a head is sent, "head"; under "probe" those of
+                `sync.readback.Probe`, or None to read nothing back.
+
+        Returns:
+            `rank`, `seconds` (receive, load, verify) and `digests`: rows of policy and head, empty without a probe.
+        """
+        worker: Any = self
+        for part, start in (
+            ("policy", worker.start_weight_update),
+            ("head", worker.start_draft_weight_update),
+        ):
+            if part in request:
+                start()
+                worker.update_weights(request[part])
+                worker.finish_weight_update()
+        begin = time.monotonic()
+        digests = {} if request["probe"] is None else _read_back(worker, Probe(**request["probe"]))
+        seconds = {**worker.weight_transfer_engine.take_seconds(), "verify": time.monotonic() - begin}
+        return {"rank": worker.rank, "seconds": seconds, "digests": digests}
+
+
+def _read_back(worker: Any, probe: Probe) -> dict[str, Rows]:
+    return {part: probe.read(layers) for part, layers in _layers(worker).items()}
+
+
+def _layers(worker: Any) -> dict[str, list[LoadedLayer]]:
+    """The loaded layers of "policy" and, when the engine drafts, "head"."""
+    target, draft, workers = worker.model_runner.get_model(), worker.get_draft_model(), _workers(worker)
+    layers = {"policy": loaded_layers(target, workers)}
+    if draft is not None:
+        layers["head"] = loaded_layers(draft, workers, shared_with=target)
+    return layers
+
+
+def _workers(worker: Any) -> int:
+    size: int = worker.parallel_config.tensor_parallel_size
+    return size
+
+
+@dataclass
+class MTPInitInfo(WeightTransferInitInfo):
+    """How this engine's workers join the group.
+
+    Attributes:
+        rendezvous: fields of `sync.store.Rendezvous`.
+        rank_offset: a worker's rank is this plus its tensor-parallel rank.
+        engine: the engine's number, for errors.
+    """
+
+    rendezvous: dict[str, Any]
+    rank_offset: int
+    engine: int
+
+
+@dataclass
+class MTPUpdateInfo(WeightTransferUpdateInfo):
+    """One model's part of a round.
+
+    Attributes:
+        tensors: its manifest, as `Manifest.to_wire` rows.
+        bucket_bytes: the bucket size both sides plan with.
+        place: names the part in errors.
+    """
+
+    tensors: list[list[Any]]
+    bucket_bytes: int
+    place: str
 
 
 @contextmanager
 def _quiet_reload() -> Iterator[None]:
     """vLLM warns each time about modules that no checkpoint loads (rotary tables, tied or shared output heads).
-    What was really not loaded is found by `sync.readback`, which reads everything back."""
+
+    The read-back finds what was really not loaded.
+    """
     logger = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -45,47 +143,6 @@ def _quiet_reload() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@dataclass
-class MTPInitInfo(WeightTransferInitInfo):
-    """Where the trainer's store is, its secret, and which ranks this engine's workers take (rank_offset +
-    tensor-parallel rank)."""
-
-    host: str
-    port: int
-    token: str
-    rank_offset: int
-    world_size: int
-    backend: Backend
-    timeout_s: float
-    engine: int
-
-
-@dataclass
-class MTPUpdateInfo(WeightTransferUpdateInfo):
-    """One model's part of a round: its manifest rows, the bucket size both sides plan with, a name for errors, and
-    what to read back afterwards (`columns` and `seed` of `sync.digest.sampled_columns`, or None for nothing)."""
-
-    tensors: list[list[Any]]
-    bucket_bytes: int
-    place: str
-    probe: dict[str, Any] | None
-
-
-def receive_round(worker: Any, plan: dict[str, Any]) -> dict[str, Any]:
-    """A worker's whole round, and its report (`sync.readback.effective_digests`).
-
-    One call, so that no step of generation can run in between: a model that is being reloaded has no weights.
-
-    plan: `MTPUpdateInfo` fields under "policy" and, if a head is sent, "head".
-    """
-    for part, start in (("policy", worker.start_weight_update), ("head", worker.start_draft_weight_update)):
-        if part in plan:
-            start()
-            worker.update_weights(plan[part])
-            worker.finish_weight_update()
-    return effective_digests(worker)
-
-
 class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
     """Receives packed buckets from the trainer, refuses damaged ones, and reloads the model layer by layer."""
 
@@ -93,26 +150,25 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
 
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
-        self.probe: dict[str, Any] | None = None
-        self._broadcaster: Broadcaster | None = None
+        self._group: SyncGroup | None = None
         self._seconds = {"receive": 0.0, "load": 0.0}
 
     def init_transfer_engine(self, init_info: MTPInitInfo) -> None:
-        """Join the trainer's group. Blocks until all ranks are there; raises SyncTimeout otherwise."""
+        """Join the trainer's group. Blocks until all ranks are there.
+
+        Raises:
+            SyncTimeout: not all came.
+        """
         worker = self.parallel_config.rank
-        self._broadcaster = Broadcaster(
-            init_info.backend,
-            init_info.host,
-            init_info.port,
+        self._group = SyncGroup(
+            Rendezvous(**init_info.rendezvous),
             init_info.rank_offset + worker,
-            init_info.world_size,
-            init_info.timeout_s,
             f"engine {init_info.engine} worker {worker}",
-            token=init_info.token,
             device=self.device,
         )
 
     def start_weight_update(self) -> None:
+        """Make the model ready to be loaded anew."""
         start = time.monotonic()
         initialize_layerwise_reload(self.model)
         self._seconds["load"] += time.monotonic() - start
@@ -120,25 +176,25 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
     def receive_weights(self, update_info: MTPUpdateInfo) -> None:
         """Receive every bucket of one model and hand its tensors to the model's own loader.
 
-        Raises SyncTimeout or SyncError from the transport and CorruptTransfer naming the damaged tensors.
+        Raises:
+            SyncTimeout, SyncError: from the group.
+            CorruptTransfer: names the damaged tensors.
         """
-        if self._broadcaster is None:
+        group = self._group
+        if group is None:
             raise SyncError("the weight sync is not open: call sync_init before sync_round")
-        self.probe = update_info.probe
-        deadline = Deadline(self._broadcaster.timeout_s, ROUND_LIMIT)
+        deadline = Deadline(group.timeout_s, ROUND_LIMIT)
         buckets = plan(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
         for number, bucket in enumerate(buckets, start=1):
             place = f"{update_info.place} bucket {number}/{len(buckets)}"
             start = time.monotonic()
             # A new buffer each time: layerwise reload keeps views until a layer is complete.
-            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=self._broadcaster.device)
-            self._broadcaster.broadcast(buffer, place, deadline)
+            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=group.device)
+            group.broadcast(buffer, place, deadline)
             bad = damaged(bucket, buffer)
             if bad:
-                self._broadcaster.close()
-                raise CorruptTransfer(
-                    f"{self._broadcaster.role}: {place}: damaged in transit: {', '.join(bad)}"
-                )
+                group.close()
+                raise CorruptTransfer(f"{group.role}: {place}: damaged in transit: {', '.join(bad)}")
             received = time.monotonic()
             model: Any = self.model  # vLLM's models load weights, which nn.Module does not say
             with disable_mtp_completeness_check():
@@ -162,5 +218,6 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         return taken
 
     def shutdown(self) -> None:
-        if self._broadcaster is not None:
-            self._broadcaster.close()
+        """Leave the group."""
+        if self._group is not None:
+            self._group.close()

@@ -1,31 +1,28 @@
-"""The trainer's side: one round sends policy and head to every engine and checks that they compute with them.
+"""The trainer's side of a round: `Sender.round` sends policy and head to every engine and checks what arrived.
 
-    sync = WeightSync(engines, settings, policy, head)
-    sync.open()             # both sides hold the same tensors, all ranks connected
-    report = sync.round()   # after every optimizer step
+    sender = open_sync(engines, settings, policy, head)  # in sync.opening: both sides hold the same tensors
+    report = sender.round()                              # after every optimizer step
 
 A round is one RPC per engine plus one broadcast per bucket, however many parameters there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
-from openrlhf_mtp.sync.backend import choose_backend, device_id
-from openrlhf_mtp.sync.buckets import plan
-from openrlhf_mtp.sync.calls import Calls, Engine
-from openrlhf_mtp.sync.errors import ManifestMismatch
-from openrlhf_mtp.sync.manifest import Manifest, diff
-from openrlhf_mtp.sync.round import Probe, Round, SyncReport
-from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.sync.store import new_token, serve_store
-from openrlhf_mtp.sync.transport import TRAINER_RANK, Broadcaster
-from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
+from openrlhf_mtp.sync.buckets import Bucket, pack, unpack
+from openrlhf_mtp.sync.group import SyncGroup
+from openrlhf_mtp.sync.manifest import WeightSource
+from openrlhf_mtp.sync.readback import Probe, WorkerDigests, compare
+from openrlhf_mtp.sync.report import SyncReport
+from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Calls, Deadline
 
 # Columns read back of each matrix after the first round, which reads all. A stale copy differs in any column; over a
 # thousand rows, 32 columns see even an update that changed one element in a thousand.
@@ -33,130 +30,207 @@ SAMPLED_COLUMNS = 32
 MIB = 2**20
 
 
-class WeightSync:
-    """Policy and head from trainer rank 0 to all engines.
+class Engine(Protocol):
+    """What a round needs of a rollout engine (all its tensor-parallel workers), called without blocking.
+
+    `rollout.actor.MTPRolloutActor` has these methods, and passes them on to `sync.receiver` in each worker.
+    """
+
+    def sync_manifest(self) -> Future[dict[str, Any]]:
+        """What the first worker holds: `ReceivingWorker.mtp_manifest`."""
+
+    def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
+        """Every worker joins the group: fields of `sync.receiver.MTPInitInfo`."""
+
+    def sync_round(self, request: dict[str, Any]) -> Future[list[dict[str, Any]]]:
+        """Every worker receives, then answers what it read back: `ReceivingWorker.mtp_sync_round`."""
+
+
+class ActorEngine:
+    """An `Engine` over the Ray handle of a rollout actor."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def sync_manifest(self) -> Future[dict[str, Any]]:
+        return self._handle.sync_manifest.remote().future()
+
+    def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
+        return self._handle.sync_init.remote(init_info).future()
+
+    def sync_round(self, request: dict[str, Any]) -> Future[list[dict[str, Any]]]:
+        return self._handle.sync_round.remote(request).future()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model (policy or head) as each round sends it."""
+
+    source: WeightSource
+    buckets: Sequence[Bucket]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round.
+
+    Attributes:
+        number: 1, 2, ...
+        start: when it began, on `time.monotonic`.
+        deadline: when it has to be over.
+        probe: what is read back after it; None for nothing.
+    """
+
+    number: int
+    start: float
+    deadline: Deadline
+    probe: Probe | None
+
+    def place(self, part: str) -> str:
+        """How errors name a model's part of this round."""
+        return f"round {self.number} {part}"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the trainer broadcast in a round.
+
+    Attributes:
+        expected: part -> checkpoint name -> digest that the engines must read back; empty without a probe.
+        pack_s, broadcast_s, digest_s: seconds.
+    """
+
+    expected: Mapping[str, Mapping[str, int]]
+    pack_s: float
+    broadcast_s: float
+    digest_s: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the engines answered to a round.
+
+    Attributes:
+        engines: for each engine, what `ReceivingWorker.mtp_sync_round` returned in each worker.
+        waited_s: seconds from the last bucket to the last answer.
+    """
+
+    engines: Sequence[Sequence[Mapping[str, Any]]]
+    waited_s: float
+
+    def digests(self) -> list[list[WorkerDigests]]:
+        """What each worker of each engine read back."""
+        return [[worker["digests"] for worker in workers] for workers in self.engines]
+
+
+class Sender:
+    """Policy and head from trainer rank 0 to all engines; `sync.opening.open_sync` makes one.
 
     Args:
-        engines: one handle per rollout engine (`sync.calls.Engine`).
+        engines: one handle per rollout engine.
+        parts: "policy" and, when the rollouts speculate, "head".
+        group: the ranks, connected.
         settings: `mtp.sync` of the job.
-        policy, head: the trainer's tensors; `head` is None when the rollouts do not speculate.
-        host: an address of this machine that the engines can reach; the sync listens there alone.
-        device: where this trainer's weights live.
-        rank: this trainer process; only rank 0 sends, the others run through the sources so that collective
-            gathers match.
     """
 
     def __init__(
         self,
         engines: Sequence[Engine],
+        parts: Mapping[str, Part],
+        group: SyncGroup,
         settings: SyncSettings,
-        policy: WeightSource,
-        head: WeightSource | None,
-        *,
-        host: str = "127.0.0.1",
-        device: torch.device | None = None,
-        rank: int = 0,
     ) -> None:
-        self._engines, self._settings = list(engines), settings
-        self._sources = {"policy": policy} | ({} if head is None else {"head": head})
-        self._host, self._device, self._rank = host, device or torch.device("cpu"), rank
-        self._bucket_bytes = settings.bucket_mib * MIB
-        self._plans = {
-            part: plan(source.manifest.tensors, self._bucket_bytes) for part, source in self._sources.items()
-        }
-        self._broadcaster: Broadcaster | None = None
-        self._buffer: Tensor | None = None
+        self._engines, self._parts, self._group, self._settings = engines, parts, group, settings
+        largest = max(bucket.size for part in parts.values() for bucket in part.buckets)
+        self._buffer = torch.empty(largest, dtype=torch.uint8, device=group.device)
         self._rounds = 0
 
-    def open(self) -> None:
-        """Compare manifests with every engine, then connect all ranks.
+    def round(self) -> SyncReport:
+        """Send everything once, and prove that every engine computes with it.
 
-        Engines may still be loading their model; the first answer has a time limit of its own.
-
-        Raises ManifestMismatch listing every difference, SyncTimeout naming the ranks that did not come.
+        Raises:
+            SyncTimeout, SyncError: an engine failed, hangs or is gone.
+            StaleWeights: an engine computes with other weights.
+            ValueError: a source changed, or holds NaN. All of these are fatal: engines may be half loaded.
         """
-        if self._rank != TRAINER_RANK:
-            return
-        calls = Calls(self._engines, "sync_manifest", lambda _, engine: engine.sync_manifest())
-        held = calls.results(Deadline(self._settings.start_timeout_s, "mtp.sync.start_timeout_s"))
-        self._require_same_tensors(held)
-        deadline = Deadline(self._settings.timeout_s, ROUND_LIMIT)
-        backend = choose_backend(
-            self._settings.backend, device_id(self._device), [engine["device"] for engine in held]
-        )
-        store = serve_store(self._host, self._settings.timeout_s)
-        offsets = [1 + sum(engine["workers"] for engine in held[:number]) for number in range(len(held))]
-        common = {
-            "host": self._host,
-            "port": store.port,
-            "token": new_token(),
-            "world_size": 1 + sum(engine["workers"] for engine in held),
-            "backend": backend,
-            "timeout_s": self._settings.timeout_s,
-        }
-        calls = Calls(
-            self._engines,
-            "sync_init",
-            lambda number, engine: engine.sync_init(
-                {**common, "rank_offset": offsets[number], "engine": number}
-            ),
-        )
-        self._broadcaster = Broadcaster(
-            **common, rank=TRAINER_RANK, role="trainer", device=self._device, store=store, watch=calls.check
-        )
-        calls.results(deadline)
-        size = max(bucket.size for buckets in self._plans.values() for bucket in buckets)
-        self._buffer = torch.empty(size, dtype=torch.uint8, device=self._broadcaster.device)
-
-    def round(self) -> SyncReport | None:
-        """Send everything once; None on trainer ranks other than 0.
-
-        Raises SyncTimeout or SyncError (an engine failed, hangs or is gone), StaleWeights (an engine computes with
-        other weights), ValueError (a source changed, or holds NaN). All are fatal: engines may be half loaded.
-        """
-        if self._rank != TRAINER_RANK:
-            for source in self._sources.values():
-                for _ in source.tensors():
-                    pass
-            return None
-        assert self._broadcaster is not None, "open() comes before round()"
-        assert self._buffer is not None
-        self._rounds += 1
-        return Round(
-            self._rounds,
-            self._engines,
-            self._sources,
-            self._plans,
-            self._bucket_bytes,
-            self._broadcaster,
-            self._buffer,
-            self._probe(),
-        ).run()
+        this = self._next_round()
+        try:
+            calls = self._announce(this)
+            sent = self._send_buckets(this, calls)
+            answers = self._finish(this, calls)
+        except BaseException as error:
+            self._group.fail(str(error))
+            raise
+        if this.probe is not None:
+            compare(sent.expected, answers.digests())
+        return self._report(this, sent, answers)
 
     def close(self) -> None:
         """Leave the group; engines keep their last weights."""
-        if self._broadcaster is not None:
-            self._broadcaster.close()
-            self._broadcaster = None
+        self._group.close()
 
-    def _probe(self) -> Probe | None:
-        every = self._settings.verify_every
-        if every == 0 or (self._rounds - 1) % every != 0:
-            return None
-        return Probe(columns=None if self._rounds == 1 else SAMPLED_COLUMNS, seed=self._rounds)
+    def _next_round(self) -> Round:
+        self._rounds += 1
+        every, probe = self._settings.verify_every, None
+        if every != 0 and (self._rounds - 1) % every == 0:
+            probe = Probe(columns=None if self._rounds == 1 else SAMPLED_COLUMNS, seed=self._rounds)
+        return Round(self._rounds, time.monotonic(), Deadline(self._settings.timeout_s, ROUND_LIMIT), probe)
 
-    def _require_same_tensors(self, held: list[dict[str, Any]]) -> None:
-        problems = []
-        for number, engine in enumerate(held):
-            if "head" not in self._sources and engine["head"] is not None:
-                problems.append(f"engine {number}: drafts with a head that the trainer does not send")
-            for part, source in self._sources.items():
-                if engine[part] is None:
-                    problems.append(
-                        f"engine {number}: has no draft model for the head; set mtp.rollout.speculate"
-                    )
-                    continue
-                lines = diff(source.manifest, Manifest.from_wire(engine[part]))
-                problems += [f"engine {number} {part}: {line}" for line in lines]
-        if problems:
-            raise ManifestMismatch("trainer and engines hold different weights:\n  " + "\n  ".join(problems))
+    def _announce(self, this: Round) -> Calls:
+        """Tell every engine what comes: it pauses, and its workers wait for the first bucket."""
+        request: dict[str, Any] = {
+            name: {
+                "tensors": part.source.manifest.to_wire(),
+                "bucket_bytes": self._settings.bucket_mib * MIB,
+                "place": this.place(name),
+            }
+            for name, part in self._parts.items()
+        }
+        request["probe"] = None if this.probe is None else asdict(this.probe)
+        return Calls("sync_round", [engine.sync_round(request) for engine in self._engines])
+
+    def _send_buckets(self, this: Round, calls: Calls) -> Sent:
+        """Pack and broadcast bucket after bucket; engines load one while the next is packed."""
+        expected: dict[str, dict[str, int]] = {}
+        pack_s = broadcast_s = digest_s = 0.0
+        for name, part in self._parts.items():
+            tensors = iter(part.source.tensors())
+            expected[name] = {}
+            for number, bucket in enumerate(part.buckets, start=1):
+                buffer = self._buffer[: bucket.size]
+                begin = time.monotonic()
+                pack(bucket, tensors, buffer)
+                packed = time.monotonic()
+                place = f"{this.place(name)} bucket {number}/{len(part.buckets)}"
+                self._group.broadcast(buffer, place, this.deadline, calls.check)
+                sent = time.monotonic()
+                if this.probe is not None:
+                    expected[name] |= {n: this.probe.expected(tensor) for n, tensor in unpack(bucket, buffer)}
+                pack_s += packed - begin
+                broadcast_s += sent - packed
+                digest_s += time.monotonic() - sent
+            for extra, _ in tensors:
+                raise ValueError(
+                    f"the weights no longer follow their manifest: {extra} came after the last tensor"
+                )
+        return Sent(expected, pack_s, broadcast_s, digest_s)
+
+    def _finish(self, this: Round, calls: Calls) -> Answers:
+        """Wait until every engine has loaded the last bucket, read back, and dropped its prefix cache."""
+        begin = time.monotonic()
+        engines = calls.results(this.deadline)
+        return Answers(engines, waited_s=time.monotonic() - begin)
+
+    def _report(self, this: Round, sent: Sent, answers: Answers) -> SyncReport:
+        slowest = max(worker["seconds"]["verify"] for workers in answers.engines for worker in workers)
+        return SyncReport(
+            seconds=time.monotonic() - this.start,
+            bytes=sum(part.source.manifest.nbytes for part in self._parts.values()),
+            buckets=sum(len(part.buckets) for part in self._parts.values()),
+            rpc_calls=len(self._engines),
+            pack_s=sent.pack_s,
+            broadcast_s=sent.broadcast_s,
+            engine_s=answers.waited_s,
+            verify_s=sent.digest_s + (slowest if this.probe else 0.0),
+            verified=this.probe is not None,
+        )

@@ -12,14 +12,38 @@ import hashlib
 import hmac
 import secrets
 import socket
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch.distributed as dist
 
 from openrlhf_mtp.sync.errors import SyncError
 
 SEAL_BYTES = hashlib.sha256().digest_size
+TRAINER_RANK = 0  # serves the store, and is the one that sends
+
+Backend = Literal["nccl", "gloo"]
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """How a rank finds the others; the trainer makes it and hands it to the engines.
+
+    Attributes:
+        host, port: of the trainer's store.
+        token: the run's secret, which seals the store's entries.
+        world_size: the trainer's rank 0 and all engine workers.
+        backend: the transport (`sync.transport`).
+        timeout_s: in seconds, for joining and for each round.
+    """
+
+    host: str
+    port: int
+    token: str
+    world_size: int
+    backend: Backend
+    timeout_s: float
 
 
 def new_token() -> str:
@@ -54,7 +78,11 @@ def serve_store(host: str, timeout_s: float) -> dist.TCPStore:
 
 
 def connect_store(host: str, port: int, timeout_s: float) -> dist.TCPStore:
-    """The store that another process serves. Blocks until it answers; RuntimeError after about `timeout_s`."""
+    """Connect to the store that another process serves; blocks until it answers.
+
+    Raises:
+        RuntimeError: no answer in about `timeout_s`.
+    """
     return dist.TCPStore(
         host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=timeout_s)
     )
@@ -78,6 +106,11 @@ class SealedStore(dist.Store):
     def __init__(self, store: dist.Store, token: str) -> None:
         super().__init__()
         self._store, self._token = store, token.encode()
+
+    @property
+    def unsealed(self) -> dist.Store:
+        """The store underneath, whose entries nobody vouches for."""
+        return self._store
 
     def _mac(self, *parts: bytes) -> bytes:
         lengths = b",".join(str(len(part)).encode() for part in parts)

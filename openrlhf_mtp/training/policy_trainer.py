@@ -1,4 +1,4 @@
-"""OpenRLHF's PPO trainer with a head in it: the training step, the head's metrics, the weight sync.
+"""OpenRLHF's PPO trainer with a head in it: the training step and the head's metrics.
 
 Both call OpenRLHF's own methods and add to them. The policy's loss, backward and update are OpenRLHF's; in the joint
 regimes one term is added to the loss at the point where it is back-propagated.
@@ -14,7 +14,6 @@ import openrlhf.trainer.ray.ppo_actor as upstream
 import torch
 import torch.distributed as dist
 from openrlhf.trainer.ppo_utils.experience import Experience
-from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from openrlhf.utils.loss_utils import get_loss_batch_info
 
 from openrlhf_mtp.config.head_contract import head_folder
@@ -22,8 +21,7 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import write_records
-from openrlhf_mtp.sync.backend import is_own
-from openrlhf_mtp.sync.sender import WeightSync
+from openrlhf_mtp.sync.transport import uses_own_sync
 from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_average import HeadAverage
@@ -32,7 +30,6 @@ from openrlhf_mtp.training.head_step import HeadStep, head_batch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
-from openrlhf_mtp.training.weight_source import open_weight_sync
 from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
 from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, dynamic_window
 
@@ -71,21 +68,19 @@ def build_head_trainer(strategy: Any, actor: ObservedPolicy, mtp: MTPSettings) -
 
 
 class PolicyTrainer(upstream.ActorPPOTrainer):
-    """OpenRLHF's PPO trainer; trains the head on the same forward passes and sends both models to the engines."""
+    """OpenRLHF's PPO trainer; trains the head on the same forward passes."""
 
     def __init__(self, strategy: Any, actor: ObservedPolicy, *args: Any, **kwargs: Any) -> None:
         self.mtp: MTPSettings | None = strategy.args.mtp
         self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
-        self.own_sync = is_own(strategy.args.run.own_sync)
+        self.own_sync = uses_own_sync(strategy.args.run.own_sync)
         self._window: StepInfo | None = None
-        self._sync: WeightSync | None = None
         super().__init__(strategy, actor, *args, **kwargs)
         self.mtp_step = (
             None if self.head is None else HeadStep(self.mtp, self.head, actor, self.actor_loss_fn)
         )
         self.head_average = self._head_average()
-        self.sync_report: dict[str, float] = {}
 
     def _head_average(self) -> HeadAverage | None:
         """The head's average where OpenRLHF keeps one of the policy; rank 0 exports both."""
@@ -97,13 +92,6 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         """OpenRLHF's process group, unless our own weight transfer replaces it (rank 0 only, called by upstream)."""
         if not self.own_sync:
             super()._init_vllm_sync_group(backend)
-
-    def open_sync(self) -> None:
-        """Connect to the engines and compare what both sides hold (every rank calls it); nothing to do when OpenRLHF
-        sends the weights."""
-        if self.vllm_engines and self.own_sync:
-            head = None if self.head is None else self.head.head
-            self._sync = open_weight_sync(self.strategy, self.actor, head, self.vllm_engines, self.mtp)
 
     def ppo_train(self, kl_ctl: float) -> dict[str, Any]:
         """OpenRLHF's training on the replay buffer, then the head's metrics of the same updates."""
@@ -191,22 +179,3 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         )
         self._window = dynamic_window(self.replay_buffer, step, normalizers, self._window)
         return self._window
-
-    def broadcast_to_vllm(self) -> None:
-        """Policy and head to every engine, verified; see `openrlhf_mtp.sync`. The engines drop their prefix caches.
-
-        A job without a head sends its policy as OpenRLHF does, where that works (`sync.backend.is_own`)."""
-        if not self.own_sync:
-            super().broadcast_to_vllm()
-            return
-        torch.cuda.empty_cache()
-        assert self._sync is not None, "open_sync() comes before the first broadcast"
-        report = self._sync.round()
-        if report is not None:
-            self.sync_report = {
-                "sync/bytes": report.bytes,
-                "sync/buckets": report.buckets,
-                "sync/rpc_calls": report.rpc_calls,
-                "sync/verify_s": report.verify_s,
-            }
-        torch_dist_barrier_and_cuda_sync()

@@ -1,4 +1,4 @@
-"""OpenRLHF's trainer process with a head in it: loads, resumes, saves and exports policy and head together.
+"""OpenRLHF's trainer process with a head in it: loads, resumes, sends, saves and exports policy and head together.
 
 `PolicyActor` is the Ray actor's plain class; the trainer it constructs is `policy_trainer.PolicyTrainer`.
 """
@@ -11,20 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import openrlhf.trainer.ray.ppo_actor as upstream
+import ray
+import torch
 import torch.distributed as dist
 from openrlhf.models import Actor
+from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 
 from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
 from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
-from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import save_head
+from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.sync.manifest import dtype_name
+from openrlhf_mtp.sync.opening import OtherRank, open_sync
+from openrlhf_mtp.sync.sender import ActorEngine, Sender
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
+from openrlhf_mtp.training.trunk import unwrapped
+from openrlhf_mtp.training.weight_source import head_source, policy_source
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_policy_worker, plain_class
 
 
 class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
-    """OpenRLHF's policy actor with a head: loads it, saves it with every checkpoint, exports it at the end."""
+    """OpenRLHF's policy actor with a head, which it loads, sends to the engines, saves, and exports at the end."""
 
     def init_model_from_pretrained(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Build policy, optimizer, trainer (OpenRLHF) and head; resume all of them; connect to the engines."""
@@ -32,11 +41,51 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         super().init_model_from_pretrained(strategy, *args, **kwargs)
         self.trainer.global_step = self.checkpoint_states.get("global_step", 0)
         self._load_head_checkpoint()
-        self.trainer.open_sync()
+        self._sync = self._open_sync()
+        self._sync_report: dict[str, float] = {}
 
     def model_class(self, mtp: MTPSettings | None) -> type[Actor]:
         """What wraps the policy; without a head OpenRLHF's own, which takes every model it knows, vision included."""
         return Actor if mtp is None else ObservedPolicy
+
+    def _open_sync(self) -> Sender | OtherRank | None:
+        """What sends the weights (every rank calls it); None where OpenRLHF does, or nobody."""
+        return self._connect() if self.vllm_engines and self.trainer.own_sync else None
+
+    def _connect(self) -> Sender | OtherRank:
+        """Connect to the engines, which must hold the same tensors; the head is left out when they do not draft."""
+        mtp, head = self.strategy.args.mtp, self.trainer.head
+        model = unwrapped(self.actor.model)
+        dtype = mtp.rollout.dtype if mtp is not None else dtype_name(next(model.parameters()).dtype)
+        is_drafting = head is not None and mtp.rollout.speculate
+        return open_sync(
+            [ActorEngine(engine) for engine in self.vllm_engines],
+            mtp.sync if mtp is not None else SyncSettings(),
+            policy_source(model, dtype, sharded=self.strategy.args.ds.zero_stage == 3),
+            head_source(head.head, dtype) if is_drafting else None,
+            host=ray.util.get_node_ip_address(),
+            device=torch.device(torch.cuda.current_device()),
+            rank=dist.get_rank(),
+        )
+
+    def broadcast_to_vllm(self) -> None:
+        """Policy and head to every engine, verified; see `openrlhf_mtp.sync`. The engines drop their prefix caches.
+
+        A job without a head sends its policy as OpenRLHF does, where that works (`sync.transport.uses_own_sync`).
+        """
+        if self._sync is None:
+            super().broadcast_to_vllm()
+            return
+        torch.cuda.empty_cache()
+        report = self._sync.round()
+        if report is not None:
+            self._sync_report = {
+                metrics.SYNC_BYTES: report.bytes,
+                metrics.SYNC_BUCKETS: report.buckets,
+                metrics.SYNC_RPC_CALLS: report.rpc_calls,
+                metrics.SYNC_VERIFY_S: report.verify_s,
+            }
+        torch_dist_barrier_and_cuda_sync()
 
     def _load_head_checkpoint(self) -> None:
         """The head of the policy's checkpoint: a run that was cut while saving may have a newer one as well."""
@@ -95,4 +144,4 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
 
     def get_sync_report(self) -> dict[str, float]:
         """Metrics of the last weight sync (rank 0's are the ones that count)."""
-        return self.trainer.sync_report
+        return self._sync_report

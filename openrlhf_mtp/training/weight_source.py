@@ -1,29 +1,43 @@
-"""The trainer's tensors for a sync: policy and head under checkpoint names, gathered when ZeRO-3 shards them."""
+"""What the trainer sends: policy and head under checkpoint names, gathered when ZeRO-3 shards them.
+
+LoRA adapters are merged into the weights they adapt,
+
+    W' = W + s B A,   s = alpha / rank
+
+because OpenRLHF 0.11.2 sends parameters as peft names them (`base_layer`, `lora_A`), which no engine knows. The engines
+get plain weights, computed in float32 and rounded once to their type. Training itself keeps W and B A apart, so in
+bfloat16 the two sides differ by that rounding; `spec/logprob_gap` shows by how much.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
-import ray
-import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import named_tensors
 from openrlhf_mtp.heads.head import MTPHead
-from openrlhf_mtp.sync.calls import ActorEngine
-from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
-from openrlhf_mtp.sync.sender import WeightSync
-from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.training.adapters import outgoing
-from openrlhf_mtp.training.trunk import unwrapped
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
+
+_BASE = ".base_layer."
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+@dataclass(frozen=True)
+class WeightToSend:
+    """One tensor of the policy, for the engines.
+
+    Attributes:
+        name: in the checkpoint.
+        parameters: what it is computed from; the first has its shape. All of them must be gathered under ZeRO-3.
+        value: the tensor itself, while they are.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    value: Callable[[], Tensor]
 
 
 def policy_source(model: nn.Module, dtype: str, *, sharded: bool) -> WeightSource:
@@ -38,14 +52,14 @@ def policy_source(model: nn.Module, dtype: str, *, sharded: bool) -> WeightSourc
     def full_shape(parameter: Any) -> tuple[int, ...]:
         return tuple(parameter.ds_shape if sharded else parameter.shape)
 
-    sent = tuple(outgoing(model))
+    weights = tuple(weights_to_send(model))
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        for tensor in sent:
-            with deepspeed.zero.GatheredParameters(list(tensor.parameters), enabled=sharded):
-                yield tensor.name, tensor.value()
+        for weight in weights:
+            with deepspeed.zero.GatheredParameters(list(weight.parameters), enabled=sharded):
+                yield weight.name, weight.value()
 
-    specs = tuple(TensorSpec(tensor.name, full_shape(tensor.parameters[0]), dtype) for tensor in sent)
+    specs = tuple(TensorSpec(weight.name, full_shape(weight.parameters[0]), dtype) for weight in weights)
     return WeightSource(Manifest(specs), tensors)
 
 
@@ -60,24 +74,45 @@ def head_source(head: MTPHead, dtype: str) -> WeightSource:
     return WeightSource(Manifest(specs), tensors)
 
 
-def open_weight_sync(
-    strategy: Any, actor: Any, head: MTPHead | None, engines: list[Any], mtp: MTPSettings | None
-) -> WeightSync:
-    """Connect this trainer to the engines; every rank calls it, rank 0 talks.
+def weights_to_send(model: nn.Module) -> Iterator[WeightToSend]:
+    """Every tensor of a policy in the order of its parameters; tied ones once, under their first name.
 
-    The head is left out when the rollouts do not draft.
+    Raises:
+        ValueError: an adapter that is not plain LoRA on a linear layer.
     """
-    model = unwrapped(actor.model)
-    dtype = mtp.rollout.dtype if mtp is not None else _dtype_name(next(model.parameters()).dtype)
-    drafting = head is not None and mtp is not None and mtp.rollout.speculate
-    sync = WeightSync(
-        [ActorEngine(engine) for engine in engines],
-        mtp.sync if mtp is not None else SyncSettings(),
-        policy_source(model, dtype, sharded=strategy.args.ds.zero_stage == 3),
-        head_source(head, dtype) if drafting and head is not None else None,
-        host=ray.util.get_node_ip_address(),
-        device=torch.device(torch.cuda.current_device()),
-        rank=dist.get_rank(),
-    )
-    sync.open()
-    return sync
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, parameter in model.named_parameters():
+        owner = next((layer for layer in adapted if name.startswith(f"{layer}.")), None)
+        if owner is None:
+            yield WeightToSend(name, (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
+        elif _BASE in name and name.endswith(".weight"):
+            yield _merged(owner, adapted[owner], parameter)
+        elif _BASE in name:
+            yield WeightToSend(name.replace(_BASE, "."), (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
+
+
+def _merged(name: str, layer: Any, weight: nn.Parameter) -> WeightToSend:
+    """The weight of a linear layer with every active adapter in it."""
+    from peft.tuners.lora import Linear
+
+    kind: type = type(layer)
+    if kind is not Linear or layer.fan_in_fan_out or any(layer.use_dora.values()):
+        raise ValueError(
+            f"{name}: got {kind.__name__}, expected plain LoRA on a linear layer, whose merged weight is "
+            "W + s B A; leave this module out of ds.lora.target_modules"
+        )
+    pairs = [
+        (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, layer.scaling[adapter])
+        for adapter in layer.active_adapters
+    ]
+
+    def value() -> Tensor:
+        total = weight.data.float()
+        for a, b, scale in pairs:
+            total = total + scale * (b.data.float() @ a.data.float())
+        return total
+
+    parameters = (weight, *(parameter for a, b, _ in pairs for parameter in (a, b)))
+    return WeightToSend(f"{name}.weight", parameters, value)

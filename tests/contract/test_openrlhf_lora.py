@@ -1,4 +1,4 @@
-"""The installed OpenRLHF still wraps LoRA policies as `training.adapters` takes them apart and
+"""The installed OpenRLHF still wraps LoRA policies as `training.weight_source` takes them apart and
 `heads.formats.lora_merge` merges them, read from its source."""
 
 from __future__ import annotations

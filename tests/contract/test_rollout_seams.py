@@ -15,8 +15,8 @@ import openrlhf.trainer.ray.vllm_engine as upstream
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout import actor, engine
-from openrlhf_mtp.sync.backend import is_own
 from openrlhf_mtp.sync.errors import SyncError
+from openrlhf_mtp.sync.transport import uses_own_sync
 from openrlhf_mtp.upstream.openrlhf.bindings import plain_class
 from openrlhf_mtp.upstream.processes import prepare_process
 
@@ -100,12 +100,15 @@ def test_without_a_head_engines_keep_openrlhfs_own_worker(monkeypatch: pytest.Mo
 def test_weights_travel_by_openrlhfs_means_where_those_work(
     cuda: bool, asked: bool, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both ends decide alike: the engines' arguments and calls, and the trainer's methods."""
+    """Both ends decide alike: the engines' arguments and calls, and the trainer's."""
+    from types import SimpleNamespace
+
     import torch
 
     prepare_process()
     from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
 
+    from openrlhf_mtp.training import ray_actor
     from openrlhf_mtp.training.policy_trainer import PolicyTrainer
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -122,15 +125,19 @@ def test_weights_travel_by_openrlhfs_means_where_those_work(
     rollout = object.__new__(actor.MTPRolloutActor)
     asyncio.run(rollout.__init__(**(engine.OWN_SYNC if asked else {})))
     trainer = object.__new__(PolicyTrainer)
-    trainer.own_sync, trainer._sync = is_own(asked), None
+    trainer.own_sync, trainer.head = uses_own_sync(asked), None
     trainer._init_vllm_sync_group("nccl")
+    policy = object.__new__(ray_actor.PolicyActor)
+    policy.trainer, policy.vllm_engines = trainer, ["an engine"]
+    sender = SimpleNamespace(round=lambda: calls.append("our round"))
+    monkeypatch.setattr(ray_actor.PolicyActor, "_connect", lambda self: sender)
+    monkeypatch.setattr(ray_actor, "torch_dist_barrier_and_cuda_sync", lambda: None)
+    policy._sync = policy._open_sync()
+    policy.broadcast_to_vllm()
     if own:
-        with pytest.raises(AssertionError, match="open_sync"):
-            trainer.broadcast_to_vllm()
-        assert calls == [engine.OWN_SYNC["worker_extension_cls"]]
+        assert calls == [engine.OWN_SYNC["worker_extension_cls"], "our round"]
         assert rollout.llm.calls == ["mtp_probe"]
     else:
-        trainer.broadcast_to_vllm()
         assert calls == ["OpenRLHF's", "_init_vllm_sync_group", "broadcast_to_vllm"]
         assert rollout.llm.calls == []
 

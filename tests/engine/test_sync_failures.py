@@ -33,14 +33,14 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
     """One process of the round; `fault` is a signal that it sends itself before bucket FAULT_AT."""
     import torch
 
-    from openrlhf_mtp.sync import transport
+    from openrlhf_mtp.sync import rank_notes
     from openrlhf_mtp.sync.errors import SyncError
-    from openrlhf_mtp.sync.store import serve_store
-    from openrlhf_mtp.sync.transport import Broadcaster
+    from openrlhf_mtp.sync.group import SyncGroup
+    from openrlhf_mtp.sync.store import Rendezvous, serve_store
     from openrlhf_mtp.sync.waiting import Deadline
 
     torch.set_num_threads(1)
-    transport.DIAGNOSIS_S = seconds(transport.DIAGNOSIS_S)
+    rank_notes.DIAGNOSIS_S = seconds(rank_notes.DIAGNOSIS_S)
     store = serve_store("127.0.0.1", seconds(60)) if rank == 0 else None
     if store is not None:
         connection.send(store.port)
@@ -53,7 +53,8 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
     begin = time.monotonic()
     try:
         join_s = TIMEOUT_S if fault == 0 else seconds(60)
-        group = Broadcaster("gloo", "127.0.0.1", port, rank, 3, join_s, role, token="secret", store=store)
+        at = Rendezvous("127.0.0.1", port, "secret", 3, "gloo", join_s)
+        group = SyncGroup(at, rank, role, store=store)
         for number in range(1, BUCKETS + 1):
             if fault and number == FAULT_AT:
                 os.kill(os.getpid(), fault)

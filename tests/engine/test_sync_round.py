@@ -28,7 +28,7 @@ Measured = Callable[[str], dict[str, Any]]
 
 
 class LocalEngine:
-    """`sync.calls.Engine` over an in-process LLM, calling what the rollout actor calls."""
+    """`sync.sender.Engine` over an in-process LLM, calling what the rollout actor calls."""
 
     def __init__(self, llm: Any) -> None:
         self.llm = llm
@@ -45,8 +45,8 @@ class LocalEngine:
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
         return self._pool.submit(self._rpc, "init_weight_transfer_engine", init_info)
 
-    def sync_round(self, plan: dict[str, Any]) -> Future[Any]:
-        return self._pool.submit(self._rpc, "mtp_sync_round", plan)
+    def sync_round(self, request: dict[str, Any]) -> Future[Any]:
+        return self._pool.submit(self._rpc, "mtp_sync_round", request)
 
 
 class ActorsEngine(LocalEngine):
@@ -60,8 +60,8 @@ class ActorsEngine(LocalEngine):
         self._actor.llm = self
         self._core = llm.llm_engine.engine_core.engine_core
 
-    def sync_round(self, plan: dict[str, Any]) -> Future[Any]:
-        return self._pool.submit(lambda: asyncio.run(self._actor.sync_round(plan)))
+    def sync_round(self, request: dict[str, Any]) -> Future[Any]:
+        return self._pool.submit(lambda: asyncio.run(self._actor.sync_round(request)))
 
     # what the actor calls on its `AsyncLLM`, here on the core that such a one runs in another process
 
@@ -90,7 +90,6 @@ class Job:
 
         from openrlhf_mtp.config.settings.mtp import SyncSettings
         from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
-        from openrlhf_mtp.sync.sender import WeightSync
 
         self.policy = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.head = load_head(folder / "mtp", self.policy.config, dtype=torch.float32, device="cpu")
@@ -100,14 +99,21 @@ class Job:
         self.engine = LocalEngine(self.llm)
         self.settings = SyncSettings(bucket_mib=1, timeout_s=seconds(30))
         self.head_source = _source(lambda: named_tensors(self.head))
-        policy_source = _source(self.policy.named_parameters)
-        self.sync = WeightSync([self.engine], self.settings, policy_source, self.head_source)
+        self.policy_source = _source(self.policy.named_parameters)
+        self.sync: Any = None
+
+    def open(self) -> None:
+        """Connect trainer and engine."""
+        from openrlhf_mtp.sync.opening import open_sync
+
+        self.sync = open_sync([self.engine], self.settings, self.policy_source, self.head_source)
 
     def __enter__(self) -> Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.sync.close()
+        if self.sync is not None:
+            self.sync.close()
         stop_engine(self.llm)
 
     def train(self) -> None:
@@ -191,8 +197,7 @@ class Job:
 
 
 def _source(parameters: Callable[[], Any]) -> Any:
-    from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
-    from openrlhf_mtp.sync.source import WeightSource
+    from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
 
     specs = tuple(TensorSpec(name, tuple(p.shape), "float32") for name, p in parameters())
     return WeightSource(Manifest(specs), parameters)
@@ -200,7 +205,7 @@ def _source(parameters: Callable[[], Any]) -> Any:
 
 def sync_twice(job: Job) -> dict[str, Any]:
     """Two rounds after two updates; what was measured before and after, and what it took."""
-    job.sync.open()
+    job.open()
     gaps, reports = [job.gap()], []
     for _ in range(2):
         job.train()
@@ -224,14 +229,12 @@ def sync_adapters(job: Job) -> dict[str, Any]:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from openrlhf_mtp.sync.sender import WeightSync
     from openrlhf_mtp.training.trunk import unwrapped
     from openrlhf_mtp.training.weight_source import policy_source
 
     job.policy = get_peft_model(job.policy, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
-    source = policy_source(unwrapped(job.policy), "float32", sharded=False)
-    job.sync = WeightSync([job.engine], job.settings, source, job.head_source)
-    job.sync.open()
+    job.policy_source = policy_source(unwrapped(job.policy), "float32", sharded=False)
+    job.open()
     gaps, verified = [job.gap()], []
     for _ in range(2):
         with torch.no_grad():
@@ -247,8 +250,7 @@ def sync_adapters(job: Job) -> dict[str, Any]:
 def sync_beside_a_request(job: Job) -> dict[str, Any]:
     """The same prompt twice, so that the cache serves it, and again after a round while another request ran."""
     job.engine = ActorsEngine(job.llm)
-    job.sync._engines = [job.engine]
-    job.sync.open()
+    job.open()
     job.sync.round()
     responses = [job.response(), job.response()]
     job.start_request()
@@ -259,7 +261,7 @@ def sync_beside_a_request(job: Job) -> dict[str, Any]:
 
 def find_stale_copies(job: Job) -> dict[str, Any]:
     """Layers that keep their old packed weights through a round, as if processing had skipped them."""
-    job.sync.open()
+    job.open()
     job.sync.round()
     target, draft = job.worker().model_runner.get_model(), job.worker().get_draft_model()
     layers = [
@@ -277,16 +279,15 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
     """A sync whose trainer holds other tensors, then one whose head is damaged on the way."""
     from openrlhf_mtp.sync.buckets import plan
     from openrlhf_mtp.sync.errors import ManifestMismatch
-    from openrlhf_mtp.sync.sender import WeightSync
+    from openrlhf_mtp.sync.opening import open_sync
 
     wrong = [(n.replace("norm.weight", "ln.weight"), p) for n, p in job.policy.named_parameters()]
     wrong[0] = (wrong[0][0], wrong[0][1][:-1])
-    bad = WeightSync([job.engine], job.settings, _source(lambda: wrong[:-1]), None)
     with pytest.raises(ManifestMismatch) as mismatch:
-        bad.open()
-    job.sync.open()
+        open_sync([job.engine], job.settings, _source(lambda: wrong[:-1]), None)
+    job.open()
     job.sync.round()
-    broadcast = job.sync._broadcaster.broadcast
+    broadcast = job.sync._group.broadcast
     name = "model.blocks.0.proj.weight"
     bucket = plan(job.head_source.manifest.tensors, job.settings.bucket_mib * 2**20)[0]
     offset = next(slot.offset for slot in bucket.slots if slot.spec.name == name)
@@ -296,7 +297,7 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
             buffer[offset + 5] ^= 1
         broadcast(buffer, place, *args)
 
-    job.sync._broadcaster.broadcast = damage
+    job.sync._group.broadcast = damage
     return {"mismatch": str(mismatch.value), "failure": job.failure()}
 
 

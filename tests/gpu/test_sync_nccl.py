@@ -22,8 +22,8 @@ def peer(rank: int, stops: bool, connection: Connection) -> None:
     import torch
 
     from openrlhf_mtp.sync.errors import SyncError
-    from openrlhf_mtp.sync.store import serve_store
-    from openrlhf_mtp.sync.transport import Broadcaster
+    from openrlhf_mtp.sync.group import SyncGroup
+    from openrlhf_mtp.sync.store import Rendezvous, serve_store
     from openrlhf_mtp.sync.waiting import Deadline
 
     device = torch.device("cuda", rank)
@@ -33,9 +33,8 @@ def peer(rank: int, stops: bool, connection: Connection) -> None:
         connection.send(store.port)
     port = connection.recv()
     role = "trainer" if rank == 0 else "engine 0 worker 0"
-    group = Broadcaster(
-        *("nccl", "127.0.0.1", port, rank, 2, seconds(60), role), token="secret", device=device, store=store
-    )
+    at = Rendezvous("127.0.0.1", port, "secret", 2, "nccl", seconds(60))
+    group = SyncGroup(at, rank, role, device=device, store=store)
     begin = time.monotonic()
     try:
         for number in range(1, BUCKETS + 1):

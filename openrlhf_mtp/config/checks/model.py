@@ -42,14 +42,14 @@ def policy(s: JobContext) -> Iterator[Problem]:
             setting,
             f"the model family {family}",
             f"one whose weights can be sent to engines and read back there: {', '.join(dense_types())} (experts and "
-            "linear attention would need their packed layout in sync/vllm_layout.py)",
+            "linear attention would need their packed tensors in sync/loaded_layers.py)",
             "train its head with openrlhf-mtp pretrain, use another model, or drop the mtp section",
         )
 
 
 def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
     """OpenRLHF sends every model it knows, but only over CUDA and without adapters; this project's sync, which then
-    stands in, does not (`sync.backend.is_own`)."""
+    stands in, does not (`sync.transport.uses_own_sync`)."""
     family = config.get("model_type")
     if "vision_config" not in config and family not in NATIVE_TYPES + WITH_EXPERTS:
         return

@@ -44,7 +44,7 @@ class RunContext:
     run_folder: where rows, figures and checkpoints go.
     monitor_factory: makes the monitor from the engine handles, in the controller's process.
     own_sync: weights reach the engines by `openrlhf_mtp.sync`; false leaves them to OpenRLHF where it can
-        (`sync.backend.is_own`).
+        (`sync.transport.uses_own_sync`).
     engine_threads: that each worker of an engine computes with; None leaves it to Ray.
     """
 

@@ -1,29 +1,31 @@
-"""A rollout engine without vLLM: real transport, buckets and digests, weights in a dictionary."""
+"""A trainer without a model and an engine without vLLM: weights in a dictionary, the rest is real."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.sync.buckets import damaged, plan, unpack
 from openrlhf_mtp.sync.errors import CorruptTransfer
-from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
-from openrlhf_mtp.sync.round import Probe
-from openrlhf_mtp.sync.source import WeightSource
-from openrlhf_mtp.sync.transport import Broadcaster
+from openrlhf_mtp.sync.group import SyncGroup
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource, dtype_name
+from openrlhf_mtp.sync.opening import open_sync
+from openrlhf_mtp.sync.readback import Probe
+from openrlhf_mtp.sync.sender import Sender
+from openrlhf_mtp.sync.store import Rendezvous
 from openrlhf_mtp.sync.waiting import Deadline
 
 
 def source(tensors: dict[str, Tensor]) -> WeightSource:
     """A source over a dictionary, read anew each round."""
-    specs = (
-        TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()
-    )
+    specs = (TensorSpec(name, tuple(t.shape), dtype_name(t.dtype)) for name, t in tensors.items())
     return WeightSource(Manifest(tuple(specs)), lambda: iter(tensors.items()))
 
 
@@ -46,7 +48,7 @@ class FakeEngine:
         self.workers = 1  # as it says; it joins with one
         self.init_info: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(1)
-        self._broadcaster: Broadcaster | None = None
+        self._group: SyncGroup | None = None
 
     def sync_manifest(self) -> Future[dict[str, Any]]:
         self.calls.append("sync_manifest")
@@ -69,42 +71,59 @@ class FakeEngine:
         self.init_info = init_info
         return self._pool.submit(self._join, init_info)
 
-    def sync_round(self, plan: dict[str, Any]) -> Future[list[dict[str, Any]]]:
+    def sync_round(self, request: dict[str, Any]) -> Future[list[dict[str, Any]]]:
         self.calls.append("sync_round")
-        return self._pool.submit(self._round, plan)
+        return self._pool.submit(self._round, request)
 
     def _join(self, info: dict[str, Any]) -> None:
         if self.joins:
-            self._broadcaster = Broadcaster(
-                info["backend"],
-                info["host"],
-                info["port"],
-                info["rank_offset"],
-                info["world_size"],
-                info["timeout_s"],
-                f"engine {info['engine']} worker 0",
-                token=info["token"],
-            )
+            role = f"engine {info['engine']} worker 0"
+            self._group = SyncGroup(Rendezvous(**info["rendezvous"]), info["rank_offset"], role)
 
     def _round(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         self.before_round()
-        assert self._broadcaster is not None
+        assert self._group is not None
         digests = {}
-        for part, update in request.items():
+        probe = None if request["probe"] is None else Probe(**request["probe"])
+        for part in self.manifests:
+            update = request[part]
             buckets = plan(Manifest.from_wire(update["tensors"]).tensors, update["bucket_bytes"])
             for number, bucket in enumerate(buckets, start=1):
                 place = f"{update['place']} bucket {number}/{len(buckets)}"
                 buffer = torch.empty(bucket.size, dtype=torch.uint8)
-                self._broadcaster.broadcast(buffer, place, Deadline(self._broadcaster.timeout_s))
+                self._group.broadcast(buffer, place, Deadline(self._group.timeout_s))
                 if bad := damaged(bucket, buffer):
                     raise CorruptTransfer(f"damaged in transit: {', '.join(bad)}")
                 for name, tensor in unpack(bucket, buffer):
                     if name not in self.keeps_old:
                         self.weights[name] = tensor
-            if update["probe"] is not None:
-                probe = Probe(**update["probe"])
+            if probe is not None:
                 digests[part] = [
-                    [name, name, 1, probe.digest(self.weights[name])]
+                    [name, name, 1, probe.expected(self.weights[name])]
                     for name in self.manifests[part].by_name()
                 ]
         return [{"rank": 0, "seconds": {"receive": 0.0, "load": 0.0, "verify": 0.0}, "digests": digests}]
+
+
+@dataclass
+class Job:
+    """Trainer tensors, engines that hold the same, and, once it is open, what sends the one to the others."""
+
+    policy: dict[str, Tensor]
+    head: dict[str, Tensor]
+    engines: list[FakeEngine]
+    settings: SyncSettings
+    sync: Sender = field(init=False)
+
+    @property
+    def is_open(self) -> bool:
+        return hasattr(self, "sync")
+
+    def open(self) -> None:
+        sync = open_sync(self.engines, self.settings, source(self.policy), source(self.head))
+        assert isinstance(sync, Sender)
+        self.sync = sync
+
+
+Start = Callable[..., Job]
+"""Makes a job; keywords are the number of engines, of policy tensors, whether it is open, and `mtp.sync`."""

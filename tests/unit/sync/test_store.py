@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
-from openrlhf_mtp.sync.store import SealedStore, connect_store, new_token, own_address, serve_store
-from openrlhf_mtp.sync.transport import Broadcaster, FailureFlag
+from openrlhf_mtp.sync.group import SyncGroup
+from openrlhf_mtp.sync.rank_notes import FailureFlag
+from openrlhf_mtp.sync.store import (
+    Rendezvous,
+    SealedStore,
+    connect_store,
+    new_token,
+    own_address,
+    serve_store,
+)
 
 
 @given(key=st.text(min_size=1, max_size=20), value=st.binary(max_size=200))
@@ -53,11 +61,11 @@ def test_an_entry_does_not_pass_for_another() -> None:
 
 def test_a_stranger_cannot_end_a_run() -> None:
     served = serve_store("127.0.0.1", 10)
-    alarm = FailureFlag(SealedStore(served, new_token()))
+    flag = FailureFlag(SealedStore(served, new_token()))
     stranger = connect_store("127.0.0.1", served.port, 10)
     stranger.set("failed", "stop")
-    FailureFlag(SealedStore(stranger, new_token())).ring("stop")
-    assert alarm.reason() is None
+    FailureFlag(SealedStore(stranger, new_token())).set("stop")
+    assert flag.reason() is None
 
 
 def test_a_stranger_cannot_take_a_rank() -> None:
@@ -67,7 +75,7 @@ def test_a_stranger_cannot_take_a_rank() -> None:
         role = f"rank {rank} with {token}"
         own = served if rank == 0 else None
         with pytest.raises(SyncTimeout) as error:
-            Broadcaster("gloo", "127.0.0.1", served.port, rank, 2, 0.5, role, token=token, store=own)
+            SyncGroup(Rendezvous("127.0.0.1", served.port, token, 2, "gloo", 0.5), rank, role, store=own)
         return str(error.value)
 
     with ThreadPoolExecutor(2) as pool:

@@ -1,92 +1,41 @@
-"""Broadcasts between threads; peers that die or stop are in tests/engine/test_sync_failures.py."""
-
-import threading
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import get_args
 
 import pytest
 import torch
 
-from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
-from openrlhf_mtp.sync.store import serve_store
-from openrlhf_mtp.sync.transport import Broadcaster
-from openrlhf_mtp.sync.waiting import Background, Deadline, poll
-from tests.patience import seconds
+from openrlhf_mtp.config.settings.mtp import SyncSettings
+from openrlhf_mtp.sync.store import Backend
+from openrlhf_mtp.sync.transport import CONNECT, choose_backend, device_id
 
 
-def group(pool: ThreadPoolExecutor, size: int, timeout_s: float = seconds(10)) -> list[Broadcaster]:
-    store = serve_store("127.0.0.1", timeout_s)
-
-    def join(rank: int) -> Broadcaster:
-        role = "trainer" if rank == 0 else f"engine {rank - 1} worker 0"
-        own = store if rank == 0 else None
-        return Broadcaster(
-            "gloo", "127.0.0.1", store.port, rank, size, timeout_s, role, token="secret", store=own
-        )
-
-    joined: list[Future[Broadcaster]] = [pool.submit(join, rank) for rank in range(size)]
-    return [future.result() for future in joined]
-
-
-def test_all_ranks_receive_what_rank_0_sends():
-    with ThreadPoolExecutor(3) as pool:
-        ranks = group(pool, 3)
-        sent = torch.arange(100_000, dtype=torch.uint8)
-        buffers = [sent.clone(), torch.zeros_like(sent), torch.zeros_like(sent)]
-        list(
-            pool.map(lambda b, x: b.broadcast(x, "round 1 bucket 1/1", Deadline(seconds(5))), ranks, buffers)
-        )
-        assert all(torch.equal(buffer, sent) for buffer in buffers)
-        for rank in ranks:
-            rank.close()
+@pytest.mark.parametrize(
+    ("requested", "trainer", "engines", "chosen"),
+    [
+        ("auto", "gpu-0", ["gpu-1", "gpu-2"], "nccl"),
+        ("nccl", "gpu-0", ["gpu-1"], "nccl"),
+        ("gloo", "gpu-0", ["gpu-1"], "gloo"),
+        ("auto", "gpu-0", ["gpu-0"], "gloo"),
+        ("auto", "cpu", ["cpu", "cpu"], "gloo"),
+        ("auto", "cpu", ["gpu-1"], "gloo"),
+    ],
+)
+def test_nccl_only_where_every_rank_has_a_gpu_of_its_own(requested, trainer, engines, chosen):
+    assert choose_backend(requested, trainer, engines) == chosen
 
 
-def test_a_receiver_without_sender_gives_up_in_time_and_says_where_the_sender_is():
-    with ThreadPoolExecutor(2) as pool:
-        _, receiver = group(pool, 2)
-        begin = time.monotonic()
-        with pytest.raises(SyncTimeout) as error:
-            receiver.broadcast(torch.zeros(4, dtype=torch.uint8), "round 1 bucket 2/7", Deadline(0.3))
-        assert time.monotonic() - begin < seconds(5)
-        assert str(error.value) == (
-            "sync engine 0 worker 0 (rank 1 of 2, gloo): round 1 bucket 2/7: nothing within 0.3 s;"
-            " rank 0 (trainer) is at: joining the group"
-        )
+@pytest.mark.parametrize(
+    ("trainer", "engines", "why"), [("gpu-0", ["gpu-0"], "share a GPU"), ("cpu", ["gpu-0"], "without a GPU")]
+)
+def test_an_impossible_nccl_is_refused_not_replaced(trainer, engines, why):
+    with pytest.raises(ValueError, match=rf"mtp\.sync\.backend: nccl cannot be used because .*{why}"):
+        choose_backend("nccl", trainer, engines)
 
 
-def test_a_rank_that_gives_up_ends_the_wait_of_the_others_before_their_timeout():
-    with ThreadPoolExecutor(2) as pool:
-        trainer, receiver = group(pool, 2)
-        threading.Timer(0.2, trainer.fail, ["engine 7 is on fire"]).start()
-        begin = time.monotonic()
-        with pytest.raises(
-            SyncError, match=r"another rank gave up: sync trainer .rank 0 of 2, gloo.: engine 7 is on fire"
-        ):
-            receiver.broadcast(torch.zeros(4, dtype=torch.uint8), "round 1 bucket 1/1", Deadline(seconds(60)))
-        assert time.monotonic() - begin < seconds(5)
+def test_a_host_without_gpu_has_one_device():
+    assert device_id(torch.device("cpu")) == "cpu"
 
 
-def test_a_watch_that_raises_ends_the_wait_at_once():
-    def watch() -> None:
-        raise SyncError("an engine failed")
-
-    with ThreadPoolExecutor(2) as pool:
-        _, receiver = group(pool, 2)
-        with pytest.raises(SyncError, match="an engine failed"):
-            receiver.broadcast(torch.zeros(4, dtype=torch.uint8), "bucket", Deadline(seconds(60)), watch)
-        with pytest.raises(SyncError, match="the sync group is closed"):
-            receiver.broadcast(torch.zeros(4, dtype=torch.uint8), "bucket", Deadline(seconds(60)))
-
-
-def test_polling_stops_at_the_deadline():
-    begin = time.monotonic()
-    assert not poll(lambda: False, Deadline(0.1))
-    assert 0.1 <= time.monotonic() - begin < seconds(2)
-    assert poll(lambda: True, Deadline(0.0))
-
-
-def test_an_error_in_the_background_reaches_the_one_who_asks():
-    call = Background(lambda: 1 / 0)
-    assert poll(call.done, Deadline(seconds(5)))
-    with pytest.raises(ZeroDivisionError):
-        call.result()
+def test_every_transport_can_be_connected_and_asked_for() -> None:
+    assert set(CONNECT) == set(get_args(Backend))
+    for backend in (*CONNECT, "auto"):
+        assert SyncSettings.model_validate({"backend": backend}).backend == backend

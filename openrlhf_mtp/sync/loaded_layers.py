@@ -1,7 +1,7 @@
 """How a vLLM model holds a checkpoint: which rows of which layer are which checkpoint tensor. Runs in the worker.
 
 vLLM fuses q/k/v and gate/up, shards over tensor-parallel workers, pads the vocabulary and shares tied embeddings.
-The layout is read off the modules vLLM built, so it states what this engine holds, not what a config promises.
+The layers are read off the modules that vLLM built, so they show what this engine holds, not what a config promises.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, dtype_name
 
 FUSED = {  # vLLM's fused layer -> its checkpoint tensors, in the order of the fused rows
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
@@ -38,8 +38,11 @@ FUSED = {  # vLLM's fused layer -> its checkpoint tensors, in the order of the f
 class Part:
     """One checkpoint tensor inside one layer of this worker.
 
-    start, stop: rows of the layer's local tensor; row_offset: place of row `start` in the full tensor;
-    copies: how many of the engine's workers hold each element (1 when sharded, all of them when replicated).
+    Attributes:
+        spec: the full tensor.
+        start, stop: its rows in the layer's local tensor.
+        row_offset: place of row `start` in the full tensor.
+        copies: how many of the engine's workers hold each element (1 when sharded, all of them when replicated).
     """
 
     spec: TensorSpec
@@ -53,8 +56,13 @@ class Part:
 class LoadedLayer:
     """One tensor of a layer, with the checkpoint tensors in it.
 
-    kind: "linear" is used through a matrix product (columns [column_offset, column_offset + width) of the full
-    tensor), "table" and "vector" are read directly from the parameter `attribute`.
+    Attributes:
+        path: of the module in the model.
+        module: the layer.
+        kind: "linear" is used through a matrix product; "table" and "vector" are read directly from the parameter.
+        attribute: name of the parameter.
+        parts: the checkpoint tensors, in the order of their rows.
+        column_offset, width: the layer holds columns [column_offset, column_offset + width) of the full tensors.
     """
 
     path: str
@@ -66,32 +74,36 @@ class LoadedLayer:
     width: int = 1
 
 
-def layout_of(model: nn.Module, workers: int, shared_with: nn.Module | None = None) -> list[LoadedLayer]:
-    """Everything this worker holds of `model`, in module order.
+def loaded_layers(model: nn.Module, workers: int, shared_with: nn.Module | None = None) -> list[LoadedLayer]:
+    """Everything this worker holds of a model, in module order; a tied output head under the embedding's name.
 
-    `workers`: tensor-parallel size of the engine. Modules that also belong to `shared_with` are left out (a draft
-    shares embedding and output head with its target). A tied output head is listed under the embedding's name.
+    Args:
+        model: vLLM's, the target or the draft.
+        workers: tensor-parallel size of the engine.
+        shared_with: modules that also belong to this model are left out (a draft shares embedding and output head
+            with its target).
 
-    Raises ValueError listing every layer whose weights cannot be read back exactly (quantized, mixture of experts).
+    Raises:
+        ValueError: lists every layer whose weights cannot be read back exactly (quantized, mixture of experts).
     """
     foreign = set() if shared_with is None else {id(module) for module in shared_with.modules()}
-    held: list[LoadedLayer] = []
+    layers: list[LoadedLayer] = []
     problems: list[str] = []
     for path, module in model.named_modules():
         if id(module) in foreign:
             continue
         try:
-            held.extend(_held(path, module, model, workers))
+            layers.extend(_tensors_of(path, module, model, workers))
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError("the engine holds weights that cannot be synced:\n  " + "\n  ".join(problems))
-    return held
+    return layers
 
 
-def manifest_of(layout: list[LoadedLayer]) -> Manifest:
-    """The checkpoint tensors of a layout; one that several layers use (tied embeddings) is listed once."""
-    specs = {part.spec.name: part.spec for held in layout for part in held.parts}
+def manifest_of(layers: list[LoadedLayer]) -> Manifest:
+    """The checkpoint tensors of loaded layers; one that several use (tied embeddings) is listed once."""
+    specs = {part.spec.name: part.spec for layer in layers for part in layer.parts}
     return Manifest(tuple(specs.values()))
 
 
@@ -107,7 +119,7 @@ def tied_heads(model: nn.Module) -> Iterator[tuple[ParallelLMHead, str]]:
             yield module, tables[id(module.weight)]
 
 
-def _held(path: str, module: nn.Module, model: nn.Module, workers: int) -> Iterator[LoadedLayer]:
+def _tensors_of(path: str, module: nn.Module, model: nn.Module, workers: int) -> Iterator[LoadedLayer]:
     if isinstance(module, LinearBase):
         yield from _linear(path, module, workers)
     elif isinstance(module, VocabParallelEmbedding):
@@ -119,7 +131,7 @@ def _held(path: str, module: nn.Module, model: nn.Module, workers: int) -> Itera
                 raise ValueError(
                     f"{full}: {type(module).__name__} with shape {list(parameter.shape)} is not supported"
                 )
-            spec = TensorSpec(full, tuple(parameter.shape), _dtype(parameter.dtype))
+            spec = TensorSpec(full, tuple(parameter.shape), dtype_name(parameter.dtype))
             yield LoadedLayer(path, module, "vector", name, (Part(spec, 0, len(parameter), 0, workers),))
 
 
@@ -128,7 +140,7 @@ def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]
         raise ValueError(
             f"{path}: quantized with {type(layer.quant_method).__name__}; use an unquantized engine"
         )
-    dtype = _dtype(layer.params_dtype)
+    dtype = dtype_name(layer.params_dtype)
     sharded_input = isinstance(layer, RowParallelLinear) and layer.tp_size > 1
     width = layer.input_size_per_partition if isinstance(layer, RowParallelLinear) else layer.input_size
     parts, bias_parts, start = [], [], 0
@@ -185,14 +197,10 @@ def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, work
     spec = TensorSpec(
         f"{tied.get(layer, path)}.weight",
         (layer.org_vocab_size, layer.embedding_dim),
-        _dtype(layer.params_dtype),
+        dtype_name(layer.params_dtype),
     )
     indices = layer.shard_indices
     part = Part(spec, 0, indices.num_org_elements, indices.org_vocab_start_index, workers // layer.tp_size)
     return LoadedLayer(
         path, layer, "linear" if is_head else "table", "weight", (part,), 0, layer.embedding_dim
     )
-
-
-def _dtype(dtype: object) -> str:
-    return str(dtype).removeprefix("torch.")

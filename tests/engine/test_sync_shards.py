@@ -71,14 +71,13 @@ def read_back(workers: int, kv_heads: int, columns: int | None) -> dict[str, lis
     import torch
     from vllm.config import VllmConfig, set_current_vllm_config
 
-    from openrlhf_mtp.sync.readback import digests_of
-    from openrlhf_mtp.sync.round import Probe
-    from openrlhf_mtp.sync.verify import stale
-    from openrlhf_mtp.sync.vllm_layout import layout_of, manifest_of
+    from openrlhf_mtp.sync.loaded_layers import loaded_layers, manifest_of
+    from openrlhf_mtp.sync.readback import Probe, stale
 
     torch.manual_seed(0)
     tensors: dict[str, Any] = {}
     rows, changed = [], []
+    probe = Probe(columns, seed=3)
     for rank in range(workers):
         with ExitStack() as stack:
             stack.enter_context(set_current_vllm_config(VllmConfig()))
@@ -88,20 +87,19 @@ def read_back(workers: int, kv_heads: int, columns: int | None) -> dict[str, lis
                     patch(f"{module}.get_tensor_model_parallel_world_size", return_value=workers)
                 )
             model = build(kv_heads)
-            layout = layout_of(model, workers)
+            layers = loaded_layers(model, workers)
             if not tensors:
-                tensors = {spec.name: torch.randn(spec.shape) for spec in manifest_of(layout).tensors}
+                tensors = {spec.name: torch.randn(spec.shape) for spec in manifest_of(layers).tensors}
             load(model, tensors)
-            rows.append(digests_of(layout, columns=columns, seed=3))
+            rows.append(probe.read(layers))
             if rank == 0:
                 other = {name: tensor + 1 for name, tensor in tensors.items()}
                 fresh = build(kv_heads)
                 load(fresh, other)
-                changed.append(digests_of(layout_of(fresh, workers), columns=columns, seed=3))
+                changed.append(probe.read(loaded_layers(fresh, workers)))
             else:
                 changed.append(rows[-1])
-    probe = Probe(columns, 3)
-    expected = {name: probe.digest(tensor) for name, tensor in tensors.items()}
+    expected = {name: probe.expected(tensor) for name, tensor in tensors.items()}
     return {
         "names": sorted(tensors),
         "shapes": [

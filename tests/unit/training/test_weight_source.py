@@ -5,9 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from openrlhf_mtp.training.adapters import outgoing
 from openrlhf_mtp.training.trunk import unwrapped
-from openrlhf_mtp.training.weight_source import policy_source
+from openrlhf_mtp.training.weight_source import policy_source, weights_to_send
 
 
 def policy(**changes: object) -> Qwen2ForCausalLM:
@@ -33,7 +32,7 @@ def adapted(model: Qwen2ForCausalLM, **settings: object) -> torch.nn.Module:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_plain_policy_is_sent_as_it_is(tied):
     model = policy(tie_word_embeddings=tied)
-    sent = {tensor.name: tensor.value() for tensor in outgoing(model)}
+    sent = {tensor.name: tensor.value() for tensor in weights_to_send(model)}
     assert sent.keys() == dict(model.named_parameters()).keys()
     assert all(sent[name].data_ptr() == p.data_ptr() for name, p in model.named_parameters())
 
@@ -89,4 +88,4 @@ def test_a_small_change_is_not_lost_before_the_one_rounding():
 )
 def test_an_adapter_of_another_kind_is_refused(settings, kind):
     with pytest.raises(ValueError, match=f"got {kind}, expected plain LoRA on a linear layer"):
-        list(outgoing(unwrapped(adapted(policy(), **settings))))
+        list(weights_to_send(unwrapped(adapted(policy(), **settings))))

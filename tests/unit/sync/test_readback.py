@@ -1,4 +1,9 @@
-from openrlhf_mtp.sync.verify import stale
+import pytest
+import torch
+
+from openrlhf_mtp.sync.digest import digest
+from openrlhf_mtp.sync.errors import StaleWeights
+from openrlhf_mtp.sync.readback import Probe, compare, stale
 
 
 def test_equal_digests_are_fine_whole_sharded_and_replicated_in_groups():
@@ -46,3 +51,25 @@ def test_tensors_that_only_one_side_knows_are_named():
         "a: not read back by the engine",
         "b (layer b.weight): not sent by the trainer",
     ]
+
+
+def test_the_comparison_names_engine_and_model_and_passes_over_equal_ones() -> None:
+    same, other = [["norm", "norm.weight", 1, 7]], [["norm", "norm.weight", 1, 8]]
+    expected = {"policy": {"norm": 7}, "head": {"norm": 7}}
+    compare(expected, [[{"policy": same, "head": same}]] * 2)
+    with pytest.raises(StaleWeights) as error:
+        compare(expected, [[{"policy": same, "head": same}], [{"policy": same, "head": other}]])
+    assert str(error.value).splitlines()[1:] == ["  engine 1 head: norm (layer norm.weight, worker 0)"]
+
+
+def test_a_probe_expects_the_same_columns_of_every_matrix_of_a_width_and_whole_vectors() -> None:
+    probe = Probe(columns=3, seed=5)
+    matrix = torch.randn(4, 20)
+    chosen = probe.chosen(20)
+    assert chosen is not None
+    changed, unseen = matrix.clone(), matrix.clone()
+    changed[2, chosen[0]] += 1
+    unseen[2, next(c for c in range(20) if c not in chosen)] += 1
+    assert probe.expected(matrix) == probe.expected(unseen) != probe.expected(changed)
+    assert Probe(columns=None, seed=5).expected(matrix) == digest(matrix)
+    assert probe.expected(matrix[0]) == digest(matrix[0])
