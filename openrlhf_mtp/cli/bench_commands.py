@@ -9,27 +9,30 @@ import typer
 
 from openrlhf_mtp.cli.usage import App
 
-bench = App(help="Measure speed.")
+bench = App(help="Measure the speed of rollouts, the loss or a training step.")
 
-Out = Annotated[Path, typer.Option(metavar="DIR", help="where the result goes")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="folder for the result")]
 RESULTS = Path("runs/bench")
 
 
-@bench.command("rollout", short_help="Tokens per second with drafts and without.")
+@bench.command("rollout", short_help="Tokens per second with and without drafts.")
 def rollout(
     model: Annotated[
-        str | None, typer.Argument(help="folder of a policy; default the quickstart's result")
+        str | None, typer.Argument(help="folder of a policy; the default is the result of the quickstart")
     ] = None,
     out: Out = RESULTS,
     head: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="the head's folder; default mtp inside the policy's")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="folder of the head; the default is mtp inside the folder of the policy"
+        ),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON lines with an `input` each")
+        Path | None, typer.Option(metavar="FILE", help="prompts: JSON lines, each with an `input`")
     ] = None,
     repeats: Annotated[int, typer.Option(metavar="N", help="timed repetitions of each batch", min=1)] = 3,
 ) -> None:
-    """Tokens per second with and without drafts, at batch 1, 4 and 16, same engine and prompts.
+    """Measure tokens per second with and without drafts, at batch 1, 4 and 16, with the same engine and prompts.
 
     \b
     Example:
@@ -40,24 +43,31 @@ def rollout(
     raise typer.Exit(bench_rollout(model, out, head=head, prompts=prompts, repeats=repeats))
 
 
-@bench.command("loss", short_help="Time and memory of the loss, ours and others'.")
+@bench.command("loss", short_help="Time and memory of the loss, compared with others.")
 def loss(
     out: Out = RESULTS,
-    vocab: Annotated[int, typer.Option(metavar="N", help="entries of the vocabulary", min=2)] = 151_936,
-    hidden: Annotated[int, typer.Option(metavar="N", help="width of the hidden states", min=1)] = 1024,
-    tokens: Annotated[int, typer.Option(metavar="N", help="anchors that have all depths", min=1)] = 1024,
-    depths: Annotated[int, typer.Option(metavar="N", help="tokens drafted from each anchor", min=1)] = 3,
+    vocab: Annotated[int, typer.Option(metavar="N", help="size of the vocabulary", min=2)] = 151_936,
+    hidden: Annotated[int, typer.Option(metavar="N", help="hidden size", min=1)] = 1024,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", help="anchors with all depths inside the response", min=1)
+    ] = 1024,
+    depths: Annotated[int, typer.Option(metavar="N", help="tokens drafted at each anchor", min=1)] = 3,
     objective: Annotated[str, typer.Option(metavar="NAME", help="e2e_tv or ce")] = "e2e_tv",
     dtype: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="a floating type of torch; default float32 on a CPU, bfloat16 on a GPU"
+            metavar="NAME",
+            help="a floating-point type of torch; the default is float32 on a CPU and bfloat16 on a GPU",
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(metavar="N", help="timed runs of each form", min=1)] = 5,
-    smoke: Annotated[bool, typer.Option("--smoke", help="tiny, in seconds: does everything run?")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="run a tiny form in seconds, to see that everything works")
+    ] = False,
 ) -> None:
-    """Time and peak memory of the loss, forward and backward: ours, plain PyTorch, and `speculators` on a GPU.
+    """Measure time and peak memory of the loss, forward and backward.
+
+    Compares our form with plain PyTorch and, on a GPU, with `speculators`.
 
     \b
     Example:
@@ -77,31 +87,32 @@ def loss(
 @bench.command("step", short_help="Time of a training step in each regime.")
 def step(
     out: Out = RESULTS,
-    layers: Annotated[int, typer.Option(metavar="N", help="layers of the trunk", min=1)] = 24,
-    hidden: Annotated[
-        int, typer.Option(metavar="N", help="width of the trunk, a multiple of 64", min=64)
-    ] = 1024,
-    vocab: Annotated[int, typer.Option(metavar="N", help="entries of the vocabulary", min=64)] = 32_768,
+    layers: Annotated[int, typer.Option(metavar="N", help="layers of the policy", min=1)] = 24,
+    hidden: Annotated[int, typer.Option(metavar="N", help="hidden size, a multiple of 64", min=64)] = 1024,
+    vocab: Annotated[int, typer.Option(metavar="N", help="size of the vocabulary", min=64)] = 32_768,
     sequences: Annotated[int, typer.Option(metavar="N", help="sequences in a micro-batch", min=1)] = 4,
-    response: Annotated[int, typer.Option(metavar="N", help="tokens of a response", min=8)] = 128,
+    response: Annotated[int, typer.Option(metavar="N", help="tokens in a response", min=8)] = 128,
     micro_batches: Annotated[
         int, typer.Option(metavar="N", help="micro-batches in an optimizer step", min=1)
     ] = 1,
     depths: Annotated[int, typer.Option(metavar="N", help="depths trained", min=1)] = 3,
     fraction: Annotated[
-        float, typer.Option(metavar="SHARE", help="share of the anchors", min=0.01, max=1.0)
+        float,
+        typer.Option(metavar="FRACTION", help="fraction of the anchors that is trained", min=0.01, max=1.0),
     ] = 0.25,
     repeats: Annotated[int, typer.Option(metavar="N", help="timed steps of each form", min=1)] = 5,
-    smoke: Annotated[bool, typer.Option("--smoke", help="tiny, in seconds: does everything run?")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="run a tiny form in seconds, to see that everything works")
+    ] = False,
 ) -> None:
-    """Time of a training step without a head, and with one in each regime.
+    """Measure a training step without a head, and with a head in each regime.
 
     \b
     Example:
       openrlhf-mtp bench step
       openrlhf-mtp bench step --micro-batches 4
 
-    With several micro-batches OCC runs the policy forward once more, for its coefficient.
+    With several micro-batches, OCC runs one more forward pass of the policy for its coefficient.
     """
     from openrlhf_mtp.bench.step import bench_step
     from openrlhf_mtp.bench.step_forms import Workload

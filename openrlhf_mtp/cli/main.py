@@ -17,21 +17,19 @@ from openrlhf_mtp.config.errors import JobError
 
 app = App(
     name="openrlhf-mtp",
-    help="Multi-token-prediction heads for OpenRLHF: equip a model, train its head, draft with it during RL.",
+    help="Add a multi-token-prediction (MTP) head to a model, train it, and draft with it in RL.",
 )
-app.add_typer(bench, name="bench", short_help="Measure speed: rollouts, the loss, a training step.")
+app.add_typer(bench, name="bench", short_help="Measure the speed of rollouts, the loss or a step.")
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="the job file")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="key=value", help="settings that replace the job file's", autocompletion=setting_names
+        metavar="key=value", help="settings that replace those of the job file", autocompletion=setting_names
     ),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="run folder; default runs/COMMAND-JOB")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="go on with the run in --out from its last checkpoint")
-]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="run folder; the default is runs/COMMAND-JOB")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue the run in --out from its last checkpoint")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="show the output of Ray's workers")]
 
@@ -43,25 +41,28 @@ def options(
         typer.Option(
             "--version",
             "-V",
-            help="print the versions that count, and exit",
+            help="print the versions of this package and its main dependencies",
             is_eager=True,
             callback=print_version,
         ),
     ] = False,
 ) -> None:
-    """What comes before a command."""
+    """Take the options that come before a command."""
 
 
-@app.command(short_help="The whole way on a tiny model, on a CPU, with a report.")
+@app.command(short_help="Run everything on a tiny model, without a GPU.")
 def quickstart(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="where everything goes")] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder for all results")] = Path(
+        "runs/quickstart"
+    ),
     teach: Annotated[
-        bool, typer.Option("--teach", help="teach the tiny model anew; it comes taught otherwise")
+        bool,
+        typer.Option("--teach", help="train the tiny model from scratch instead of using the one that ships"),
     ] = False,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
-    """Give a tiny model a head, train the head, run RL with drafts, write the report. No GPU needed.
+    """Add a head to a tiny model, train the head, run RL with drafts, and write a report. No GPU is needed.
 
     \b
     Example:
@@ -72,23 +73,24 @@ def quickstart(
     raise typer.Exit(run_quickstart(out, teach=teach, overwrite=overwrite, verbose=verbose))
 
 
-@app.command(short_help="Put an MTP head beside a model.")
+@app.command(short_help="Add an MTP head to a model.")
 def equip(
     model: Annotated[str, typer.Argument(help="folder or Hub name of a causal language model")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="folder for the model with its head")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder for the model and its head")],
     depths: Annotated[
-        int, typer.Option(metavar="N", help="tokens to draft per target forward", min=1, max=16)
+        int,
+        typer.Option(metavar="N", help="tokens to draft for each forward pass of the policy", min=1, max=16),
     ] = 3,
     num_blocks: Annotated[
         int, typer.Option(metavar="N", help="blocks the depths cycle through", min=1, max=16)
     ] = 1,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="a new head even if the model brings its own")
+        bool, typer.Option("--fresh", help="create a new head even if the model has one")
     ] = False,
 ) -> None:
-    """Put an MTP head beside a model: its own if it brings one along, else a new one.
+    """Add an MTP head to a model. If the model has a head of its own, that one is used.
 
-    The folder still loads as the plain model with transformers.
+    transformers still loads the folder as the plain model.
 
     \b
     Example:
@@ -108,17 +110,22 @@ def equip(
     print(f"model {out}\nhead  {head} ({origin})")
 
 
-@app.command(short_help="Write a policy and its head for others.")
+@app.command(short_help="Export a policy and its head for other programs.")
 def export(
-    model: Annotated[Path, typer.Argument(help="folder of the policy, or of its LoRA adapter")],
+    model: Annotated[Path, typer.Argument(help="folder of the policy or of its LoRA adapter")],
     format: Annotated[str, typer.Option(metavar="FORMAT", help="native, draft-folder or merged")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="an empty or new folder")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new or empty folder")],
     head: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="the head's folder; default mtp inside the policy's")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="folder of the head; the default is mtp inside the folder of the policy"
+        ),
     ] = None,
 ) -> None:
-    """Write a policy and its head for others: under the family's own names (native), the head alone (draft-folder), or
-    both in one folder (merged). Lists every tensor; fails if one was left out.
+    """Export a policy and its head for other programs.
+
+    native writes one checkpoint under the names of the model family, draft-folder writes the head alone, and merged
+    writes both in one folder. The command lists every tensor and fails if one is missing.
 
     \b
     Example:
@@ -130,7 +137,7 @@ def export(
     raise typer.Exit(run_export(model, head, out, format))
 
 
-@app.command(short_help="Train the head before RL, the policy frozen.")
+@app.command(short_help="Train the head before RL, with the policy frozen.")
 def pretrain(
     job: JobFile,
     overrides: Overrides = None,
@@ -139,7 +146,7 @@ def pretrain(
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
-    """Before RL: generate the policy's own responses and train the head on them, the policy frozen.
+    """Train the head before RL, with the policy frozen, on responses that the policy generates.
 
     \b
     Example:
@@ -157,7 +164,7 @@ def pretrain(
     raise typer.Exit(run_pretrain(checked, folder, resume=resume, overwrite=overwrite, verbose=verbose))
 
 
-@app.command(short_help="RL with speculative rollouts.")
+@app.command(short_help="Run RL with speculative rollouts.")
 def train(
     job: JobFile,
     overrides: Overrides = None,
@@ -166,7 +173,7 @@ def train(
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
-    """RL with speculative rollouts: OpenRLHF's own loop, with the head in the trainer and in the engines.
+    """Run OpenRLHF's RL. The rollout engines draft with the head, and the trainer trains it.
 
     \b
     Example:
@@ -182,25 +189,25 @@ def train(
     raise typer.Exit(run_train(checked, folder, resume=resume, overwrite=overwrite, verbose=verbose))
 
 
-@app.command(short_help="Print what a job would do and every conflict in it.")
+@app.command(short_help="Print the plan of a job and every problem with it.")
 def check(
     job: JobFile,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="also check that a run may go into this folder")
+        Path | None, typer.Option(metavar="DIR", help="also check that a run may use this folder")
     ] = None,
     gpus: Annotated[
         int | None, typer.Option(metavar="N", help="check for a cluster with this many CUDA GPUs", min=0)
     ] = None,
     gpu_memory: Annotated[
         float | None,
-        typer.Option(metavar="GIB", help="memory of each GPU, when the driver here cannot say", min=1),
+        typer.Option(metavar="GIB", help="memory of each GPU, if this machine has no driver to ask", min=1),
     ] = None,
     no_files: Annotated[
-        bool, typer.Option("--no-files", help="do not look for models and data here")
+        bool, typer.Option("--no-files", help="do not look for models and data on this machine")
     ] = False,
 ) -> None:
-    """Print what a job would do and every conflict in it. Starts nothing.
+    """Print the plan of a job and every problem with it. Nothing is started.
 
     \b
     Example:
@@ -222,22 +229,25 @@ def convert(
         list[str],
         typer.Argument(
             metavar="SCRIPT|COMMAND",
-            help="a shell script, - for standard input, or a command line (after --)",
+            help="a shell script, - for standard input, or a command line after --",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="JOB.yaml", help="the job file; default standard output")
+        Path | None, typer.Option(metavar="JOB.yaml", help="the job file; the default is standard output")
     ] = None,
     nth: Annotated[
-        int | None, typer.Option(metavar="N", help="which train_ppo_ray command, if there are several")
+        int | None, typer.Option(metavar="N", help="convert the Nth train_ppo_ray command of the script")
     ] = None,
-    no_mtp: Annotated[bool, typer.Option("--no-mtp", help="plain OpenRLHF: no mtp section")] = False,
+    no_mtp: Annotated[
+        bool, typer.Option("--no-mtp", help="write no mtp section, for plain OpenRLHF")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file in --out")] = False,
 ) -> None:
-    """Turn an OpenRLHF launch script into a job file. Nothing of the script is run.
+    """Turn an OpenRLHF launch script into a job file. The script is not run.
 
-    Flags of OpenRLHF from 0.6 on get today's names; what has no place is listed in the file and on the terminal.
-    Exit code 2: written, but something is left to decide, or check would refuse it. More: docs/from_openrlhf.md.
+    Flags of OpenRLHF 0.6 and later get their current names. The job file and the terminal list what could not be
+    converted. Exit code 2: the file is written, but you must decide something, or check would refuse it. See
+    docs/from_openrlhf.md.
 
     \b
     Example:
@@ -251,15 +261,15 @@ def convert(
 
 @app.command(short_help="Write figures and report.html from run folders.")
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders; several are compared")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders; two or more are compared")],
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="where report.html goes; default the first run")
+        Path | None, typer.Option(metavar="DIR", help="folder for report.html; the default is the first run")
     ] = None,
     group: Annotated[
         str,
         typer.Option(
             metavar="HOW",
-            help="runs drawn as one curve with a band: seed (alike but for the seed), folder, none",
+            help="one curve for runs that differ in the seed (seed), for a folder (folder), or for each run (none)",
         ),
     ] = "seed",
 ) -> None:
@@ -278,9 +288,9 @@ def report(
     print(write_report(runs, out or runs[0], GroupBy(group)))
 
 
-@app.command(short_help="Import everything a run needs and print the versions.")
+@app.command(short_help="Check the installation and print versions and GPUs.")
 def doctor() -> None:
-    """Import everything a run needs, print the versions and the GPUs. Says what is wrong with an installation.
+    """Import everything that a run needs, and print versions, GPUs and problems of the installation.
 
     \b
     Example:
