@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.formats.equip import init_head
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
-from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
-from openrlhf_mtp.losses.targets import from_hidden
-from openrlhf_mtp.training.chain import HeadBatch, run_chain
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
+from openrlhf_mtp.training.head_batch import HeadBatch
+from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.trunk import Trunk
 
 DEPTHS = 3
 CHARACTERS = "0123456789+=;c\n"
@@ -94,13 +95,15 @@ def head_loss(
     tokens, actions, attention = batch(64, generator)
     with torch.no_grad():
         hidden = model.model(tokens, attention_mask=attention).last_hidden_state
-        table = model.get_input_embeddings().weight
-    output_weight = model.lm_head.weight
-    problems = HeadBatch(tokens, attention, actions, hidden)
-    anchors = problems.anchors(DEPTHS)
-    states = run_chain(head, problems, hidden, table, anchors, DEPTHS)
-    targets, output_head = from_hidden(hidden, output_weight, 1.0), OutputHead.of(output_weight, 1.0)
-    return mtp_loss(states, anchors, targets, output_head, OBJECTIVES[objective])
+    trainer = HeadTrainer(
+        engine=None,
+        head=head,
+        trunk=Trunk.of(model),
+        depths=DEPTHS,
+        objective=ObjectiveSettings(objective=objective, kl_warmup_steps=0),
+        temperature=1.0,
+    )
+    return trainer.loss(HeadBatch(tokens, attention, actions, hidden))
 
 
 def first_steps(model: Qwen2ForCausalLM, head: MTPHead, kl_steps: int) -> list[float]:

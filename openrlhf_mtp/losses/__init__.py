@@ -1,7 +1,7 @@
 """Losses of the MTP head. One file an objective; a function and an entry here add one.
 
-`alignment` is the only place that shifts, `rows` the only one that sums over the vocabulary, `mtp_loss` the only one
-that detaches the policy. Everything is a sum; the caller divides.
+`alignment` says which token, state and mask belong to a depth, `kernels` sum over the vocabulary, `mtp_loss` puts both
+together. The policy is a constant for all of them: the caller detaches it, and divides the sums that it gets.
 """
 
 from openrlhf_mtp.losses.ce import ce

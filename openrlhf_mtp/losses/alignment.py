@@ -1,4 +1,6 @@
-"""Which token, which hidden state and which mask belong to depth j at anchor i. Nothing else in the project shifts.
+"""Which token, which hidden state and which mask belong to depth j at anchor i.
+
+No other module of `losses` and `training` shifts along the tokens (`tests/unit/losses/test_one_place_shifts.py`).
 
 An anchor i has the hidden state h_i and the next token x_{i+1}. Depth j (counted from 1; column j - 1) reads
 x_{i+j}, predicts x_{i+j+1} and is compared with the policy's distribution p_{i+j}, which comes from h_{i+j}.
@@ -23,9 +25,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openrlhf_mtp.losses.anchor_sampling import sampled_positions
+
 
 def action_positions(action_mask: Tensor) -> Tensor:
-    """OpenRLHF's action mask [B, T-1], whose column t-1 speaks of token t, as a mask of positions [B, T] (bool)."""
+    """Turn OpenRLHF's action mask [B, T - 1], whose column t - 1 is about token t, into a mask of positions [B, T]."""
     return torch.nn.functional.pad(action_mask.bool(), (1, 0), value=False)
 
 
@@ -70,26 +74,33 @@ def anchor_mask(action_mask: Tensor, segment_ids: Tensor, depths: int) -> Tensor
 
 @dataclass(frozen=True)
 class Anchors:
-    """The anchors that count at depth 1 at least, or a random share of them. B rows of T tokens, N anchors.
+    """Anchors with at least depth 1 inside the response, optionally subsampled. B rows of T tokens, N anchors.
 
     Attributes:
         grid: positions of each row's anchors, ascending, padded by repeating one [B, A].
         present: false for that padding [B, A].
         index: the anchors in the order of `grid`, as indices into the flattened batch [N].
+        reads: x_{i+j}, what each depth reads: depth 1 at all positions [B, T], which leaves the keys that deeper
+            depths attend to, and depths 2 ... k on the grid [B, A] each.
         target_index: position i + j, whose hidden state gives p_{i+j}, in the flattened batch [N, k].
         tokens: x_{i+j+1}, what depth j predicts [N, k].
+        columns: shape of OpenRLHF's layout of action tokens, (B, T - 1): column t - 1 is about token t.
+        column: column i + j, which is that of the predicted token, in that layout flattened [N, k].
         mask: where the depth counts [N, k]. Uncounted entries repeat depth 1's target and token, so that they hold
             numbers of this very sample and never garbage from beyond its end.
-        share: probability with which each anchor was chosen.
+        fraction: probability with which each anchor was sampled.
     """
 
     grid: Tensor
     present: Tensor
     index: Tensor
+    reads: tuple[Tensor, ...]
     target_index: Tensor
     tokens: Tensor
+    columns: tuple[int, int]
+    column: Tensor
     mask: Tensor
-    share: float = 1.0
+    fraction: float = 1.0
 
     @property
     def row(self) -> Tensor:
@@ -107,59 +118,47 @@ def find_anchors(
     segment_ids: Tensor,
     depths: int,
     *,
-    share: float = 1.0,
+    fraction: float = 1.0,
     draw: int = 0,
 ) -> Anchors:
-    """Collect the counted anchors of a batch with their targets.
+    """Collect the counted anchors of a batch with what their depths read, predict and are compared with.
 
     Args:
         input_ids: tokens [B, T].
         action_mask: true where the token at that position was sampled by the policy [B, T].
         segment_ids: equal and nonzero within a sample, 0 for padding [B, T].
         depths: number of depths k.
-        share: take this share of them only, see `chosen`.
+        fraction: take this share of them, see `sampled_positions`.
         draw: number of the draw; another one gives another choice.
     """
-    length = input_ids.shape[1]
     mask = anchor_mask(action_mask, segment_ids, depths)
     taken = mask[..., 0]
-    if share < 1.0:
-        taken = taken & chosen(input_ids, segment_ids, share, draw)
-    count = taken.sum(1)
-    grid = (~taken).int().argsort(dim=1, stable=True)[:, : int(count.max()) if len(count) else 0]
-    present = torch.arange(grid.shape[1], device=grid.device) < count[:, None]
-    grid = torch.where(present, grid, grid[:, :1])
-    first = torch.arange(len(grid), device=grid.device)[:, None] * length
-    index = (grid + first)[present]
+    if fraction < 1.0:
+        taken = taken & sampled_positions(input_ids, segment_ids, fraction, draw)
+    grid, present = _grid(taken)
+    row = present.nonzero()[:, 0]
+    index = grid[present] + row * input_ids.shape[1]
     mask = mask.flatten(0, 1)[index]
     depth = torch.arange(1, depths + 1, device=index.device)
     target_index = index[:, None] + torch.where(mask, depth, 1)
-    tokens = input_ids.flatten()[target_index + 1]
-    return Anchors(grid, present, index, target_index, tokens, mask, share)
+    first, *deeper = next_tokens(input_ids, depths).unbind(-1)
+    return Anchors(
+        grid=grid,
+        present=present,
+        index=index,
+        reads=(first, *(tokens.gather(1, grid) for tokens in deeper)),
+        target_index=target_index,
+        tokens=input_ids.flatten()[target_index + 1],
+        columns=(len(input_ids), input_ids.shape[1] - 1),
+        column=target_index - row[:, None],  # every row before has a column less than it has positions
+        mask=mask,
+        fraction=fraction,
+    )
 
 
-GOLDEN = 0.6180339887498949
-"""Fractional part of the golden ratio: multiples of it fill [0, 1) most evenly."""
-
-
-def chosen(input_ids: Tensor, segment_ids: Tensor, share: float, draw: int) -> Tensor:
-    """Choose a share of the positions, each with probability `share` over the draws: bool [B, T].
-
-    Position i of a sample is taken when frac(phase + i * golden ratio) < share, with a phase that is a hash of the
-    sample's tokens and the number of the draw. So the choice is reproducible, the same however the samples are split
-    over micro-batches and ranks or padded, and spread evenly, which an independent coin for each position is not.
-    """
-    inside = segment_ids != 0
-    position = inside.long().cumsum(1) - 1
-    terms = _mixed((input_ids + 1) * 0x9E3779B97F4A7C1 + position)
-    digest = terms.where(inside, 0).sum(1)
-    digest = _mixed(digest + _mixed(torch.full_like(digest, draw + 1)))
-    phase = (digest & (2**52 - 1)).double() / 2**52
-    return (phase[:, None] + position * GOLDEN) % 1.0 < share
-
-
-def _mixed(values: Tensor) -> Tensor:
-    """Scramble 64-bit integers (the finalizer of splitmix64; Steele et al., OOPSLA 2014), modulo 2^64."""
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        values = (values ^ ((values >> shift) & (2 ** (64 - shift) - 1))) * factor
-    return values ^ ((values >> 31) & (2**33 - 1))
+def _grid(taken: Tensor) -> tuple[Tensor, Tensor]:
+    """`Anchors.grid` and `Anchors.present` of the positions that are taken [B, T]."""
+    count = taken.sum(1)
+    grid = (~taken).int().argsort(dim=1, stable=True)[:, : int(count.max()) if len(count) else 0]
+    present = torch.arange(grid.shape[1], device=grid.device) < count[:, None]
+    return torch.where(present, grid, grid[:, :1]), present

@@ -90,7 +90,7 @@ class MTPLossOutput:
 
 @dataclass(frozen=True)
 class OutputHead:
-    """The projection to logits, as constants: the policy is detached here.
+    """The policy's projection to logits, as constants.
 
     Attributes:
         weight: [V, H]; one part of the vocabulary when `shard` says so.
@@ -108,7 +108,7 @@ class OutputHead:
     def of(
         cls, weight: Tensor, temperature: float, *, vocab_size: int | None = None, **options: object
     ) -> OutputHead:
-        """Detach the policy's output head [V', H] and cut its padded rows beyond `vocab_size` off.
+        """Take the policy's detached output head [V', H] and cut its padded rows beyond `vocab_size` off.
 
         Raises:
             ValueError: the temperature is not positive.
@@ -118,7 +118,8 @@ class OutputHead:
                 f"temperature: got {temperature}, expected > 0; drafts are accepted by sampling, and greedy decoding "
                 "has no distribution to overlap with"
             )
-        return cls(weight.detach()[:vocab_size], temperature, **options)  # type: ignore[arg-type]
+        assert not weight.requires_grad, "this loss takes constants of the policy"
+        return cls(weight[:vocab_size], temperature, **options)  # type: ignore[arg-type]
 
     def logits(self, states: Tensor, space: Scratch) -> Tensor:
         """[R, H] -> [R, V], in `space`."""
@@ -138,7 +139,7 @@ class OutputHead:
 class _Batch:
     """Constants of a batch."""
 
-    head: OutputHead
+    output_head: OutputHead
     targets: Targets
     anchors: Anchors
     objective: Objective
@@ -155,14 +156,17 @@ class _Batch:
         anchors, shape = self.anchors, states.shape[:2]
         # anchors i and i+1 share k-1 of their k targets: each target's logits are there once
         needed, target_row = anchors.target_index[rows].unique(return_inverse=True)
-        draft, target = self.head.logits(states.flatten(0, 1), spaces[0]), self.targets(needed, spaces[1])
+        draft, target = (
+            self.output_head.logits(states.flatten(0, 1), spaces[0]),
+            self.targets(needed, spaces[1]),
+        )
         where = (target_row.flatten(), anchors.tokens[rows].flatten())
-        scalars = row_statistics(draft, target, *where, self.head.shard)
+        scalars = row_statistics(draft, target, *where, self.output_head.shard)
         inputs, output, gradients = self._differentiated(scalars, rows, shape, needs_grad=needs_grad)
         gradient = None
         if needs_grad:
-            row_gradient_(draft, target, *where, scalars, gradients, self.head.shard)
-            gradient = self.head.backprop_states(draft).view_as(states)
+            row_gradient_(draft, target, *where, scalars, gradients, self.output_head.shard)
+            gradient = self.output_head.backprop_states(draft).view_as(states)
         figures = (scalars.entropy, scalars.alpha, scalars.greedy_alpha, scalars.log_q, scalars.log_p)
         records = AnchorRecords(*(figure.view(shape) for figure in figures))
         return _chunk_sums(inputs, output, records), records, gradient
@@ -215,7 +219,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(ctx: FunctionCtx, states: Tensor, batch: _Batch) -> tuple[Tensor, ...]:
         needs_grad = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         gradient = torch.zeros_like(states) if needs_grad else None
-        step = batch.head.anchors_at_once(states.shape[1])
+        step = batch.output_head.anchors_at_once(states.shape[1])
         totals, records, spaces = [], [], (Scratch(), Scratch())
         # an empty batch still runs one empty chunk, so that every rank returns sums of the right shape
         for start in range(0, max(len(states), 1), step):
@@ -226,7 +230,7 @@ class _ChunkedLoss(torch.autograd.Function):
             totals.append(sums)
             records.append(record)
         if gradient is not None:
-            batch.head.shard.reduce(gradient, dist.ReduceOp.SUM)
+            batch.output_head.shard.reduce(gradient, dist.ReduceOp.SUM)
         ctx.save_for_backward(gradient)  # type: ignore[arg-type]
         loss_sum, *statistics = (torch.stack(field).sum(0) for field in zip(*totals, strict=True))
         statistics += [torch.cat(field) for field in zip(*records, strict=True)]
@@ -253,7 +257,7 @@ def mtp_loss(
     states: Sequence[Tensor],
     anchors: Anchors,
     targets: Targets,
-    head: OutputHead,
+    output_head: OutputHead,
     objective: Objective,
     *,
     row_weight: Tensor | None = None,
@@ -265,7 +269,7 @@ def mtp_loss(
         states: the chain's outputs z^1 ... z^k at the anchors' grid, each [B, A, H] (`heads.head.MTPHead`).
         anchors: which anchors, from `find_anchors`.
         targets: the policy's logits (`targets`).
-        head: the policy's output head.
+        output_head: the policy's output head.
         objective: what is minimized, from `OBJECTIVES` or `mixture`.
         row_weight: weight of each row of the batch [B], 1 on average (`advantage`); unset is 1.
         depth_decay: weight of each depth after the first as a share of the one before.
@@ -274,11 +278,11 @@ def mtp_loss(
     index = anchors.row
     weight = torch.ones(len(index), device=index.device) if row_weight is None else row_weight[index]
     batch = _Batch(
-        head=head,
+        output_head=output_head,
         targets=targets,
         anchors=anchors,
         objective=objective,
-        anchor_weight=weight / anchors.share,
+        anchor_weight=weight / anchors.fraction,
         depth_weight=depth_weights(depths, depth_decay).to(index.device),
     )
     anchored = anchors.flat(torch.stack(list(states), dim=2))

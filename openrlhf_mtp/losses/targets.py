@@ -1,4 +1,4 @@
-"""The policy's logits at the positions drafts are compared with, always detached and at the rollout's temperature."""
+"""The policy's logits at the positions drafts are compared with: constants, at the rollout's temperature."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ def from_hidden(
 ) -> Targets:
     """Project the policy's last hidden states [B, T, H] with its output head [V', H], row by row when asked.
 
-    Rows of the output head beyond `vocab_size` are padding and are cut off before any softmax.
+    Both are constants: whoever makes the head's batch detaches them. Rows of the output head beyond `vocab_size` are
+    padding and are cut off before any softmax.
     """
-    states, weight = hidden.detach().flatten(0, 1), output_weight.detach()[:vocab_size]
+    assert not hidden.requires_grad, "targets are constants of the policy"
+    assert not output_weight.requires_grad, "targets are constants of the policy"
+    states, weight = hidden.flatten(0, 1), output_weight[:vocab_size]
 
     def logits(index: Tensor, space: Scratch) -> Tensor:
         return project(states[index], weight, temperature, space)
@@ -32,11 +35,12 @@ def from_logits(logits: Tensor, position: Tensor | None = None, vocab_size: int 
     """Take the logits that the policy's own forward pass computed, already divided by the temperature.
 
     Args:
-        logits: [B, T, V'], or [1, P, V'] for a packed batch of P tokens.
+        logits: detached [B, T, V'], or [1, P, V'] for a packed batch of P tokens.
         position: for a packed batch, where each position of the flattened batch lies in it [B * T].
         vocab_size: V, when columns beyond it are padding.
     """
-    flat = logits.detach().flatten(0, 1)[:, :vocab_size]
+    assert not logits.requires_grad, "targets are constants of the policy"
+    flat = logits.flatten(0, 1)[:, :vocab_size]
 
     def rows(index: Tensor, space: Scratch) -> Tensor:
         taken = space.take(len(index), flat.shape[1], flat)

@@ -20,7 +20,7 @@ from openrlhf_mtp.losses.alignment import action_positions
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.targets import from_logits
 from openrlhf_mtp.training.advantage_weights import SampleWeights
-from openrlhf_mtp.training.chain import HeadBatch
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.term import JointTerm, Rollout
 from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
@@ -42,7 +42,7 @@ def head_batch(
         attention_mask=experience.attention_mask,
         action_mask=action_positions(experience.action_mask),
         hidden=seen.hidden.detach(),
-        targets=from_logits(seen.logits, seen.packed_position, trainer.trunk.config.vocab_size),
+        targets=from_logits(seen.logits.detach(), seen.packed_position, trainer.trunk.config.vocab_size),
         row_weight=row_weight,
     )
 
@@ -113,9 +113,7 @@ class HeadStep:
     def _sums_of(self, joint: JointTerm, experience: Any) -> Tensor:
         seen = self.actor.observe(experience)
         batch = self._batch(experience, seen)
-        anchors = batch.anchors(
-            self.trainer.depths, share=self.trainer.objective.anchor_fraction, draw=self.trainer.draw
-        )
+        anchors = self.trainer.anchors(batch)
         head = joint.head_log_probs(batch, seen.hidden, anchors)
         return joint.sums(seen.log_probs, experience.action_mask, rollout_of(experience), head)
 

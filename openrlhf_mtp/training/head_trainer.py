@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import embedding as lookup
 
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.alignment import anchor_mask
+from openrlhf_mtp.losses.alignment import Anchors, anchor_mask, find_anchors
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, depth_weights, mtp_loss
 from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts, replay_acceptance
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.losses.types import Objective, anchor_counts
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.training.chain import HeadBatch, run_chain
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_metrics import HeadMetrics
 from openrlhf_mtp.training.schedule import Schedule
 from openrlhf_mtp.training.stopwatch import Stopwatch
@@ -104,7 +105,7 @@ class HeadTrainer:
             self._tally.add(output.sums)
             if self.schedule.watches(self.steps):
                 self._step_tally.add(output.sums)
-            if output.anchors.share == 1.0:
+            if output.anchors.fraction == 1.0:
                 self._tally.add_walk(promised(output))
         self._last = output
         return output
@@ -134,6 +135,17 @@ class HeadTrainer:
         """Action tokens that the depths predict in each row, over all depths: positions [B, T], [B, T] -> [B]."""
         return anchor_mask(action_mask, segment_ids, self.depths).sum((1, 2))
 
+    def anchors(self, batch: HeadBatch) -> Anchors:
+        """The anchors that this head step trains on."""
+        return find_anchors(
+            batch.sequences,
+            batch.action_mask,
+            batch.segment_ids,
+            self.depths,
+            fraction=self.objective.anchor_fraction,
+            draw=self.draw,
+        )
+
     @property
     def _objective(self) -> Objective:
         return mixture(self.schedule.at(self.steps), OBJECTIVES)
@@ -141,11 +153,14 @@ class HeadTrainer:
     def loss(self, batch: HeadBatch) -> MTPLossOutput:
         """The summed loss of a micro-batch with the current objective."""
         module = self.head if self.engine is None else self.engine
-        anchors = batch.anchors(self.depths, share=self.objective.anchor_fraction, draw=self.draw)
-        with self.trunk.weights(sharded=self.trunk_sharded) as (embedding, output_weight):
-            hidden, vocab_size = batch.hidden.detach(), self.trunk.config.vocab_size
-            states = run_chain(module, batch, hidden, embedding.detach(), anchors, self.depths)
-            targets = batch.targets or from_hidden(hidden, output_weight, self.temperature, vocab_size)
+        anchors = self.anchors(batch)
+        with self.trunk.constants(sharded=self.trunk_sharded) as (embedding, output_weight):
+            read = [lookup(tokens, embedding) for tokens in anchors.reads]
+            states = module(
+                batch.hidden, read, batch.position_ids, batch.segment_ids, self.depths, anchors.grid
+            )
+            vocab_size = self.trunk.config.vocab_size
+            targets = batch.targets or from_hidden(batch.hidden, output_weight, self.temperature, vocab_size)
             return mtp_loss(
                 states,
                 anchors,

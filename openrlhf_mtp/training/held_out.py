@@ -16,7 +16,7 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_LOSS,
     depth_metric,
 )
-from openrlhf_mtp.training.chain import HeadBatch
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 
 

@@ -22,9 +22,9 @@ from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import write_records
 from openrlhf_mtp.sync.transport import uses_own_sync
-from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_average import HeadAverage
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_step import HeadStep, head_batch
 from openrlhf_mtp.training.head_trainer import HeadTrainer

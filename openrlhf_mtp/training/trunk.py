@@ -44,9 +44,10 @@ class Trunk:
 
     @contextmanager
     def weights(self, *, sharded: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """The embedding and output-head weights as parameters; gathered first when ZeRO-3 shards them.
+        """The weights of embedding and output head as parameters: gradients reach the policy.
 
-        Collective over the data-parallel ranks when `sharded`; then they are whole inside the context only.
+        Gathered first when ZeRO-3 shards them (`sharded`): collective over the data-parallel ranks, and whole inside
+        the context only.
         """
         parameters = (self.embedding.weight, self.output_head.weight)
         if not sharded:
@@ -56,3 +57,9 @@ class Trunk:
 
         with deepspeed.zero.GatheredParameters(list(parameters)):
             yield parameters
+
+    @contextmanager
+    def constants(self, *, sharded: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same weights detached, for a loss that must not reach the policy."""
+        with self.weights(sharded=sharded) as (embedding, output_head):
+            yield embedding.detach(), output_head.detach()

@@ -131,7 +131,7 @@ def float32_update(
     from openrlhf_mtp.config.settings.objective import ObjectiveSettings
     from openrlhf_mtp.config.settings.pretrain import HeadOptim
     from openrlhf_mtp.heads.formats.head_folder import load_head
-    from openrlhf_mtp.training.chain import HeadBatch
+    from openrlhf_mtp.training.head_batch import HeadBatch
     from openrlhf_mtp.training.head_engine import build_head_engine
     from openrlhf_mtp.training.head_trainer import HeadTrainer
     from openrlhf_mtp.training.pretrain.batches import collate

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import embedding as lookup
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import Anchors
 from openrlhf_mtp.runlog.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, OCC_SIGN, depth_metric
-from openrlhf_mtp.training.chain import HeadBatch, detached_head, run_chain
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.coefficient import CoefficientTracker
 from openrlhf_mtp.training.joint.occ import occ_sums, released_code_sums
@@ -29,7 +30,7 @@ from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
 class HeadLogProbs(NamedTuple):
-    """The head's log-probs of action tokens, laid out like OpenRLHF's: column t - 1 speaks of token t.
+    """The head's log-probs of action tokens in OpenRLHF's layout: column t - 1 holds the value for token t.
 
     Attributes:
         values: log q^j [k, B, T - 1], nat; 0 where depth j predicts nothing.
@@ -85,19 +86,22 @@ class JointTerm:
         return self.is_tracked and self.mtp.coefficient.occ_variant == "released_code"
 
     def head_log_probs(
-        self, batch: HeadBatch, hidden: Tensor, anchors: Anchors, known: Tensor | None = None
+        self, batch: HeadBatch, attached_hidden: Tensor, anchors: Anchors, known: Tensor | None = None
     ) -> HeadLogProbs:
         """log q^j of the action tokens; gradients reach hidden states, embedding and output head of the policy.
 
         Args:
             batch: the micro-batch.
-            hidden: the policy's hidden states, attached to its graph [B, T, H].
+            attached_hidden: the policy's hidden states, attached to its graph [B, T, H].
             anchors: where the chain runs.
             known: these log-probs by anchor and depth [N, k], if the head's own loss has computed them already.
         """
-        trainer, shape = self.trainer, batch.sequences.shape
+        trainer = self.trainer
         with trainer.trunk.weights(sharded=trainer.trunk_sharded) as (embedding, weight):
-            states = run_chain(detached_head(trainer.head), batch, hidden, embedding, anchors, trainer.depths)
+            read = [lookup(tokens, embedding) for tokens in anchors.reads]
+            states = fixed_function(trainer.head)(
+                attached_hidden, read, batch.position_ids, batch.segment_ids, trainer.depths, anchors.grid
+            )
             rows = anchors.flat(torch.stack(states, dim=2))[anchors.mask]
             vocab = trainer.trunk.config.vocab_size
             log_q = token_log_probs(
@@ -107,16 +111,12 @@ class JointTerm:
                 trainer.temperature,
                 known=None if known is None else known[anchors.mask],
             )
-        # the token that depth j predicts at anchor i is token i + j + 1, whose column is i + j: its target's position
-        depth = anchors.mask.nonzero()[:, 1]
-        where = (depth, anchors.target_index[anchors.mask])
-        flat = (trainer.depths, shape.numel())
-        values = log_q.new_zeros(flat).index_put(where, log_q)
-        mask = torch.zeros(flat, dtype=torch.bool, device=log_q.device).index_put(
-            where, log_q.new_ones(()).bool()
-        )
-        layout = (trainer.depths, *shape)
-        return HeadLogProbs(values.view(layout)[..., :-1], mask.view(layout)[..., :-1])
+        where = (anchors.mask.nonzero()[:, 1], anchors.column[anchors.mask])
+        shape = (trainer.depths, *anchors.columns)
+        values = log_q.new_zeros(shape).flatten(1).index_put(where, log_q)
+        mask = torch.zeros(shape, dtype=torch.bool, device=log_q.device).flatten(1)
+        mask = mask.index_put(where, log_q.new_ones(()).bool())
+        return HeadLogProbs(values.view(shape), mask.view(shape))
 
     def track(self, sums: Tensor) -> None:
         """Set the optimizer step's coefficient from the sums of its tokens on this rank (collective)."""
@@ -228,3 +228,14 @@ class JointTerm:
             means[name] = sum(values) / len(values)
         means["mtp/joint_loss"] = float(loss[0] / loss[1].clamp(min=1.0))
         return means
+
+
+def fixed_function(head: nn.Module) -> Callable[..., list[Tensor]]:
+    """The head as a fixed function: gradients go through it to its inputs, never to its parameters."""
+    constants = {name: tensor.detach() for name, tensor in [*head.named_parameters(), *head.named_buffers()]}
+
+    def call(*inputs: object) -> list[Tensor]:
+        states: list[Tensor] = torch.func.functional_call(head, constants, inputs)
+        return states
+
+    return call

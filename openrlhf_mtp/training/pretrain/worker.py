@@ -25,8 +25,8 @@ from openrlhf_mtp.runlog.anchor_records import Split, write_records
 from openrlhf_mtp.runlog.metrics import STEP
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.run_folder import RunWriter
-from openrlhf_mtp.training.chain import HeadBatch
 from openrlhf_mtp.training.finite import require_finite
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
@@ -129,9 +129,8 @@ class HeadPretrainWorker(BaseModelActor):
         with torch.no_grad():
             hidden, normed = self.actor.hidden_states(sequences, attention_mask)
         trunk = self.trainer.trunk
-        targets = from_hidden(
-            normed, trunk.output_head.weight, self.trainer.temperature, trunk.config.vocab_size
-        )
+        output_weight = trunk.output_head.weight.detach()
+        targets = from_hidden(normed, output_weight, self.trainer.temperature, trunk.config.vocab_size)
         return HeadBatch(sequences, attention_mask, batch.action_mask.to(self.device), hidden, targets)
 
     @torch.no_grad()

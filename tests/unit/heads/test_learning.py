@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.formats.equip import init_head
 from openrlhf_mtp.heads.head_config import HeadConfig
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.mtp_loss import OutputHead, mtp_loss
-from openrlhf_mtp.losses.targets import from_hidden
-from openrlhf_mtp.training.chain import HeadBatch, run_chain
+from openrlhf_mtp.training.head_batch import HeadBatch
+from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.trunk import Trunk
 from tests.unit.heads.tiny import DEPTHS, VOCAB, trunk_config
 
 
@@ -34,17 +35,19 @@ def tokens(trunk):
     return drawn
 
 
-def chain_loss(trunk, head, tokens, objective):
-    """The loss as a trainer wires it, with the trunk's graph attached wherever that is possible."""
+def trainer_loss(trunk, head, tokens, objective):
+    """The loss as the trainer wires it, from a trunk whose parameters all ask for gradients."""
     mask = torch.ones_like(tokens)
-    table = trunk.get_input_embeddings().weight
     hidden = trunk.model(tokens).last_hidden_state
-    batch = HeadBatch(tokens, mask, mask, hidden)
-    anchors = batch.anchors(DEPTHS)
-    states = run_chain(head, batch, hidden.detach(), table.detach(), anchors, DEPTHS)
-    return mtp_loss(
-        states, anchors, from_hidden(hidden, table, 1.0), OutputHead.of(table, 1.0), OBJECTIVES[objective]
+    trainer = HeadTrainer(
+        engine=None,
+        head=head,
+        trunk=Trunk.of(trunk),
+        depths=DEPTHS,
+        objective=ObjectiveSettings(objective=objective, kl_warmup_steps=0),
+        temperature=1.0,
     )
+    return trainer.loss(HeadBatch(tokens, mask, mask, hidden.detach()))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -57,7 +60,7 @@ def test_training_the_head_raises_acceptance_and_leaves_the_trunk_without_gradie
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
     alphas = []
     for _ in range(15):
-        output = chain_loss(trunk, head, tokens, objective)
+        output = trainer_loss(trunk, head, tokens, objective)
         optimizer.zero_grad()
         (output.loss_sum / output.sums.loss_count).backward()
         optimizer.step()

@@ -133,8 +133,11 @@ def on_logits(
         grid=torch.zeros(count, 1, dtype=torch.long),
         present=torch.ones(count, 1, dtype=torch.bool),
         index=every,
+        reads=(),  # the chain has run
         target_index=torch.arange(count * depths).view(count, depths),
         tokens=tokens,
+        columns=(0, 0),
+        column=torch.empty(count, 0, dtype=torch.long),
         mask=mask,
     )
     flat = target.flatten(0, 1)

@@ -1,10 +1,10 @@
-"""The one place that shifts: which tokens, states and masks belong to a depth."""
+"""Which tokens, states and masks belong to a depth."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.losses.alignment import action_positions, anchor_mask, chosen, find_anchors, next_tokens
+from openrlhf_mtp.losses.alignment import action_positions, anchor_mask, find_anchors, next_tokens
 
 
 def test_openrlhfs_action_mask_speaks_of_the_next_column():
@@ -92,8 +92,8 @@ def test_anchors_point_at_the_state_and_token_their_depth_is_about(layout, depth
 def test_the_grid_lists_each_rows_anchors_in_order(layout, depths, draw):
     actions, segments = (torch.tensor([row, row[::-1], row]) for row in layout)
     tokens = torch.arange(actions.numel()).view(3, -1)
-    for share in (1.0, 0.4):
-        anchors = find_anchors(tokens, actions, segments, depths, share=share, draw=draw)
+    for fraction in (1.0, 0.4):
+        anchors = find_anchors(tokens, actions, segments, depths, fraction=fraction, draw=draw)
         per_row = [anchors.grid[b][anchors.present[b]].tolist() for b in range(3)]
         assert all(row == sorted(set(row)) for row in per_row)
         assert [i for b, row in enumerate(per_row) for i in (b * len(layout[0]) + p for p in row)] == (
@@ -104,21 +104,26 @@ def test_the_grid_lists_each_rows_anchors_in_order(layout, depths, draw):
         assert ((anchors.grid >= 0) & (anchors.grid < tokens.shape[1])).all()
 
 
-def test_every_position_is_chosen_with_the_same_probability():
-    tokens = torch.randint(50, (4, 40), generator=torch.Generator().manual_seed(0))
-    draws = torch.stack([chosen(tokens, torch.ones_like(tokens), 0.25, draw) for draw in range(2000)])
-    # standard error 0.0097 a position; 160 positions
-    torch.testing.assert_close(draws.double().mean(0), torch.full((4, 40), 0.25).double(), atol=0.045, rtol=0)
-    # evenly spread within a sample: 40 positions hold 10 give or take two, where coins would scatter by 2.7
-    assert (draws.sum(-1) - 10).abs().max() <= 2
+@given(layouts(), st.integers(1, 5))
+def test_each_depth_reads_the_token_that_many_places_ahead(layout, depths):
+    actions, segments = (torch.tensor([row, row]) for row in layout)
+    tokens = torch.arange(1, 1 + actions.numel()).view(2, -1)
+    anchors = find_anchors(tokens, actions, segments, depths)
+    first, *deeper = anchors.reads
+    for b, row in enumerate(tokens.tolist()):
+        ahead = [*row, *([0] * depths)]
+        assert first[b].tolist() == ahead[1 : len(row) + 1], "depth 1 reads at every position"
+        for j, read in enumerate(deeper, start=2):
+            assert read[b].tolist() == [ahead[i + j] for i in anchors.grid[b].tolist()]
 
 
-@given(st.integers(0, 1000), st.integers(0, 5), st.integers(0, 5))
-def test_the_choice_belongs_to_the_sample_not_to_its_place_in_the_batch(draw, left, right):
-    tokens = torch.randint(50, (1, 12), generator=torch.Generator().manual_seed(draw))
-    alone = chosen(tokens, torch.ones_like(tokens), 0.5, draw)
-    padded = torch.nn.functional.pad(tokens, (left, right), value=7)
-    segments = torch.nn.functional.pad(torch.ones_like(tokens), (left, right))
-    batch = torch.cat([torch.zeros_like(padded), padded])
-    both = chosen(batch, torch.cat([torch.ones_like(segments), segments]), 0.5, draw)
-    assert both[1, left : left + 12].tolist() == alone[0].tolist()
+@given(layouts(), st.integers(1, 5))
+def test_a_predicted_tokens_column_is_the_one_of_openrlhfs_layout(layout, depths):
+    actions, segments = (torch.tensor([row, row]) for row in layout)
+    tokens = torch.arange(actions.numel()).view(2, -1)
+    anchors = find_anchors(tokens, actions, segments, depths)
+    # column t - 1 is about token t, as in OpenRLHF's log-probs, advantages and masks
+    about = tokens[:, 1:]
+    assert anchors.columns == about.shape
+    counted = anchors.column[anchors.mask]
+    assert about.flatten()[counted].tolist() == anchors.tokens[anchors.mask].tolist()

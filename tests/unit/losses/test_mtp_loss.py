@@ -107,7 +107,12 @@ def test_nothing_of_the_trunk_gets_a_gradient(name):
     batch = random_batch()
     batch.hidden.requires_grad_()
     batch.output_weight.requires_grad_()
-    batch.loss(name).loss_sum.backward()
+    for attached in ("hidden", "output_weight"):
+        others = {"hidden", "output_weight"} - {attached}
+        with pytest.raises(AssertionError, match="constants"):
+            replace(batch, **{part: getattr(batch, part).detach() for part in others}).loss(name)
+    detached = replace(batch, hidden=batch.hidden.detach(), output_weight=batch.output_weight.detach())
+    detached.loss(name).loss_sum.backward()
     assert batch.hidden.grad is None
     assert batch.output_weight.grad is None
     assert all(z.grad is not None and z.grad.any() for z in batch.states)
@@ -218,7 +223,7 @@ def test_a_temperature_without_a_distribution_is_refused(temperature):
 def test_a_share_of_the_anchors_estimates_the_whole_without_bias(name):
     batch = random_batch(rows=6, length=30)
     whole = batch.loss(name).loss_sum.item()
-    draws = [batch.loss(name, choice={"share": 0.5, "draw": draw}).loss_sum.item() for draw in range(300)]
+    draws = [batch.loss(name, choice={"fraction": 0.5, "draw": draw}).loss_sum.item() for draw in range(300)]
     mean, error = np.mean(draws), np.std(draws) / len(draws) ** 0.5
     assert abs(mean - whole) < 4 * error
     assert np.std(draws) > 0.0
@@ -226,7 +231,7 @@ def test_a_share_of_the_anchors_estimates_the_whole_without_bias(name):
 
 def test_a_share_of_the_anchors_keeps_the_reported_means():
     batch = random_batch(rows=6, length=30)
-    part = batch.loss("tv", choice={"share": 0.5, "draw": 1})
+    part = batch.loss("tv", choice={"fraction": 0.5, "draw": 1})
     assert 0.2 < len(part.anchors.index) / len(batch.loss("tv").anchors.index) < 0.8
     alpha = part.records.alpha[part.anchors.mask]
     assert (part.sums.alpha_sum.sum() / part.sums.depth_count.sum()).item() == pytest.approx(

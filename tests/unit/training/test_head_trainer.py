@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
-from openrlhf_mtp.training.chain import HeadBatch
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.trunk import Trunk
@@ -192,7 +192,7 @@ def test_the_settings_depth_weights_are_used():
 def chosen(own: HeadTrainer, batch: HeadBatch, step: int) -> list[int]:
     own.steps = step
     output = own.loss(batch)
-    assert output.anchors.share == own.objective.anchor_fraction
+    assert output.anchors.fraction == own.objective.anchor_fraction
     return output.anchors.index.tolist()
 
 

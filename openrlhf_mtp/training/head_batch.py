@@ -1,0 +1,43 @@
+"""A micro-batch as the head sees it: tokens and masks, and the policy's forward pass on them as constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from openrlhf_mtp.losses.targets import Targets
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """One micro-batch, one sample a row. Whoever makes it detaches what comes from the policy.
+
+    Attributes:
+        sequences: token ids [B, T].
+        attention_mask: 1 for tokens, 0 for padding on either side [B, T].
+        action_mask: true where the token at that position was sampled by the policy [B, T].
+        hidden: the policy's last hidden states [B, T, H] as the head reads them: after the final norm, or before it.
+        targets: the policy's logits; unset projects the hidden states, which must then be those after the norm.
+        row_weight: how much each sample weighs in the head's loss [B], 1 on average; unset is 1.
+    """
+
+    sequences: Tensor
+    attention_mask: Tensor
+    action_mask: Tensor
+    hidden: Tensor
+    targets: Targets | None = None
+    row_weight: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        assert not self.hidden.requires_grad, "the head's batch holds constants of the policy"
+
+    @property
+    def segment_ids(self) -> Tensor:
+        """1 within the row's sample, 0 for padding [B, T]."""
+        return self.attention_mask.long()
+
+    @property
+    def position_ids(self) -> Tensor:
+        """Position of each token within its sample, from 0 [B, T]."""
+        return (self.segment_ids.cumsum(-1) - 1).clamp(min=0)
