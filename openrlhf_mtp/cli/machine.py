@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.bench.harness import take_turns, timed
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host, detect_host
@@ -86,29 +87,28 @@ def measure_speed() -> Speed:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        # as in training, where oneDNN is given the weight as it lies
         products = {
-            dtype: [_product(rows, dtype) for rows in ROWS] for dtype in (torch.bfloat16, torch.float32)
+            _name(dtype, rows): partial(timed, _product(rows, dtype))
+            for dtype in (torch.bfloat16, torch.float32)
+            for rows in ROWS
         }
-        least = {dtype: [float("inf")] * len(ROWS) for dtype in products}
-        for _ in range(REPEATS):
-            for dtype, of_rows in products.items():
-                least[dtype] = [
-                    min(best, _seconds(run)) for best, run in zip(least[dtype], of_rows, strict=True)
-                ]
+        runs = take_turns(products, REPEATS)
     finally:
         torch.set_num_threads(threads)
-    return Speed(bfloat16_s=sum(least[torch.bfloat16]), float32_s=sum(least[torch.float32]))
+
+    def least(dtype: Any) -> float:
+        return sum(min(runs[_name(dtype, rows)].counted) for rows in ROWS)
+
+    return Speed(bfloat16_s=least(torch.bfloat16), float32_s=least(torch.float32))
+
+
+def _name(dtype: Any, rows: int) -> str:
+    return f"{rows} rows, {dtype}"
 
 
 def _product(rows: int, dtype: Any) -> Callable[[], Any]:
+    """A linear layer as in training, where oneDNN is given the weight as it lies."""
     import torch
 
     states, weight = torch.ones(rows, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype)
     return lambda: torch.nn.functional.linear(states, weight)
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

@@ -91,6 +91,6 @@ def test_a_slow_moment_of_the_machine_does_not_decide(monkeypatch: pytest.Monkey
 
     seconds = {torch.bfloat16: iter([5.0, 5.0, 1e-3] + [5.0] * 99), torch.float32: iter([2e-3] * 99)}
     monkeypatch.setattr(machine, "_product", lambda rows, dtype: lambda: dtype)
-    monkeypatch.setattr(machine, "_seconds", lambda run: next(seconds[run()]))
+    monkeypatch.setattr(machine, "timed", lambda run: next(seconds[run()]))
     monkeypatch.setattr(machine, "ROWS", (64,))
     assert machine.measure_speed() == Speed(bfloat16_s=1e-3, float32_s=2e-3)
