@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,15 @@ from openrlhf_mtp.cli.usage import App
 bench = App(help="Measure the speed of rollouts, the loss or a training step.")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="folder for the result")]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="run a tiny form in seconds, to see that everything works")
+]
 RESULTS = Path("runs/bench")
+
+
+def count(help: str, least: int = 1) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(metavar="N", help=help, min=least)
 
 
 @bench.command("rollout", short_help="Tokens per second with and without drafts.")
@@ -30,7 +38,7 @@ def rollout(
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="prompts: JSON lines, each with an `input`")
     ] = None,
-    repeats: Annotated[int, typer.Option(metavar="N", help="timed repetitions of each batch", min=1)] = 3,
+    repeats: Annotated[int, count("timed repetitions of each batch")] = 3,
 ) -> None:
     """Measure tokens per second with and without drafts, at batch 1, 4 and 16, with the same engine and prompts.
 
@@ -46,12 +54,10 @@ def rollout(
 @bench.command("loss", short_help="Time and memory of the loss, compared with others.")
 def loss(
     out: Out = RESULTS,
-    vocab: Annotated[int, typer.Option(metavar="N", help="size of the vocabulary", min=2)] = 151_936,
-    hidden: Annotated[int, typer.Option(metavar="N", help="hidden size", min=1)] = 1024,
-    tokens: Annotated[
-        int, typer.Option(metavar="N", help="anchors with all depths inside the response", min=1)
-    ] = 1024,
-    depths: Annotated[int, typer.Option(metavar="N", help="tokens drafted at each anchor", min=1)] = 3,
+    vocab: Annotated[int, count("size of the vocabulary", 2)] = 151_936,
+    hidden: Annotated[int, count("hidden size")] = 1024,
+    tokens: Annotated[int, count("anchors with all depths inside the response")] = 1024,
+    depths: Annotated[int, count("tokens drafted at each anchor")] = 3,
     objective: Annotated[str, typer.Option(metavar="NAME", help="e2e_tv or ce")] = "e2e_tv",
     dtype: Annotated[
         str | None,
@@ -60,10 +66,8 @@ def loss(
             help="a floating-point type of torch; the default is float32 on a CPU and bfloat16 on a GPU",
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(metavar="N", help="timed runs of each form", min=1)] = 5,
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="run a tiny form in seconds, to see that everything works")
-    ] = False,
+    repeats: Annotated[int, count("timed runs of each form")] = 5,
+    smoke: Smoke = False,
 ) -> None:
     """Measure time and peak memory of the loss, forward and backward.
 
@@ -87,23 +91,19 @@ def loss(
 @bench.command("step", short_help="Time of a training step in each regime.")
 def step(
     out: Out = RESULTS,
-    layers: Annotated[int, typer.Option(metavar="N", help="layers of the policy", min=1)] = 24,
-    hidden: Annotated[int, typer.Option(metavar="N", help="hidden size, a multiple of 64", min=64)] = 1024,
-    vocab: Annotated[int, typer.Option(metavar="N", help="size of the vocabulary", min=64)] = 32_768,
-    sequences: Annotated[int, typer.Option(metavar="N", help="sequences in a micro-batch", min=1)] = 4,
-    response: Annotated[int, typer.Option(metavar="N", help="tokens in a response", min=8)] = 128,
-    micro_batches: Annotated[
-        int, typer.Option(metavar="N", help="micro-batches in an optimizer step", min=1)
-    ] = 1,
-    depths: Annotated[int, typer.Option(metavar="N", help="depths trained", min=1)] = 3,
+    layers: Annotated[int, count("layers of the policy")] = 24,
+    hidden: Annotated[int, count("hidden size, a multiple of 64", 64)] = 1024,
+    vocab: Annotated[int, count("size of the vocabulary", 64)] = 32_768,
+    sequences: Annotated[int, count("sequences in a micro-batch")] = 4,
+    response: Annotated[int, count("tokens in a response", 8)] = 128,
+    micro_batches: Annotated[int, count("micro-batches in an optimizer step")] = 1,
+    depths: Annotated[int, count("depths trained")] = 3,
     fraction: Annotated[
         float,
         typer.Option(metavar="FRACTION", help="fraction of the anchors that is trained", min=0.01, max=1.0),
     ] = 0.25,
-    repeats: Annotated[int, typer.Option(metavar="N", help="timed steps of each form", min=1)] = 5,
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="run a tiny form in seconds, to see that everything works")
-    ] = False,
+    repeats: Annotated[int, count("timed steps of each form")] = 5,
+    smoke: Smoke = False,
 ) -> None:
     """Measure a training step without a head, and with a head in each regime.
 
