@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import Records
-from openrlhf_mtp.runlog.run_folder import Row, Run
+from openrlhf_mtp.runlog.rows import Row
+from openrlhf_mtp.runlog.run import Run
 
 _SEED = re.compile(r"[-_.]?seed[-_=]?\d+")
 _SEED_KEYS = ("train.seed",)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from openrlhf_mtp.analysis.groups import Groups
 from openrlhf_mtp.analysis.regression import Mean, mean_of
-from openrlhf_mtp.runlog.anchor_records import RECORDS, Records
+from openrlhf_mtp.runlog.anchor_records import FILES, Records
 
 Draft = Literal["sampled", "greedy"]
 DRAFTS: tuple[Draft, ...] = ("sampled", "greedy")
 
-NEEDED = f"{RECORDS}/*.npz"
+NEEDED = FILES
 """What a figure of positions is drawn from, for its `needs`."""
 ENTROPY_AXIS = "policy entropy at the position (nat)"
 CLUSTER_NOTE = (

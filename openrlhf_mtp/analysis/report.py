@@ -5,7 +5,9 @@ sheet.
 """
 
 import base64
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from openrlhf_mtp.analysis.summary_table import summary_table
 from openrlhf_mtp.analysis.table import duration, number
 from openrlhf_mtp.runlog import metrics, run_folder
 from openrlhf_mtp.runlog.agreement import disagreeing_steps, warning
-from openrlhf_mtp.runlog.run_folder import Run, read_run
+from openrlhf_mtp.runlog.run import Run, read_run
+from openrlhf_mtp.runlog.run_folder import RunFolderError
 
 MANY_GROUPS, MANY_RUNS = 6, 60
 READABLE_REM_PER_INCH = 4
@@ -36,31 +39,36 @@ def write_report(runs: Sequence[Path], out: Path, by: GroupBy = GroupBy.SEED) ->
     or more than six groups (their colors could not be told apart).
     """
     if not 1 <= len(runs) <= MANY_RUNS:
-        raise run_folder.RunFolderError(f"got {len(runs)} run folders; give 1 to {MANY_RUNS}")
+        raise RunFolderError(f"got {len(runs)} run folders; give 1 to {MANY_RUNS}")
     groups = group_runs([read_run(path) for path in runs], by)
     if len(groups) > MANY_GROUPS:
-        raise run_folder.RunFolderError(
+        raise RunFolderError(
             f"got {len(groups)} groups of runs ({', '.join(group.name for group in groups)}), expected at most "
             f"{MANY_GROUPS}; give fewer runs, or put the runs of a group into one folder and use --group folder"
         )
-    folder = out / run_folder.FIGURES
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = {name: spec.draw(groups) for name, spec in FIGURES.items()}
-    for name, figure in drawn.items():
-        _save(figure, folder / f"{name}.png")
-    report = out / run_folder.REPORT
-    report.write_text(_page(groups, drawn, folder), encoding="utf-8")
-    return report
+    images = {name: _image(spec.draw(groups)) for name, spec in FIGURES.items()}
+    for name, image in images.items():
+        run_folder.write_figure(out, name, None if image is None else image.png)
+    return run_folder.write_report_page(out, _page(groups, images))
 
 
-def _save(figure: Figure | None, path: Path) -> None:
+@dataclass(frozen=True)
+class Image:
+    """A drawn figure and the width, in rem, below which it is scrolled sideways."""
+
+    png: bytes
+    min_width: int
+
+
+def _image(figure: Figure | None) -> Image | None:
     if figure is None:
-        path.unlink(missing_ok=True)
-    else:
-        figure.savefig(path)
+        return None
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return Image(file.getvalue(), round(figure.get_figwidth() * READABLE_REM_PER_INCH))
 
 
-def _page(groups: list[Group], drawn: dict[str, Figure | None], folder: Path) -> str:
+def _page(groups: list[Group], images: Mapping[str, Image | None]) -> str:
     environment = Environment(
         loader=PackageLoader("openrlhf_mtp.analysis", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -71,7 +79,7 @@ def _page(groups: list[Group], drawn: dict[str, Figure | None], folder: Path) ->
         subtitle="; ".join(_described(group, summaries) for group in groups),
         warnings=[warning for run in runs for warning in _warnings(run, summaries[run.path])],
         table=summary_table(groups, summaries),
-        figures=[_figure_context(name, spec, groups, drawn[name], folder) for name, spec in FIGURES.items()],
+        figures=[_figure_context(name, spec, groups, images[name]) for name, spec in FIGURES.items()],
         runs=[{"name": run.name, "command": run.command, "config": _config_text(run)} for run in runs],
         every=[row for run in runs for row in _every_metric(run, summaries[run.path], len(runs) > 1)],
     )
@@ -97,15 +105,17 @@ def _warnings(run: Run, summary: dict[str, Any]) -> list[str]:
     return [f"{run.name}: {line}" for line in lines]
 
 
-def _figure_context(
-    name: str, spec: FigureSpec, groups: list[Group], figure: Figure | None, folder: Path
-) -> dict[str, Any]:
-    image = base64.b64encode((folder / f"{name}.png").read_bytes()).decode() if figure is not None else ""
+def _figure_context(name: str, spec: FigureSpec, groups: list[Group], image: Image | None) -> dict[str, Any]:
     missing = f"Nothing to show: no step logged {' or '.join(spec.needs)}."
-    width = round(figure.get_figwidth() * READABLE_REM_PER_INCH) if figure is not None else 0
-    table = spec.table(groups) if spec.table is not None else None
-    text = {"name": name, "title": spec.title, "caption": spec.caption, "image": image, "missing": missing}
-    return {**text, "min_width": width, "table": table}
+    return {
+        "name": name,
+        "title": spec.title,
+        "caption": spec.caption,
+        "image": "" if image is None else base64.b64encode(image.png).decode(),
+        "missing": missing,
+        "min_width": 0 if image is None else image.min_width,
+        "table": None if spec.table is None else spec.table(groups),
+    }
 
 
 def _every_metric(run: Run, summary: dict[str, Any], several: bool) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.runlog.run_folder import Row, Run
+from openrlhf_mtp.runlog.rows import Row
+from openrlhf_mtp.runlog.run import Run
 
 TIME_PARTS: tuple[tuple[str, str], ...] = (
     ("rollout", metrics.TIME_ROLLOUT_S),

@@ -12,6 +12,7 @@ from openrlhf_mtp.bench.rollout_engine import Workload
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, head_folder
 from openrlhf_mtp.config.model_files import read_json as read_json_object
+from openrlhf_mtp.config.run_files import FINAL
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 QUICKSTART = Path("runs/quickstart")
@@ -42,7 +43,7 @@ class Subject:
         """
         if model is not None:
             return cls(Path(model), head_folder(head, model), prompts)
-        policy, data = QUICKSTART / "rl" / "final", QUICKSTART / "data" / "eval.jsonl"
+        policy, data = QUICKSTART / "rl" / FINAL, QUICKSTART / "data" / "eval.jsonl"
         if not (head_folder(None, policy) / CONFIG_FILE).is_file():
             raise JobError(
                 f"{policy}: no model with a head there; run `openrlhf-mtp quickstart` first, or name one: "

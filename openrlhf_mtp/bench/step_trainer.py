@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.bench.step_forms import Workload
+from openrlhf_mtp.config.run_files import CHECKPOINTS
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 
@@ -104,7 +105,7 @@ def _flags(folder: Path, scratch: Path, workload: Workload) -> dict[str, Any]:
         "actor.num_gpus_per_node": 1,
         "algo.advantage.estimator": "reinforce",
         "algo.kl.init_coef": 0,
-        "ckpt.path": scratch / "checkpoints",
+        "ckpt.path": scratch / CHECKPOINTS,
         "data.prompt_dataset": "none",
         "ds.param_dtype": "bf16",
         "ds.attn_implementation": "sdpa",

@@ -14,6 +14,7 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host, detect_host
 from openrlhf_mtp.config.machine.precision import AUTO, SETTING, Precision, Speed
 from openrlhf_mtp.config.threads import Threads, share_out, usable_cores
+from openrlhf_mtp.runlog.run_folder import read_machine, write_machine
 
 ROWS = (64, 16)
 """Rows of the measured products: a training micro-batch's or a prompt's tokens, and a step of a few sequences."""
@@ -54,11 +55,6 @@ def this_machine(job: Job) -> Host:
 
 def settle(situation: JobContext, out: Path, *, resume: bool) -> Choice:
     """Decide, and record it in the run folder. A resumed run keeps the precision that it began with."""
-    from openrlhf_mtp.runlog.run_folder import (  # not for `check`, which writes nothing
-        read_machine,
-        write_machine,
-    )
-
     precision, began = situation.precision, read_machine(out) if resume else {}
     if situation.text(SETTING) == AUTO and SETTING in began:
         precision = Precision(began[SETTING], "as when the run began")

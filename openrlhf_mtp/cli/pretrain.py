@@ -17,8 +17,10 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.head_contract import head_folder
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.run_files import CHECKPOINTS, RESPONSES
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
+from openrlhf_mtp.runlog.run import read_run
+from openrlhf_mtp.runlog.run_folder import write_summary
 
 PROMPTS_PER_SHARD = 256
 """Responses are written in shards of this many prompts; a run that is cut off loses at most one."""
@@ -42,7 +44,7 @@ def run_pretrain(
         )
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     if not resume:  # the worker goes on from every checkpoint that it finds
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     choice = settle(JobContext(job, this_machine(job), trains_policy=False), out, resume=resume)
     args = openrlhf_arguments(job, out, choice)
     mtp: MTPSettings = args.mtp
@@ -58,8 +60,7 @@ def run_pretrain(
     from openrlhf_mtp.analysis.summary import summarize
 
     write_report([out], out)
-    with RunWriter(out, after_step=read_run(out).last_step) as writer:
-        writer.write_summary(summarize(read_run(out)))
+    write_summary(out, summarize(read_run(out)))
     return 0
 
 
@@ -141,7 +142,7 @@ def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
         "seed": args.train.seed,
     }
     cache = ResponseCache(
-        out / "responses",
+        out / RESPONSES,
         {
             "policy": policy_fingerprint(args.actor.model_name_or_path),
             "prompts": prompts_fingerprint(prompts),
@@ -165,7 +166,7 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     from openrlhf_mtp.training.pretrain.worker import HeadPretrainWorker
 
     settings = mtp.pretrain
-    train_set, _ = split_by_prompt(list(read_responses(out / "responses")), settings.holdout_fraction)
+    train_set, _ = split_by_prompt(list(read_responses(out / RESPONSES)), settings.holdout_fraction)
     try:
         each_pass = steps_per_epoch(len(train_set), settings.batch_size)
     except ValueError as error:
@@ -182,7 +183,7 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
         strategy=pretrain_strategy(args, mtp),
         policy=policy,
         head=str(head_folder(mtp.head, policy)),
-        responses=str(out / "responses"),
+        responses=str(out / RESPONSES),
         pad_token_id=tokenizer.pad_token_id,
     )
     with follow_run(out, title="head", total=steps):

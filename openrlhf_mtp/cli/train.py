@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -23,10 +22,12 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import with_rollout_dtype
 from openrlhf_mtp.config.plan import expected_rollouts
 from openrlhf_mtp.config.roles import roles, total_gpus
+from openrlhf_mtp.config.run_files import CHECKPOINTS, DRIVER_LOG, FINAL
 from openrlhf_mtp.config.settings.mtp import MTPSettings, RolloutSettings
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.checkpoint_request import request_on_sigterm
-from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
+from openrlhf_mtp.runlog.run import read_run
+from openrlhf_mtp.runlog.run_folder import claim, write_command, write_config, write_summary
 
 WITHOUT_HEAD = MTPSettings(rollout=RolloutSettings(speculate=False))
 """How engines run in a job without an mtp section: plain decoding."""
@@ -39,16 +40,15 @@ def prepare_run_folder(job: Job, out: Path, *, resume: bool, overwrite: bool) ->
     """Claim the run folder, write what will run, and point OpenRLHF's outputs into it unless the job says otherwise."""
     claim(out, resume=resume, overwrite=overwrite)
     defaults = {
-        "ckpt.path": out / "checkpoints",
-        "ckpt.output_dir": out / "final",
+        "ckpt.path": out / CHECKPOINTS,
+        "ckpt.output_dir": out / FINAL,
     }
     missing = {name: str(path.absolute()) for name, path in defaults.items() if job.flags.get(name) is None}
     job = job.with_flags(**{name.replace(".", "__"): value for name, value in missing.items()})
     if resume and _has_checkpoint(Path(str(job.flags["ckpt.path"]))):
         job = job.with_flags(ckpt__load_enable=True)
-    (out / "run.yaml").write_text(job.dump_yaml(), encoding="utf-8")
-    with RunWriter(out, after_step=read_run(out).last_step) as writer:
-        writer.write_command(sys.argv)
+    write_config(out, job.dump_yaml())
+    write_command(out, sys.argv)
     return job
 
 
@@ -120,7 +120,7 @@ def run_train(
     from openrlhf_mtp.analysis.summary import summarize
 
     summary = summarize(read_run(out)) | {metrics.PERF_PEAK_MEMORY_GIB: peak.bytes / 2**30}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_summary(out, summary)
     write_report([out], out)
     return 0
 
@@ -131,7 +131,7 @@ def openrlhf_output(out: Path, *, verbose: bool) -> Iterator[None]:
     if verbose:
         yield
         return
-    with (out / "driver.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+    with (out / DRIVER_LOG).open("a", encoding="utf-8") as log, redirect_stdout(log):
         yield
 
 

@@ -24,8 +24,8 @@ from typing import Any
 from openrlhf_mtp.cluster.own_job import stop_own_job
 from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.checkpoints import Checkpoint, resume_point
+from openrlhf_mtp.config.run_files import ATTEMPTS, CHECKPOINTS, FAILED
 
-ATTEMPTS, FAILED = "attempts.json", "failed.json"
 USER_ERROR = 2
 """Exit code of `openrlhf-mtp` and of the preflight for what another attempt would not change."""
 NONE_LEFT = 4
@@ -256,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """`begin`: 0 when the attempt may begin. `end`: the exit code of the run's script."""
     given = parser().parse_args(argv)
-    checkpoints = given.checkpoints or given.run / "checkpoints"
+    checkpoints = given.checkpoints or given.run / CHECKPOINTS
     if given.which == "begin":
         return 0 if given.retries is None else begin(given.run, given.name, given.retries, checkpoints)
     if given.retries is None:

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-METRICS = "metrics.jsonl"
+from openrlhf_mtp.config.run_files import METRICS
+
 _NUMBERED = re.compile(r"(.*)/(depth|engine)_(\d+)")
 _TAIL_BYTES = 1 << 16
 

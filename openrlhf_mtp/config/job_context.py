@@ -11,6 +11,7 @@ from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import Precision, choose, with_rollout_dtype
 from openrlhf_mtp.config.model_files import MODEL_TYPES, ModelShape, model_shape, read_model_config
 from openrlhf_mtp.config.reading.paths import is_local
+from openrlhf_mtp.config.run_files import CHECKPOINTS
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.updates import Updates, data_parallel_ranks
 
@@ -161,7 +162,7 @@ class JobContext:
         given = self.job.flags.get("ckpt.path")
         if given is not None:
             return Path(str(given))
-        return None if self.out is None else self.out / "checkpoints"
+        return None if self.out is None else self.out / CHECKPOINTS
 
     @property
     def head_folder(self) -> Path | None:

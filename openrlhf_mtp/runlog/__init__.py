@@ -3,7 +3,10 @@
 | file | holds |
 |---|---|
 | `metrics.py` | every metric's name, unit and meaning |
-| `run_folder.py` | the folder's files: its writer and its reader |
+| `run_folder.py` | the folder: claimed before a run, its whole files written |
+| `row_writer.py` | the log of steps, written: `metrics.jsonl` and TensorBoard |
+| `rows.py` | the log of steps, line by line |
+| `run.py` | a run folder read back |
 | `anchor_records.py` | `records/`: per-anchor values of some steps |
 | `notices.py` | `notices.jsonl`: what a run has to say beside its numbers |
 | `provenance.py` | versions and git revision for `command.txt` |

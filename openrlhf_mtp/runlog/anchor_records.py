@@ -1,4 +1,4 @@
-"""Per-anchor values of some steps: `records/step_000010.npz` in a run folder, and the only code that knows the format.
+"""Per-anchor values of some steps: `records/step_000010.npz` in a run folder.
 
 A step keeps a few thousand anchors, which is what the figures of entropy against acceptance are drawn from. Anchors of
 the rollout are the responses the step trained on; held-out ones come from an evaluation on prompts that are not
@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openrlhf_mtp.config.atomic_files import atomic_path
+from openrlhf_mtp.config.run_files import RECORDS
 
-RECORDS = "records"
+FILES = f"{RECORDS}/*.npz"
+"""Where a run folder has them, for a message."""
 
 Split = Literal["rollout", "heldout"]
 _PREFIX: dict[Split, str] = {"rollout": "step_", "heldout": "heldout_"}

@@ -7,7 +7,7 @@ Any process of a run may say something there. The driver shows it as a warning w
 import json
 from pathlib import Path
 
-NOTICES = "notices.jsonl"
+from openrlhf_mtp.config.run_files import NOTICES
 
 _said: set[tuple[Path, str]] = set()
 

@@ -52,7 +52,7 @@ def guarded(stops: bool) -> dict[str, Any]:
     """Three steps, the second with an alarm."""
     from openrlhf_mtp.rollout.guard import Alarm
     from openrlhf_mtp.runlog.notices import read_notices
-    from openrlhf_mtp.runlog.run_folder import read_run
+    from openrlhf_mtp.runlog.run import read_run
 
     out = Path(tempfile.mkdtemp())
     made, ended = controller(out, {2: Alarm("collapsed", stops)}), ""

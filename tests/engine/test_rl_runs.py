@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from openrlhf_mtp.runlog.run_folder import read_run
+from openrlhf_mtp.runlog.run import read_run
 from tests.engine import rl_jobs
 from tests.engine.rl_jobs import Finished
 from tests.patience import seconds

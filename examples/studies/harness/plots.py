@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from harness.statistics import interval
 from harness.study import Place, Values
 from openrlhf_mtp.analysis import style
-from openrlhf_mtp.runlog.run_folder import read_run
+from openrlhf_mtp.runlog.run import read_run
 
 Series = tuple[Sequence[float], Sequence[float]]
 """Steps and values of one run."""

@@ -12,8 +12,8 @@ from typing import Any
 from harness.runs import MARK, finished
 from harness.statistics import Interval, interval, paired
 from harness.study import Contrast, Place, Study, Values
+from openrlhf_mtp.config.run_files import COMMAND
 from openrlhf_mtp.runlog.provenance import installed_versions
-from openrlhf_mtp.runlog.run_folder import COMMAND
 
 Places = Mapping[str, Sequence[Place]]
 

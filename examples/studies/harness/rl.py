@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from harness import plots
 from harness.study import Place, Values
 from openrlhf_mtp.analysis.figures.drift import split_of
-from openrlhf_mtp.runlog.run_folder import read_run
+from openrlhf_mtp.runlog.run import read_run
 
 PROMPTS_A_STEP = 8
 EDGE = 10

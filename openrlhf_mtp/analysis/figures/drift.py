@@ -28,7 +28,7 @@ from openrlhf_mtp.analysis.groups import Group, Groups, together
 from openrlhf_mtp.analysis.regression import Line, fit_line, mean_of
 from openrlhf_mtp.analysis.table import Table, signed
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.runlog.run_folder import Run
+from openrlhf_mtp.runlog.run import Run
 
 EARLY_SHARE, EARLY_FEWEST = 0.2, 10
 """The early phase: a fifth of the run's steps, ten at least."""

@@ -20,10 +20,11 @@ from rich.progress import (
 )
 
 from openrlhf_mtp.cli.progress.line import LINE_EVERY_S, shown_beside, whole
+from openrlhf_mtp.config.run_files import METRICS
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.agreement import WINDOW, disagree, warning
 from openrlhf_mtp.runlog.notices import read_notices
-from openrlhf_mtp.runlog.run_folder import METRICS, Row, read_rows
+from openrlhf_mtp.runlog.rows import Row, read_rows
 
 SHOWN: tuple[tuple[str, str, str], ...] = (
     (metrics.POLICY_REWARD, "reward", ".2f"),

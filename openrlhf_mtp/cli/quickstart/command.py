@@ -38,7 +38,9 @@ from openrlhf_mtp.cli.quickstart.stages import (
 )
 from openrlhf_mtp.cli.quickstart.table import goals, render
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.runlog.run_folder import REPORT, RunFolderError, claim, read_run
+from openrlhf_mtp.config.run_files import CHECKPOINTS, REPORT, TRAINED_HEAD
+from openrlhf_mtp.runlog.run import read_run
+from openrlhf_mtp.runlog.run_folder import RunFolderError, claim
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "arithmetic"
@@ -113,8 +115,8 @@ class Quickstart:
         """The RL of the example's job, with the head of the stage before."""
         from openrlhf_mtp.cli.train import run_train
 
-        resume = resume and (self.trained / "checkpoints").is_dir()
-        given = (f"mtp.head={self.pretrained / 'head'}", f"ckpt.save_steps={SAVE_STEPS}")
+        resume = resume and (self.trained / CHECKPOINTS).is_dir()
+        given = (f"mtp.head={self.pretrained / TRAINED_HEAD}", f"ckpt.save_steps={SAVE_STEPS}")
         job = self.job(self.trained, resume, *given)
         run_train(job, self.trained, resume=resume, overwrite=not resume, verbose=self.verbose)
 

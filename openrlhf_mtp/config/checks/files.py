@@ -10,8 +10,7 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, error
 from openrlhf_mtp.config.reading.paths import is_local, too_long
 from openrlhf_mtp.config.reading.values import cut
-
-RUN_FILES = ("run.yaml", "metrics.jsonl")
+from openrlhf_mtp.config.run_files import METRICS, RUN_YAML
 
 
 def prompt_data(s: JobContext) -> Iterator[Problem]:
@@ -59,7 +58,7 @@ def run_folder(s: JobContext) -> Iterator[Problem]:
         yield error("--out", cut(str(s.out)), "a path that the file system can hold", "give a shorter --out")
     elif s.out.exists() and not s.out.is_dir():
         yield error("--out", s.out, "a folder, and this is a file", "give another --out")
-    elif not s.may_reuse_out and any((s.out / name).exists() for name in RUN_FILES):
+    elif not s.may_reuse_out and any((s.out / name).exists() for name in (RUN_YAML, METRICS)):
         yield error(
             "--out",
             s.out,

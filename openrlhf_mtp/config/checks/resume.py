@@ -7,6 +7,7 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.run_files import RUN_YAML
 
 DATA = ("data.prompt_dataset", "data.prompt_probs", "data.prompt_split", "data.max_samples")
 """What a position in the prompts is a position in."""
@@ -72,7 +73,7 @@ def _ranks(s: JobContext, saved: Checkpoint) -> Iterator[Problem]:
 
 def same_prompts(s: JobContext) -> Iterator[Problem]:
     """A checkpoint holds the position in the prompts, which means nothing in others."""
-    before = s.out / "run.yaml" if s.out is not None else None
+    before = s.out / RUN_YAML if s.out is not None else None
     folder = s.checkpoints
     if not (s.resumes and s.trains_policy and s.look_at_files) or before is None or not before.is_file():
         return

@@ -22,7 +22,7 @@ from openrlhf_mtp.config.checkpoints import latest
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog import checkpoint_request, metrics
 from openrlhf_mtp.runlog.notices import say
-from openrlhf_mtp.runlog.run_folder import RunWriter
+from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.training.driver.context import RunContext
 from openrlhf_mtp.training.driver.experience import EvenExperienceMaker
 from openrlhf_mtp.training.driver.prompt_position import prepare_datasets
@@ -65,7 +65,7 @@ class MeasuredTraining:
         """Called once, when models and engines stand and it is known at which step the run resumes (0: it is new)."""
         context: RunContext = self.args.run  # type: ignore[attr-defined]
         self.monitor = context.monitor_factory(self.vllm_engines)  # type: ignore[attr-defined]
-        self.writer = RunWriter(Path(context.run_folder), after_step=resumed_at or None)
+        self.writer = RowWriter(Path(context.run_folder), after_step=resumed_at or None)
         self._step_started = time.time()
         self._sealed: set[str] = set()
         checkpoint_request.accept(self.writer.out)

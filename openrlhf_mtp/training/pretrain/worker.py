@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from openrlhf.trainer.ray.launcher import BaseModelActor
 
 from openrlhf_mtp.config.checkpoints import LATEST, cut_off
+from openrlhf_mtp.config.run_files import CHECKPOINTS, TRAINED_HEAD
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.settings.pretrain import PretrainSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
@@ -24,7 +25,7 @@ from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.runlog.anchor_records import Split, write_records
 from openrlhf_mtp.runlog.metrics import STEP
 from openrlhf_mtp.runlog.notices import say
-from openrlhf_mtp.runlog.run_folder import RunWriter
+from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
@@ -33,9 +34,6 @@ from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.pretrain.batches import collate, step_indices
 from openrlhf_mtp.training.pretrain.responses import Response, read_responses, split_by_prompt
-
-CHECKPOINTS = "checkpoints"
-TRAINED_HEAD = "head"
 
 
 class HeadPretrainWorker(BaseModelActor):
@@ -89,7 +87,7 @@ class HeadPretrainWorker(BaseModelActor):
 
     def train(self, last_step: int) -> None:
         """Optimizer steps up to and including number `last_step`, counted from 1."""
-        writer = RunWriter(self.out, after_step=self.trainer.steps or None) if dist.get_rank() == 0 else None
+        writer = RowWriter(self.out, after_step=self.trainer.steps or None) if dist.get_rank() == 0 else None
         while self.trainer.steps < last_step:
             start = time.perf_counter()
             tokens = self._optimizer_step(self.trainer.steps)

@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 
 from openrlhf_mtp.analysis.groups import GroupBy, group_runs, together
 from openrlhf_mtp.runlog.anchor_records import write_records
-from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
+from openrlhf_mtp.runlog.row_writer import RowWriter
+from openrlhf_mtp.runlog.run import read_run
+from openrlhf_mtp.runlog.run_folder import write_config
 
 JOB = {"train": {"seed": 1}, "actor": {"adam": {"lr": 1e-4}}, "mtp": {"objective": "ce"}}
 
@@ -22,8 +25,8 @@ def make(tmp_path):
             "mtp": {**JOB["mtp"], **mtp},
             "ckpt": {"path": str(folder / "checkpoints"), "output_dir": str(folder / "final")},
         }
-        with RunWriter(folder) as writer:
-            writer.write_config(config)
+        with RowWriter(folder) as writer:
+            write_config(folder, yaml.safe_dump(config))
             for step, reward in enumerate(rows or (0.5,), start=1):
                 writer.append({"step": step, "policy/reward": reward})
         return read_run(folder)
@@ -52,7 +55,7 @@ def test_a_file_inside_the_runs_own_folder_does_not_keep_runs_apart(make, tmp_pa
 
 def test_runs_without_a_job_stand_alone(tmp_path):
     for name in ("a", "b"):
-        RunWriter(tmp_path / name).close()
+        RowWriter(tmp_path / name).close()
     assert len(group_runs([read_run(tmp_path / name) for name in ("a", "b")])) == 2
 
 

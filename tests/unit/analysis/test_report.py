@@ -6,12 +6,15 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 
 from openrlhf_mtp.analysis.figures import FIGURES
 from openrlhf_mtp.analysis.groups import GroupBy
 from openrlhf_mtp.analysis.report import write_report
+from openrlhf_mtp.config.run_files import METRICS
 from openrlhf_mtp.runlog.anchor_records import write_records
-from openrlhf_mtp.runlog.run_folder import METRICS, RunFolderError, RunWriter
+from openrlhf_mtp.runlog.row_writer import RowWriter
+from openrlhf_mtp.runlog.run_folder import RunFolderError, write_config
 
 ROW = {
     "policy/reward": 0.5,
@@ -42,9 +45,9 @@ ROW = {
 @pytest.fixture
 def make_run(tmp_path):
     def make(name, rows, **config):
-        with RunWriter(tmp_path / name) as writer:
+        with RowWriter(tmp_path / name) as writer:
             if config:
-                writer.write_config(config)
+                write_config(tmp_path / name, yaml.safe_dump(config))
             for step, row in enumerate(rows, start=1):
                 writer.append({"step": step, **row})
         return tmp_path / name

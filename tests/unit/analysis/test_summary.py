@@ -5,13 +5,14 @@ import math
 import pytest
 
 from openrlhf_mtp.analysis.summary import summarize, time_parts
-from openrlhf_mtp.runlog.run_folder import RunWriter, read_run
+from openrlhf_mtp.runlog.row_writer import RowWriter
+from openrlhf_mtp.runlog.run import read_run
 
 
 @pytest.fixture
 def run_of(tmp_path):
     def run_of(*rows):
-        with RunWriter(tmp_path / "run") as writer:
+        with RowWriter(tmp_path / "run") as writer:
             for row in rows:
                 writer.append(row)
         return read_run(tmp_path / "run")

@@ -2,7 +2,9 @@
 
 from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.runlog.notices import NOTICES, read_notices, say
-from openrlhf_mtp.runlog.run_folder import RunWriter, claim, read_run
+from openrlhf_mtp.runlog.row_writer import RowWriter
+from openrlhf_mtp.runlog.run import read_run
+from openrlhf_mtp.runlog.run_folder import claim
 
 
 def test_a_notice_is_kept_once_with_its_line_breaks_and_letters(tmp_path):
@@ -23,13 +25,13 @@ def test_a_folder_without_notices_has_none(tmp_path):
 
 def test_a_notice_is_shown_while_the_run_goes_on_and_not_again_when_it_is_resumed(tmp_path, capsys):
     for _ in range(2):
-        with RunWriter(tmp_path), follow_run(tmp_path, title="RL"):
+        with RowWriter(tmp_path), follow_run(tmp_path, title="RL"):
             say(tmp_path, "step 1: nothing passed the filter")
     assert capsys.readouterr().err.splitlines() == ["warning: step 1: nothing passed the filter"]
 
 
 def test_a_run_is_read_with_its_notices_and_overwriting_removes_them(tmp_path):
-    RunWriter(tmp_path).close()
+    RowWriter(tmp_path).close()
     say(tmp_path, "something")
     assert read_run(tmp_path).notices == ["something"]
     claim(tmp_path, overwrite=True)

@@ -10,7 +10,7 @@ from openrlhf_mtp.cli.progress.counting import counted
 from openrlhf_mtp.cli.progress.estimate import Part
 from openrlhf_mtp.cli.progress.line import Plan, Whole, whole
 from openrlhf_mtp.cli.progress.run_line import follow_run
-from openrlhf_mtp.runlog.run_folder import RunWriter
+from openrlhf_mtp.runlog.row_writer import RowWriter
 
 PLANS = [
     Plan("pretrain", [Part("starting", 60.0), Part("head", 60.0), Part("report", 0.0)]),
@@ -109,7 +109,7 @@ def test_a_run_and_a_count_tell_the_whole_instead_of_the_terminal(tmp_path, caps
             count.advance(3)
         one.end("done")
         one.begin(1)
-        with RunWriter(tmp_path) as writer, follow_run(tmp_path, title="RL", total=2):
+        with RowWriter(tmp_path) as writer, follow_run(tmp_path, title="RL", total=2):
             for step in (1, 2):
                 writer.append({"step": step, "policy/reward": 0.5})
         one.end("done")

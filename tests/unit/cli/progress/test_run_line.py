@@ -2,7 +2,7 @@
 
 from openrlhf_mtp.cli.progress import run_line
 from openrlhf_mtp.cli.progress.run_line import Concerns, describe, follow_run
-from openrlhf_mtp.runlog.run_folder import RunWriter
+from openrlhf_mtp.runlog.row_writer import RowWriter
 
 
 def row(step, gap):
@@ -32,7 +32,7 @@ def test_a_resumed_run_does_not_repeat_what_was_said():
 
 
 def test_the_warning_stands_below_its_step(tmp_path, capsys):
-    with RunWriter(tmp_path) as writer, follow_run(tmp_path, title="RL"):
+    with RowWriter(tmp_path) as writer, follow_run(tmp_path, title="RL"):
         for step in range(1, 5):
             writer.append(row(step, 0.2))
     lines = capsys.readouterr().err.splitlines()
@@ -43,7 +43,7 @@ def test_the_warning_stands_below_its_step(tmp_path, capsys):
 
 def test_a_log_shows_a_sign_of_life_while_nothing_happens(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run_line, "LINE_EVERY_S", 0.0)
-    with RunWriter(tmp_path) as writer, follow_run(tmp_path, title="RL"):
+    with RowWriter(tmp_path) as writer, follow_run(tmp_path, title="RL"):
         err = ""
         while "RL: starting, " not in err:
             err += capsys.readouterr().err

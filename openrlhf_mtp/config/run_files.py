@@ -1,0 +1,37 @@
+"""The names of what a run folder holds.
+
+    run.yaml            the resolved job; `openrlhf-mtp train run.yaml` runs it again
+    command.txt         argv, package versions, git revision
+    machine.json        what was made of the machine: precision, threads, and the measurement behind them
+    metrics.jsonl       one line a step, names from `openrlhf_mtp.runlog.metrics`
+    notices.jsonl       what a user should know beside the numbers (`openrlhf_mtp.runlog.notices`)
+    records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.runlog.anchor_records`)
+    summary.json        what the run came to
+    tensorboard/        the rows of metrics.jsonl as TensorBoard events
+    figures/, report.html   written by `openrlhf_mtp.analysis`
+    driver.log          what OpenRLHF printed in the driver
+    checkpoints/        what a run is resumed from, unless the job puts it elsewhere
+    final/              RL: the trained policy with its head, unless the job puts it elsewhere
+    responses/, head/   the pre-RL stage: the policy's responses, and the head trained on them
+    attempts.json, failed.json   on Kubernetes: attempts at this run (`openrlhf_mtp.cluster.attempts`)
+    logs/POD/SESSION/   on Kubernetes: what each pod printed (`openrlhf_mtp.cluster.pod_logs`)
+
+`openrlhf_mtp.runlog` writes and reads the first eight. The names are here because checks of a job ask for them too.
+"""
+
+RUN_YAML = "run.yaml"
+COMMAND = "command.txt"
+MACHINE = "machine.json"
+METRICS = "metrics.jsonl"
+NOTICES = "notices.jsonl"
+RECORDS = "records"
+SUMMARY = "summary.json"
+TENSORBOARD = "tensorboard"
+FIGURES = "figures"
+REPORT = "report.html"
+DRIVER_LOG = "driver.log"
+CHECKPOINTS = "checkpoints"
+FINAL = "final"
+RESPONSES = "responses"
+TRAINED_HEAD = "head"
+ATTEMPTS, FAILED = "attempts.json", "failed.json"
