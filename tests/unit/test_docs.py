@@ -209,3 +209,15 @@ def test_the_headline_figures_of_the_readme_are_measured():
     figures = re.findall(r"^\| .+ \| (.*\d.*) \|$", headline, re.M)
     assert len(figures) == 4
     assert [figure for figure in figures if f" {figure} |" not in text("measured.md")] == []
+
+
+LONGEST_CELL = 120
+"""Characters of a table's cell as a reader sees it: the target of a link does not count."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "/" not in page or page == "docs/README.md"])
+def test_every_cell_of_a_table_is_short(page):
+    rows = [line for line in FENCED.sub("", text(page)).splitlines() if line.startswith("|")]
+    cells = [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]
+    shown = [re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", cell) for cell in cells]
+    assert [cell for cell in shown if len(cell) > LONGEST_CELL] == []
