@@ -27,8 +27,8 @@ LOST_S = 120.0
 """The head has not answered for this long: its pod has gone, and the job with it."""
 POLL_S = 3.0
 RUN_FAILED = 3
-"""This module's exit code when the run is over and has not succeeded: nothing is left to do for another submitter. A
-submitter that dies leaves with another one."""
+"""Exit code of this module when the run is over and has failed: do not restart the submitter. A crashed submitter exits
+with a different code."""
 
 
 class Jobs(Protocol):

@@ -69,7 +69,7 @@ def render(plan: Plan, width: int) -> str:
 
 def _job(s: JobContext) -> Rows:
     threads = share_out(s)
-    family = s.model_config.get("model_type", "unknown") if s.model_config else "not at hand: skipped"
+    family = s.model_config.get("model_type", "unknown") if s.model_config else "not available: skipped"
     return [
         ("file", s.job.source),
         ("paths", f"relative ones start at {Path.cwd()}"),
@@ -98,7 +98,7 @@ def _roles(s: JobContext) -> Rows:
 
 
 def expected_rollouts(s: JobContext) -> int | None:
-    """RL steps of the job, fewer if prompts are filtered out; None when the data set is not at hand."""
+    """RL steps of the job, fewer if prompts are filtered out; None when the data set is not available."""
     if s.prompts is None:
         return None
     return len(s.updates.rollouts(s.prompts)) * s.number("train.num_episodes")
@@ -114,7 +114,7 @@ def _steps(s: JobContext) -> Rows:
         ("policy updates", f"{updates.steps(s.samples_per_step)} optimizer step(s) a rollout"),
     ]
     if prompts is None:
-        return [*rows, ("rollouts", "depends on the data set, which is not at hand: skipped")]
+        return [*rows, ("rollouts", "depends on the data set, which is not available: skipped")]
     rollouts = expected_rollouts(s)
     rows.append(
         ("rollouts", f"about {rollouts} ({prompts} prompts, {s.number('train.num_episodes')} episode(s))")
@@ -173,7 +173,7 @@ def _sync(s: JobContext, mtp: MTPSettings) -> Rows:
         ("verified", every),
     ]
     if s.shape is None:
-        return [("weights", "policy and head; sizes not at hand: skipped"), *rows]
+        return [("weights", "policy and head; sizes not available: skipped"), *rows]
     size = DTYPE_BYTES[s.rollout_dtype]
     policy = (s.shape.policy_tensors(), s.shape.policy_parameters() * size)
     head = (s.shape.head_tensors(mtp.num_blocks), s.shape.head_parameters(mtp.num_blocks) * size)
@@ -188,7 +188,7 @@ def _sync(s: JobContext, mtp: MTPSettings) -> Rows:
 
 def _memory(s: JobContext, mtp: MTPSettings) -> Rows:
     if s.shape is None:
-        return [("estimate", "the model's config.json is not at hand: skipped")]
+        return [("estimate", "the model's config.json is not available: skipped")]
     parameters = s.shape.head_parameters(mtp.num_blocks)
     rows = [("parameters", _count(parameters))]
     if mtp.regime != "frozen":

@@ -2,7 +2,8 @@
 
     L = sum_n w_n L_n
 
-All of them read the same rows, so a mixture costs no more than its dearest part. Its gradient is the sum of theirs.
+All terms read the same rows, so a mixture costs no more than its most expensive term. Its gradient is the sum of
+theirs.
 """
 
 from __future__ import annotations

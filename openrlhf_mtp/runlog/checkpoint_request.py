@@ -33,7 +33,7 @@ def ask(
 ) -> bool:
     """Ask for a checkpoint and wait for it; True when it was saved, False when nothing runs or the time is over.
 
-    Whoever asks ends, and the run with it: after an answer no other step is asked for one.
+    The caller is about to exit, and the run ends with it, so only one checkpoint is ever requested.
     """
     request = run / REQUEST
     deadline = clock() + timeout_s

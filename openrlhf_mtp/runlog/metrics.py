@@ -56,9 +56,7 @@ STEP = _declare(
 )
 
 # The policy
-POLICY_REWARD = _declare(
-    "policy/reward", "score", "Mean reward of the step's responses, as the reward function gave it"
-)
+POLICY_REWARD = _declare("policy/reward", "score", "Mean reward of the step's responses")
 POLICY_REWARD_STD = _declare(
     "policy/reward_std", "score", "Standard deviation of the reward over the step's responses"
 )
@@ -91,10 +89,10 @@ CRITIC_VALUE = _declare("critic/value", "score", "Mean value the critic gives to
 CRITIC_GRAD_NORM = _declare("critic/grad_norm", "norm", "L2 norm of the critic's gradient before clipping")
 CRITIC_LR = _declare("critic/lr", "1", "Learning rate of the critic")
 EVAL_ACCURACY = _declare(
-    "eval/accuracy", "fraction", "Held-out prompts answered rightly, mean over sampled responses (pass@1)"
+    "eval/accuracy", "fraction", "Held-out prompts answered correctly, mean over sampled responses (pass@1)"
 )
 EVAL_PASS_AT_K = _declare(
-    "eval/pass_at_k", "fraction", "Held-out prompts with at least one right answer among k responses"
+    "eval/pass_at_k", "fraction", "Held-out prompts with at least one correct answer among k responses"
 )
 EVAL_RESPONSE_LENGTH = _declare("eval/response_length", "token", "Mean response length on held-out prompts")
 
@@ -111,43 +109,43 @@ MTP_ALPHA = _declare(
 MTP_ALPHA_GREEDY = _declare(
     "mtp/alpha_greedy",
     "probability",
-    by_depth="p(argmax q) at depth j: what a greedy draft of the same head would be accepted with",
+    by_depth="p(argmax q) at depth j: acceptance probability of a greedy draft of the same head",
 )
 MTP_REACH = _declare(
     "mtp/reach",
     "probability",
-    by_depth="Promised share of drafts accepted through depth j, comparable with spec/acceptance_rate/depth_j",
+    by_depth="Predicted share of drafts accepted through depth j, comparable with spec/acceptance_rate/depth_j",
 )
 MTP_ACCEPTED_STD = _declare(
     "mtp/accepted_std",
     "token",
-    "Standard deviation of a draft's accepted tokens, given the text: the chance in what engines accept",
+    "Standard deviation of a draft's accepted tokens, conditional on the sampled text",
 )
 MTP_EXPECTED_LENGTH = _declare(
     "mtp/expected_length",
     "token",
-    "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward the head promises",
+    "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward that the overlaps predict",
 )
 MTP_COEFFICIENT = _declare(
     "mtp/coefficient",
     "1",
     "Factor on the MTP loss that reaches the policy, mean over depths; joint regimes",
-    by_depth="Factor at depth j; below 0 it turns against the policy gradient of the head",
+    by_depth="Factor at depth j; a negative factor reverses the term",
 )
 MTP_JOINT_LOSS = _declare(
     "mtp/joint_loss",
     "loss",
-    "MTP loss that reaches the policy, before its coefficient (which `released_code` has inside); joint regimes",
+    "MTP loss that reaches the policy, before its coefficient (`released_code`: with it); joint regimes",
 )
 MTP_ADVANTAGE_WEIGHT_MAX = _declare(
     "mtp/advantage_weight_max",
     "1",
-    "Largest weight a sample of the first rank got in the head's loss from its advantage",
+    "Largest advantage weight of a sample in the head's loss, on the first rank",
 )
 MTP_ADVANTAGE_FALLBACK = _declare(
     "mtp/advantage_fallback",
     "fraction",
-    "Updates whose advantages gave no token a weight, so that all weighed the same",
+    "Updates in which no token had an advantage weight, so that all weighed the same",
 )
 OCC_ALIGNMENT = _declare(
     "occ/alignment",
@@ -162,7 +160,7 @@ OCC_SIGN = _declare(
 )
 MTP_GRAD_NORM = _declare("mtp/grad_norm", "norm", "L2 norm of the head's gradient before its own clipping")
 MTP_LR = _declare("mtp/lr", "1", "Learning rate of the head")
-MTP_ANCHORS = _declare("mtp/anchors", "count", "Anchors the loss counted over all ranks")
+MTP_ANCHORS = _declare("mtp/anchors", "count", "Anchors that the loss counted, over all ranks")
 MTP_ENTROPY = _declare("mtp/entropy", "nat", "Mean entropy of the policy at counted anchors")
 EVAL_MTP_LOSS = _declare("eval/mtp/loss", "loss", "Loss of the MTP head on held-out responses")
 EVAL_MTP_ALPHA = _declare(
@@ -179,7 +177,7 @@ EVAL_MTP_EXPECTED_LENGTH = _declare(
 SPEC_ACCEPTANCE_RATE = _declare(
     "spec/acceptance_rate",
     "fraction",
-    "Drafted tokens the target accepted",
+    "Drafted tokens that the policy accepted",
     by_depth="Drafts whose token at depth j was accepted (all before it were)",
 )
 SPEC_MEAN_ACCEPTANCE_LENGTH = _declare(
@@ -188,7 +186,7 @@ SPEC_MEAN_ACCEPTANCE_LENGTH = _declare(
 SPEC_ALPHA_GAP = _declare(
     "spec/alpha_gap",
     "fraction",
-    "Accepted share of drafted tokens that the trainer's overlaps promise, minus the engines' own",
+    "Accepted share of drafted tokens that the trainer predicts, minus the share that the engines counted",
 )
 SPEC_DRAFTS = _declare("spec/drafts", "count", "Drafts verified in the step, all engines")
 SPEC_LOGPROB_GAP = _declare(

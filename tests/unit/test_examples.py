@@ -103,7 +103,7 @@ def test_the_reward_file_of_a_job_is_there(path):
 
 def test_a_plan_says_what_it_could_not_see_without_the_model():
     text = render(make_plan(situation(EXAMPLES / "dapo_qwen3-8b_8gpu" / "job.yaml")), 60)
-    assert "not at hand: skipped" in text
+    assert "not available: skipped" in text
     assert max(map(len, text.splitlines())) <= 60
 
 

@@ -43,7 +43,8 @@ def account(folder: Path, planned: Iterable[Planned]) -> list[Planned]:
         The plan.
 
     Raises:
-        ExportError: a tensor is missing, unknown, of another shape or type, or of other bits; all of them are listed.
+        ExportError: a tensor is missing, unexpected, has a different shape or dtype, or is not bit-identical; all
+            of them are listed.
         DamagedCheckpoint: a file cannot be read.
     """
     expected = {(tensor.file, tensor.name): tensor for tensor in planned}

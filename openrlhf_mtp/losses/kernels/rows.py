@@ -1,4 +1,4 @@
-"""What a pair of distributions over the vocabulary comes down to: a few numbers a row, and their gradient.
+"""Per-row statistics of draft and target logits, and their gradient.
 
 A row is one anchor at one depth. With q = softmax(draft logits), p = softmax(target logits) and the token x:
 

@@ -62,7 +62,7 @@ class MeasuredTraining:
         super().__init__(*args, **kwargs)
 
     def start_measuring(self, resumed_at: int) -> None:
-        """Called once, when models and engines stand and it is known at which step the run resumes (0: it is new)."""
+        """Call once, after models and engines are up. `resumed_at` is the step to resume from, 0 for a new run."""
         context: RunContext = self.args.run  # type: ignore[attr-defined]
         self.monitor = context.monitor_factory(self.vllm_engines)  # type: ignore[attr-defined]
         self.writer = RowWriter(Path(context.run_folder), after_step=resumed_at or None)

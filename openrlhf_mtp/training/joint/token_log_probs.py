@@ -4,7 +4,7 @@
 
 The loss on these log-probs is the run's own policy loss, which may tie whole sequences together (GSPO) and is scaled by
 a coefficient that is known only after all of the optimizer step's tokens were seen (OCC). So the weight of a row is
-not known while its logits are at hand, and backward projects a chunk again instead of keeping a gradient for each
+not known while its logits are available, and backward projects a chunk again instead of keeping a gradient for each
 row: one projection more, no [rows, vocabulary] tensor, any loss, and an exact gradient for the output head as well.
 """
 
