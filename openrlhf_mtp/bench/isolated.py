@@ -6,7 +6,6 @@ import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any, Self
 
 from openrlhf_mtp.bench.harness import UnavailableError, timed
@@ -40,30 +39,21 @@ class IsolatedForm:
         self._process = context.Process(target=_serve, args=(theirs, prepare, arguments), daemon=True)
         self._process.start()
         theirs.close()
-        self._problem = ""
-        try:
-            self._answer()
-        except UnavailableError as problem:  # the first run says so, in its turn
-            self._problem = str(problem)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._connection.close()
         self._process.join(5)
         self._process.kill()
 
     def run(self) -> float:
-        """Run once and return the seconds.
+        """Run once and return the seconds; the first call prepares the form too, outside the clock.
 
         Raises:
             UnavailableError: it cannot run here, ran out of memory, or its process has ended.
         """
-        if self._problem:
-            raise UnavailableError(self._problem)
         return float(self._ask("run"))
 
     def result(self) -> tuple[int, dict[str, Any]]:
@@ -76,34 +66,32 @@ class IsolatedForm:
         return extra_bytes, figures
 
     def _ask(self, word: str) -> Any:
-        self._connection.send(word)
-        return self._answer()
-
-    def _answer(self) -> Any:
         try:
+            self._connection.send(word)
             answer, problem = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             self._process.join()
-            problem = f"its process ended with exit code {self._process.exitcode}; -9 is the kernel's, out of memory"
+            code = self._process.exitcode
+            raise UnavailableError(
+                f"its process ended with exit code {code}; -9 is the kernel's, out of memory"
+            ) from None
         if problem:
             raise UnavailableError(problem)
         return answer
 
 
 def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
-    """Say whether the form can run, then obey `run` and `result` until the pipe closes."""
+    """Prepare the form at the first word, then obey `run` and `result` until the pipe closes."""
     import torch
 
     try:
+        word = connection.recv()
         prepared = prepare(*arguments)
         meter = Meter(prepared.device)
-        connection.send((None, ""))
-        meter.start()
         while True:
-            if connection.recv() == "result":
-                connection.send(((meter.extra_bytes(), prepared.figures()), ""))
-            else:
-                connection.send((timed(prepared.run), ""))
+            answer = timed(prepared.run) if word == "run" else (meter.extra_bytes(), prepared.figures())
+            connection.send((answer, ""))
+            word = connection.recv()
     except EOFError:
         return
     except UnavailableError as problem:
@@ -113,14 +101,10 @@ def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...])
 
 
 class Meter:
-    """Peak memory above what was there at `start`: the allocator's on a GPU, the process's resident pages on a CPU."""
+    """Peak memory above what is there now: the allocator's on a GPU, the process's resident pages on a CPU."""
 
     def __init__(self, device: str) -> None:
         self._cuda = device == "cuda"
-        self._base = 0
-
-    def start(self) -> None:
-        """Forget the peak so far."""
         if self._cuda:
             import torch
 
@@ -129,21 +113,18 @@ class Meter:
             return
         with open("/proc/self/clear_refs", "w", encoding="ascii") as references:
             references.write("5")  # sets the peak to what is resident now
-        self._base = self._resident_peak()
+        self._base = _resident_peak()
 
     def extra_bytes(self) -> int:
         """The peak since, above the base."""
-        return self._peak() - self._base
-
-    def _peak(self) -> int:
         if not self._cuda:
-            return self._resident_peak()
+            return _resident_peak() - self._base
         import torch
 
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated() - self._base
 
-    @staticmethod
-    def _resident_peak() -> int:
-        with open("/proc/self/status", encoding="ascii") as status:
-            (line,) = (line for line in status if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+
+def _resident_peak() -> int:
+    with open("/proc/self/status", encoding="ascii") as status:
+        (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

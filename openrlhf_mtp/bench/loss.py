@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from openrlhf_mtp.bench.harness import Report, UnavailableError, take_turns
+from openrlhf_mtp.bench.harness import Report, Runs, UnavailableError, take_turns
 from openrlhf_mtp.bench.isolated import IsolatedForm, Prepared
 from openrlhf_mtp.bench.kernels import VOCABULARIES, KernelSpeed, measure_kernels, render_kernels
 from openrlhf_mtp.bench.loss_forms import COMPARABLE, FORMS, Workload, make_inputs
@@ -68,7 +68,10 @@ def bench_loss(out: Path, workload: Workload, *, smoke: bool = False) -> int:
     # OpenRLHF requires the pynvml package, at whose sight torch prints this in every process
     os.environ.setdefault("PYTHONWARNINGS", "ignore:The pynvml package is deprecated:FutureWarning")
     results = measure(workload, show_seconds(3))
-    kernels = [] if workload.device == "cpu" else measure_all_kernels(workload)
+    vocabularies = VOCABULARIES if workload.device == "cuda" else ()
+    kernels = [
+        measure_kernels(vocab, workload.dtype, workload.device, workload.repeats) for vocab in vocabularies
+    ]
     tables = [render(results, note), *([render_kernels(kernels, note)] if kernels else [])]
     publish(out, RESULT, to_json(results, kernels, note), tables)
     return 0
@@ -78,20 +81,18 @@ def measure(workload: Workload, report: Report[float]) -> list[Result]:
     """Let the forms take turns, each in a process of its own."""
     with ExitStack() as processes:
         forms = {form: processes.enter_context(IsolatedForm(prepare, form, workload)) for form in FORMS}
-        runs = take_turns({form: one.run for form, one in forms.items()}, workload.repeats, report)
-        return [
-            _result(form, forms[form], of_form.counted, of_form.problem) for form, of_form in runs.items()
-        ]
+        runs = take_turns({form: process.run for form, process in forms.items()}, workload.repeats, report)
+        return [_result(form, forms[form], runs[form]) for form in FORMS]
 
 
-def _result(form: str, process: IsolatedForm, seconds: tuple[float, ...], problem: str) -> Result:
+def _result(form: str, process: IsolatedForm, runs: Runs[float]) -> Result:
+    if runs.problem:
+        return Result(form, problem=runs.problem)
     try:
-        if problem:
-            raise UnavailableError(problem)
         extra_bytes, figures = process.result()
-    except UnavailableError as stopped:
-        return Result(form, problem=str(stopped))
-    return Result(form, seconds, extra_bytes, **figures)
+    except UnavailableError as problem:
+        return Result(form, problem=str(problem))
+    return Result(form, runs.counted, extra_bytes, **figures)
 
 
 def prepare(form: str, workload: Workload) -> Prepared:
@@ -116,13 +117,6 @@ def prepare(form: str, workload: Workload) -> Prepared:
         return {"loss": loss.item(), "gradient_norm": inputs.gradient_norm()}
 
     return Prepared(run, figures, workload.device)
-
-
-def measure_all_kernels(workload: Workload) -> list[KernelSpeed]:
-    """The row kernels alone, at each vocabulary."""
-    return [
-        measure_kernels(vocab, workload.dtype, workload.device, workload.repeats) for vocab in VOCABULARIES
-    ]
 
 
 def _against_plain(result: Result, results: list[Result]) -> tuple[Ratio, float] | None:
