@@ -97,21 +97,23 @@ class PartClock:
         self._seconds = dict.fromkeys(self._parts, 0.0)
         self._inner = [0.0]
 
-    def watch(self, owner: Any, call: str, part: str) -> None:
-        """Time a method of an object from now on."""
-        untimed = getattr(owner, call)
+    def timing(self, part: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A decorator whose functions are timed as this part."""
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self._inner.append(0.0)
-            start = now()
-            try:
-                return untimed(*args, **kwargs)
-            finally:
-                took = now() - start
-                self._seconds[part] += took - self._inner.pop()
-                self._inner[-1] += took
+        def decorate(untimed: Callable[..., Any]) -> Callable[..., Any]:
+            def watched(*args: Any, **kwargs: Any) -> Any:
+                self._inner.append(0.0)
+                start = now()
+                try:
+                    return untimed(*args, **kwargs)
+                finally:
+                    took = now() - start
+                    self._seconds[part] += took - self._inner.pop()
+                    self._inner[-1] += took
 
-        setattr(owner, call, watched)
+            return watched
+
+        return decorate
 
     def drain(self) -> dict[str, float]:
         """Seconds by part since the last call."""

@@ -22,6 +22,7 @@ from openrlhf_mtp.bench.report import default_device, device_name, publish, show
 from openrlhf_mtp.bench.step_forms import FIXED, OCC, PLAIN, Workload
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog.run_folder import writable
+from openrlhf_mtp.upstream.openrlhf.timing import timed_step
 
 RESULT = "bench_step.json"
 PARTS = ("forward", "backward", "update", "head")
@@ -90,27 +91,29 @@ def measure(workload: Workload, report: Report[float]) -> list[Result]:
         actor = step_trainer.build_actor(folder, Path(scratch), workload)
         heads = {name: step_trainer.head_parts(actor, mtp) for name, mtp in workload.forms().items()}
         experiences = list(step_trainer.experiences(actor, workload))
-        clock = _watched(actor.trainer, [step for _, _, step in heads.values() if step is not None])
-        runs = take_turns(
-            {name: partial(_step, actor.trainer, head, experiences, clock) for name, head in heads.items()},
-            workload.repeats,
-            lambda form, step: report(form, step.seconds),
-            report_warm_up=True,
-            there_and_back=True,
-        )
+        clock = PartClock(PARTS)
+        for _, _, head_step in heads.values():
+            _watch(head_step, clock)
+        with timed_step(actor.trainer, clock.timing):
+            runs = take_turns(
+                {
+                    name: partial(_step, actor.trainer, head, experiences, clock)
+                    for name, head in heads.items()
+                },
+                workload.repeats,
+                lambda form, step: report(form, step.seconds),
+                report_warm_up=True,
+                there_and_back=True,
+            )
     return [Result(name, of_form.counted) for name, of_form in runs.items()]
 
 
-def _watched(trainer: Any, head_steps: list[Any]) -> PartClock:
-    """A clock of the step's parts: the policy's, and the head's in every form."""
-    clock = PartClock(PARTS)
-    clock.watch(trainer.actor, "forward", "forward")
-    clock.watch(trainer.actor.model, "backward", "backward")  # the DeepSpeed engine's
-    clock.watch(trainer.strategy, "optimizer_step", "update")
-    for head_step in head_steps:
-        for call in ("begin", "observe", "end"):
-            clock.watch(head_step, call, "head")
-    return clock
+def _watch(head_step: Any, clock: PartClock) -> None:
+    """Time the head's part of a step; None in the form without a head."""
+    if head_step is not None:
+        timed = clock.timing("head")
+        head_step.begin, head_step.observe = timed(head_step.begin), timed(head_step.observe)
+        head_step.end = timed(head_step.end)
 
 
 def _step(trainer: Any, head: tuple[Any, Any, Any], experiences: list[Any], clock: PartClock) -> Step:

@@ -60,6 +60,7 @@ def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     from tqdm import tqdm
 
     from openrlhf_mtp.training.driver.context import RunContext
+    from openrlhf_mtp.upstream.openrlhf.bindings import bind_progress
     from openrlhf_mtp.upstream.openrlhf.flags import parse
     from openrlhf_mtp.upstream.processes import prepare_process
 
@@ -68,10 +69,7 @@ def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
         port = str(probe.getsockname()[1])
     os.environ.update(WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     prepare_process()
-    from openrlhf.trainer.ray import ppo_actor
-
-    # a bar for each step would hide the seconds
-    ppo_actor.tqdm = lambda steps, **_: tqdm(steps, disable=True)
+    bind_progress(lambda steps, **_: tqdm(steps, disable=True))
     args: Any = parse(
         [
             text

@@ -8,6 +8,7 @@ import logging
 import sys
 
 from openrlhf_mtp.config.machine.host import detect_host
+from openrlhf_mtp.upstream.registry import state
 
 ENGINES = (
     ("torch", "torch"),
@@ -56,17 +57,19 @@ def plugin_problem() -> str | None:
 
 
 def main() -> int:
-    """Print one line a package and one of the host; 0 when everything imports and the plugin is live."""
+    """Print a line for each package, the replacements, the host and the plugin; 0 when all of them work."""
     logging.disable(logging.WARNING)  # packages remark on optional parts; what is missing for us raises
     try:
         for name, version in versions().items():
             print(f"{name:<14}{version}")
         problem = plugin_problem()
+        replaced = state()
+        print(f"{'replacements':<14}{replaced}")
     except ImportError as missing:
-        problem = f"not tried, because of: {missing}"
+        problem, replaced = f"not tried, because of: {missing}", None
     print(f"{'host':<14}{detect_host()}")
     print(f"{'vLLM plugin':<14}{problem or 'live'}")
-    return 1 if problem else 0
+    return 1 if problem or replaced is None or replaced.dead else 0
 
 
 if __name__ == "__main__":

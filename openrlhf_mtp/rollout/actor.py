@@ -14,7 +14,7 @@ from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_reward
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.sync.errors import SyncError
 from openrlhf_mtp.sync.transport import uses_own_sync
-from openrlhf_mtp.upstream.openrlhf.bindings import bind, plain_class
+from openrlhf_mtp.upstream.openrlhf.bindings import bind_executor, plain_class
 
 
 def on_whole_policy(sampling_params: Any) -> Any:
@@ -40,7 +40,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         cpu = not torch.cuda.is_available()
         own_sync = uses_own_sync("weight_transfer_config" in kwargs)
         prepare_environment(cpu=cpu, own_sync=own_sync, threads=kwargs.pop("threads", None))
-        bind(upstream, {"SingleTurnAgentExecutor": StrictSingleTurnExecutor})
+        bind_executor(StrictSingleTurnExecutor)
         if own_sync:
             kwargs |= OWN_SYNC
         kwargs["distributed_executor_backend"] = executor(kwargs.get("distributed_executor_backend"), cpu=cpu)

@@ -152,20 +152,12 @@ def engine_factory(
     ) -> list[Any]:
         # refuses a misfit before anything heavy is imported
         overrides = (engine_overrides if own_sync else plain_overrides)(mtp, pretrain, sampling)
-        import openrlhf.trainer.ray.vllm_engine as upstream
-
         # before the binding below, because our actor's base class is found under the name that it replaces
         from openrlhf_mtp.rollout.actor import MTPRolloutActor
-        from openrlhf_mtp.upstream.openrlhf.bindings import bind
+        from openrlhf_mtp.upstream.openrlhf.bindings import bind_engines
 
         factory = _ActorFactory(MTPRolloutActor, {**overrides, "threads": threads})
-        names: dict[str, Any] = {"RolloutRayActor": factory}
-        if placement_group is not None:
-            names["placement_group"] = placement_group
-        bind(upstream, names)
-        engines: list[Any] = upstream.create_vllm_engines(
-            num_engines, tensor_parallel_size, pretrain, *args, **kwargs
-        )
-        return engines
+        create = bind_engines(actor=factory, placement_group=placement_group)
+        return create(num_engines, tensor_parallel_size, pretrain, *args, **kwargs)
 
     return create_engines

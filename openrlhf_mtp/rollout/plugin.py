@@ -8,11 +8,8 @@ before the first rollout.
 from __future__ import annotations
 
 from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE
-from openrlhf_mtp.upstream import uncompiled
-from openrlhf_mtp.upstream.vllm import chunk_ends, context_end, draft_depth, sampling, seeds
-
-PATCHES = (sampling, draft_depth, chunk_ends, context_end, seeds)
-"""Modules with a patch of vLLM each: `apply` registers it in a process, `probe` says whether it is live there."""
+from openrlhf_mtp.upstream.patching import install
+from openrlhf_mtp.upstream.vllm.patches import PATCHES, not_live
 
 DRAFT_CLASS = f"openrlhf_mtp.rollout.draft_model:{DRAFT_ARCHITECTURE}"
 WEIGHT_TRANSFER_BACKEND = "mtp"
@@ -28,9 +25,7 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-    for patch in PATCHES:
-        patch.apply()
-    uncompiled.apply_in_engines()
+    install(PATCHES)
     if DRAFT_ARCHITECTURE not in ModelRegistry.models:
         ModelRegistry.register_model(DRAFT_ARCHITECTURE, DRAFT_CLASS)
     # vLLM offers no public way to ask, and registering twice is an error
@@ -50,9 +45,9 @@ def missing() -> list[str]:
         f"draft architecture {DRAFT_ARCHITECTURE}": DRAFT_ARCHITECTURE in ModelRegistry.models,
         f"weight-transfer engine {WEIGHT_TRANSFER_BACKEND!r}": WEIGHT_TRANSFER_BACKEND
         in WeightTransferEngineFactory._registry,
-        **{f"patch {patch.PATCH.name!r}": patch.probe() for patch in PATCHES},
     }
-    return [what for what, live in found.items() if not live]
+    patches = [f"patch {name!r}" for name in not_live()]
+    return [what for what, live in found.items() if not live] + patches
 
 
 def probe(*, v2_runner: bool = False) -> None:

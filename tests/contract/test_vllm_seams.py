@@ -20,7 +20,7 @@ import torch  # noqa: E402  (after vLLM, which sets up its platform first)
 
 from openrlhf_mtp.rollout import plugin  # noqa: E402
 from openrlhf_mtp.upstream import uncompiled  # noqa: E402
-from openrlhf_mtp.upstream.patching import Patch  # noqa: E402
+from openrlhf_mtp.upstream.patching import Patch, install  # noqa: E402
 from openrlhf_mtp.upstream.vllm import sampling  # noqa: E402
 from tests.patience import seconds  # noqa: E402
 
@@ -128,7 +128,7 @@ def test_the_patch_is_live_where_the_kernel_is_wrong() -> None:
         pytest.skip("only CPU workers use these kernels")
     import vllm.utils.cpu_triton_utils as kernels
 
-    sampling.apply()
+    install([sampling.PATCH])
     assert sampling.is_right(kernels.expand_kernel)
 
 

@@ -55,9 +55,10 @@ def stock_engine(folder: Path) -> Any:
     """vLLM with nothing of ours in it but the recorder of drafts."""
     from vllm import LLM
 
+    from openrlhf_mtp.upstream.patching import install
     from openrlhf_mtp.upstream.vllm import sampling
 
-    sampling.apply()
+    install([sampling.PATCH])
     return LLM(
         str(folder),
         dtype="float32",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from openrlhf_mtp.training.driver.sampling import TrainingSamples
 from openrlhf_mtp.training.driver.step_row import evaluation_row, step_row
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_async_workers, bind_controller, plain_class
+from openrlhf_mtp.upstream.openrlhf.evaluation import kept_samples
 
 HELD_OUT_TOKENS = 8192
 """Action tokens of an evaluation on which the head is measured: as many as a figure needs."""
@@ -162,24 +162,6 @@ def logprob_gap(experiences: list[Any]) -> dict[str, float]:
     return {"spec/logprob_gap": gap.mean().item(), "spec/logprob_gap_max": gap.max().item()}
 
 
-@contextmanager
-def kept_result(owner: Any, method: str) -> Iterator[list[Any]]:
-    """Within this context, what the method of `owner` returns is also put into the list."""
-    kept: list[Any] = []
-    call = getattr(owner, method)
-
-    def keeping(*args: Any, **kwargs: Any) -> Any:
-        result = call(*args, **kwargs)
-        kept.extend(result)
-        return result
-
-    setattr(owner, method, keeping)
-    try:
-        yield kept
-    finally:
-        delattr(owner, method)
-
-
 def spread(samples: list[Any], tokens: int) -> list[Any]:
     """Evenly spaced samples with about `tokens` action tokens in all, or all samples if they have less."""
     total = sum(int(sample.action_mask.sum()) for sample in samples)
@@ -215,7 +197,7 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
     def evaluate(self, global_step: int, **generate_kwargs: Any) -> dict[str, Any]:
         """OpenRLHF's evaluation; its result also goes into the run folder."""
         start = time.time()
-        with kept_result(self.samples_generator, "generate_eval_samples") as samples:
+        with kept_samples(self.samples_generator) as samples:
             logs: dict[str, Any] = super().evaluate(global_step, **generate_kwargs)
         row = {**evaluation_row(logs), **self._held_out(samples), "time/eval_s": time.time() - start}
         if self.writer.last_step == global_step:

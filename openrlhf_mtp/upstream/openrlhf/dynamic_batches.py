@@ -37,6 +37,7 @@ def _is_live(module: ModuleType) -> bool:
 PATCH = Patch(
     name="dynamic batches accumulate",
     target="openrlhf.utils.deepspeed.deepspeed",
+    touches=("DeepspeedStrategy.get_ds_train_config",),
     reason="with dynamic batches only the last micro-batch of an optimizer step would be trained on",
     versions="openrlhf 0.11.2, deepspeed 0.19.6",
     apply=_let_step_be_the_boundary,

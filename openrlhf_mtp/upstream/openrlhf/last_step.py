@@ -131,9 +131,15 @@ def _is(module: ModuleType, path: str, name: str) -> bool:
 
 
 def _patch(name: str, target: str, apply: Callable[[ModuleType], None], live: dict[str, str]) -> Patch:
+    """A patch that puts functions of ours into places of a module.
+
+    Args:
+        live: place -> the function's name there.
+    """
     return Patch(
         name=name,
         target=target,
+        touches=tuple(live),
         reason="the last, smaller rollout of an episode would leave its gradient to the next one's first update",
         versions="openrlhf 0.11.2, deepspeed 0.19.6",
         apply=apply,
@@ -146,7 +152,10 @@ PATCHES: tuple[Patch, ...] = (
         "an optimizer step ends where it is marked",
         "openrlhf.utils.deepspeed.deepspeed",
         _step_where_told,
-        {"DeepspeedStrategy.backward": "backward_to_the_end"},
+        {
+            "DeepspeedStrategy.backward": "backward_to_the_end",
+            "DeepspeedStrategy.moving_average": "average_after_steps",
+        },
     ),
     *(
         _patch(

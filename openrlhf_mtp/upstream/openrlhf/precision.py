@@ -52,6 +52,7 @@ def _knows_float32(module: ModuleType) -> bool:
 PATCH = Patch(
     name="models in float32",
     target="openrlhf.utils.utils",
+    touches=("convert_to_torch_dtype",),
     reason="OpenRLHF loads models in 16 bits only, which processors without the instructions for it compute several "
     "times slower than float32",
     versions="openrlhf 0.11.2",

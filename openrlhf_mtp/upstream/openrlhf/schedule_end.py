@@ -40,6 +40,7 @@ def _hold_the_end(module: ModuleType) -> None:
 PATCH = Patch(
     name="learning-rate schedules have an end",
     target="openrlhf.utils.deepspeed.deepspeed",
+    touches=("get_scheduler",),
     reason="a cosine rises again after its last planned step",
     versions="openrlhf 0.11.2, transformers 5.15.0",
     apply=_hold_the_end,

@@ -56,6 +56,7 @@ def _is_live(module: ModuleType) -> bool:
 PATCH = Patch(
     name="rotary frequencies in float32",
     target="openrlhf.models.actor",
+    touches=("Actor.__init__",),
     reason="a ZeRO-3 model's rotary frequencies are rounded to bfloat16, unlike the rollout engine's",
     versions="openrlhf 0.11.2, deepspeed 0.19.6, transformers 5.15.0",
     apply=_restore_after_construction,

@@ -12,11 +12,10 @@ of next tokens is then corrected.
 from __future__ import annotations
 
 import functools
-import importlib
 from types import ModuleType
 from typing import Any
 
-from openrlhf_mtp.upstream.patching import Patch, install
+from openrlhf_mtp.upstream.patching import Patch
 
 _TARGET = "vllm.v1.worker.gpu_model_runner"
 _PROPOSER = "vllm.v1.spec_decode.llm_base_proposer"
@@ -66,34 +65,29 @@ def _correct_next_tokens(proposers: ModuleType) -> None:
     proposer.prepare_next_token_ids_padded = prepare_with_chunk_ends
 
 
-def _apply(runners: ModuleType) -> None:
-    _note_chunk_ends(runners)
-    _correct_next_tokens(importlib.import_module(_PROPOSER))
-
-
-def _is_live(runners: ModuleType) -> bool:
-    propose = runners.GPUModelRunner.propose_draft_token_ids
-    prepare = importlib.import_module(_PROPOSER).SpecDecodeBaseProposer.prepare_next_token_ids_padded
-    names = (propose.__code__.co_name, prepare.__code__.co_name)
-    return names == ("propose_after_chunks", "prepare_with_chunk_ends")
-
-
-PATCH = Patch(
-    name="next token at a chunk's end",
-    target=_TARGET,
-    reason="vLLM drafts a prompt that is computed in chunks with the prompt's last token at each chunk's end, so that "
-    "the head's cache differs from training for the whole response",
-    versions="vllm 0.29.0",
-    apply=_apply,
-    probe=_is_live,
+PATCHES = (
+    Patch(
+        name="tokens after a prompt's chunks",
+        target=_TARGET,
+        touches=("GPUModelRunner.propose_draft_token_ids",),
+        reason="vLLM's proposer does not know which token follows a chunk of a prompt",
+        versions="vllm 0.29.0",
+        apply=_note_chunk_ends,
+        probe=lambda runners: (
+            runners.GPUModelRunner.propose_draft_token_ids.__code__.co_name == "propose_after_chunks"
+        ),
+    ),
+    Patch(
+        name="next token at a chunk's end",
+        target=_PROPOSER,
+        touches=("SpecDecodeBaseProposer.prepare_next_token_ids_padded",),
+        reason="vLLM drafts a prompt that is computed in chunks with the prompt's last token at each chunk's end, so "
+        "that the head's cache differs from training for the whole response",
+        versions="vllm 0.29.0",
+        apply=_correct_next_tokens,
+        probe=lambda proposers: (
+            proposers.SpecDecodeBaseProposer.prepare_next_token_ids_padded.__code__.co_name
+            == "prepare_with_chunk_ends"
+        ),
+    ),
 )
-
-
-def apply() -> None:
-    """Register the patch in this process; it acts when vLLM imports its model runner."""
-    install([PATCH])
-
-
-def probe() -> bool:
-    """True when chunk ends are corrected in this process."""
-    return _is_live(importlib.import_module(_TARGET))

@@ -12,11 +12,10 @@ An EAGLE draft's context is the target's, whatever its own `config.json` says: v
 from __future__ import annotations
 
 import functools
-import importlib
 from types import ModuleType
 from typing import Any
 
-from openrlhf_mtp.upstream.patching import Patch, install
+from openrlhf_mtp.upstream.patching import Patch
 
 _TARGET = "vllm.v1.worker.gpu_model_runner"
 
@@ -41,18 +40,9 @@ def _is_live(runners: ModuleType) -> bool:
 PATCH = Patch(
     name="drafts beside a sequence at its context's end",
     target=_TARGET,
+    touches=("GPUModelRunner._input_fits_in_drafter",),
     reason="one sequence within k tokens of the context's end takes the drafts of its whole batch",
     versions="vllm 0.29.0",
     apply=_let_neighbors_draft,
     probe=_is_live,
 )
-
-
-def apply() -> None:
-    """Register the patch in this process; it acts when vLLM imports its model runner."""
-    install([PATCH])
-
-
-def probe() -> bool:
-    """True when a batch drafts whatever its longest sequence's length in this process."""
-    return _is_live(importlib.import_module(_TARGET))

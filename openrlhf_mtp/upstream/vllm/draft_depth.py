@@ -9,14 +9,12 @@ wrapper passes it on, counted from 1. Models without `begin_depth` are left alon
 from __future__ import annotations
 
 import functools
-import importlib
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from openrlhf_mtp.upstream.patching import Patch, install
+from openrlhf_mtp.upstream.patching import Patch
 
 _TARGET = "vllm.v1.spec_decode.llm_base_proposer"
-_METHOD = "build_per_group_and_layer_attn_metadata"
 
 
 @runtime_checkable
@@ -28,7 +26,7 @@ class KnowsDepth(Protocol):
 
 def _announce_depth(proposers: ModuleType) -> None:
     proposer = proposers.SpecDecodeBaseProposer
-    build = vars(proposer)[_METHOD]
+    build = proposer.build_per_group_and_layer_attn_metadata
 
     @functools.wraps(build)
     def build_and_announce(self: Any, common_attn_metadata: Any, draft_index: int = 0) -> Any:
@@ -36,28 +34,20 @@ def _announce_depth(proposers: ModuleType) -> None:
             self.model.begin_depth(draft_index + 1)
         return build(self, common_attn_metadata, draft_index=draft_index)
 
-    setattr(proposer, _METHOD, build_and_announce)
+    proposer.build_per_group_and_layer_attn_metadata = build_and_announce
 
 
 def _is_live(proposers: ModuleType) -> bool:
-    return "build_and_announce" in vars(proposers.SpecDecodeBaseProposer)[_METHOD].__code__.co_name
+    build = proposers.SpecDecodeBaseProposer.build_per_group_and_layer_attn_metadata
+    return bool(build.__code__.co_name == "build_and_announce")
 
 
 PATCH = Patch(
     name="depth of a draft step",
     target=_TARGET,
+    touches=("SpecDecodeBaseProposer.build_per_group_and_layer_attn_metadata",),
     reason="vLLM does not tell a draft model which depth it computes, and a head of several blocks needs it",
     versions="vllm 0.29.0",
     apply=_announce_depth,
     probe=_is_live,
 )
-
-
-def apply() -> None:
-    """Register the patch in this process; it acts when vLLM imports its proposer."""
-    install([PATCH])
-
-
-def probe() -> bool:
-    """True when the proposer of this process announces depths."""
-    return _is_live(importlib.import_module(_TARGET))

