@@ -5,11 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.config.families import FAMILIES
 from openrlhf_mtp.config.head_contract import Sampling, head_folder
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import Precision, choose, with_rollout_dtype
-from openrlhf_mtp.config.model_files import MODEL_TYPES, ModelShape, model_shape, read_model_config
+from openrlhf_mtp.config.model_files import ModelShape, model_shape, read_model_config
 from openrlhf_mtp.config.reading.paths import is_local
 from openrlhf_mtp.config.run_files import CHECKPOINTS
 from openrlhf_mtp.config.settings.mtp import MTPSettings
@@ -152,7 +153,7 @@ class JobContext:
     def shape(self) -> ModelShape | None:
         """The policy's sizes, None when not at hand or of another family."""
         config = self.model_config
-        if config is None or config.get("model_type") not in MODEL_TYPES:
+        if config is None or str(config.get("model_type")) not in FAMILIES:
             return None
         return model_shape(config)
 

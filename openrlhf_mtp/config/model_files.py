@@ -8,20 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.families import Family, family_of
 from openrlhf_mtp.config.reading.paths import too_long
 from openrlhf_mtp.config.reading.values import LARGEST_WHOLE, shown
-
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
-"""Model families that a head can be attached to, by `model_type` of their config."""
-
-NATIVE_TYPES = ("deepseek_v3", "glm4_moe", "qwen3_5_text", "qwen3_next")
-"""Families whose own head is trained before RL and written back; see docs/formats.md."""
-
-WITH_EXPERTS = ("qwen3_moe",)
-"""Those whose trunk has experts; their head's block is dense."""
-
-_WITH_QKV_BIAS = ("qwen2",)
-_WITH_QK_NORM = ("qwen3", "qwen3_moe")
 
 
 @dataclass(frozen=True)
@@ -41,14 +30,19 @@ class ModelShape:
     experts: int = 0
     expert_size: int = 0
 
+    @property
+    def family(self) -> Family:
+        """The model's family."""
+        return family_of(self.model_type)
+
     def layer_parameters(self) -> int:
         """Parameters of one dense decoder layer, norms included."""
         attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
-        if self.model_type in _WITH_QKV_BIAS or self.attention_bias:
+        if self.family.biases_qkv or self.attention_bias:
             attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
         if self.attention_bias:
             attention += self.hidden_size
-        if self.model_type in _WITH_QK_NORM:
+        if self.family.normalizes_qk:
             attention += 2 * self.head_dim
         return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
 
@@ -61,8 +55,8 @@ class ModelShape:
 
     def layer_tensors(self) -> int:
         """Tensors of one dense decoder layer in a checkpoint."""
-        biases = 3 if self.model_type in _WITH_QKV_BIAS else 4 if self.attention_bias else 0
-        return 4 + 3 + 2 + biases + (2 if self.model_type in _WITH_QK_NORM else 0)
+        biases = 3 if self.family.biases_qkv else 4 if self.attention_bias else 0
+        return 4 + 3 + 2 + biases + (2 if self.family.normalizes_qk else 0)
 
     def policy_tensors(self) -> int:
         """Tensors of the policy in a checkpoint."""
@@ -120,9 +114,9 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
         JobError: a size is missing, or is none.
     """
     heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
-    has_experts = config.get("model_type") in WITH_EXPERTS
+    family = family_of(str(config.get("model_type")))
     return ModelShape(
-        model_type=str(config.get("model_type")),
+        model_type=family.model_type,
         hidden_size=hidden,
         intermediate_size=_size(config, "intermediate_size"),
         num_layers=_size(config, "num_hidden_layers"),
@@ -132,7 +126,7 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
         vocab_size=_size(config, "vocab_size"),
         tied=bool(config.get("tie_word_embeddings", False)),
         attention_bias=bool(config.get("attention_bias", False)),
-        experts=_size(config, "num_experts", 0) if has_experts else 0,
+        experts=_size(config, "num_experts", 0) if family.has_experts else 0,
         expert_size=_size(config, "moe_intermediate_size", 0),
     )
 

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openrlhf_mtp.config.families import Family
 from openrlhf_mtp.heads import latent
 from openrlhf_mtp.heads.attention import chain_attention
-from openrlhf_mtp.heads.families import Family, normalizes_qk
 from openrlhf_mtp.heads.grid import AnchorGrid
+from openrlhf_mtp.heads.hf_classes import layer_class, norm_class, normalizes_qk
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions [B, T, D]."""
@@ -43,12 +44,12 @@ class MTPBlock(nn.Module):
 
     def __init__(self, family: Family, config: Any) -> None:
         super().__init__()
-        width, eps, norm_class = config.hidden_size, config.rms_norm_eps, family.hf_norm_class()
-        self.hidden_norm = norm_class(width, eps)
-        self.token_norm = norm_class(width, eps)
-        self.final_norm = norm_class(width, eps)
+        width, eps, norm = config.hidden_size, config.rms_norm_eps, norm_class(family)
+        self.hidden_norm = norm(width, eps)
+        self.token_norm = norm(width, eps)
+        self.final_norm = norm(width, eps)
         self.proj = nn.Linear(2 * width, width, bias=False)
-        self.layer = family.hf_layer_class()(config, layer_idx=0)
+        self.layer = layer_class(family)(config, layer_idx=0)
         self._normalizes_qk = normalizes_qk(family, config)
         self._gates_attention = family.gates_attention
         self._is_latent = family.compresses_attention

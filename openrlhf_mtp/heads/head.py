@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from openrlhf_mtp.heads.block import MTPBlock, Rotation
 from openrlhf_mtp.heads.grid import AnchorGrid
 from openrlhf_mtp.heads.head_config import HeadConfig
+from openrlhf_mtp.heads.hf_classes import rotary_class
 
 
 class _Rotary:
@@ -31,7 +32,7 @@ class _Rotary:
 
     def __init__(self, config: HeadConfig) -> None:
         with torch.device("cpu"):
-            self._embedding = config.family.hf_rotary_class()(config.model)
+            self._embedding = rotary_class(config.family)(config.model)
 
     def __call__(self, like: Tensor, positions: Tensor) -> Rotation:
         cos, sin = self._embedding(like, positions)

@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE, FORMAT, not_a_head
-from openrlhf_mtp.heads.families import Family, family_of
-from openrlhf_mtp.heads.layouts import LAYOUTS, Layout, Wiring
+from openrlhf_mtp.config.families import Family, family_of
+from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE, FORMAT, not_a_head, wiring_of
+from openrlhf_mtp.config.native_layouts import LAYOUTS, Layout, Wiring
 
 _NOT_OF_THE_HEAD = ("_name_or_path", "auto_map", "quantization_config", "transformers_version")
 
@@ -48,12 +48,6 @@ class HeadConfig:
                 "(j - 1) % num_blocks and the rest would never run"
             )
 
-        if self.layout is not None and self.layout not in LAYOUTS:
-            raise ValueError(
-                f"layout: got {self.layout!r}, expected one of {', '.join(LAYOUTS)}; this head was written by another "
-                "version of this package"
-            )
-
     @property
     def family(self) -> Family:
         """The trunk's family."""
@@ -67,7 +61,7 @@ class HeadConfig:
     @property
     def wiring(self) -> Wiring:
         """Where the chain's math differs from that of a head of our own."""
-        return Wiring() if self.native is None else self.native.wiring
+        return wiring_of(self.layout)
 
     @classmethod
     def from_trunk(

@@ -9,8 +9,8 @@ depths 2..k one token at a time. z^j is both the hidden state for the logits and
 Embedding and output head belong to the target: vLLM attaches them after loading, so a sync of the policy
 reaches the draft by itself.
 
-A head taken over from a checkpoint's own (`heads.layouts`) differs in up to three facts, its wiring: what depth 1 reads
-(the target's vLLM class decides that), what the next depth reads, and whether the token at position 0 is seen.
+A head taken over from a checkpoint's own (`config.native_layouts`) differs in up to three facts, its wiring: what depth
+1 reads (the target's vLLM class decides that), what the next depth reads, and whether the token at position 0 is seen.
 
 Several blocks: depth j takes block (j - 1) % n, and *every* block sees every input, because each has a cache
 of its own whose entries deeper depths and later chains attend to. Only the active block's output goes on.
@@ -35,16 +35,13 @@ from vllm.model_executor.models.utils import (
 )
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
-from openrlhf_mtp.heads.families import family_of
-from openrlhf_mtp.heads.layouts import LAYOUTS, Wiring
+from openrlhf_mtp.config.families import FUSED, family_of
+from openrlhf_mtp.config.head_contract.fit import wiring_of, wrong_architecture
+from openrlhf_mtp.config.native_layouts import Wiring
 
 _STACKED = WeightsMapper(
     orig_to_new_stacked={
-        ".q_proj": (".qkv_proj", "q"),
-        ".k_proj": (".qkv_proj", "k"),
-        ".v_proj": (".qkv_proj", "v"),
-        ".gate_proj": (".gate_up_proj", 0),
-        ".up_proj": (".gate_up_proj", 1),
+        f".{part}": (f".{fused}", shard) for fused, parts in FUSED.items() for part, shard in parts.items()
     }
 )
 
@@ -62,19 +59,11 @@ def _wiring(vllm_config: VllmConfig) -> Wiring:
     Raises:
         ValueError: the target's class norms its hidden states, and the head reads them before the norm, or reversed.
     """
-    name = _draft_config(vllm_config).mtp.get("layout")
-    wiring = Wiring() if name is None else LAYOUTS[name].wiring
-    got = vllm_config.model_config.architectures
-    unnormed = {layout.architecture for layout in LAYOUTS.values() if layout.wiring.reads_unnormed}
-    if wiring.reads_unnormed != any(architecture in unnormed for architecture in got):
-        where = "before" if wiring.reads_unnormed else "after"
-        expected = "one of" if wiring.reads_unnormed else "any but"
-        raise ValueError(
-            f"architectures: got {got} in the policy's config.json, expected {expected} "
-            f"{sorted(filter(None, unnormed))}: this head reads hidden states {where} the final norm, and vLLM's class "
-            "decides what the policy hands over; `openrlhf-mtp export --format merged` writes the two so that they fit"
-        )
-    return wiring
+    layout = _draft_config(vllm_config).mtp.get("layout")
+    wrong = wrong_architecture(vllm_config.model_config.architectures, layout)
+    if wrong is not None:
+        raise ValueError(wrong)
+    return wiring_of(layout)
 
 
 def _has_one_block(vllm_config: VllmConfig) -> bool:
@@ -95,13 +84,9 @@ def _decoder_layer(vllm_config: VllmConfig, prefix: str) -> nn.Module:
     """vLLM's decoder layer of the trunk's family; `prefix` ends in the layer's number."""
     config, hf_config = _layer_config(vllm_config), _draft_config(vllm_config)
     family = family_of(hf_config.mtp["trunk_model_type"])
-    if family.vllm_layer is None:
-        raise ValueError(
-            f"model_type: got {family.model_type}, whose head only vLLM's own `method: mtp` can serve; export it with "
-            "`openrlhf-mtp export --format native`"
-        )
+    assert family.vllm_layer is not None, "the head contract refuses a head of another family"
     layer_class = resolve_obj_by_qualname(family.vllm_layer.replace(":", "."))
-    if family.model_type in ("llama", "mistral"):
+    if family.vllm_layer_takes_all:
         return layer_class(config, prefix, hf_config)
     return layer_class(hf_config, config.cache_config, config.quant_config, prefix)
 

@@ -26,12 +26,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
+from openrlhf_mtp.config.families import FUSED
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, dtype_name
-
-FUSED = {  # vLLM's fused layer -> its checkpoint tensors, in the order of the fused rows
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The installed vLLM still names, orders and wires native heads as `heads.layouts` says, read from its source."""
+"""The installed vLLM still names, orders and wires native heads as `config.native_layouts` says, by its source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.heads.layouts import LAYOUTS
+from openrlhf_mtp.config.native_layouts import LAYOUTS
 
 VLLM = Path(str(importlib.util.find_spec("vllm").origin)).parent
 FILES = {

@@ -251,7 +251,7 @@ def test_the_worker_still_has_the_calls_of_a_weight_update(method: str) -> None:
 def test_every_family_names_a_decoder_layer_that_vllm_has() -> None:
     from vllm.utils.import_utils import resolve_obj_by_qualname
 
-    from openrlhf_mtp.heads.families import FAMILIES
+    from openrlhf_mtp.config.families import FAMILIES
 
     for family in FAMILIES.values():
         layer = resolve_obj_by_qualname(family.vllm_layer.replace(":", "."))

@@ -11,7 +11,13 @@ def head_files(s: JobContext) -> Iterator[Problem]:
     """The head is on this machine and was made for this policy (`config.head_contract`)."""
     policy = s.text("actor.model_name_or_path") or ""
     if s.mtp is not None and s.look_at_files:
-        yield from head_problems(s.mtp, policy, s.number("data.max_len"), policy_config=s.model_config)
+        yield from head_problems(
+            s.mtp,
+            policy,
+            s.number("data.max_len"),
+            policy_config=s.model_config,
+            drafts=s.trains_policy and s.mtp.rollout.speculate,
+        )
 
 
 def head_training(s: JobContext) -> Iterator[Problem]:

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from openrlhf_mtp.config.families import DENSE, FAMILIES, NATIVE_FAMILIES
 from openrlhf_mtp.config.head_contract import policy_files
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
 from openrlhf_mtp.config.problem import Problem, error
 from openrlhf_mtp.config.rope import context_limit
+
+SUPPORTED = (*FAMILIES, *NATIVE_FAMILIES)
+"""Families that can carry a head; with `pretrain` alone, those that are not in DENSE."""
 
 
 def policy(s: JobContext) -> Iterator[Problem]:
@@ -30,18 +33,18 @@ def policy(s: JobContext) -> Iterator[Problem]:
         yield error(
             setting, f"a vision model ({family})", "a text-only model", "use one, or drop the mtp section"
         )
-    elif family not in MODEL_TYPES + NATIVE_TYPES:
+    elif family not in SUPPORTED:
         yield error(
             setting,
             f"the model family {family}",
-            f"one that a head supports: {', '.join(MODEL_TYPES + NATIVE_TYPES)}",
+            f"one that a head supports: {', '.join(SUPPORTED)}",
             "use one of these, or drop the mtp section",
         )
-    elif s.trains_policy and family in NATIVE_TYPES + WITH_EXPERTS:
+    elif s.trains_policy and family not in DENSE:
         yield error(
             setting,
             f"the model family {family}",
-            f"one whose weights can be sent to engines and read back there: {', '.join(dense_types())} (experts and "
+            f"one whose weights can be sent to engines and read back there: {', '.join(DENSE)} (experts and "
             "linear attention would need their packed tensors in sync/loaded_layers.py)",
             "train its head with openrlhf-mtp pretrain, use another model, or drop the mtp section",
         )
@@ -51,7 +54,7 @@ def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
     """OpenRLHF sends every model it knows, but only over CUDA and without adapters; this project's sync, which then
     stands in, does not (`sync.transport.uses_own_sync`)."""
     family = config.get("model_type")
-    if "vision_config" not in config and family not in NATIVE_TYPES + WITH_EXPERTS:
+    if "vision_config" not in config and (family in DENSE or family not in SUPPORTED):
         return
     got, expected = f"the model family {family}", "a dense text model"
     why = "where this project's weight sync stands in for OpenRLHF's"
@@ -69,11 +72,6 @@ def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
             f"{expected}: LoRA is {why}",
             "set ds.lora.rank 0, or use one",
         )
-
-
-def dense_types() -> tuple[str, ...]:
-    """The families that RL supports with a head."""
-    return tuple(family for family in MODEL_TYPES if family not in WITH_EXPERTS)
 
 
 def unsupported_modes(s: JobContext) -> Iterator[Problem]:

@@ -30,7 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 def head_problems(
-    mtp: MTPSettings, policy: str, max_len: int | None, *, policy_config: dict[str, object] | None
+    mtp: MTPSettings,
+    policy: str,
+    max_len: int | None,
+    *,
+    policy_config: dict[str, object] | None,
+    drafts: bool,
 ) -> Iterator[Problem]:
     """Whether the job's head is there and fits its policy; sizes are compared, tensors are not read.
 
@@ -39,19 +44,26 @@ def head_problems(
         policy: the policy's folder or Hub name.
         max_len: longest sequence of the job in tokens, None when no limit is known.
         policy_config: the policy's `config.json`; None when it is not on this machine, and then not compared.
+        drafts: whether rollouts draft with the head.
     """
     folder = head_folder(mtp.head, policy)
     absent = list(head_files(folder))
     yield from absent
     if not absent:
-        wanted = Wanted(blocks=mtp.num_blocks, depths=mtp.depths, max_len=max_len)
+        wanted = Wanted(blocks=mtp.num_blocks, depths=mtp.depths, max_len=max_len, drafts=drafts)
         yield from misfits(policy_config, read_json(folder / CONFIG_FILE), wanted, folder)
 
 
 def problems(mtp: MTPSettings, policy: str, sampling: Sampling) -> Iterator[Problem]:
     """All that forbids drafting in a job, or makes it pointless, from the files on this machine."""
     yield from policy_files(policy)
-    yield from head_problems(mtp, policy, sampling.max_len, policy_config=read_model_config(policy))
+    yield from head_problems(
+        mtp,
+        policy,
+        sampling.max_len,
+        policy_config=read_model_config(policy),
+        drafts=mtp.rollout.speculate,
+    )
     yield from distribution(sampling, mtp)
     yield from drafting(mtp)
 

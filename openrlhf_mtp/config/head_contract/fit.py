@@ -1,10 +1,12 @@
 """Whether a head can draft for a policy, by the `config.json` of both."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.config.families import FAMILIES
+from openrlhf_mtp.config.native_layouts import LAYOUTS, Wiring
 from openrlhf_mtp.config.problem import Problem, error, refuse, warning
 from openrlhf_mtp.config.rope import angles, context_limit
 
@@ -28,11 +30,13 @@ class Wanted:
         blocks: MTP blocks.
         depths: tokens drafted per target forward.
         max_len: longest sequence in tokens, None when no limit is known.
+        drafts: rollouts draft with it; false for a head that is trained alone.
     """
 
     blocks: int
     depths: int
     max_len: int | None = None
+    drafts: bool = True
 
 
 def misfits(policy: Config | None, head: Config, wanted: Wanted, folder: Path) -> Iterator[Problem]:
@@ -56,6 +60,15 @@ def misfits(policy: Config | None, head: Config, wanted: Wanted, folder: Path) -
             f"the head in {folder} does not fit the policy ({'; '.join(different)}); equip this policy with a head of "
             "its own (openrlhf-mtp equip)",
         )
+    if own["trunk_model_type"] not in FAMILIES and wanted.drafts:
+        yield refuse(
+            "mtp.head",
+            f"the head in {folder} is of the family {own['trunk_model_type']}, which only vLLM's own `method: mtp` can "
+            "draft with; set mtp.rollout.speculate false, or export the head with openrlhf-mtp export --format native",
+        )
+    wrong = None if policy is None else wrong_architecture(_architectures(policy), own.get("layout"))
+    if wrong is not None and wanted.drafts:
+        yield refuse("actor.model_name_or_path", wrong)
     if own["num_layers"] != wanted.blocks:
         yield error(
             "mtp.num_blocks",
@@ -84,6 +97,11 @@ def not_a_head(config: Config) -> str | None:
         )
     if own.get("format") != FORMAT:
         return f"got head format {own.get('format')}, expected {FORMAT}; equip the model again"
+    if own.get("layout") not in (None, *LAYOUTS):
+        return (
+            f"layout: got {own['layout']!r}, expected one of {', '.join(LAYOUTS)}; this head was written by another "
+            "version of this package"
+        )
     unfit = [name for name in ("depths", "num_layers") if not _is_count(own.get(name))]
     if unfit or not isinstance(own.get("trunk_model_type"), str):
         absent = ", ".join([*unfit, *["trunk_model_type"] * ("trunk_model_type" not in own)])
@@ -103,6 +121,36 @@ def differences(policy: Config, head: Config) -> Iterator[str]:
         if head.get(name) is not None and policy.get(name) is not None:
             yield from _different(name, head[name], policy[name])
     yield from _different_angles(head, policy)
+
+
+def wiring_of(layout: str | None) -> Wiring:
+    """How the chain of a head with this layout is wired; None is a head of our own."""
+    return Wiring() if layout is None else LAYOUTS[layout].wiring
+
+
+def wrong_architecture(architectures: Sequence[str] | None, layout: str | None) -> str | None:
+    """Why the policy's class in vLLM does not hand over the hidden states that a head reads, None if it does.
+
+    Args:
+        architectures: of the policy's `config.json`; None is not judged.
+        layout: the head's native layout, None for a head of our own.
+    """
+    unnormed = [one.architecture for one in LAYOUTS.values() if one.wiring.reads_unnormed]
+    reads_unnormed = wiring_of(layout).reads_unnormed
+    if architectures is None or reads_unnormed == any(one in unnormed for one in architectures):
+        return None
+    side = "before" if reads_unnormed else "after"
+    expected = "one of" if reads_unnormed else "any but"
+    return (
+        f"architectures: got {architectures} in the policy's config.json, expected {expected} "
+        f"{unnormed}: this head reads hidden states {side} the final norm, and vLLM's class "
+        "decides what the policy hands over; `openrlhf-mtp export --format merged` writes the two so that they fit"
+    )
+
+
+def _architectures(policy: Config) -> list[str] | None:
+    listed = policy.get("architectures")
+    return listed if isinstance(listed, list) else None
 
 
 def _is_count(value: object) -> bool:

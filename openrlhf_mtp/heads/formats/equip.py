@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openrlhf_mtp.config.families import FAMILIES
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, HEAD_FOLDER
-from openrlhf_mtp.heads.families import FAMILIES
+from openrlhf_mtp.config.native_layouts import Layout, vllm_architecture
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.heads.formats.native import read_config, read_native, read_trunk_config
 from openrlhf_mtp.heads.formats.shards import PathLike, files_by_tensor, read_tensors
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
-from openrlhf_mtp.heads.layouts import Layout, vllm_architecture
 
 _INPUT_RMS = 0.3
 

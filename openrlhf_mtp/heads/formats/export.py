@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, HEAD_FOLDER, WEIGHTS_FILE
+from openrlhf_mtp.config.native_layouts import LAYOUTS, Layout, vllm_architecture
 from openrlhf_mtp.heads.formats.accounting import ExportError, Planned, account
 from openrlhf_mtp.heads.formats.head_folder import head_tensor_specs, read_head
 from openrlhf_mtp.heads.formats.lora_merge import is_adapter, merged_with_base
@@ -38,7 +39,6 @@ from openrlhf_mtp.heads.formats.shards import (
     write_index,
 )
 from openrlhf_mtp.heads.head_config import HeadConfig
-from openrlhf_mtp.heads.layouts import LAYOUTS, Layout, vllm_architecture
 
 LIST_FILE = "export.json"
 NATIVE_FILE = "model-mtp.safetensors"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE
+from openrlhf_mtp.config.native_layouts import BUILT_IN, LAYOUTS, REFUSED, Layout
 from openrlhf_mtp.heads.formats.head_folder import (
     HeadMismatch,
     assembled,
@@ -25,10 +26,6 @@ from openrlhf_mtp.heads.formats.head_folder import (
 from openrlhf_mtp.heads.formats.shards import PathLike, files_by_tensor, read_tensors, stored_tensors
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
-from openrlhf_mtp.heads.layouts import LAYOUTS, REFUSED, Layout
-
-_SAME_TRUNK = {"mimo": "qwen2"}
-"""Model types that need remote code, and the built-in one with the same trunk."""
 
 _REMOTE_CODE = "auto_map"
 
@@ -45,8 +42,8 @@ def read_config(model_dir: PathLike) -> dict[str, Any]:
             f"{model_dir}: no {CONFIG_FILE} there; expected the folder of a Hugging Face model"
         )
     content: dict[str, Any] = json.loads(path.read_text())
-    if content.get("model_type") in _SAME_TRUNK:
-        content["model_type"] = _SAME_TRUNK[content["model_type"]]
+    if content.get("model_type") in BUILT_IN:
+        content["model_type"] = BUILT_IN[content["model_type"]]
         content.pop(_REMOTE_CODE, None)
     return content
 

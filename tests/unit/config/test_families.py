@@ -1,10 +1,35 @@
-"""The families that the checks accept are the families that a head can be attached to."""
+"""One table of families: what `check` accepts, and which of them RL can train with a head."""
 
-from openrlhf_mtp.config.model_files import MODEL_TYPES, NATIVE_TYPES, WITH_EXPERTS
-from openrlhf_mtp.heads.families import FAMILIES, NATIVE_FAMILIES
+import json
+
+import pytest
+
+from openrlhf_mtp.config.families import DENSE, FAMILIES, NATIVE_FAMILIES, family_of
+from openrlhf_mtp.config.native_layouts import BUILT_IN, LAYOUTS
+from tests.unit.config.equipped import HEAD, TRUNK
 
 
-def test_checks_and_heads_know_the_same_families():
-    assert set(MODEL_TYPES) == set(FAMILIES)
-    assert set(NATIVE_TYPES) == set(NATIVE_FAMILIES)
-    assert {name for name, family in FAMILIES.items() if family.block_type is not None} == set(WITH_EXPERTS)
+@pytest.mark.parametrize("name", [*FAMILIES, *NATIVE_FAMILIES])
+def test_check_takes_every_family_of_the_table_for_pretraining_and_the_dense_ones_for_rl(
+    problems, folder, name
+):
+    own = {**HEAD["mtp"], "trunk_model_type": name}
+    (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, "model_type": name, **EXPERTS}))
+    (folder / "policy" / "mtp" / "config.json").write_text(json.dumps({**HEAD, "mtp": own}))
+    assert problems(trains_policy=False) == []
+    refused = [text for text in problems() if "error: actor.model_name_or_path" in text]
+    assert bool(refused) == (name not in DENSE)
+
+
+EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32}
+
+
+def test_the_families_with_experts_are_left_out_of_rl():
+    assert {name for name in FAMILIES if name not in DENSE} == {"qwen3_moe"}
+    assert not set(FAMILIES) & set(NATIVE_FAMILIES)
+
+
+def test_every_layout_is_of_a_family_of_the_table():
+    for layout in LAYOUTS.values():
+        assert family_of(BUILT_IN.get(layout.model_types[0], layout.model_types[0]))
+    assert BUILT_IN == {"mimo": "qwen2"}

@@ -11,6 +11,7 @@ from transformers.cache_utils import DynamicCache
 
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
+from openrlhf_mtp.heads.hf_classes import rotary_class
 
 WIDTH, VOCAB, DEPTHS = 32, 48, 3
 
@@ -76,7 +77,7 @@ def drafted_step_by_step(
     anchor, then one position at a time, every block with a cache of its own. Uses transformers' layer as it is."""
     family, config = head.config.family, head.config.model
     config._attn_implementation = "eager"
-    rotary = family.hf_rotary_class()(config)
+    rotary = rotary_class(family)(config)
     caches = [DynamicCache() for _ in head.blocks]
 
     def run(depth: int, states: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ part once right and once wrong.
 """
 
 import functools
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -157,20 +156,30 @@ def heads() -> Iterator[dict[str, Any]]:
     for changes in (
         {"format": 2},
         {"trunk_model_type": "llama"},
+        {"trunk_model_type": "glm4_moe"},
         {"depths": 2},
         {"num_layers": 2},
         {"depths": None},
+        {"layout": "nobody's"},
+        {"layout": "mimo"},
     ):
         yield {**equipped.HEAD, "mtp": {**own, **changes}}
 
 
+POLICIES = (
+    equipped.TRUNK,
+    {**equipped.TRUNK, "architectures": ["Qwen2ForCausalLM"]},
+    {**equipped.TRUNK, "architectures": ["MiMoForCausalLM"]},
+)
+
+
 def test_over_all_heads_and_shapes_that_a_job_wants(job: Job, heard: Heard, tmp_path: Path) -> None:
     accepted, tried = 0, 0
-    config = tmp_path / "policy" / "mtp" / "config.json"
-    for content in heads():
-        config.write_text(json.dumps(content))
+    for policy, content in product(POLICIES, heads()):
+        equipped.write_config(tmp_path / "policy" / "config.json", policy)
+        equipped.write_config(tmp_path / "policy" / "mtp" / "config.json", content)
         read_anew()
-        for depths, blocks, max_len in product((1, 2, 3, 4, 16), (1, 2, 16), (64, 65, 256)):
+        for depths, blocks, max_len in product((2, 3, 4), (1, 2), (64, 256)):
             sized = job.with_flags(data__max_len=max_len)
             for speculate, verify in product(
                 (True, False), values(RolloutSettings, "rejection_sample_method")

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from openrlhf_mtp.config.native_layouts import LAYOUTS
 from openrlhf_mtp.heads.formats import export as exporting
 from openrlhf_mtp.heads.formats.accounting import ExportError, Planned, account
 from openrlhf_mtp.heads.formats.equip import equip
@@ -27,7 +28,6 @@ from openrlhf_mtp.heads.formats.shards import (
     stored_as,
     write_file,
 )
-from openrlhf_mtp.heads.layouts import LAYOUTS
 from tests.natives import write_native_checkpoint
 from tests.unit.heads.tiny import DEPTHS, SIZES, random_head, trunk_config
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from openrlhf_mtp.config.native_layouts import LAYOUTS
 from openrlhf_mtp.heads.formats.equip import equip
 from openrlhf_mtp.heads.formats.head_folder import HeadMismatch, load_head, named_tensors, save_head
 from openrlhf_mtp.heads.formats.native import (
@@ -24,7 +25,7 @@ from openrlhf_mtp.heads.formats.native import (
 from openrlhf_mtp.heads.formats.shards import WEIGHTS_FILE, DamagedCheckpoint
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
-from openrlhf_mtp.heads.layouts import LAYOUTS
+from openrlhf_mtp.heads.hf_classes import norm_class, rotary_class
 from tests.natives import NATIVES, write_native_checkpoint
 from tests.unit.heads.tiny import DEPTHS, SIZES, random_inputs
 
@@ -156,8 +157,8 @@ def test_the_chain_computes_what_the_native_names_mean(layout, checkpoints):
         hidden[0],
         [e[0] for e in embeddings],
         head.blocks[0].layer,
-        family.hf_rotary_class()(config),
-        lambda: family.hf_norm_class()(config.hidden_size, config.rms_norm_eps),
+        rotary_class(family)(config),
+        lambda: norm_class(family)(config.hidden_size, config.rms_norm_eps),
     )
     states = head(hidden, embeddings, positions, segments, 2)
     for z, z_expected in zip(states, expected, strict=True):

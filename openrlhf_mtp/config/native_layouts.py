@@ -44,6 +44,8 @@ class Layout:
     Attributes:
         name: as in `mtp.layout` of a head's config.json.
         model_types: trunks that carry it, by the model type of their (text) configuration.
+        remote_type: the model type of checkpoints that need remote code; `equip` writes the first of `model_types`,
+            whose trunk is the same.
         root: what all names of the head, and no others, begin with.
         hidden_norm, token_norm, final_norm, proj: the module that is ours of that name.
         layer: the decoder layer, whose tensors have the family's own names below it.
@@ -67,6 +69,7 @@ class Layout:
     count_field: str
     architecture: str | None = None
     plain_architecture: str | None = None
+    remote_type: str | None = None
     token_first: bool = True
     wiring: Wiring = Wiring()
     max_blocks: int = 1
@@ -146,8 +149,8 @@ LAYOUTS: dict[str, Layout] = {
     for layout in (
         Layout(
             name="mimo",
-            # equip writes the model type qwen2, whose trunk is the same, so that no remote code is needed
-            model_types=("mimo", "qwen2"),
+            model_types=("qwen2", "mimo"),
+            remote_type="mimo",
             root="model.mtp_layers.",
             hidden_norm="model.mtp_layers.{n}.hidden_layernorm",
             token_norm="model.mtp_layers.{n}.token_layernorm",
@@ -168,10 +171,15 @@ LAYOUTS: dict[str, Layout] = {
 }
 """Name -> layout."""
 
+BUILT_IN: dict[str, str] = {
+    layout.remote_type: layout.model_types[0] for layout in LAYOUTS.values() if layout.remote_type is not None
+}
+"""Model types that need remote code, and the built-in one with the same trunk."""
+
 REFUSED: dict[str, str] = {
     "deepseek_v32": "its block attends with sparse latent attention over an indexer's choice of keys",
-    "qwen3_5_moe_text": "no test has served its block of experts yet: it would need a row in heads/layouts.py and the "
-    "names under which its checkpoints keep experts",
+    "qwen3_5_moe_text": "no test has served its block of experts yet: it would need a row in "
+    "config/native_layouts.py and the names under which its checkpoints keep experts",
     "mimo_v2_flash": "vLLM runs other attention (sinks, sliding window) in its blocks than the chain's",
 }
 """Model type -> why its native head cannot be trained."""
