@@ -2,6 +2,25 @@
 
 from typing import Any
 
+from openrlhf_mtp.cluster.exporter import series
+from openrlhf_mtp.runlog import metrics
+
+
+def gauge(metric: str) -> str:
+    """The Prometheus name of a metric."""
+    return series(metric)[0]
+
+
+def by_depth(metric: str) -> str:
+    """The Prometheus name of a metric that is logged for each depth."""
+    return gauge(metrics.depth_metric(metric, 1))
+
+
+def by_engine(metric: str) -> str:
+    """The Prometheus name of a metric that is logged for each engine."""
+    return gauge(metrics.engine_metric(metric, 0))
+
+
 RUN = '{namespace="$namespace", openrlhf_mtp_io_run="$run"}'
 """Every series of the chosen run; the PodMonitor copies the pod's label."""
 
@@ -9,52 +28,52 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Reward",
         "none",
-        (("openrlhf_mtp_policy_reward", "reward"), ("openrlhf_mtp_eval_accuracy", "held out")),
+        ((gauge(metrics.POLICY_REWARD), "reward"), (gauge(metrics.EVAL_ACCURACY), "held out")),
     ),
     (
         "Tokens per target forward",
         "none",
         (
-            ("openrlhf_mtp_spec_mean_acceptance_length", "engines"),
-            ("openrlhf_mtp_mtp_expected_length", "promised by the trainer"),
+            (gauge(metrics.SPEC_MEAN_ACCEPTANCE_LENGTH), "engines"),
+            (gauge(metrics.MTP_EXPECTED_LENGTH), "promised by the trainer"),
         ),
     ),
     (
         "Acceptance by depth",
         "percentunit",
-        (("openrlhf_mtp_spec_acceptance_rate_by_depth", "depth {{depth}}"),),
+        ((by_depth(metrics.SPEC_ACCEPTANCE_RATE), "depth {{depth}}"),),
     ),
-    ("Overlap by depth, trainer", "percentunit", (("openrlhf_mtp_mtp_alpha_by_depth", "depth {{depth}}"),)),
+    ("Overlap by depth, trainer", "percentunit", ((by_depth(metrics.MTP_ALPHA), "depth {{depth}}"),)),
     (
         "Time of a step",
         "s",
         (
-            ("openrlhf_mtp_time_rollout_s", "rollout"),
-            ("openrlhf_mtp_time_train_s", "training"),
-            ("openrlhf_mtp_time_sync_s", "weight sync"),
-            ("openrlhf_mtp_time_step_s", "whole step"),
+            (gauge(metrics.TIME_ROLLOUT_S), "rollout"),
+            (gauge(metrics.TIME_TRAIN_S), "training"),
+            (gauge(metrics.TIME_SYNC_S), "weight sync"),
+            (gauge(metrics.TIME_STEP_S), "whole step"),
         ),
     ),
     (
         "Rollout throughput (tokens per second)",
         "none",
         (
-            ("openrlhf_mtp_perf_rollout_tok_s", "all engines"),
-            ("openrlhf_mtp_perf_rollout_tok_s_by_engine", "engine {{engine}}"),
+            (gauge(metrics.PERF_ROLLOUT_TOK_S), "all engines"),
+            (by_engine(metrics.PERF_ROLLOUT_TOK_S), "engine {{engine}}"),
         ),
     ),
     (
         "Loss of the head",
         "none",
-        (("openrlhf_mtp_mtp_loss", "all depths"), ("openrlhf_mtp_mtp_loss_by_depth", "depth {{depth}}")),
+        ((gauge(metrics.MTP_LOSS), "all depths"), (by_depth(metrics.MTP_LOSS), "depth {{depth}}")),
     ),
     (
         "Policy",
         "none",
-        (("openrlhf_mtp_policy_entropy", "entropy (nat)"), ("openrlhf_mtp_policy_kl", "KL (nat)")),
+        ((gauge(metrics.POLICY_ENTROPY), "entropy (nat)"), (gauge(metrics.POLICY_KL), "KL (nat)")),
     ),
-    ("Engine against trainer (nat)", "none", (("openrlhf_mtp_spec_logprob_gap", "log-prob gap"),)),
-    ("Step", "none", (("openrlhf_mtp_step", "step"),)),
+    ("Engine against trainer (nat)", "none", ((gauge(metrics.SPEC_LOGPROB_GAP), "log-prob gap"),)),
+    ("Step", "none", ((gauge(metrics.STEP), "step"),)),
     ("Free GPUs as Ray counts them", "none", (("ray_resources", "{{Name}} {{State}}"),)),
     ("Object store", "bytes", (("ray_object_store_memory", "{{Location}}"),)),
 )
