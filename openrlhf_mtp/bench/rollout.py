@@ -23,6 +23,7 @@ from openrlhf_mtp.bench.rollout_engine import Workload, generate, prepare_proces
 from openrlhf_mtp.bench.rollout_subject import Subject, count_parameters, make_workload, settings_for
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, read_counters
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.run_folder import writable
 
 RESULT = "bench_rollout.json"
@@ -197,6 +198,6 @@ def _row(row: Comparison) -> tuple[str, ...]:
         f"{median(row.drafted.tok_s):.1f}",
         f"{row.ratio.middle:.2f}x",
         row.ratio.interval(),
-        f"{acceptance['spec/mean_acceptance_length']:.2f}",
+        f"{acceptance[metrics.SPEC_MEAN_ACCEPTANCE_LENGTH]:.2f}",
         " ".join(f"{value:.2f}" for name, value in acceptance.items() if "/depth_" in name),
     )

@@ -159,7 +159,7 @@ def logprob_gap(experiences: list[Any]) -> dict[str, float]:
     if not gaps:
         return {}
     gap = torch.cat(gaps)
-    return {"spec/logprob_gap": gap.mean().item(), "spec/logprob_gap_max": gap.max().item()}
+    return {metrics.SPEC_LOGPROB_GAP: gap.mean().item(), metrics.SPEC_LOGPROB_GAP_MAX: gap.max().item()}
 
 
 def spread(samples: list[Any], tokens: int) -> list[Any]:
@@ -199,7 +199,7 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
         start = time.time()
         with kept_samples(self.samples_generator) as samples:
             logs: dict[str, Any] = super().evaluate(global_step, **generate_kwargs)
-        row = {**evaluation_row(logs), **self._held_out(samples), "time/eval_s": time.time() - start}
+        row = {**evaluation_row(logs), **self._held_out(samples), metrics.TIME_EVAL_S: time.time() - start}
         if self.writer.last_step == global_step:
             self.writer.amend(row, step=global_step)
         else:

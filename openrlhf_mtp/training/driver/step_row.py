@@ -9,27 +9,27 @@ from typing import Any
 from openrlhf_mtp.runlog import metrics
 
 STATUS_NAMES: dict[str, str] = {
-    "rollout/reward_mean": "policy/reward",
-    "rollout/reward_std": "policy/reward_std",
-    "rollout/response_length_mean": "policy/response_length",
-    "rollout/truncated_rate": "policy/truncated_rate",
-    "total_length": "policy/total_length",
-    "return": "policy/return",
-    "policy_loss": "policy/loss",
-    "entropy_loss": "policy/entropy",
-    "kl": "policy/kl",
-    "ppo_kl": "policy/ppo_kl",
-    "ppo_clip_ratio": "policy/clip_fraction",
-    "actor_grad_norm": "policy/grad_norm",
-    "actor_lr": "policy/lr",
-    "critic_loss": "critic/loss",
-    "values": "critic/value",
-    "critic_lr": "critic/lr",
-    "critic_grad_norm": "critic/grad_norm",
-    "timing/generation": "time/rollout_s",
-    "timing/make_experience": "time/experience_s",
-    "timing/ppo_train": "time/train_s",
-    "timing/broadcast": "time/sync_s",
+    "rollout/reward_mean": metrics.POLICY_REWARD,
+    "rollout/reward_std": metrics.POLICY_REWARD_STD,
+    "rollout/response_length_mean": metrics.POLICY_RESPONSE_LENGTH,
+    "rollout/truncated_rate": metrics.POLICY_TRUNCATED_RATE,
+    "total_length": metrics.POLICY_TOTAL_LENGTH,
+    "return": metrics.POLICY_RETURN,
+    "policy_loss": metrics.POLICY_LOSS,
+    "entropy_loss": metrics.POLICY_ENTROPY,
+    "kl": metrics.POLICY_KL,
+    "ppo_kl": metrics.POLICY_PPO_KL,
+    "ppo_clip_ratio": metrics.POLICY_CLIP_FRACTION,
+    "actor_grad_norm": metrics.POLICY_GRAD_NORM,
+    "actor_lr": metrics.POLICY_LR,
+    "critic_loss": metrics.CRITIC_LOSS,
+    "values": metrics.CRITIC_VALUE,
+    "critic_lr": metrics.CRITIC_LR,
+    "critic_grad_norm": metrics.CRITIC_GRAD_NORM,
+    "timing/generation": metrics.TIME_ROLLOUT_S,
+    "timing/make_experience": metrics.TIME_EXPERIENCE_S,
+    "timing/ppo_train": metrics.TIME_TRAIN_S,
+    "timing/broadcast": metrics.TIME_SYNC_S,
 }
 """OpenRLHF 0.11.2's key -> our metric. Keys that are not here stay in TensorBoard under OpenRLHF's own name."""
 
@@ -50,10 +50,10 @@ def step_row(status: Mapping[str, Any], *, step_seconds: float) -> dict[str, flo
         ours: float(status[theirs]) for theirs, ours in STATUS_NAMES.items() if status.get(theirs) is not None
     }
     row.update({name: float(value) for name, value in status.items() if name.startswith(OWN_PREFIXES)})
-    row["time/step_s"] = step_seconds
-    if "policy/entropy" not in row and "mtp/entropy" in row:
+    row[metrics.TIME_STEP_S] = step_seconds
+    if metrics.POLICY_ENTROPY not in row and metrics.MTP_ENTROPY in row:
         # OpenRLHF measures entropy only with actor.entropy_coef set; the head's loss knows it anyway
-        row["policy/entropy"] = row["mtp/entropy"]
+        row[metrics.POLICY_ENTROPY] = row[metrics.MTP_ENTROPY]
     metrics.validate(row)
     return row
 
@@ -64,11 +64,11 @@ def evaluation_row(logs: Mapping[str, float]) -> dict[str, float]:
     passes = {name: match[1] for name in logs if (match := _PASS_AT.search(name))}
     accuracy = [logs[name] for name, samples in passes.items() if samples == "1"]
     if accuracy:
-        row["eval/accuracy"] = sum(accuracy) / len(accuracy)
+        row[metrics.EVAL_ACCURACY] = sum(accuracy) / len(accuracy)
     pass_at_k = [logs[name] for name, samples in passes.items() if samples != "1"]
     if pass_at_k:
-        row["eval/pass_at_k"] = sum(pass_at_k) / len(pass_at_k)
+        row[metrics.EVAL_PASS_AT_K] = sum(pass_at_k) / len(pass_at_k)
     if "eval_response_length_mean" in logs:
-        row["eval/response_length"] = logs["eval_response_length_mean"]
+        row[metrics.EVAL_RESPONSE_LENGTH] = logs["eval_response_length_mean"]
     metrics.validate(row)
     return row

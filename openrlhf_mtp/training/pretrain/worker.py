@@ -22,8 +22,8 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.settings.pretrain import PretrainSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
 from openrlhf_mtp.losses.targets import from_hidden
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import Split, write_records
-from openrlhf_mtp.runlog.metrics import STEP
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.training.finite import require_finite
@@ -92,15 +92,15 @@ class HeadPretrainWorker(BaseModelActor):
             start = time.perf_counter()
             tokens = self._optimizer_step(self.trainer.steps)
             row = self.trainer.drain()
-            row["time/step_s"] = time.perf_counter() - start
-            row["perf/train_tok_s"] = tokens / row["time/step_s"]
+            row[metrics.TIME_STEP_S] = time.perf_counter() - start
+            row[metrics.PERF_TRAIN_TOK_S] = tokens / row[metrics.TIME_STEP_S]
             step = self.trainer.steps
             require_finite(row, step=step, where="pre-RL stage")
             if step % self.settings.eval_steps == 0 or step == last_step:
                 self._keep_records("rollout", self.trainer.records())
                 row.update(self.evaluate())
             if writer is not None:
-                writer.append({STEP: step, **row})
+                writer.append({metrics.STEP: step, **row})
             if step % self.settings.save_steps == 0 or step == last_step:
                 self._save()
 
