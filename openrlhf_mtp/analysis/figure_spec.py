@@ -1,4 +1,4 @@
-"""What every figure of a report says about itself."""
+"""The description of a figure of a report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

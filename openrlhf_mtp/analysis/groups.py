@@ -29,7 +29,7 @@ _PLACE_KEYS = ("ckpt.path", "ckpt.output_dir")
 
 
 class GroupBy(StrEnum):
-    """What makes runs one group."""
+    """The rule by which runs form one group."""
 
     SEED = "seed"
     FOLDER = "folder"
@@ -91,14 +91,14 @@ class Group:
         return [rows[step] for step in sorted(rows)]
 
     def depths(self, base: str) -> int:
-        """How many depths the runs logged under `base`."""
+        """The number of depths that the runs logged under `base`."""
         depth = 0
         while self.has(metrics.depth_metric(base, depth + 1)):
             depth += 1
         return depth
 
     def recorded(self, *, held_out: bool = False) -> list[Records]:
-        """What the runs recorded in their second half; a cold head would blur the picture of a trained one."""
+        """The records of the runs' second half; a cold head would blur the picture of a trained one."""
         splits = (run.held_out if held_out else run.records for run in self.runs)
         return [split[step] for split in splits for step in sorted(split) if 2 * step >= max(split)]
 
@@ -159,7 +159,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _name(runs: list[Run]) -> str:
-    """What the folders' names begin with, without the seed; the parent's name if that is next to nothing."""
+    """The common beginning of the folders' names, without the seed; the parent's name if it is too short."""
     if len(runs) == 1:
         return runs[0].name
     names = {_SEED.sub("", run.path.resolve().name) for run in runs}

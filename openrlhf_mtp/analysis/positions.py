@@ -42,7 +42,7 @@ Array = NDArray[np.float64]
 
 
 class Split(NamedTuple):
-    """Where recorded positions are from: its short name is for cells, its title for panels."""
+    """The origin of recorded positions: a short name for cells, a title for panels."""
 
     held_out: bool
     name: str

@@ -1,4 +1,4 @@
-"""What a run came to, in numbers: where each metric started and ended, and where the time went."""
+"""The summary of a run: the first and last value of each metric, and the split of the time."""
 
 import math
 from typing import Any

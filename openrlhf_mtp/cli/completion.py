@@ -1,4 +1,4 @@
-"""What a shell offers for a setting: the names of OpenRLHF's flags and of the mtp section, each up to its `=`."""
+"""Shell completion of settings: the names of OpenRLHF's flags and of the mtp section, each up to its `=`."""
 
 from __future__ import annotations
 

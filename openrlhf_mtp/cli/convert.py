@@ -50,7 +50,7 @@ def run_convert(
 
 
 def conflicts_of(conversion: Conversion, *, with_head: bool) -> Iterator[Problem]:
-    """What `check --no-files` says of the job on a cluster with as many GPUs as it needs."""
+    """The problems that `check --no-files` finds in the job on a cluster with as many GPUs as it needs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.yaml"
         path.write_text(conversion.text_to_check(os.environ, with_head=with_head), encoding="utf-8")

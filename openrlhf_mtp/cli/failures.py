@@ -54,7 +54,7 @@ def user_facing_errors(run: Path) -> Iterator[None]:
 
 
 def how_to_go_on(run: Path) -> str:
-    """What an interrupted run left: DeepSpeed names a checkpoint that is whole in a file `latest` beside it."""
+    """Say how to continue an interrupted run: DeepSpeed names a complete checkpoint in a file `latest` beside it."""
     saved = max(run.rglob("latest"), key=lambda file: file.stat().st_mtime, default=None)
     if saved is not None:
         step = saved.read_text(encoding="utf-8").strip()

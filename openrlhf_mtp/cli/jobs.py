@@ -82,7 +82,7 @@ def located(conflict: Problem, job: Job) -> Problem:
 
 
 def upstream_conflicts(job: Job) -> Iterator[Problem]:
-    """What OpenRLHF's own parser and validation say, and every setting of the job they would silently change."""
+    """The errors of OpenRLHF's parser and validation, and every setting of the job that they would silently change."""
     argv = job.to_argv()
     try:
         asked = parse_only(argv)

@@ -1,4 +1,4 @@
-"""What a run makes of this machine: precision and threads, decided once in the driver and kept in the run folder."""
+"""Precision and threads of a run, decided once in the driver and kept in the run folder."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Choice:
 
     @property
     def trainer_threads(self) -> int | None:
-        """Of each trainer rank."""
+        """Threads of each trainer rank."""
         return None if self.threads is None else self.threads.trainer
 
     @property
     def engine_threads(self) -> int | None:
-        """Of each worker of an engine."""
+        """Threads of each worker of an engine."""
         return None if self.threads is None else self.threads.engine
 
 

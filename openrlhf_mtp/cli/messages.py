@@ -1,4 +1,4 @@
-"""What the commands say: wrapped to the terminal, on any encoding, and errors in one voice on standard error."""
+"""Messages of the commands: wrapped to the terminal, on any encoding, errors on standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and words for everything that went wrong. A traceback goes into a file."""
+"""The end of a command: its exit code, and a message for everything that went wrong. A traceback goes into a file."""
 
 from __future__ import annotations
 

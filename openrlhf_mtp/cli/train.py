@@ -127,7 +127,7 @@ def run_train(
 
 @contextmanager
 def openrlhf_output(out: Path, *, verbose: bool) -> Iterator[None]:
-    """What OpenRLHF prints in this process (its arguments, data sets, models) goes to `driver.log`, not to the user."""
+    """Redirect OpenRLHF's prints in this process (arguments, data sets, models) to `driver.log`."""
     if verbose:
         yield
         return

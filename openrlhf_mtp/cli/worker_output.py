@@ -1,4 +1,4 @@
-"""What workers have printed: in this machine's Ray session, or on Kubernetes, for all pods, in the run folder.
+"""The output of workers: in this machine's Ray session, or on Kubernetes, for all pods, in the run folder.
 
 The chart has each pod copy its logs to `RUN/logs/POD/SESSION` (`openrlhf_mtp.cluster.pod_logs`); a driver sees its own
 machine's otherwise, and what failed is most often on another.
@@ -68,7 +68,7 @@ class Output:
 
 
 def output(run: Path, session: Path, *, sleep: Callable[[float], None] = time.sleep) -> Output:
-    """Of all pods, where the run folder has it, else of this machine.
+    """The output of all pods if the run folder has it, else that of this machine.
 
     Args:
         run: the run folder.

@@ -84,14 +84,14 @@ class Attempts:
         return replace(now, failed=now.failed + 1)
 
     def since(self) -> str:
-        """What is counted: "2 failed since checkpoint global_step40"."""
+        """The count in words: "2 failed since checkpoint global_step40"."""
         return f"{self.failed} failed " + (
             f"since checkpoint {self.checkpoint}" if self.checkpoint else "and no checkpoint yet"
         )
 
 
 def said_in(output: str) -> tuple[int, str] | None:
-    """What the script of an attempt printed last of the count, for who sees its output and not its folder.
+    """The last count that an attempt's script printed, for a reader of its output who cannot see its folder.
 
     Returns:
         How many had failed before this attempt, and its own words of the count now; None where it printed nothing yet.
@@ -101,7 +101,7 @@ def said_in(output: str) -> tuple[int, str] | None:
 
 
 def read(folder: Path, run: str) -> Attempts:
-    """What was recorded of a run; nothing where the file is missing, odd, another run's or of one that has failed."""
+    """The record of a run; empty if the file is missing, unreadable, another run's, or that of a failed run."""
     try:
         found = Attempts(**json.loads((folder / ATTEMPTS).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -139,7 +139,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the run's script ends.
+    """The end of the run's script.
 
     Attributes:
         code: its exit code.

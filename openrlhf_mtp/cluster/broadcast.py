@@ -112,7 +112,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Broadcasts:
-    """How broadcasts are made: by which Ray, over what."""
+    """The Ray and the transport that make the broadcasts."""
 
     ray: Any
     nvidia: bool

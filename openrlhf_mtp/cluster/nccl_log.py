@@ -1,4 +1,4 @@
-"""What NCCL takes between pods, by its own log: it falls back to TCP without a word, and devices that are there can be
+"""NCCL's transport between pods, from its log: it falls back to TCP silently, and devices that are present can be
 of a kind that it cannot use (EFA without its plug-in).
 
 Lines as in NCCL 2.29.7 (src/transport/net.cc, p2p.cc, shm.cc), read in its source; EFA's plug-in is called `Libfabric`:
@@ -39,7 +39,7 @@ def record(folder: Path, environment: MutableMapping[str, str] = os.environ) -> 
 
 
 def transports(path: Path) -> list[str]:
-    """What the channels of this pod go over, `NET/IB/GDRDMA` (straight into the GPU's memory), `NET/Socket` (TCP) or
+    """The transport of this pod's channels: `NET/IB/GDRDMA` (straight into the GPU's memory), `NET/Socket` (TCP) or
     `P2P`; empty where NCCL says nothing of them."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

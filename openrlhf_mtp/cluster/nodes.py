@@ -1,4 +1,4 @@
-"""What the pods of a run are, and which of them Ray does not have. Pure functions of `ray.nodes()`."""
+"""The pods of a run, and those that Ray does not have. Pure functions of `ray.nodes()`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which KubeRay has made this pod. Its operator tells each head so, for Ray's usage statistics (pod.go, 1.5 to 1.7)."""
+"""The KubeRay version that made this pod, from the environment of its head (pod.go, 1.5 to 1.7)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def operator_version(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def check_operator(version: str) -> str:
-    """What there is to say of a version, in a few words; "" for one that is known.
+    """A remark about a version, in a few words; "" for a version that is known.
 
     Raises:
         OldOperatorError: it is too old. A version that is no number is taken for a new one.

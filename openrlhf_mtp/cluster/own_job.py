@@ -21,7 +21,7 @@ WAIT_S = 60.0
 
 
 class Jobs(Protocol):
-    """What is used of Ray's JobSubmissionClient."""
+    """The part of Ray's JobSubmissionClient that is used here."""
 
     def stop_job(self, job_id: str) -> bool:
         """End it; does not wait for the end."""

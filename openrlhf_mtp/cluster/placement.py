@@ -1,4 +1,4 @@
-"""Which pods a role runs on. Placement groups that fail with numbers instead of waiting for ever.
+"""Placement of roles on pods, with placement groups that fail with numbers instead of waiting forever.
 
 On Kubernetes the nodes of a Ray cluster carry a label, `openrlhf-mtp.io/role: trainer` or `rollout`, and each role's
 groups ask for it. The chart says so in the environment:

@@ -1,4 +1,4 @@
-"""What a pod sees of itself and of the shared storage; `look` runs in each pod."""
+"""A pod's view of itself and of the shared storage; `look` runs in each pod."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _gpu_problems(gpus: int, devices: Callable[[], list[str]]) -> list[str]:
 
 
 def _rdma_problems(infiniband: Path, verbs: str) -> list[str]:
-    """Where one of them is missing NCCL uses TCP and does not say so."""
+    """Problems with the RDMA devices; without one of them NCCL silently uses TCP."""
     problems = []
     if not list(infiniband.glob("uverbs*")):
         problems.append(

@@ -1,4 +1,4 @@
-"""What a submitter leaves for the one that takes over."""
+"""The record that a submitter leaves for its successor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, for a submitter that takes over.
+    """The progress of a run, for a submitter that takes over.
 
     Attributes:
         started: when the first submitter began (seconds since 1970).

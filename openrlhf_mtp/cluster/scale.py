@@ -41,7 +41,7 @@ class RunPods:
             self._scale(name, count)
 
     def recall(self) -> Progress | None:
-        """What an earlier submitter left; None for the first."""
+        """The record of an earlier submitter; None for the first."""
         text = (self._request("GET", self._memory_path()).get("data") or {}).get(PROGRESS)
         return None if text is None else Progress(**json.loads(text))
 

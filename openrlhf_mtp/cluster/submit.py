@@ -32,7 +32,7 @@ with a different code."""
 
 
 class Jobs(Protocol):
-    """What is used of Ray's JobSubmissionClient."""
+    """The part of Ray's JobSubmissionClient that is used here."""
 
     def submit_job(self, *, entrypoint: str, submission_id: str) -> str:
         """Start a job."""
@@ -48,7 +48,7 @@ class Jobs(Protocol):
 
 
 class Pods(Protocol):
-    """What is used of `cluster.scale.RunPods`."""
+    """The part of `cluster.scale.RunPods` that is used here."""
 
     def release(self) -> None:
         """Give all pods back."""
@@ -57,7 +57,7 @@ class Pods(Protocol):
         """Ask for all pods again."""
 
     def recall(self) -> Progress | None:
-        """What an earlier submitter left; None for the first."""
+        """The record of an earlier submitter; None for the first."""
 
     def remember(self, progress: Progress) -> None:
         """Leave it for a later one."""
@@ -177,7 +177,7 @@ class Submitter:
             self._remember(attempt=number + 1, uncounted=uncounted, clearing=self.pods is not None)
 
     def _told(self, number: int, outcome: str, retries: int, most: int | None) -> str:
-        """How many attempts there may be, as far as is known now, the outcome, and what was counted."""
+        """The number of attempts allowed, as far as is known now, the outcome, and the count."""
         if most is None:
             return f"{retries + 1}: {outcome}"
         before, words = said_in(self._output) or (self.progress.uncounted, "")

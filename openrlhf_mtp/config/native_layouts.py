@@ -23,7 +23,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Wiring:
-    """Where a chain's math may differ. The defaults are those of a head made by `equip`.
+    """Possible differences of a chain's math. The defaults are those of a head made by `equip`.
 
     Attributes:
         reads_unnormed: depth 1 reads the trunk's states before its final norm.
@@ -39,7 +39,7 @@ class Wiring:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one family's checkpoints hold their head. `{n}` stands for the block, `{l}` for the layer L + n.
+    """The form in which one family's checkpoints hold their head. `{n}` is the block, `{l}` the layer L + n.
 
     Attributes:
         name: as in `mtp.layout` of a head's config.json.
@@ -135,7 +135,7 @@ def _deepseek(model_type: str, wiring: Wiring) -> Layout:
 
 
 def vllm_architecture(content: Mapping[str, Any], layout: Layout | None) -> list[str]:
-    """What `architectures` in a policy's config.json must say, so that vLLM's class hands over the hidden states that a
+    """The `architectures` of a policy's config.json with which vLLM's class hands over the hidden states that a
     head of this layout (None: one of our own) reads."""
     listed: list[str] = list(content.get("architectures") or [])
     if layout is not None and layout.architecture is not None:

@@ -155,7 +155,7 @@ def _first_depth_gradients(
     grid: AnchorGrid,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What reaches the queries, and depth 1's keys and values, through the scores between them."""
+    """Gradients of the queries, and of depth 1's keys and values, through the scores between them."""
     grad_q = torch.empty(q.shape, dtype=lse.dtype, device=q.device)
     grad_key, grad_value = (torch.zeros(key.shape, dtype=lse.dtype, device=q.device) for _ in range(2))
     for part in _slices(q, grid):

@@ -1,4 +1,4 @@
-"""Where the chains are anchored: at every position of a batch, or at some of them.
+"""The anchors of the chains: every position of a batch, or some of them.
 
 Only depth 1 runs at all positions, for its keys; what follows runs at the anchors. Which of depth 1's keys an anchor
 sees is decided here: those of its own segment, up to its own position.
@@ -54,7 +54,7 @@ class AnchorGrid:
         self._seen = torch.stack([self.at(_first_of_segment(segment_ids)), self.position]).cpu()
 
     def at(self, per_position: Tensor) -> Tensor:
-        """What belongs to the anchors: [B, T, ...] -> [B, A, ...]."""
+        """Select the anchors: [B, T, ...] -> [B, A, ...]."""
         if self._flat is None:
             return per_position
         return per_position.flatten(0, 1).index_select(0, self._flat).unflatten(0, self.position.shape)

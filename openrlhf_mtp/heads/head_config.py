@@ -1,4 +1,4 @@
-"""What a head is, and its `config.json`.
+"""The configuration of a head, and its `config.json`.
 
 The file is a model configuration of the trunk's family with as many layers as the head has blocks, which is what vLLM
 reads, plus an `mtp` object of ours:
@@ -60,7 +60,7 @@ class HeadConfig:
 
     @property
     def wiring(self) -> Wiring:
-        """Where the chain's math differs from that of a head of our own."""
+        """Differences of the chain's math from that of a head of our own."""
         return wiring_of(self.layout)
 
     @classmethod

@@ -45,7 +45,7 @@ def key_value(attention: Any, normed: Tensor, rotation: Rotation) -> tuple[Tenso
 
 
 def attended(attention: Any, padded: Tensor) -> Tensor:
-    """What o_proj reads of the attention's result: [B, N, T, D] -> [B, T, N D_v]."""
+    """The attention's result as o_proj reads it: [B, N, T, D] -> [B, T, N D_v]."""
     return padded[..., : attention.v_head_dim].transpose(1, 2).flatten(2)
 
 

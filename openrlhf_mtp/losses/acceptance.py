@@ -1,4 +1,4 @@
-"""How many drafted tokens rejection sampling accepts, as functions of the two distributions.
+"""The number of drafted tokens that rejection sampling accepts, as functions of the two distributions.
 
 A draft v ~ q is accepted with probability min(1, p_v / q_v), so one depth is accepted with probability
 alpha = sum_v min(p_v, q_v) = 1 - TV(p, q), and a chain of k depths yields E = sum_j prod_{i<=j} alpha_i accepted

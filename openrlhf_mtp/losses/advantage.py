@@ -1,4 +1,4 @@
-"""How much a sample weighs in the head's loss, by its advantage.
+"""Weights of samples in the head's loss, from their advantages.
 
 Our design for the second stage of MTP-RL (Findings of ACL 2026, 1871), of which only the abstract is public: samples
 with a positive advantage are where the policy is moving to, so the head should follow there first. With a = advantage
@@ -83,7 +83,7 @@ class AdvantageWeights:
 
 
 def weight_sums(weighting: str, temperature: float, advantages: Tensor, counts: Tensor) -> Tensor:
-    """What micro-batches and ranks add up for the mean: (sum of weight x count, sum of counts) [2] in float64.
+    """Sums for the mean, to add over micro-batches and ranks: (sum of weight x count, sum of counts) [2] in float64.
 
     Args:
         weighting: name in `WEIGHTINGS`.

@@ -1,4 +1,4 @@
-"""Which token, which hidden state and which mask belong to depth j at anchor i.
+"""The token, the hidden state and the mask of depth j at anchor i.
 
 No other module of `losses` and `training` shifts along the tokens (`tests/unit/losses/test_one_place_shifts.py`).
 
@@ -49,7 +49,7 @@ def next_tokens(input_ids: Tensor, depths: int) -> Tensor:
 
 
 def anchor_mask(action_mask: Tensor, segment_ids: Tensor, depths: int) -> Tensor:
-    """Where each depth counts: x_{i+1} ... x_{i+j+1} are action tokens of the anchor's segment.
+    """The mask of depths that count: x_{i+1} ... x_{i+j+1} are action tokens of the anchor's segment.
 
     Args:
         action_mask: true where the token at that position was sampled by the policy [B, T].
@@ -108,7 +108,7 @@ class Anchors:
         return self.present.nonzero()[:, 0]
 
     def flat(self, per_anchor: Tensor) -> Tensor:
-        """What was computed on the grid [B, A, ...], anchor by anchor [N, ...]."""
+        """Values on the grid [B, A, ...], anchor by anchor [N, ...]."""
         return per_anchor[self.present]
 
 

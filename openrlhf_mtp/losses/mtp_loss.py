@@ -84,7 +84,7 @@ class MTPLossOutput:
 
     @property
     def loss_sum(self) -> Tensor:
-        """What to minimize (scalar, differentiable)."""
+        """The sum to minimize (scalar, differentiable)."""
         return self.sums.loss_sum
 
 
@@ -131,7 +131,7 @@ class OutputHead:
         return states if self.temperature == 1.0 else states.div_(self.temperature)
 
     def anchors_at_once(self, depths: int) -> int:
-        """How many anchors a chunk has, alike on all ranks that share the vocabulary (collective)."""
+        """The number of anchors in a chunk, the same on all ranks that share the vocabulary (collective)."""
         return max(1, self.chunk_logits // (depths * self.shard.largest(self.weight)))
 
 
@@ -196,7 +196,7 @@ class _Batch:
 
 
 def _chunk_sums(inputs: ObjectiveInput, output: ObjectiveOutput, records: AnchorRecords) -> Sums:
-    """What a chunk adds to the sums."""
+    """A chunk's contribution to the sums."""
     mask, horizon = inputs.mask, inputs.mask[:, -1]
     dtype = records.alpha.dtype
     return Sums(

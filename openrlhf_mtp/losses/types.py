@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ObjectiveInput:
-    """How the draft q^j and the policy p differ at each anchor and depth, at the rollout's temperature.
+    """Statistics of the draft q^j and the policy p at each anchor and depth, at the rollout's temperature.
 
     Attributes:
         alpha: overlap sum_v min(p_v, q_v) [N, k].
@@ -55,7 +55,7 @@ Objective = Callable[[ObjectiveInput], ObjectiveOutput]
 
 
 def anchor_counts(objective: Objective, mask: Tensor, depth_weight: Tensor) -> Tensor:
-    """How much each anchor adds to an objective's `loss_count` at weight 1: [N, k], [k] -> [N].
+    """Each anchor's contribution to an objective's `loss_count` at weight 1: [N, k], [k] -> [N].
 
     The count is a sum over anchors, linear in their weights and blind to everything but the mask, so it is read off as
     its derivative.

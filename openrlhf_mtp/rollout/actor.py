@@ -88,7 +88,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     # weight sync ------------------------------------------------------------------------------------------
 
     async def sync_manifest(self) -> Any:
-        """What the engine holds: names, shapes and types of policy and head, from its first worker."""
+        """Names, shapes and types of the policy and head that the engine holds, from its first worker."""
         return (await self.llm.collective_rpc("mtp_manifest"))[0]
 
     async def sync_init(self, init_info: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def _draft_config(vllm_config: VllmConfig) -> Any:
 
 
 def _wiring(vllm_config: VllmConfig) -> Wiring:
-    """Where the head's math differs, once its target is known to hand over what it reads.
+    """The head's wiring, after a check that the target hands over the states that it reads.
 
     Raises:
         ValueError: the target's class norms its hidden states, and the head reads them before the norm, or reversed.
@@ -150,7 +150,7 @@ class DraftChain(nn.Module):
 
 
 class EagleMTPDraft(nn.Module):
-    """What vLLM's proposer loads from the head's folder (`architectures: ["EagleMTPDraft"]`)."""
+    """The model that vLLM's proposer loads from the head's folder (`architectures: ["EagleMTPDraft"]`)."""
 
     lm_head: nn.Module  # the target's, once vLLM has attached it
 

@@ -102,7 +102,7 @@ def prepare_environment(*, cpu: bool, own_sync: bool = True, threads: int | None
 
 
 def executor(chosen: str | None, *, cpu: bool) -> str | None:
-    """What runs an engine's workers, as `distributed_executor_backend`, given what OpenRLHF chose.
+    """The `distributed_executor_backend` of an engine, given OpenRLHF's choice.
 
     One worker on a CPU is computed with in the engine's own process; several, and any on a GPU, as OpenRLHF has it.
     """

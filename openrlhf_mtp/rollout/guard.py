@@ -15,7 +15,7 @@ from openrlhf_mtp.runlog import metrics
 
 @dataclass(frozen=True)
 class Alarm:
-    """What the guard found.
+    """A finding of the guard.
 
     Attributes:
         text: for the user, with the step.

@@ -1,4 +1,4 @@
-"""What the training controller asks of the engines once a step: their metrics, under the guard."""
+"""The engines' metrics, which the training controller reads once a step, under the guard."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class EngineMonitor:
         return row if gap is None else {**row, metrics.SPEC_ALPHA_GAP: gap}
 
     def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
-        """What the guard has to say of a step's row; call it once the row is written, which is the evidence.
+        """Return the guard's alarm about a step's row; call it after the row is written, which is the evidence.
 
         Args:
             step: for the message.

@@ -34,7 +34,7 @@ def register() -> None:
 
 
 def missing() -> list[str]:
-    """What is not live in this process, one line each; empty when all is well.
+    """The registrations that are not live in this process, one line each; empty when all are.
 
     Ask after the worker has loaded its model: vLLM picks the sampling kernels no earlier.
     """

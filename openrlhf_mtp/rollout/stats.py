@@ -37,7 +37,7 @@ class EngineCounters:
         return asdict(self)
 
     def since(self, earlier: EngineCounters) -> EngineCounters:
-        """What was counted after `earlier`.
+        """The counts since `earlier`.
 
         Raises:
             ValueError: a counter went backwards, so that the engine was restarted in between.

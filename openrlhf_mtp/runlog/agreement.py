@@ -94,7 +94,7 @@ def disagreeing_steps(rows: Sequence[Row]) -> list[int]:
 
 
 def warning(rows: Sequence[Row]) -> str:
-    """What to tell the user at the last of these steps, where they disagree: the widest of the gaps that made it so."""
+    """The message for the user at the last of these steps, if they disagree: it names the widest of the gaps."""
     row = max(with_gap(rows)[-WINDOW:], key=lambda each: abs(each[SPEC_ALPHA_GAP]))
     gap, measured = row[SPEC_ALPHA_GAP], row[SPEC_ACCEPTANCE_RATE]
     fault = (

@@ -1,4 +1,4 @@
-"""Which code a run came from: package versions and the git revision, for `command.txt`."""
+"""The code that a run came from: package versions and the git revision, for `command.txt`."""
 
 import importlib.metadata
 import subprocess

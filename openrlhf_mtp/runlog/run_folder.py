@@ -119,7 +119,7 @@ def write_machine(out: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_machine(out: Path) -> dict[str, Any]:
-    """What `machine.json` holds; nothing where there is none or it cannot be read."""
+    """The contents of `machine.json`; empty if there is none or it cannot be read."""
     return read_mapping(out / MACHINE, json.loads, json.JSONDecodeError, [])
 
 

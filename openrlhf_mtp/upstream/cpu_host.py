@@ -1,4 +1,4 @@
-"""What OpenRLHF needs on a host without CUDA: it calls `torch.cuda` and imports flash-attn unconditionally.
+"""Substitutes for OpenRLHF on a host without CUDA: it calls `torch.cuda` and imports flash-attn unconditionally.
 
 Each patch checks for CUDA when its target is imported, in the process that imports it: on a cluster the
 driver may have no GPU while its workers do.

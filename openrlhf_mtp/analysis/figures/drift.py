@@ -68,7 +68,7 @@ class Drift:
 
 
 def early_steps(count: int) -> int:
-    """How many of a run's steps are its early phase."""
+    """The number of steps in a run's early phase."""
     return max(EARLY_FEWEST, round(EARLY_SHARE * count))
 
 

@@ -1,4 +1,4 @@
-"""What shows early that the policy is unwell: entropy, gradient norm, engine-trainer gap."""
+"""Early signs of trouble in the policy: entropy, gradient norm, engine-trainer gap."""
 
 from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Where a sampled draft beats a greedy one of the same head: by entropy, and over steps."""
+"""The gain of a sampled draft over a greedy draft of the same head: by entropy, and over steps."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Where sampling wins, in words."""
+        """The range in which sampling wins, in words."""
         if self.crossing is not None:
             return f"above {self.crossing:.2f} nat"
         if not self.bins:
@@ -78,7 +78,7 @@ def compare(at: Positions) -> Comparison | None:
 
 
 def _crossing(bins: list[Bin]) -> float | None:
-    """Where the gain crosses zero from below for the last time, by a straight line between two groups."""
+    """The entropy at which the gain crosses zero from below for the last time, interpolated between two groups."""
     losing = [number for number, one in enumerate(bins) if one.acceptance.value <= 0]
     if not losing or losing[-1] == len(bins) - 1:
         return None

@@ -15,7 +15,7 @@ from openrlhf_mtp.cli.progress.line import LINE_EVERY_S, shown_beside, whole
 
 
 class Count:
-    """How much of `total` is done, and what that says about the rest; shared with the thread that shows it."""
+    """A counter of work done out of `total`, with an estimate of the rest; shared with the thread that shows it."""
 
     def __init__(self, total: int, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.total, self.unit = total, unit

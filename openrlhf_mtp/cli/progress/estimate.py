@@ -1,4 +1,4 @@
-"""How long work in several stages will still take, on a machine whose speed is not known beforehand.
+"""An estimate of the time left for work in several stages, on a machine whose speed is not known beforehand.
 
 A stage is a list of parts, each with the seconds it took on one machine. They say how the time is shared out; what
 this machine makes of them is measured: finished parts and the current one give its pace. A part that counts its steps
@@ -30,7 +30,7 @@ PRIOR_S = 30.0
 
 
 class Estimate:
-    """Where the work is, and what is left.
+    """The current position in the work, and the work left.
 
     Args:
         parts: all of them, in order; those that are left out again (a stage that stands already) by `skip`.
@@ -66,7 +66,7 @@ class Estimate:
         self._at += parts
 
     def count(self, done: int, total: int) -> None:
-        """How far the current part is."""
+        """Set the progress of the current part."""
         if not self._total:
             self._first, self._first_at = done, self._clock()
         self._done, self._total = done, total

@@ -42,7 +42,7 @@ class Plan:
 
 
 class Whole:
-    """Where all the work is. Its methods are called by whoever does a part; any thread may."""
+    """The progress of all the work. Any thread that does a part may call its methods."""
 
     def __init__(self, plans: Sequence[Plan], console: Console) -> None:
         self._plans, self._console = plans, console
@@ -94,7 +94,7 @@ class Whole:
                 self._say()
 
     def step(self, done: int, total: int | None, detail: str = "") -> None:
-        """How far the current part is, and what there is to say about it."""
+        """Set the progress of the current part, with a detail to show."""
         with self._lock:
             if total:
                 self._estimate.count(done, total)
@@ -131,7 +131,7 @@ class Whole:
             _told.remove(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What a terminal shows, never more than one row."""
+        """The text on the terminal, never more than one row."""
         text = Text(self.line() if self._stage >= 0 else "", no_wrap=True, end="")
         text.truncate(options.max_width, overflow="ellipsis")
         yield text

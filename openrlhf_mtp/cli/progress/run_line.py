@@ -44,7 +44,7 @@ def describe(row: Row) -> str:
 
 
 class Concerns:
-    """What a user should hear of once, not at every step: trainer and engines that begin to disagree, and notices."""
+    """Messages to show once, not at every step: notices, and that trainer and engines begin to disagree."""
 
     def __init__(self, rows: Sequence[Row] = (), notices: Sequence[str] = ()) -> None:
         self._rows = list(rows)
@@ -98,7 +98,7 @@ class _PlainLines:
 
 
 class _News:
-    """What a run folder has that was not shown yet."""
+    """The rows and notices of a run folder that were not shown yet."""
 
     def __init__(self, run_folder: Path) -> None:
         self._folder = run_folder

@@ -133,7 +133,7 @@ class Quickstart:
         return checked_job(JOB, [*here, *overrides], out=run_folder, resume=resume, overwrite=not resume)
 
     def command(self) -> str:
-        """What to type to go on."""
+        """The command that continues this quickstart."""
         words = ["openrlhf-mtp", "quickstart"]
         words += [] if self.out == DEFAULT_OUT else ["--out", str(self.out)]
         words += (["--teach"] if self.teaches else []) + (["--verbose"] if self.verbose else [])

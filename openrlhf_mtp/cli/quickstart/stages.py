@@ -56,14 +56,14 @@ class StageInterrupted(KeyboardInterrupt):
 
 
 class Marks:
-    """Which stages were begun and which are finished, on which inputs, in a folder."""
+    """Records, in a folder, of the stages that were begun and finished, and of their inputs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def seconds(self, stage: str, fingerprint: str) -> float | None:
-        """What the stage took when it finished on these inputs, None if it did not."""
+        """Seconds that the stage took when it finished on these inputs, None if it did not."""
         mark = self._read(f"{stage}.json")
         return float(mark["seconds"]) if mark.get("fingerprint") == fingerprint else None
 

@@ -1,4 +1,4 @@
-"""What the quickstart promises, and the table that shows whether this run kept it."""
+"""The quickstart's goals, and the table that shows whether this run reached them."""
 
 from __future__ import annotations
 

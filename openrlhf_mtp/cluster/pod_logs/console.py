@@ -30,7 +30,7 @@ def is_output(name: str) -> bool:
 
 @dataclass
 class _Speaker:
-    """Whose lines a file holds, the byte that comes next, and the beginning of a line that has no end yet."""
+    """A log file's origin, the next byte to read, and the beginning of a line without an end."""
 
     label: str
     pid: str

@@ -12,7 +12,7 @@ PATIENCE_S = 5.0
 
 
 def memory_folder() -> Path:
-    """What this pod remembers of its logs. It lasts as long as the logs themselves, longer than a container."""
+    """This pod's record of its logs. It lasts as long as the logs themselves, longer than a container."""
     return Path(tempfile.gettempdir()) / "openrlhf-mtp-pod-logs"
 
 

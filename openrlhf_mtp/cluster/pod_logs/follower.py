@@ -1,4 +1,4 @@
-"""What is new in the log folders of a pod's Ray sessions: files that grow, are renamed, cut off or replaced."""
+"""New output in the log folders of a pod's Ray sessions: files that grow, are renamed, cut off or replaced."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Follower:
         self._changed = False
 
     def new(self) -> Iterator[Chunk]:
-        """What has been written since. A chunk counts as read when the next one is asked for."""
+        """Yield the output written since. A chunk counts as read when the next one is asked for."""
         for session, name, path in self._files():
             try:
                 stat = path.stat()

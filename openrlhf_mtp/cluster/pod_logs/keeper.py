@@ -40,7 +40,7 @@ class Keeper:
 
     @cached_property
     def folder(self) -> Path:
-        """Of this pod; OSError when there is none yet."""
+        """The folder of this pod; OSError when there is none yet."""
         return self.find()
 
     def take(self, chunk: Chunk) -> None:
@@ -118,7 +118,7 @@ def _part(path: Path, start: int) -> Path:
 
 
 def _starts(path: Path) -> list[int]:
-    """Of the parts that are there, in order."""
+    """The parts that exist, in order."""
     found = [int(one.name.rpartition("-")[2]) for one in path.parent.glob(f"{path.name}.from-*")]
     return sorted([*([0] if path.exists() else []), *found])
 

@@ -1,4 +1,4 @@
-"""What an export must contain, and the proof that it does."""
+"""The tensors that an export must contain, and the proof that it does."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _DTYPES = {
 
 
 def stored_as(tensor: Tensor) -> StoredTensor:
-    """What a file's header must say of a tensor.
+    """A tensor's entry in a file's header.
 
     Raises:
         ValueError: a type that no checkpoint of ours holds.
@@ -57,7 +57,7 @@ def stored_as(tensor: Tensor) -> StoredTensor:
 
 
 def header(path: Path) -> dict[str, StoredTensor]:
-    """What a safetensors file holds, without reading the tensors.
+    """The contents of a safetensors file, without reading the tensors.
 
     Raises:
         DamagedCheckpoint: missing, truncated, or not safetensors.
@@ -75,7 +75,7 @@ def header(path: Path) -> dict[str, StoredTensor]:
 
 
 def files_by_tensor(model_dir: PathLike) -> dict[str, str]:
-    """Which file of a (possibly sharded) checkpoint holds which tensor.
+    """The file of each tensor of a (possibly sharded) checkpoint.
 
     Raises:
         FileNotFoundError: no safetensors there.

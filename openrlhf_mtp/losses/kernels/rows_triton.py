@@ -51,7 +51,7 @@ def _peak_kernel(
     TILE: tl.constexpr,
     SPAN: tl.constexpr,
 ):
-    """Of one span: its largest logit, sum of exp(logit - largest), and the column of the largest."""
+    """One span's largest logit, sum of exp(logit - largest), and the column of the largest."""
     row, span = tl.program_id(0), tl.program_id(1)
     lane_max = tl.full([TILE], _FAR_BELOW, WIDE)
     lane_sum = tl.full([TILE], 0.0, WIDE)

@@ -43,7 +43,7 @@ WHOLE = Shard()
 
 
 class RowMax(NamedTuple):
-    """What the first pass finds in this rank's part of the vocabulary; `overlaps` is the second, `gradient_` the third.
+    """First-pass results of this rank's part of the vocabulary; `overlaps` is the second pass, `gradient_` the third.
 
     Attributes:
         max_q, sum_q: largest draft logit, and sum of exp(logit - max_q) [R].

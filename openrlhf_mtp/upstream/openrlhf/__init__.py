@@ -1,1 +1,1 @@
-"""What is replaced in OpenRLHF, and what is read from its source."""
+"""Replacements in OpenRLHF, and readers of its source."""

@@ -1,4 +1,4 @@
-"""What OpenRLHF's validation changes in a job, and what it prints about it, in a job file's words.
+"""Changes that OpenRLHF's validation makes in a job, and its prints about them, in a job file's words.
 
 It prints names of flags that no longer exist (`--use_dynamic_batch`). Each of its lines is known here by a piece of it;
 a line that is new is passed on as it is, and a contract test says so.

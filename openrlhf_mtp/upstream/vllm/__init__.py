@@ -1,1 +1,1 @@
-"""What is replaced in vLLM."""
+"""Replacements in vLLM."""
