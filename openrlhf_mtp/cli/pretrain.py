@@ -159,8 +159,7 @@ def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
 def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     import ray
 
-    from openrlhf_mtp.cluster.actor_group import placed_actor_group
-    from openrlhf_mtp.cluster.placement import Placements
+    from openrlhf_mtp.cluster.placement import Placements, placed_actor_group
     from openrlhf_mtp.training.pretrain.batches import steps_per_epoch
     from openrlhf_mtp.training.pretrain.responses import read_responses, split_by_prompt
     from openrlhf_mtp.training.pretrain.worker import HeadPretrainWorker

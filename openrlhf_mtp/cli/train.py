@@ -139,8 +139,7 @@ def bound_train(args: Any) -> Any:
     """OpenRLHF's `train(args)` with our classes in place of its own."""
     import ray
 
-    from openrlhf_mtp.cluster.actor_group import placed_actor_group
-    from openrlhf_mtp.cluster.placement import Placements
+    from openrlhf_mtp.cluster.placement import Placements, placed_actor_group
     from openrlhf_mtp.rollout.engine import engine_factory
     from openrlhf_mtp.training.driver.controller import AsyncController, SyncController
     from openrlhf_mtp.training.ray_actor import PolicyActor

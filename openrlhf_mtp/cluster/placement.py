@@ -111,6 +111,24 @@ class Placements:
         self._groups.clear()
 
 
+def placed_actor_group(placement_group: Callable[..., Any]) -> type:
+    """A subclass of OpenRLHF's `RayActorGroup` whose actors are always in a placement group of their role.
+
+    OpenRLHF makes a placement group where a node of the group has more than one GPU. With one, it starts the actors as
+    they come: on any node with a free GPU, and waiting for ever where there is none.
+    """
+    from openrlhf.trainer.ray.launcher import RayActorGroup
+
+    class PlacedActorGroup(RayActorGroup):  # type: ignore[misc]
+        def _initiate_actors(self, pg: Any, num_gpus_per_actor: float) -> None:
+            if pg is None:
+                bundles = [{"GPU": 1, "CPU": 1}] * (self._num_nodes * self._num_gpus_per_node)
+                pg = placement_group(bundles, strategy="PACK")
+            super()._initiate_actors(pg, num_gpus_per_actor)
+
+    return PlacedActorGroup
+
+
 def _no_place(
     bundles: list[dict[str, float]],
     strategy: str,

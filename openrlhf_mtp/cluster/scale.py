@@ -1,4 +1,4 @@
-"""A run's StatefulSets and its submitter's memory, through the API server with the pod's token; no client library."""
+"""Scale a run's StatefulSets and keep its submitter's memory, through the API server with the pod's token."""
 
 from __future__ import annotations
 
@@ -6,15 +6,32 @@ import json
 import os
 import ssl
 import urllib.request
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from openrlhf_mtp.cluster.progress import Progress
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PROGRESS = "progress"
 """The memory's key."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of a run, for a submitter that takes over.
+
+    Attributes:
+        started: when the first submitter began (seconds since 1970).
+        attempt: number of the attempt, from 1.
+        uncounted: attempts that failed in a row without the run's script having counted them.
+        clearing: the pods of the attempt before are being replaced.
+        exit_code: the run has ended with it; None before.
+    """
+
+    started: float
+    attempt: int = 1
+    uncounted: int = 0
+    clearing: bool = False
+    exit_code: int | None = None
 
 
 class RunPods:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from openrlhf_mtp.cluster.attempts import NONE_LEFT, USER_ERROR, said_in
-from openrlhf_mtp.cluster.progress import Progress
+from openrlhf_mtp.cluster.scale import Progress
 
 LOST_S = 120.0
 """The head has not answered for this long: its pod has gone, and the job with it."""

@@ -88,7 +88,7 @@ def test_a_role_that_is_too_small_ends_with_role_needed_and_present() -> None:
 def test_a_single_actor_is_placed_by_role_too(ray_of_three: dict[str, str]) -> None:
     import ray
 
-    from openrlhf_mtp.cluster.actor_group import placed_actor_group
+    from openrlhf_mtp.cluster.placement import placed_actor_group
     from openrlhf_mtp.upstream.processes import prepare_process
 
     prepare_process()  # OpenRLHF does not import on a host without CUDA otherwise

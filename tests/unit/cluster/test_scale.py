@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from openrlhf_mtp.cluster.progress import Progress
-from openrlhf_mtp.cluster.scale import RunPods
+from openrlhf_mtp.cluster.scale import Progress, RunPods
 
 GROUPS = {"run-head": 1, "run-trainer": 2}
 SCALES = {f"/apis/apps/v1/namespaces/team/statefulsets/{name}/scale": count for name, count in GROUPS.items()}

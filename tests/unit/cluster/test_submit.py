@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from openrlhf_mtp.cluster.attempts import NONE_LEFT
-from openrlhf_mtp.cluster.progress import Progress
+from openrlhf_mtp.cluster.scale import Progress
 from openrlhf_mtp.cluster.submit import LOST_S, RUN_FAILED, Submitter, parser
 
 UNKNOWN = RuntimeError("Request failed with status code 404: Job x does not exist.")
