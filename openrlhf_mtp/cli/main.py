@@ -82,7 +82,7 @@ def equip(
         typer.Option(metavar="N", help="tokens to draft for each forward pass of the policy", min=1, max=16),
     ] = 3,
     num_blocks: Annotated[
-        int, typer.Option(metavar="N", help="blocks the depths cycle through", min=1, max=16)
+        int, typer.Option(metavar="N", help="number of blocks that the depths cycle through", min=1, max=16)
     ] = 1,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="create a new head even if the model has one")
