@@ -23,6 +23,7 @@ from openrlhf_mtp.analysis.summary_table import summary_table
 from openrlhf_mtp.analysis.table import duration, number
 from openrlhf_mtp.runlog import metrics, run_folder
 from openrlhf_mtp.runlog.agreement import disagreeing_steps, warning
+from openrlhf_mtp.runlog.metric_table import Metric, UnknownMetric
 from openrlhf_mtp.runlog.run import Run, read_run
 from openrlhf_mtp.runlog.run_folder import RunFolderError
 
@@ -123,8 +124,8 @@ def _every_metric(run: Run, summary: dict[str, Any], several: bool) -> list[dict
     for name, extent in summary["metrics"].items():
         try:
             declared = metrics.lookup(name)
-        except metrics.UnknownMetric:
-            declared = metrics.Metric(name, "", "not declared by this version")
+        except UnknownMetric:
+            declared = Metric(name, "", "not declared by this version")
         numbers = [number(extent[key]) for key in ("first", "last", "min", "max")]
         shown = f"{run.name}: {name}" if several else name
         rows.append({"name": shown, "unit": declared.unit, "meaning": declared.meaning, "numbers": numbers})

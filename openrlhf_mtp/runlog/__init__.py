@@ -3,6 +3,7 @@
 | file | holds |
 |---|---|
 | `metrics.py` | every metric's name, unit and meaning |
+| `metric_table.py` | how a metric is declared and a name looked up |
 | `run_folder.py` | the folder: claimed before a run, its whole files written |
 | `row_writer.py` | the log of steps, written: `metrics.jsonl` and TensorBoard |
 | `rows.py` | the log of steps, line by line |

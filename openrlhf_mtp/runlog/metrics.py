@@ -14,42 +14,10 @@ OpenRLHF number them.
 To add a metric, add a line to the table below and log it under the constant.
 """
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from openrlhf_mtp.runlog.metric_table import MetricTable
 
-_DEPTH = "/depth_{j}"
-_ENGINE = "/engine_{i}"
-_HELD_OUT = "eval/"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One declared metric. `name` may hold one of the placeholders `{j}` (a depth) or `{i}` (an engine)."""
-
-    name: str
-    unit: str
-    meaning: str
-
-
-_declared: list[Metric] = []
-
-
-def _declare(name: str, unit: str, meaning: str = "", *, by_depth: str = "", by_engine: str = "") -> str:
-    """Enter a metric into `METRICS` and return its name.
-
-    Args:
-        name: as logged.
-        unit: of its values.
-        meaning: one line for the report; "" for a metric that exists only by depth.
-        by_depth: what it means at depth j, if it is logged for each depth.
-        by_engine: what it means for engine i, if it is logged for each engine.
-    """
-    forms = {name: meaning, name + _DEPTH: by_depth, name + _ENGINE: by_engine}
-    _declared.extend(Metric(form, unit, text) for form, text in forms.items() if text)
-    return name
-
+_table = MetricTable()
+_declare = _table.declare
 
 STEP = _declare(
     "step", "count", "Number of the step; rollout rounds in RL, optimizer steps in the pre-RL stage; from 1"
@@ -222,89 +190,9 @@ SYNC_RPC_CALLS = _declare("sync/rpc_calls", "count", "Remote calls to one engine
 SYNC_BUCKETS = _declare("sync/buckets", "count", "Packed buckets broadcast in the round")
 SYNC_VERIFY_S = _declare("sync/verify_s", "s", "Share of the synchronization time spent on verification")
 
-METRICS: tuple[Metric, ...] = tuple(_declared)
-
-PLACEHOLDERS = ("{j}", "{i}")
-
-
-def _pattern(metric: Metric) -> re.Pattern[str]:
-    escaped = re.escape(metric.name)
-    for placeholder in PLACEHOLDERS:
-        number = "[1-9][0-9]*" if placeholder == "{j}" else "(?:0|[1-9][0-9]*)"
-        escaped = escaped.replace(re.escape(placeholder), number)
-    return re.compile(escaped)
-
-
-_BY_NAME = {metric.name: metric for metric in METRICS}
-_PARAMETRIC = tuple(
-    (_pattern(metric), metric) for metric in METRICS if any(p in metric.name for p in PLACEHOLDERS)
-)
-
-
-class UnknownMetric(ValueError):
-    """A row names a metric that `METRICS` does not declare."""
-
-
-def depth_metric(base: str, j: int) -> str:
-    """Name of a per-depth metric, for example `depth_metric("mtp/alpha", 1) == "mtp/alpha/depth_1"`.
-
-    Raises `ValueError` for a depth below 1 and `UnknownMetric` for a base that has no per-depth form.
-    """
-    if j < 1:
-        raise ValueError(f"depth is counted from 1, got {j}")
-    return _filled(base, _DEPTH, "{j}", j)
-
-
-def engine_metric(base: str, i: int) -> str:
-    """Name of a per-engine metric, for example `engine_metric("perf/rollout_tok_s", 0)`; engines count from 0."""
-    if i < 0:
-        raise ValueError(f"an engine's number is 0 or more, got {i}")
-    return _filled(base, _ENGINE, "{i}", i)
-
-
-def held_out(name: str) -> str:
-    """Name of a head's metric where it is measured on held-out responses; `UnknownMetric` if it is not measured there.
-
-    >>> held_out(depth_metric(MTP_ALPHA, 1))
-    'eval/mtp/alpha/depth_1'
-    """
-    lookup(_HELD_OUT + name)
-    return _HELD_OUT + name
-
-
-def _filled(base: str, suffix: str, placeholder: str, number: int) -> str:
-    template = base + suffix
-    if template not in _BY_NAME:
-        known = sorted(name.removesuffix(suffix) for name in _BY_NAME if name.endswith(suffix))
-        raise UnknownMetric(f"no metric {template!r}; {suffix.lstrip('/')} exists for: {', '.join(known)}")
-    return template.replace(placeholder, str(number))
-
-
-def lookup(name: str) -> Metric:
-    """The declaration behind `name` (parametric names included); raises `UnknownMetric` with the nearest name."""
-    if name in _BY_NAME and not any(p in name for p in PLACEHOLDERS):
-        return _BY_NAME[name]
-    for pattern, metric in _PARAMETRIC:
-        if pattern.fullmatch(name):
-            return metric
-    raise UnknownMetric(_unknown([name]))
-
-
-def validate(row: Mapping[str, object]) -> None:
-    """Raise `UnknownMetric` listing every name of `row` that is not declared, each with its nearest declared name."""
-    missing = []
-    for name in row:
-        try:
-            lookup(name)
-        except UnknownMetric:
-            missing.append(name)
-    if missing:
-        raise UnknownMetric(_unknown(missing))
-
-
-def _unknown(names: Iterable[str]) -> str:
-    lines = []
-    for name in names:
-        near = difflib.get_close_matches(name, list(_BY_NAME), n=1)
-        lines.append(f"unknown metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return "\n".join([*lines, "declare it in openrlhf_mtp/runlog/metrics.py with its unit and meaning"])
+METRICS = _table.metrics
+depth_metric = _table.depth_metric
+engine_metric = _table.engine_metric
+held_out = _table.held_out
+lookup = _table.lookup
+validate = _table.validate

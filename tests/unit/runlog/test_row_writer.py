@@ -8,7 +8,7 @@ import pytest
 
 from openrlhf_mtp.config.run_files import METRICS
 from openrlhf_mtp.runlog.anchor_records import write_records
-from openrlhf_mtp.runlog.metrics import UnknownMetric
+from openrlhf_mtp.runlog.metric_table import UnknownMetric
 from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.runlog.run import read_run
 

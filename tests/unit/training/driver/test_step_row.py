@@ -3,6 +3,7 @@
 import pytest
 
 from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.metric_table import UnknownMetric
 from openrlhf_mtp.training.driver.step_row import OWN_PREFIXES, STATUS_NAMES, evaluation_row, step_row
 
 
@@ -44,7 +45,7 @@ def test_values_that_openrlhf_leaves_empty_are_left_out():
 
 
 def test_an_undeclared_metric_of_ours_is_refused():
-    with pytest.raises(metrics.UnknownMetric, match="mtp/los"):
+    with pytest.raises(UnknownMetric, match="mtp/los"):
         step_row({"mtp/los": 0.0}, step_seconds=1.0)
 
 
