@@ -40,7 +40,7 @@ def folder(storage, **values):
 
 
 @pytest.mark.parametrize("backend", ["rayjob", "statefulset"])
-def test_kernels_are_kept_beside_the_models_in_a_folder_of_the_image_and_the_node(backend):
+def test_kernels_are_kept_beside_the_models_by_image_and_node(backend):
     for pod in pods(MODELS, backend=backend).values():
         given = env(pod)
         start, _, node = given[FOLDER].rpartition("/")
@@ -88,7 +88,7 @@ def test_a_volume_of_its_own_is_mounted_in_every_pod_and_made_when_asked():
     assert claims["compile-cache"]["spec"]["resources"]["requests"]["storage"] == "20Gi"
 
 
-def test_the_folder_is_of_one_image_one_accelerator_and_unless_asked_otherwise_one_node():
+def test_a_cache_folder_is_of_one_image_accelerator_and_node():
     plain = folder(MODELS)
     assert folder(MODELS, image={"tag": "mine"}) != plain
     assert folder(MODELS, image={"digest": f"sha256:{'0' * 64}"}) != plain

@@ -38,7 +38,7 @@ def test_a_groups_variables_are_added_to_those_of_all_pods_and_win_by_name():
     assert all(variables(spec)["HTTPS_PROXY"] == "http://proxy:3128" for spec in made.values())
 
 
-def test_a_volume_named_like_the_charts_replaces_it_and_so_does_a_mount_at_its_path():
+def test_a_volume_or_mount_replaces_the_charts_of_its_name_or_path():
     nvme = {"name": "scratch", "hostPath": {"path": "/mnt/nvme"}}
     mounts = [{"name": "scratch", "mountPath": "/tmp/", "subPath": "run"}]
     for spec in pods(pods={"extraVolumes": [nvme], "extraVolumeMounts": mounts}).values():

@@ -28,7 +28,7 @@ def test_other_nodes_are_not(given):
     assert warnings(given) == []
 
 
-def test_the_documented_daemon_set_that_pulls_the_image_ahead_is_valid_and_pulls_the_runs_image():
+def test_the_documented_daemon_set_pulls_the_runs_image():
     text = (ROOT / "docs/kubernetes_values.md").read_text(encoding="utf-8")
     (block,) = (one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: DaemonSet" in one)
     made = render(merged(job_values(JOB), yaml.safe_load(block)))

@@ -56,7 +56,7 @@ def test_what_is_shown_is_every_pod_but_the_tests_as_it_is(name):
 
 
 @pytest.mark.parametrize("name", CI_NAMES)
-def test_one_takes_the_place_of_the_other_before_the_job_file_is_checked_and_none_has_pods(name):
+def test_pod_checks_replace_each_other_first_and_start_no_pods(name):
     checked = render_ci(name).of_kind("ReplicaSet")
     assert {made["metadata"]["name"] for made in checked} == {"run1-podcheck"}
     weights = [int(made["metadata"]["annotations"]["helm.sh/hook-weight"]) for made in checked]

@@ -88,7 +88,7 @@ def test_only_the_submitter_that_scales_pods_has_a_token(name):
 
 
 @every_values_file
-def test_the_submitter_may_scale_this_runs_pods_and_keep_its_progress_and_nothing_else(name):
+def test_the_submitter_may_scale_its_pods_and_keep_progress_alone(name):
     for role in render_ci(name).of_kind("Role"):
         own = role["metadata"]["name"]
         run = own.removesuffix("-submitter")
@@ -166,7 +166,7 @@ def test_services_and_budgets_select_this_run_alone(name):
         assert labels["app.kubernetes.io/instance"] == "run1"
 
 
-def test_tensorboard_which_has_no_password_lets_in_only_who_may_see_the_dashboard():
+def test_tensorboard_admits_those_who_may_see_the_dashboard():
     given = {"monitoring": {"tensorboard": True}, "networkPolicy": {"dashboardFrom": [{"podSelector": {}}]}}
     rendered = render(merged(ci_values("one-gpu"), given))
     policy = rendered.one("NetworkPolicy", "-tensorboard")["spec"]

@@ -99,7 +99,7 @@ def test_shell_words_of_overrides_survive_quotes_and_spaces():
     assert last.endswith(" 'data.input_template=it'\\''s {} $HOME'")
 
 
-def test_weights_and_biases_is_on_where_its_secret_is_named_and_the_key_is_nowhere():
+def test_naming_the_secret_turns_wandb_on_and_shows_no_key():
     rendered = render(job_values(JOB, secrets={"wandb": {"name": "wandb"}}))
     assert rendered.train_line.endswith("'logger.wandb.key=in-WANDB_API_KEY'")
     group = rendered.one("RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
@@ -185,7 +185,7 @@ def test_without_rdma_nccl_does_not_look_for_it():
     assert with_rdma["NCCL_CROSS_NIC"] == "0"
 
 
-def test_the_job_check_runs_before_anything_else_and_needs_nothing_of_the_release():
+def test_the_job_check_runs_first_and_needs_nothing_of_the_release():
     pod = render_ci("one-gpu").one("Pod", "-check")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     spec = pod["spec"]

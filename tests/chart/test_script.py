@@ -116,7 +116,7 @@ def calls(output, word):
     return [line for line in output.splitlines() if line.startswith("CALL") and word in line]
 
 
-def test_a_run_is_checked_prepared_and_trained_and_its_log_ends_with_the_summary(script):
+def test_a_run_is_checked_prepared_trained_and_summed_up(script):
     code, output = script.run()
     assert code == 0
     order = [
@@ -182,7 +182,7 @@ def test_a_retry_does_not_wait_for_the_attempt_before_it(script):
     assert "waiting" not in output
 
 
-def test_a_failed_run_ends_with_the_code_of_training_and_a_retry_does_not_prepare_again(script):
+def test_a_failure_keeps_trainings_code_and_a_retry_skips_prepare(script):
     code, output = script.run(train=3)
     assert code == 3
     assert "summary:" not in output
@@ -237,7 +237,7 @@ def test_a_run_ends_as_a_job_that_was_stopped_once_it_makes_no_progress(tmp_path
     assert code == 0
 
 
-def test_a_run_that_is_started_again_after_its_success_says_so_and_holds_no_gpu_for_it(script):
+def test_a_run_started_again_after_success_holds_no_gpu(script):
     script.run()
     code, output = script.run()
     assert code == 0

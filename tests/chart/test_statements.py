@@ -69,7 +69,7 @@ def spoil(parent, key):
 
 
 @pytest.mark.parametrize("make", [whole_rayjob, monitor])
-def test_a_misspelt_key_and_a_value_of_another_type_are_noticed_wherever_they_are(make):
+def test_a_misspelled_key_and_a_wrong_type_are_noticed_anywhere(make):
     made = make()
     assert not noticed(made, made["kind"])
     paths = [path for path, _ in places(made)]

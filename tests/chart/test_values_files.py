@@ -66,7 +66,7 @@ def test_a_quota_finds_requests_equal_to_limits_in_every_container():
         assert {"cpu", "memory", "ephemeral-storage"} <= set(ray(template)["resources"]["limits"])
 
 
-def test_behind_an_air_gap_nothing_is_asked_of_the_hub_and_one_network_is_reached():
+def test_an_air_gapped_run_asks_no_hub_and_reaches_one_network():
     env = {one["name"]: one.get("value") for one in ray(groups("air-gap")["head"])["env"]}
     assert env["HF_HUB_OFFLINE"] == env["HF_DATASETS_OFFLINE"] == "1"
     mounts = {one["mountPath"]: one["name"] for one in ray(groups("air-gap")["trainer"])["volumeMounts"]}

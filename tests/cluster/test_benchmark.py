@@ -92,7 +92,7 @@ def test_a_benchmark_that_is_cancelled_removes_its_run(
 
 
 @pytest.mark.timeout(400)
-def test_a_benchmark_that_is_cancelled_while_helm_waits_for_a_hook_ends_at_once_and_for_good(
+def test_a_benchmark_cancelled_during_helms_hook_ends_at_once(
     cluster: Cluster, assets: Path, tmp_path: Path
 ) -> None:
     nowhere = {"tools": {"nodeSelector": {"pool": "no-such"}}}  # the check of the job file never starts

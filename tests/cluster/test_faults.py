@@ -46,7 +46,7 @@ def test_a_rollout_pod_that_never_comes_ends_the_run_within_its_deadline(
 @pytest.mark.parametrize(
     ("pod", "during"), [("trainer-0", "training"), ("rollout-0", "generation"), ("head-0", "generation")]
 )
-def test_a_pod_that_is_lost_within_a_step_costs_an_attempt_and_no_step_before_the_checkpoint(
+def test_a_lost_pod_costs_an_attempt_but_no_saved_step(
     cluster: Cluster, assets: Path, pod: str, during: Phase
 ) -> None:
     name = f"lost-{pod.removesuffix('-0')}"
@@ -106,9 +106,7 @@ def test_a_worker_that_crashes_leaves_its_last_words_when_its_pod_has_gone(
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-def test_a_submitter_that_is_killed_is_replaced_by_one_that_follows_the_same_job(
-    cluster: Cluster, assets: Path
-) -> None:
+def test_a_killed_submitters_successor_follows_the_same_job(cluster: Cluster, assets: Path) -> None:
     folder = volume(cluster, assets, "submitter")
     with cluster.release("submitter", long_values(cluster)) as run:
         until("a first step", lambda: reached(folder, 1), 600, 0.2)

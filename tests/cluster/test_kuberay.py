@@ -56,9 +56,7 @@ def test_a_rayjob_runs_to_its_end_and_gives_its_pods_back(cluster: Cluster, asse
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("emulation")
-def test_a_trainer_that_is_lost_costs_an_attempt_and_no_step_before_the_checkpoint(
-    cluster: Cluster, assets: Path
-) -> None:
+def test_a_lost_trainer_costs_an_attempt_but_no_saved_step(cluster: Cluster, assets: Path) -> None:
     folder = volume(cluster, assets, "again")
     with cluster.release("again", merged(long_values(cluster), RAYJOB)) as run:
         until("three steps", lambda: reached(folder, 3), 600, 0.2)

@@ -203,9 +203,7 @@ def test_a_run_that_its_operator_cannot_ask_for_ends_for_good_with_1_7(
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-def test_a_finished_run_that_is_repeated_because_nobody_could_ask_for_it_trains_no_more(
-    cluster: Cluster, assets: Path
-) -> None:
+def test_a_repeated_finished_run_trains_no_more(cluster: Cluster, assets: Path) -> None:
     folder = volume(cluster, assets, "deaf-16")
     twice = merged(
         values(cluster, RAYJOB), {"job": {"config": tiny_job(LONG), "retries": 1, "maxAttempts": 2}}

@@ -102,7 +102,7 @@ def test_an_alarm_that_warns_is_said_and_the_run_goes_on(seen):
     assert seen["warns"] == {"rows": [1, 2, 3], "saved": [], "said": ["collapsed"], "ended": ""}
 
 
-def test_an_alarm_that_stops_does_so_with_its_row_written_and_its_checkpoint_saved(seen):
+def test_a_stopping_alarm_writes_its_row_and_saves_a_checkpoint(seen):
     expected = {"rows": [1, 2], "saved": ["global_step2"], "said": ["collapsed"], "ended": "collapsed"}
     assert seen["stops"] == expected
 

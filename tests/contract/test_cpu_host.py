@@ -144,7 +144,7 @@ def test_the_strategy_trains_with_torchs_adam_and_averages_on_the_cpu(prepared):
     }
 
 
-def test_float32_is_float32_for_models_and_deepspeed_and_16_bits_stay_what_they_were(prepared):
+def test_float32_reaches_models_and_deepspeed_and_16_bits_stay(prepared):
     found = prepared["precisions"]
     assert {name: one["models"] for name, one in found.items()} == {
         "bf16": "torch.bfloat16",
@@ -165,7 +165,7 @@ def test_probes_notice_a_patch_that_is_not_applied():
     assert "True" not in found.values(), found
 
 
-def test_the_probes_notice_a_torch_that_asks_for_a_device_and_an_operator_that_compiles(unprepared):
+def test_probes_notice_a_device_request_and_a_compiling_operator(unprepared):
     assert unprepared["torch"] != "True"
     assert unprepared[SHM_OP_TARGET] is False
 

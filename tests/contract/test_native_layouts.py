@@ -49,7 +49,7 @@ def test_vllm_hides_the_first_token_where_we_do(layout):
     ) == (LAYOUTS[layout].wiring.hides_first_token)
 
 
-def test_vllm_hands_mimo_its_states_before_the_final_norm_and_chains_glm_before_its_own():
+def test_mimo_reads_and_glm_chains_states_before_the_final_norm():
     model = source("mimo").split("class MiMoModel")[1].split("class MiMoForCausalLM")[0]
     assert "self.norm(" not in model
     assert "hidden_states = self.model.norm(hidden_states)" in source("mimo")

@@ -79,7 +79,7 @@ def load(root: Path, layout: str, left_out: str) -> dict[str, Any]:
         ("deepseek_v3", "DeepSeekMTP", "kv_a_layernorm"),
     ],
 )
-def test_vllm_loads_every_parameter_of_an_export_and_misses_one_that_is_left_out(
+def test_vllm_loads_every_parameter_and_misses_one_left_out(
     tmp_path: Path, layout: str, draft: str, some: str
 ) -> None:
     found = in_fresh_process(load, tmp_path, layout, some)

@@ -241,7 +241,7 @@ def seen() -> dict[str, Any]:
     return in_fresh_process(look)
 
 
-def test_a_run_resumed_after_any_rollout_draws_the_prompts_of_the_uninterrupted_one(seen):
+def test_a_resumed_run_draws_the_prompts_of_the_uninterrupted_one(seen):
     """Also after an episode's last, smaller one, and with prompts that were generated ahead of their training."""
     assert {case: wrong for case, wrong in seen["resumed"].items() if wrong} == {}
 

@@ -164,7 +164,7 @@ def computed() -> dict[str, Any]:
     return in_fresh_process(compute)
 
 
-def test_packed_hidden_states_return_to_their_rows_with_their_graph_and_logits_are_found_where_they_lie(
+def test_packed_hidden_states_return_to_their_rows_with_their_graph(
     computed,
 ):
     hidden, logits, gradient, is_padded_left_alone = computed["observed_states"]

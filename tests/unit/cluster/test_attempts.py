@@ -129,7 +129,7 @@ def test_a_checkpoint_that_was_cut_off_or_made_before_is_no_progress(run):
     assert (read(run.folder, run.name).step, read(run.folder, run.name).failed) == (8, 1)
 
 
-def test_another_run_in_the_folder_counts_anew_and_the_one_before_changes_nothing(run):
+def test_another_run_in_the_folder_starts_its_own_count(run):
     before = Run(run.folder, name="run1-0")
     before.fails()
     before.begin()
@@ -188,7 +188,7 @@ def test_a_folder_in_place_of_the_file_is_survived(run, capsys):
     assert "cannot be written" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_written_to_ends_the_run_instead_of_being_tried_again(run, monkeypatch):
+def test_an_unwritable_folder_ends_the_run_without_a_retry(run, monkeypatch):
     monkeypatch.setattr(attempts.os, "access", lambda path, mode: path != run.folder)
     assert run.end(1) == USER_ERROR  # the script could not even say that an attempt begins
     assert run.failed["reason"] == (
@@ -245,7 +245,7 @@ EVENTS = st.lists(st.sampled_from(["fails", "killed", "told to stop", "saves"]),
 
 
 @given(events=EVENTS, retries=st.integers(0, 3))
-def test_whatever_happens_a_run_ends_when_too_many_have_failed_since_the_newest_checkpoint(events, retries):
+def test_a_run_ends_after_too_many_failures_since_a_checkpoint(events, retries):
     """Against a plain count, without files: `Attempts` is all that is kept between two attempts."""
     now, failed, step = attempts.Attempts("run"), 0, 0
     newest = None

@@ -10,7 +10,7 @@ ALL = pytest.mark.parametrize("rules", [OLD, V16, V17], ids=lambda rules: rules.
 
 @ALL
 @pytest.mark.parametrize("job", ENDED)
-def test_a_job_has_ended_when_its_submitter_has_too_and_only_a_failed_one_is_a_failure(rules, job):
+def test_a_job_ends_with_its_submitter_and_fails_if_it_failed(rules, job):
     assert judge(rules, Seen(job=job, known=job)) is None
     end = ("Failed", "AppFailed") if job == "FAILED" else ("Complete", "")
     assert judge(rules, Seen(job=job, known=job, submitter="Complete")) == end
@@ -23,7 +23,7 @@ def test_a_submitter_that_gives_up_is_a_failure_of_the_attempt(rules):
 
 
 @ALL
-def test_a_job_that_ray_does_not_know_is_waited_for_as_long_as_it_may_be_submitted(rules):
+def test_an_unknown_job_is_awaited_as_long_as_it_may_be_submitted(rules):
     assert judge(rules, Seen(job=UNKNOWN)) is None
     assert judge(rules, Seen(job=UNKNOWN, submitter="Complete")) == ("Failed", "AppFailed")
 
@@ -53,7 +53,7 @@ def test_a_submitter_that_hangs_after_the_end_is_waited_for_five_minutes(rules):
         assert judge(rules, Seen(job=job, known=job, job_ended_s=300)) == (state, reason)
 
 
-def test_pods_that_never_come_are_waited_for_until_the_deadline_that_1_5_does_not_know():
+def test_missing_pods_end_at_a_deadline_that_1_5_does_not_know():
     late = Seen(submitted=False, waited_s=3600)
     assert judge(V16, Seen(submitted=False, waited_s=3599)) is None
     assert judge(V16, late) == judge(V17, late) == ("Failed", "PreRunningDeadlineExceeded")

@@ -138,9 +138,7 @@ def test_a_log_that_ray_has_renamed_is_followed_into_the_new_one(tmp_path):
     assert log.fresh() == []
 
 
-def test_the_run_folder_keeps_what_was_said_and_one_that_cannot_be_written_to_ends_nothing(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_notice_goes_to_the_run_folder_if_it_can_be_written(tmp_path, monkeypatch, capsys):
     class Ended(Exception):
         pass
 

@@ -246,7 +246,7 @@ def test_bytes_that_were_left_out_are_no_hole_of_zeros(tmp_path):
     assert kept(tmp_path / SESSION) == {f"{WORKER}.from-1000": b"two\nthree\n"}
 
 
-def test_all_files_together_stay_within_the_limit_and_what_workers_print_goes_last(tmp_path):
+def test_kept_files_stay_within_the_limit_and_drop_worker_output_last(tmp_path):
     limit, dice = 64 << 10, random.Random(0)
     keeper, sizes = Keeper(lambda: tmp_path, limit), {}
     keeper.take(Chunk(SESSION, WORKER, 0, b"RuntimeError: the reason\n"))
@@ -315,7 +315,7 @@ def test_a_pods_logs_are_shown_and_kept_through_a_kill_and_a_flush(pod):
     assert [path.name for path in (folder / "run" / "logs").iterdir()] == ["run1-rollout-0"]
 
 
-def test_a_volume_that_cannot_be_written_is_said_once_and_lines_are_shown_all_the_same(pod):
+def test_an_unwritable_volume_is_reported_once_and_lines_still_shown(pod):
     folder, start = pod
     (folder / "run").write_text("a file where a folder is expected", encoding="utf-8")
     process = start("--keep", folder / "run" / "logs")

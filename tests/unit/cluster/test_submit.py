@@ -217,7 +217,7 @@ def test_a_submitter_that_takes_over_a_second_attempt_follows_that_one():
 
 
 @pytest.mark.parametrize("call", range(1, 10))
-def test_wherever_a_submitter_is_killed_the_next_one_ends_the_run_as_it_would_have(call):
+def test_a_killed_submitters_successor_ends_the_run_the_same_way(call):
     world = World([("FAILED", 1), ("SUCCEEDED", 0)])
     world.killed_at = call
     try:
