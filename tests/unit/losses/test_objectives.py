@@ -1,6 +1,8 @@
 """Each objective against an independent float64 reference and finite differences."""
 
 import itertools
+import re
+from pathlib import Path
 from typing import get_args
 from unittest import mock
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
+from openrlhf_mtp import losses
 from openrlhf_mtp.config.settings.objective import Objective
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.acceptance import expected_accepted
@@ -37,6 +40,15 @@ def random_rows(seed, anchors=5, depths=3, vocab=7, dtype=torch.float64, spread=
 
 def test_every_objective_of_a_job_file_is_here():
     assert set(OBJECTIVES) == set(get_args(Objective))
+
+
+def test_every_file_with_an_objective_is_an_entry_of_its_name():
+    written = {
+        path.stem
+        for path in Path(losses.__file__).parent.glob("*.py")
+        if re.search(rf"^def {path.stem}\(inputs: ObjectiveInput\)", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert written == set(OBJECTIVES)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
