@@ -16,7 +16,7 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("mean acceptance length, lowest", metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, ("min",)),
     ("mean acceptance length, mean", metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, ("mean",)),
     ("expected length (trainer), first → last", metrics.MTP_EXPECTED_LENGTH, ("first", "last")),
-    ("promised minus measured acceptance, mean", metrics.SPEC_ALPHA_GAP, ("mean",)),
+    ("predicted minus measured acceptance, mean", metrics.SPEC_ALPHA_GAP, ("mean",)),
     ("engine-trainer log-prob gap, largest step mean (nat)", metrics.SPEC_LOGPROB_GAP, ("max",)),
     ("rollout throughput, mean (token/s)", metrics.PERF_ROLLOUT_TOK_S, ("mean",)),
     ("synchronization, mean (s)", metrics.TIME_SYNC_S, ("mean",)),

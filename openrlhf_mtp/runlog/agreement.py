@@ -1,16 +1,16 @@
-"""Do trainer and engines agree on acceptance? It separates a bad head from a bad sync.
+"""Agreement of trainer and engines on acceptance, which separates a bad head from a bad sync.
 
-A bad head promises little and is accepted little: both sides agree. Where the trainer promises more than the engines
-accept, they do not draft with the weights that the trainer holds, or not at its temperature: the sync is at fault, not
-the head. Where it promises less, the trainer measures something else than what is drafted.
+With a bad head, the trainer predicts a low acceptance and the engines measure one: both sides agree. If the trainer
+predicts more than the engines accept, they draft with other weights or at another temperature: the sync is at fault,
+not the head. If it predicts less, the trainer does not measure what is drafted.
 
-The two are comparable only when conditioned alike (`docs/analysis.md` has the measurements behind the limits):
+The two are comparable if conditioned alike (`docs/analysis.md` has the measurements behind the limits):
 
     spec/acceptance_rate/depth_j  share of drafts accepted through depth j, at the anchors where the engine drafted
     mtp/reach/depth_j             the same, expected there (`losses.replayed_acceptance`): agrees up to noise
     mtp/expected_length           1 + sum_j prod_{i<=j} alpha_i over all anchors alike: only roughly comparable
 
-`spec/alpha_gap` is the mean over depths of the first difference; the rough promise stands in where the walk is missing,
+`spec/alpha_gap` is the mean over depths of the first difference. Without a replay, the rough prediction replaces it,
 with a wider limit.
 """
 
@@ -29,8 +29,8 @@ from openrlhf_mtp.runlog.metrics import (
     depth_metric,
 )
 
-WALKED_LIMIT, ROUGH_LIMIT = 0.02, 0.15
-"""Largest gap that is let pass, beside the noise, for a promise of each kind."""
+REPLAYED_LIMIT, ROUGH_LIMIT = 0.02, 0.15
+"""Largest gap without an alarm, beside the noise, for a prediction of each kind."""
 WINDOW, FEWEST = 5, 3
 """The gap is judged over the last five steps, three at least: one step alone may be chance."""
 
@@ -38,13 +38,13 @@ Row = Mapping[str, float]
 
 
 def acceptance_gap(row: Row) -> float | None:
-    """Promised minus measured share of drafted tokens that are accepted; None if the row lacks one of the two."""
-    promised, measured = promised_share(row), row.get(SPEC_ACCEPTANCE_RATE, math.nan)
-    return None if promised is None or not math.isfinite(measured) else promised - measured
+    """Predicted minus measured share of drafted tokens that are accepted; None if the row lacks one of the two."""
+    predicted, measured = predicted_share(row), row.get(SPEC_ACCEPTANCE_RATE, math.nan)
+    return None if predicted is None or not math.isfinite(measured) else predicted - measured
 
 
-def promised_share(row: Row) -> float | None:
-    """Accepted share of drafted tokens that the trainer's row promises; None if it does not say."""
+def predicted_share(row: Row) -> float | None:
+    """Accepted share of drafted tokens that the trainer's row predicts; None if it predicts none."""
     reach = _by_depth(row, MTP_REACH)
     if reach:
         return sum(reach) / len(reach)
@@ -52,26 +52,26 @@ def promised_share(row: Row) -> float | None:
     return (length - 1.0) / depths if depths and math.isfinite(length) else None
 
 
-def is_walked(row: Row) -> bool:
-    """Whether the promise is conditioned as the engines' counters are."""
+def is_replayed(row: Row) -> bool:
+    """Whether the prediction is conditioned as the engines' counters are."""
     return bool(_by_depth(row, MTP_REACH))
 
 
 def with_gap(rows: Sequence[Row]) -> list[Row]:
-    """The rows that say what was promised and what was accepted."""
+    """The rows that hold both the prediction and the measurement."""
     return [row for row in rows if math.isfinite(row.get(SPEC_ALPHA_GAP, math.nan))]
 
 
 def gap_limit(row: Row) -> float:
-    """The largest gap that is no cause for concern, as a root mean square over steps.
+    """The largest gap without concern, as a root mean square over steps.
 
-    To the systematic part come two standard errors of the engines' own share, given the text: what the walk says, or
-    the 1/8 a draft that were measured on the quickstart.
+    It is the systematic part plus two standard errors of the engines' own share, given the text. The replay gives the
+    standard error; without one it is 1/8 a draft, as measured on the quickstart.
     """
     depths, accepted = len(_by_depth(row, MTP_REACH)), row.get(MTP_ACCEPTED_STD, math.nan)
     std = accepted / depths if depths and math.isfinite(accepted) else 0.125
     noise = 2.0 * std / math.sqrt(max(row.get(SPEC_DRAFTS, 1.0), 1.0))
-    return (WALKED_LIMIT if depths else ROUGH_LIMIT) + noise
+    return (REPLAYED_LIMIT if depths else ROUGH_LIMIT) + noise
 
 
 def disagree(rows: Sequence[Row]) -> bool:
@@ -88,7 +88,7 @@ def disagree(rows: Sequence[Row]) -> bool:
 
 
 def disagreeing_steps(rows: Sequence[Row]) -> list[int]:
-    """Every step at which they disagree."""
+    """The steps at which trainer and engines disagree."""
     measured = with_gap(rows)
     return [int(row[STEP]) for at, row in enumerate(measured) if disagree(measured[: at + 1][-WINDOW:])]
 
@@ -98,13 +98,13 @@ def warning(rows: Sequence[Row]) -> str:
     row = max(with_gap(rows)[-WINDOW:], key=lambda each: abs(each[SPEC_ALPHA_GAP]))
     gap, measured = row[SPEC_ALPHA_GAP], row[SPEC_ACCEPTANCE_RATE]
     fault = (
-        "the engines do not draft with what the trainer holds: look at sync/* and draft_sample_method, not at the head"
+        "the engines do not draft with the trainer's weights: look at sync/* and draft_sample_method, not at the head"
         if gap > 0
-        else "the trainer measures something else than what is drafted: look at the temperature, and whether samples "
+        else "the trainer does not measure what is drafted: look at the temperature, and at whether samples "
         "that were drafted are filtered out before training"
     )
     return (
-        f"trainer and engines disagree on acceptance: at step {row[STEP]:.0f} the head promises that "
+        f"trainer and engines disagree on acceptance: at step {row[STEP]:.0f} the trainer predicts that "
         f"{measured + gap:.1%} of drafted tokens are accepted, the engines accept {measured:.1%} ({SPEC_ALPHA_GAP} "
         f"{gap:+.3f}, limit {gap_limit(row):.3f} over {WINDOW} steps); {fault}"
     )

@@ -1,4 +1,4 @@
-"""Whether trainer and engines agree on acceptance (`runlog.agreement` has the rule)."""
+"""Agreement of trainer and engines on acceptance (`runlog.agreement` has the rule)."""
 
 from matplotlib.figure import Figure
 
@@ -8,11 +8,11 @@ from openrlhf_mtp.analysis.groups import Group, Groups
 from openrlhf_mtp.analysis.regression import mean_of
 from openrlhf_mtp.analysis.table import Table, ranges, signed
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.runlog.agreement import disagreeing_steps, gap_limit, is_walked, with_gap
+from openrlhf_mtp.runlog.agreement import disagreeing_steps, gap_limit, is_replayed, with_gap
 
 
 def draw(groups: Groups) -> Figure | None:
-    """Draw drafts accepted through each depth, promised (dotted) and measured, and the gap with its limit."""
+    """Draw drafts accepted through each depth, predicted (dotted) and measured, and the gap with its limit."""
     shown = [group for group in groups if group.has(metrics.SPEC_ALPHA_GAP)]
     if not shown:
         return None
@@ -22,8 +22,8 @@ def draw(groups: Groups) -> Figure | None:
     for j in range(1, depths + 1):
         measured = metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, j)
         style.curve(axes[0], shown[0], measured, style.depth_color(j), f"depth {j}")
-        promised = metrics.depth_metric(metrics.MTP_REACH, j)
-        style.curve(axes[0], shown[0], promised, style.INK, "promised", ":")
+        predicted = metrics.depth_metric(metrics.MTP_REACH, j)
+        style.curve(axes[0], shown[0], predicted, style.INK, "predicted", ":")
     if depths:
         style.label(axes[0], "Accepted through each depth", "fraction of drafts")
         style.unit_interval(axes[0])
@@ -32,7 +32,7 @@ def draw(groups: Groups) -> Figure | None:
         style.curve(axes[-1], group, metrics.SPEC_ALPHA_GAP, own, group.label if several else "gap")
         _limits(figure, group, own if several else style.BROKEN)
     style.zero(axes[-1])
-    style.label(axes[-1], "Promised minus measured", "share of drafted tokens")
+    style.label(axes[-1], "Predicted minus measured", "share of drafted tokens")
     for panel in axes:
         style.legend(panel)
     return figure
@@ -42,7 +42,7 @@ def _limits(figure: Figure, group: Group, shade: str) -> None:
     rows = with_gap(group.mean_rows())
     steps = [row[metrics.STEP] for row in rows]
     limits = [gap_limit(row) for row in rows]
-    kind = "limit" if rows and is_walked(rows[-1]) else "limit (rough promise)"
+    kind = "limit" if rows and is_replayed(rows[-1]) else "limit (rough prediction)"
     for sign in (1.0, -1.0):
         figure.axes[-1].plot(
             steps, [sign * limit for limit in limits], ":", color=shade, linewidth=1.0, label=kind
@@ -59,14 +59,14 @@ def table(groups: Groups) -> Table | None:
                 gaps = [row[metrics.SPEC_ALPHA_GAP] for row in measured]
                 mean, largest = mean_of(gaps), max(gaps, key=abs)
                 assert mean is not None, "there are gaps, and they are finite"
-                promise = "walked" if is_walked(measured[-1]) else "rough"
+                kind = "replayed" if is_replayed(measured[-1]) else "rough"
                 limit = f"{gap_limit(measured[-1]):.3f}"
                 parted = ranges(disagreeing_steps(measured)) or "none"
-                rows.append([run.name, promise, signed(mean.value), signed(largest), limit, parted])
-    header = ["run", "promise", "mean gap", "largest gap", "limit", "steps worth a warning"]
+                rows.append([run.name, kind, signed(mean.value), signed(largest), limit, parted])
+    header = ["run", "prediction", "mean gap", "largest gap", "limit", "steps worth a warning"]
     note = (
-        "Gap: promised minus measured share of drafted tokens that are accepted. A walked promise is conditioned as "
-        "the engines' counters are; a rough one is the plain mean over anchors and agrees less well with them."
+        "Gap: predicted minus measured share of drafted tokens that are accepted. A replayed prediction is "
+        "conditioned as the engines' counters are. A rough one is the mean over anchors and agrees less well with them."
     )
     return Table(header, rows, note) if rows else None
 
@@ -74,9 +74,9 @@ def table(groups: Groups) -> Table | None:
 FIGURE = FigureSpec(
     "agreement",
     "Trainer and engines",
-    "Acceptance that the trainer's overlaps promise at the anchors where the engines drafted, and what the engines "
-    "accepted. Both fall together when the head is bad; a gap above the dotted limit means that the engines draft "
-    "with other weights, or at another temperature, than the trainer holds.",
+    "Acceptance that the trainer predicts at the anchors where the engines drafted, and the acceptance that they "
+    "measured. Both fall together with a bad head. A gap above the dotted limit means that the engines draft with "
+    "other weights, or at another temperature, than the trainer.",
     (metrics.SPEC_ALPHA_GAP,),
     draw,
     table,

@@ -20,7 +20,7 @@ def steps_with(*gaps, **fields):
     return [row(step, gap=gap, **fields) for step, gap in enumerate(gaps, start=1)]
 
 
-def test_the_gap_is_promised_minus_measured_share_of_drafted_tokens():
+def test_the_gap_is_predicted_minus_measured_share_of_drafted_tokens():
     assert acceptance_gap(row(accepted=0.75)) == pytest.approx(0.05)
     assert acceptance_gap(row(accepted=0.85)) == pytest.approx(-0.05)
 
@@ -96,7 +96,7 @@ def test_steps_without_a_gap_are_passed_over():
 
 def test_the_warning_says_whose_fault_it_is():
     said = warning([row(accepted=0.6)])
-    assert "promises that 80.0% of drafted tokens are accepted, the engines accept 60.0%" in said
+    assert "predicts that 80.0% of drafted tokens are accepted, the engines accept 60.0%" in said
     assert "look at sync/*" in said
     assert "look at the temperature" in warning([row(accepted=0.9)])
 
