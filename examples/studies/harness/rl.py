@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from harness import plots
 from harness.study import Place, Values
 from openrlhf_mtp.analysis.figures.drift import split_of
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.run import read_run
 
 PROMPTS_A_STEP = 8
@@ -25,15 +26,15 @@ SMOKE_SETTINGS = (
 )
 
 METRICS = {
-    "reward": "policy/reward",
-    "entropy": "policy/entropy",
-    "length": "spec/mean_acceptance_length",
-    "accepted": "spec/acceptance_rate",
-    "promised": "mtp/expected_length",
-    "coefficient": "mtp/coefficient",
-    "alignment": "occ/alignment/depth_1",
-    "magnitude": "occ/magnitude/depth_1",
-    "step_s": "time/step_s",
+    "reward": metrics.POLICY_REWARD,
+    "entropy": metrics.POLICY_ENTROPY,
+    "length": metrics.SPEC_MEAN_ACCEPTANCE_LENGTH,
+    "accepted": metrics.SPEC_ACCEPTANCE_RATE,
+    "promised": metrics.MTP_EXPECTED_LENGTH,
+    "coefficient": metrics.MTP_COEFFICIENT,
+    "alignment": metrics.depth_metric(metrics.OCC_ALIGNMENT, 1),
+    "magnitude": metrics.depth_metric(metrics.OCC_MAGNITUDE, 1),
+    "step_s": metrics.TIME_STEP_S,
 }
 
 
@@ -51,7 +52,7 @@ def measure(place: Place) -> Values:
             values[f"{name}/early"] = float(np.nanmean(series[:third]))
             values[f"{name}/late"] = float(np.nanmean(series[-third:]))
     run = read_run(place.folder)
-    _, held_out = run.series("eval/accuracy")
+    _, held_out = run.series(metrics.EVAL_ACCURACY)
     values |= {"eval/first": held_out[0], "eval/last": held_out[-1]}
     split = split_of(run)
     if split is not None and split.slope is not None:
@@ -69,9 +70,9 @@ def drift_figure(places: Mapping[str, Sequence[Place]]) -> Figure:
     return plots.curves(
         places,
         {
-            "acceptance length (engine)": _series("spec/mean_acceptance_length"),
-            "reward": _series("policy/reward"),
-            "entropy of the policy (nat)": _series("policy/entropy"),
+            "acceptance length (engine)": _series(metrics.SPEC_MEAN_ACCEPTANCE_LENGTH),
+            "reward": _series(metrics.POLICY_REWARD),
+            "entropy of the policy (nat)": _series(metrics.POLICY_ENTROPY),
         },
     )
 
@@ -81,11 +82,11 @@ def regimes_figure(places: Mapping[str, Sequence[Place]]) -> Figure:
     return plots.curves(
         places,
         {
-            "reward": _series("policy/reward"),
-            "acceptance length (engine)": _series("spec/mean_acceptance_length"),
-            "entropy of the policy (nat)": _series("policy/entropy"),
-            "coefficient": _series("mtp/coefficient"),
-            "mean of δ_RL δ_MTP, depth 1": _series("occ/alignment/depth_1"),
-            "mean of δ_MTP², depth 1": _series("occ/magnitude/depth_1"),
+            "reward": _series(metrics.POLICY_REWARD),
+            "acceptance length (engine)": _series(metrics.SPEC_MEAN_ACCEPTANCE_LENGTH),
+            "entropy of the policy (nat)": _series(metrics.POLICY_ENTROPY),
+            "coefficient": _series(metrics.MTP_COEFFICIENT),
+            "mean of δ_RL δ_MTP, depth 1": _series(metrics.depth_metric(metrics.OCC_ALIGNMENT, 1)),
+            "mean of δ_MTP², depth 1": _series(metrics.depth_metric(metrics.OCC_MAGNITUDE, 1)),
         },
     )
