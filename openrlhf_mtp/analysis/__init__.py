@@ -1,5 +1,11 @@
 """The report: tables, figures and one HTML page from run folders. Reads files, never tensors.
 
-`report.py` writes the page, `figures/` has one file a figure, `summary.py` and `summary_table.py` make the numbers at
-its top. `docs/analysis.md` says what each figure shows.
+| module | holds |
+|---|---|
+| `report` | the page |
+| `figures`, `figure_spec` | one file a figure; what a figure declares. docs/analysis.md says what each shows |
+| `summary`, `summary_table` | the numbers at the top of a report, and their table |
+| `groups` | runs that differ in their seed, as one curve with a band |
+| `positions`, `regression` | entropy and acceptance at recorded positions; lines and means with intervals |
+| `style`, `table` | the look of figures and tables |
 """

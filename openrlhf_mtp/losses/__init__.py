@@ -2,6 +2,17 @@
 
 `alignment` says which token, state and mask belong to a depth, `kernels` sum over the vocabulary, `mtp_loss` puts both
 together. The policy is a constant for all of them: the caller detaches it, and divides the sums that it gets.
+
+| module | holds |
+|---|---|
+| `ce`, `kl`, `reverse_kl`, `tv`, `e2e_tv`, `nla`, `lk_hybrid` | one objective each |
+| `mixture` | a weighted sum of objectives |
+| `types` | the one input and the one output of every objective |
+| `alignment`, `anchor_sampling` | depth j at anchor i; a random share of the anchors |
+| `targets` | the policy's logits that drafts are compared with |
+| `mtp_loss`, `kernels` | the loss of a batch, chunk by chunk; sums over the vocabulary |
+| `acceptance`, `replayed_acceptance` | accepted drafts of two distributions; the engine's counters, predicted |
+| `advantage` | weights of samples from their advantages |
 """
 
 from openrlhf_mtp.losses.ce import ce

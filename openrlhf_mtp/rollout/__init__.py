@@ -1,1 +1,12 @@
+"""The rollout side: vLLM engines that draft with the head, count what is accepted, and take weights.
 
+| module | holds |
+|---|---|
+| `engine` | the engines of a job: OpenRLHF's factory with our actor and our arguments |
+| `actor` | a Ray actor with one engine: generate, count, receive weights |
+| `worker` | our methods on vLLM's worker |
+| `plugin` | vLLM's entry point: patches and registrations in each of its processes |
+| `draft_model` | the head as a draft model inside vLLM |
+| `stats`, `monitor`, `guard` | counters of an engine; the metrics of a step; the alarm when acceptance collapses |
+| `rewards` | rewards that fail loudly |
+"""

@@ -1,1 +1,16 @@
+"""The trainer side: the policy's step with the head in it, and the stage before RL.
 
+| module | holds |
+|---|---|
+| `policy_trainer`, `ray_actor` | OpenRLHF's PPO trainer with a head in it; the Ray actor around it |
+| `observed_policy`, `trunk` | the policy's forward pass, observed; the matrices that the head shares with it |
+| `head_step` | the head's part of a training step |
+| `head_trainer`, `head_batch`, `head_engine` | train the head on a batch; the batch; the head's DeepSpeed engine |
+| `head_metrics`, `held_out`, `head_average` | its metrics, its acceptance on held-out responses, its moving average |
+| `schedule`, `advantage_weights` | the objective of a head step; the weights of its samples |
+| `joint` | the joint regimes: the term in the policy's loss, and OCC's coefficient |
+| `pretrain` | the stage before RL |
+| `driver` | the Ray driver's side: prompts, samples, experience, the loop over steps |
+| `weight_source` | the weights that are sent to the engines |
+| `finite`, `reduce`, `stopwatch` | finite numbers only; sums over ranks; times |
+"""
