@@ -30,7 +30,7 @@ LOGITS = 2**29
 
 @dataclass(frozen=True)
 class KernelSpeed:
-    """One vocabulary.
+    """Speed of the row kernels at one vocabulary.
 
     Attributes:
         vocab: its size.
@@ -50,7 +50,7 @@ class KernelSpeed:
 
     @property
     def share(self) -> float:
-        """Of the copy's bandwidth."""
+        """The share of a copy's bandwidth that the kernels reach."""
         return self.bytes_per_s / self.copy_bytes_per_s
 
 

@@ -22,7 +22,7 @@ COMPARABLE = ("e2e_tv", "ce")
 
 @dataclass(frozen=True)
 class Workload:
-    """What every form computes.
+    """The batch and objective that every form computes.
 
     Attributes:
         vocab: entries of the vocabulary V.
@@ -66,7 +66,7 @@ class Inputs:
     anchors: Anchors
 
     def gradient_norm(self) -> float:
-        """Of the last backward pass, over all states."""
+        """The gradient norm of the last backward pass, over all states."""
         return math.sqrt(
             sum(z.grad.double().square().sum().item() for z in self.states if z.grad is not None)
         )

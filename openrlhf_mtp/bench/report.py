@@ -33,7 +33,7 @@ def device_name(device: str) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Which command, code and machine a result came from, and when (UTC)."""
+    """The command, code and machine that a result came from, and when (UTC)."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),

@@ -137,7 +137,7 @@ def _measure_batch(engine: Any, batch: int, workload: Workload) -> Speed:
 
 
 def describe(subject: Subject, parameters: int, device: str, *, is_stand_in: bool) -> dict[str, Any]:
-    """What was measured, on what."""
+    """A description of the measurement: policy, head, size, device."""
     import vllm
 
     return {

@@ -19,7 +19,7 @@ MIN_REQUESTS = 8  # of a repeat; small batches run several times in a row
 
 @dataclass(frozen=True)
 class Workload:
-    """What both settings generate.
+    """The prompts and lengths that both settings generate.
 
     Attributes:
         prompts: token ids; a batch takes them in turn.

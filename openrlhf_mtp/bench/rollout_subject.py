@@ -28,7 +28,7 @@ QUESTIONS = tuple(
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: the policy, its head, and where its prompts come from."""
+    """The subject of a measurement: the policy, its head, and the source of its prompts."""
 
     policy: Path
     head: Path

@@ -51,7 +51,7 @@ class Result:
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """Of each step."""
+        """The seconds of each step."""
         return tuple(step.seconds for step in self.steps)
 
     def part(self, name: str) -> tuple[float, ...]:
@@ -167,7 +167,7 @@ def render(results: list[Result], note: Mapping[str, Any]) -> Table:
 
 
 def render_parts(results: list[Result]) -> Table:
-    """Where the time goes."""
+    """The table of the time of each part of a step."""
     caption = (
         "Median seconds. Forward, backward, update: the policy's, a joint term's backward included.\n"
         "Head: its forward and loss, backward and update of its own. The pass ahead of OCC is in forward."

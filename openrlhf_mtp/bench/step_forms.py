@@ -12,7 +12,7 @@ DETACH = "detach"
 
 @dataclass(frozen=True)
 class Workload:
-    """What every form trains on.
+    """The trunk and the batch that every form trains on.
 
     Attributes:
         layers, hidden, vocab: size of the trunk (Qwen2, four times as wide inside, 64 to a head).

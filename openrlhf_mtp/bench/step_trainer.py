@@ -123,7 +123,7 @@ def _no_engines(engines: list[Any]) -> Any:
 
 
 def head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, Any]:
-    """What the trainer holds in a form: settings, head's trainer, and the head's part of a step."""
+    """The parts of a form that the trainer holds: settings, head trainer, and the head's part of a step."""
     from openrlhf_mtp.training.head_step import HeadStep
     from openrlhf_mtp.training.policy_trainer import build_head_trainer
 

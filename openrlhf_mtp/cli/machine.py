@@ -25,9 +25,11 @@ REPEATS = 15
 
 @dataclass(frozen=True)
 class Choice:
-    """Attributes:
-    precision: of trainers and, unless the job says otherwise, engines.
-    threads: of the processes; None leaves them as they are.
+    """The precision and threads of a run.
+
+    Attributes:
+        precision: of trainers and, unless the job says otherwise, engines.
+        threads: of the processes; None leaves them as they are.
     """
 
     precision: Precision

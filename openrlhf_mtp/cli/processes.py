@@ -29,7 +29,7 @@ class PeakMemory:
         self.bytes = 0
 
     def sample(self) -> None:
-        """Measure now."""
+        """Measure the memory now and keep the peak."""
         self.bytes = max(self.bytes, tree_memory_bytes())
 
 

@@ -36,7 +36,7 @@ class Output:
 
     folders: Sequence[tuple[str | None, Path]]
     where: str
-    """For people."""
+    """The place of the output in words for people."""
 
     def errors(self, pid: int | None = None) -> list[str]:
         """The first error lines that workers have printed, those of worker `pid` first.

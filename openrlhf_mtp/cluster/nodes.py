@@ -19,7 +19,7 @@ class Need:
 
     @classmethod
     def parse(cls, role: str, text: str) -> Need:
-        """From PODSxGPUS.
+        """Parse a need that is written PODSxGPUS.
 
         Raises:
             ValueError: anything else.

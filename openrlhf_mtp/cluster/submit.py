@@ -44,7 +44,7 @@ class Jobs(Protocol):
         """All of its output."""
 
     def stop_job(self, job_id: str) -> bool:
-        """End it."""
+        """Ask Ray to end a job."""
 
 
 class Pods(Protocol):

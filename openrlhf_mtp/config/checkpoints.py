@@ -45,7 +45,7 @@ class Checkpoint:
         return int(match[2]) if match else -1
 
     def files(self, *roles: str) -> Iterator[Path]:
-        """What it consists of, without its list of files."""
+        """The checkpoint's files, without its list of them."""
         for role in roles or ROLES:
             for file in sorted((self.folder / role / self.tag).rglob("*")):
                 if file.is_file() and file.name != MANIFEST:
@@ -132,7 +132,7 @@ def all_of(folder: Path) -> list[Checkpoint]:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a resumed run goes on.
+    """The checkpoint from which a run resumes.
 
     Attributes:
         checkpoint: the newest whole one; None if there is none.

@@ -47,7 +47,7 @@ class JobContext:
         return self.job.mtp
 
     def on(self, name: str) -> bool:
-        """A switch."""
+        """The value of a switch."""
         return bool(self.job.value(name))
 
     def number(self, name: str) -> int:
@@ -69,7 +69,7 @@ class JobContext:
 
     @property
     def precision(self) -> Precision:
-        """Of the trainers."""
+        """The precision of the trainers."""
         setting = self.text("ds.param_dtype") or ""
         return choose(setting, has_cuda=self.host.has_cuda, speed=self.host.speed)
 
@@ -159,7 +159,7 @@ class JobContext:
 
     @property
     def checkpoints(self) -> Path | None:
-        """Where the run's checkpoints are: `ckpt.path`, or in the run folder; None when neither is known."""
+        """The folder of the run's checkpoints: `ckpt.path`, or in the run folder; None when neither is known."""
         given = self.job.flags.get("ckpt.path")
         if given is not None:
             return Path(str(given))

@@ -1,4 +1,4 @@
-"""What a trainer rank needs of its GPU, from sizes alone: what always lies there, and the logits of one micro-batch.
+"""Memory that a trainer rank needs of its GPU: its states, and the logits of one micro-batch, from sizes alone.
 
 Logits are estimated at their worst, every sequence `data.max_len` long. Activations are not counted: with gradient
 checkpointing they are small beside the logits, and without it nothing here can know them.

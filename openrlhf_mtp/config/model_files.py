@@ -162,7 +162,7 @@ def _cached_config(name: str) -> Path | None:
 
 
 def _hub_cache() -> Path:
-    """Where `huggingface_hub` keeps what it downloads."""
+    """The folder in which `huggingface_hub` keeps downloads."""
     given = os.environ.get
     home = given("HF_HOME") or Path(given("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(given("HF_HUB_CACHE") or given("HUGGINGFACE_HUB_CACHE") or Path(home, "hub")).expanduser()

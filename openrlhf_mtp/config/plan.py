@@ -1,4 +1,4 @@
-"""What a job would do, computed from its settings and the model's `config.json`; nothing is started."""
+"""The plan of a job, computed from its settings and the model's `config.json`; nothing is started."""
 
 import math
 import textwrap
@@ -151,7 +151,7 @@ def _head(s: JobContext, mtp: MTPSettings) -> Rows:
 
 
 def _regime(mtp: MTPSettings) -> str:
-    """What is trained on what, in words."""
+    """The regime in words: what is trained on which gradient."""
     if mtp.regime == "frozen":
         return "not trained during RL"
     trained = f"trained with {mtp.objective_text}"

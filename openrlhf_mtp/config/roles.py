@@ -7,7 +7,7 @@ from openrlhf_mtp.config.job_context import JobContext
 
 @dataclass(frozen=True)
 class Role:
-    """One role.
+    """A role of a job and its GPUs.
 
     Attributes:
         name: what it is called in the plan.

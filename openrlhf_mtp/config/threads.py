@@ -19,10 +19,12 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 @dataclass(frozen=True)
 class Threads:
-    """Attributes:
-    engine: of each worker of an engine.
-    trainer: of each rank of a trainer.
-    turns: engines and trainer work one after the other.
+    """The threads of a job's processes.
+
+    Attributes:
+        engine: of each worker of an engine.
+        trainer: of each rank of a trainer.
+        turns: engines and trainer work one after the other.
     """
 
     engine: int

@@ -1,4 +1,4 @@
-"""What becomes of the prompts of an episode: rollouts, samples that every rank gets alike, optimizer steps. Pure."""
+"""The rollouts, samples for each rank and optimizer steps that an episode's prompts make. Pure."""
 
 import math
 from dataclasses import dataclass

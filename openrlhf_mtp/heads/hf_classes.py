@@ -12,7 +12,7 @@ def layer_class(family: Family) -> type[Any]:
 
 
 def norm_class(family: Family) -> type[Any]:
-    """The RMSNorm."""
+    """The RMSNorm of the family."""
     return _class(family, "RMSNorm")
 
 

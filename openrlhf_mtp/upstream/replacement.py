@@ -1,4 +1,4 @@
-"""What a replacement in a dependency must say of itself, and the two kinds that are made where they are needed.
+"""The declaration of a replacement in a dependency, and the two kinds that are made where they are needed.
 
 A `Binding` puts a class or function of ours into a module of the dependency; a `Wrapping` wraps a method of one object
 for a while. The third kind, `patching.Patch`, is applied in every process when its module is imported.

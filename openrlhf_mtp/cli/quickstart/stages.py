@@ -24,7 +24,7 @@ from openrlhf_mtp.runlog.run_folder import RunFolderError
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage.
+    """A stage of the quickstart.
 
     Attributes:
         name: shown to the user, and the name of the stage's mark on the disk.
@@ -43,7 +43,7 @@ class Stage:
 
     @property
     def plan(self) -> Plan:
-        """For the line of progress."""
+        """The stage as the line of progress plans it."""
         return Plan(self.name, self.parts)
 
 

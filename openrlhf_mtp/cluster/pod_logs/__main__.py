@@ -59,7 +59,7 @@ class Loop(threading.Thread):
         self._told: set[str] = set()
 
     def run(self) -> None:
-        """The thread."""
+        """Look again and again until told to stop; the thread's body."""
         pause = 0.0
         while True:
             last = self._pause(pause)

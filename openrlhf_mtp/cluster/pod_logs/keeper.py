@@ -44,7 +44,7 @@ class Keeper:
         return self.find()
 
     def take(self, chunk: Chunk) -> None:
-        """Keep it.
+        """Write a chunk into the run folder.
 
         Raises:
             OSError: it cannot be written.

@@ -111,7 +111,7 @@ def _file(s: JobContext, setting: str, file: Path) -> Iterator[Problem]:
 
 
 def _problems(s: JobContext, row: DataRow) -> Iterator[str]:
-    """What is wrong with one row, as keys of `_conflict`."""
+    """The problems of one row, as keys of `_conflict`."""
     prompt = row.columns.get(s.text("data.input_key") or "")
     templated = s.on("data.apply_chat_template")
     if prompt is None:

@@ -1,4 +1,4 @@
-"""What this machine cannot run, or what two settings cannot do together on it."""
+"""Checks of what this machine cannot run, or cannot run in combination."""
 
 from collections.abc import Iterator
 

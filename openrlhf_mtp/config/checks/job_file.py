@@ -1,4 +1,4 @@
-"""What loading the job file found that may not be meant as it stands there."""
+"""Warnings from loading the job file about values that may not mean what they look like."""
 
 from collections.abc import Iterator
 

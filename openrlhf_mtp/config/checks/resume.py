@@ -1,4 +1,4 @@
-"""What a resumed run takes over must fit the job: a whole checkpoint, as many ranks, the same prompts."""
+"""Checks that a checkpoint fits the job that resumes it: whole, as many ranks, the same prompts."""
 
 from collections.abc import Iterator
 

@@ -28,7 +28,7 @@ def target_of(word: Word) -> Target | None:
 
 
 def value_word(word: Word) -> Word:
-    """What stands after the equals sign."""
+    """The part of an assignment after its equals sign."""
     parts, text = list(word.parts), ""
     while parts and not text.endswith("="):
         first = parts.pop(0)

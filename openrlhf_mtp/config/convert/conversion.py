@@ -18,7 +18,7 @@ MOST_LETTERS = 1_000_000
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a script.
+    """The result of a conversion: settings, and remarks for the user.
 
     Attributes:
         line: where the converted command starts.

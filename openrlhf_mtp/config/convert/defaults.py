@@ -8,7 +8,7 @@ from openrlhf_mtp.config.reading.old_names import LAST_OLD, Version, old_names
 
 @dataclass(frozen=True)
 class Changed:
-    """One default.
+    """A default that OpenRLHF has changed.
 
     Attributes:
         name: today's flag.

@@ -1,4 +1,4 @@
-"""What the shell makes of a word, as far as the script alone decides it; the rest becomes a hole for the user."""
+"""Expand a word as the shell would, as far as the script decides it; the rest becomes a hole for the user."""
 
 import re
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ class Environment:
         return Environment(self.holes, self.notes, dict(self.values), set(self.exported))
 
     def inner_shell(self) -> "Environment":
-        """For `bash -c`: a variable that is not exported is not seen there."""
+        """The environment of `bash -c`, which sees exported variables alone."""
         hidden = "is set by the script but not exported, so the inner shell does not see it"
         values = {
             name: value if name in self.exported else Unknown(hidden) for name, value in self.values.items()
@@ -193,7 +193,7 @@ def _variable(part: Variable, env: Environment, fields: _Fields) -> None:
 
 
 def _computed_value(name: str, value: Known, env: Environment) -> Known | None:
-    """For a variable that the shell computes (`ROOT=$(dirname "$0")`), a value that says its name, else None."""
+    """A value that says the name of a variable that the shell computes (`ROOT=$(dirname "$0")`), else None."""
     holes = [hole for each in value.fields for hole in env.holes.within(each.text)]
     if value.array or all(hole.variable is not None for hole in holes):
         return None

@@ -8,7 +8,7 @@ from openrlhf_mtp.config.convert.parts import Operator, Token, Word
 
 @dataclass
 class Function:
-    """A definition.
+    """The definition of a shell function.
 
     Attributes:
         name: what it is called by.

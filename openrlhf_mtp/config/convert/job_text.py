@@ -177,5 +177,5 @@ def _escaped(sign: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """For a comment: no line breaks, no control characters."""
+    """The text as a comment holds it: no line breaks, no control characters."""
     return "".join(sign if sign.isprintable() else " " for sign in text)

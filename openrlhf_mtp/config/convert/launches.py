@@ -54,7 +54,7 @@ class Launch:
 
 @dataclass
 class Reading:
-    """What was found in a script.
+    """The launches of OpenRLHF that a script contains.
 
     Attributes:
         launches: the commands, those alike only once.
@@ -137,7 +137,7 @@ def _is_script(text: str) -> bool:
 
 @dataclass
 class _Surroundings:
-    """What a script does around the launch and a job file does not hold."""
+    """Actions around a launch that a job file cannot hold."""
 
     folder: str = ""
     sources: list[str] = field(default_factory=list)
@@ -174,7 +174,7 @@ class _Surroundings:
 
 
 def _runtime_env(command: Command, holes: Holes) -> list[str]:
-    """What `ray job submit --runtime-env-json` asks for."""
+    """The request of `ray job submit --runtime-env-json`."""
     words = [holes.shown(each.text) for each in command.fields]
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")

@@ -295,7 +295,7 @@ class _Lexer:
 
 
 def _braced(inner: str, raw: str, quoted: bool, line: int) -> Variable:
-    """What stands between `${` and `}`."""
+    """The variable between `${` and `}`."""
     plain = _PLAIN.match(inner)
     if plain:
         return Variable(plain["name"], raw, quoted, plain["index"])

@@ -1,4 +1,4 @@
-"""What a shell word is made of.
+"""The parts of a shell word.
 
 Text keeps two marks that no script can contain (a NUL is refused at the start): LINE_MARK stands where a backslash and
 a line break were taken out, so that lines can still be counted; HOLE brackets the number of something that only the
@@ -84,7 +84,7 @@ Token = Word | Operator
 
 @dataclass
 class Holes:
-    """What only the shell could compute, by number."""
+    """The values that only the shell could compute, by number."""
 
     found: list["Hole"] = field(default_factory=list)
 

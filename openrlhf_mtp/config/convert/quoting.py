@@ -12,7 +12,7 @@ _ESCAPE = re.compile(
 
 
 def ansi_c(body: str) -> str:
-    r"""What `$'body'` stands for.
+    r"""The text that `$'body'` denotes.
 
     >>> ansi_c(r"a\nb\x41")
     'a\nbA'

@@ -1,4 +1,4 @@
-"""What a head must fit, and how its drafts must be drawn and verified: one rule for everybody who asks.
+"""The rules that a head must fit, and by which its drafts are drawn and verified: one for everybody who asks.
 
 `openrlhf-mtp check` asks before anything starts, the engine room asks once before it creates engines (`require`), and
 the loader of a head asks with the head's own configuration (`fit.differences`). Nothing here imports torch or vLLM.

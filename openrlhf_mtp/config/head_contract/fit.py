@@ -110,7 +110,7 @@ def not_a_head(config: Config) -> str | None:
 
 
 def differences(policy: Config, head: Config) -> Iterator[str]:
-    """What a head does not share with a policy: the family, a size, or the rotary positions; one line each.
+    """The differences between a head and a policy: family, a size, or the rotary positions; one line each.
 
     Args:
         policy: the policy's configuration.

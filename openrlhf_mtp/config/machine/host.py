@@ -1,4 +1,4 @@
-"""What the machine has, found out without torch."""
+"""The machine's GPUs, cores and memory, found without torch."""
 
 import os
 import shutil
@@ -20,13 +20,15 @@ OTHER_VENDORS = {"rocm-smi": "AMD", "amd-smi": "AMD", "xpu-smi": "Intel"}
 
 @dataclass(frozen=True)
 class Host:
-    """Attributes:
-    cuda_gpus: CUDA GPUs of this machine that a process may use; 0 on a host where everything runs on the CPU.
-    gpu_memory_gib: memory of the smallest of them, None when not known.
-    driver_problem: why the NVIDIA driver did not say how many there are, None when it did or there is none.
-    not_counted: whose GPUs there seem to be that nothing here can use, "AMD" or "Intel"; None when there are none.
-    cores: that computing may use; None when not looked for (with CUDA, or on another machine).
-    speed: of products in both precisions; None when not measured.
+    """A machine's GPUs, cores and speed.
+
+    Attributes:
+        cuda_gpus: CUDA GPUs of this machine that a process may use; 0 on a host where everything runs on the CPU.
+        gpu_memory_gib: memory of the smallest of them, None when not known.
+        driver_problem: why the NVIDIA driver did not say how many there are, None when it did or there is none.
+        not_counted: whose GPUs there seem to be that nothing here can use, "AMD" or "Intel"; None when there are none.
+        cores: that computing may use; None when not looked for (with CUDA, or on another machine).
+        speed: of products in both precisions; None when not measured.
     """
 
     cuda_gpus: int
@@ -42,7 +44,7 @@ class Host:
         return self.cuda_gpus > 0
 
     def __str__(self) -> str:
-        """For the plan."""
+        """The host in the words of the plan."""
         if self.driver_problem:
             return f"GPUs not known, all on the CPU: {self.driver_problem}"
         if not self.has_cuda:

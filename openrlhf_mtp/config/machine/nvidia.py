@@ -16,9 +16,11 @@ class DriverError(RuntimeError):
 
 @dataclass(frozen=True)
 class Gpu:
-    """Attributes:
-    uuid: `GPU-` and a hexadecimal number.
-    memory_mib: its memory, None when the driver does not say (some virtual GPUs).
+    """A GPU that the NVIDIA driver lists.
+
+    Attributes:
+        uuid: `GPU-` and a hexadecimal number.
+        memory_mib: its memory, None when the driver does not say (some virtual GPUs).
     """
 
     uuid: str

@@ -24,7 +24,7 @@ DTYPE_BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2, 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a machine needs for the same products in both precisions, in seconds."""
+    """Seconds that a machine takes for the same products in both precisions."""
 
     bfloat16_s: float
     float32_s: float
@@ -37,9 +37,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Precision:
-    """Attributes:
-    name: OpenRLHF's name, a key of `DTYPES`.
-    why: the reason, for the plan and the run folder.
+    """A precision and the reason for it.
+
+    Attributes:
+        name: OpenRLHF's name, a key of `DTYPES`.
+        why: the reason, for the plan and the run folder.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What one of OpenRLHF's command-line flags accepts, as plain data.
+"""The values that one of OpenRLHF's command-line flags accepts, as plain data.
 
 `upstream.openrlhf.flags` fills these from OpenRLHF's own parser; nothing here knows any flag by name.
 """
@@ -31,7 +31,7 @@ _NEGATIVE = re.compile(r"-\d+|-\d*\.\d+")
 
 @dataclass(frozen=True)
 class FlagSpec:
-    """One flag.
+    """One of OpenRLHF's command-line flags.
 
     Attributes:
         name: dotted name without the leading dashes, as written in a job file.
@@ -116,7 +116,7 @@ class FlagSpec:
         return result
 
     def _wanted_list(self, value: object) -> str:
-        """What the list should be; as the user meant it, when `0.2 0.27` or `0.2,0.27` stands there."""
+        """The list to write; the user's own, if it was given as `0.2 0.27` or `0.2,0.27`."""
         count = {"+": "one or more ", "*": ""}.get(str(self.nargs), f"{self.nargs} ")
         if self.choices:
             return f"a list of {count}of {', '.join(map(str, self.choices))}"

@@ -1,4 +1,4 @@
-"""What a job sets: its file's tree and the command line's overrides as dotted names, each with its place."""
+"""The settings of a job by dotted name, from its file and the command line, each with its place."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -49,7 +49,7 @@ class GivenSettings:
                     self._sections.setdefault(name[:i], name)
 
     def place(self, name: str) -> str:
-        """Where a name or a part of it was given, "" when nowhere."""
+        """The place at which a name or a part of it was given, "" if it was not."""
         while name and name not in self.by_name:
             name = name.rpartition(".")[0]
         return self.by_name[name].place if name else ""

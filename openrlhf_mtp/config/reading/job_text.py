@@ -53,7 +53,7 @@ def is_script(path: Path, text: str) -> bool:
 
 
 def script_error(path: Path) -> JobError:
-    """What to do with a script."""
+    """The error for a script that is given as a job file."""
     name = source_name(path)
     return JobError(
         f"{name}, line 1: got a shell script or command line, expected a YAML job file; "

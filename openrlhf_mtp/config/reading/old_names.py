@@ -103,7 +103,7 @@ def name_today(name: str) -> str | None:
 
 
 def advice(name: str) -> str:
-    """What to know beside today's name, "" when the value stays as it is."""
+    """A remark beside today's name, "" if the value keeps its form."""
     row = old_names().get(name)
     if row is not None and row.also is not None:
         return f"and {row.also}: the old name set both"

@@ -1,4 +1,4 @@
-"""Which settings are paths. They are relative to the current directory and made absolute on loading, `~` expanded.
+"""Settings that are paths: relative to the current directory, and made absolute on loading, `~` expanded.
 
 Ray workers and vLLM's processes may run in other folders, so a relative path would mean different files.
 A name that may also be one of the Hugging Face Hub (`Qwen/Qwen3-8B`) is a path only if it exists here.

@@ -1,4 +1,4 @@
-"""What the numbers of OpenRLHF's flags may be. Its parser takes any number; what is senseless fails hours later.
+"""Ranges of the numbers in OpenRLHF's flags. Its parser takes any number; a senseless one fails hours later.
 
 One table, `RANGES`, is the owner; a contract test holds it to the flags of the installed OpenRLHF.
 """

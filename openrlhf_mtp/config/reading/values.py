@@ -165,6 +165,6 @@ def _escaped(letter: str) -> str:
 
 
 def _unquoted(value: object) -> str:
-    """What to do about a number in quotes."""
+    """The remedy for a number in quotes."""
     looks = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", value)
     return ", without quotes" if looks else ""

@@ -49,7 +49,7 @@ def read_as(annotation: Any, value: Any) -> Any:
 
 
 def takes(annotation: Any) -> str:
-    """What a field of this type takes, in words."""
+    """The values that a field of this type takes, in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if annotation in _WORDS:
         return _WORDS[annotation]

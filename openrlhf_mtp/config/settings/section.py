@@ -67,7 +67,7 @@ def _problem(error: ErrorDetails, section: Mapping[str, Any], place: Place) -> s
 
 
 def _first_place(section: str, words: str, place: Place) -> str:
-    """Where the first of the settings was given that a message about several of them names."""
+    """The place of the first setting that a message about several of them names."""
     named = (place(f"{section}.{word}") for word in re.findall(r"[a-z][\w.]*", words))
     return next((found for found in named if found), "")
 

@@ -63,7 +63,7 @@ def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def peaks(draft_logits: Tensor, target_logits: Tensor) -> RowMax:
-    """First pass."""
+    """The first pass: maxima, sums and modes."""
     max_q, sum_q, mode = _peaks_of(draft_logits)
     max_p, sum_p, _ = _peaks_of(target_logits)
     return RowMax(max_q, sum_q, mode, max_p, sum_p)

@@ -1,4 +1,4 @@
-"""What our Ray actors need beyond OpenRLHF's arguments; it travels as `args.run` beside `args.mtp`."""
+"""The context of a run beyond OpenRLHF's arguments; it travels to our Ray actors as `args.run`, beside `args.mtp`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 
 class Alarm(Protocol):
-    """What the monitor found wrong."""
+    """An alarm of the monitor."""
 
     @property
     def text(self) -> str:
-        """For the user."""
+        """The alarm's words for the user."""
         ...
 
     @property
@@ -22,7 +22,7 @@ class Alarm(Protocol):
 
 
 class RolloutMonitor(Protocol):
-    """What the controller asks of the rollout side; training and rollout do not import each other."""
+    """The rollout side as the controller sees it; training and rollout do not import each other."""
 
     def measure(self, rollout_seconds: float, trained: Mapping[str, float] | None = None) -> dict[str, float]:
         """Metrics of the engines since the last call.
@@ -40,12 +40,14 @@ class RolloutMonitor(Protocol):
 
 @dataclass(frozen=True)
 class RunContext:
-    """Attributes:
-    run_folder: where rows, figures and checkpoints go.
-    monitor_factory: makes the monitor from the engine handles, in the controller's process.
-    own_sync: weights reach the engines by `openrlhf_mtp.sync`; false leaves them to OpenRLHF where it can
-        (`sync.transport.uses_own_sync`).
-    engine_threads: that each worker of an engine computes with; None leaves it to Ray.
+    """The context of a run that our Ray actors are given.
+
+    Attributes:
+        run_folder: where rows, figures and checkpoints go.
+        monitor_factory: makes the monitor from the engine handles, in the controller's process.
+        own_sync: weights reach the engines by `openrlhf_mtp.sync`; false leaves them to OpenRLHF where it can
+            (`sync.transport.uses_own_sync`).
+        engine_threads: that each worker of an engine computes with; None leaves it to Ray.
     """
 
     run_folder: str

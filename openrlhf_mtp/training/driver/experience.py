@@ -21,19 +21,19 @@ from openrlhf_mtp.runlog.notices import say
 
 
 def data_parallel(args: Any, *roles: str) -> int:
-    """What the samples are shared out by, for models of these roles (`actor`, `critic`, ...)."""
+    """The number of ranks that samples are dealt to, for models of these roles (`actor`, `critic`, ...)."""
     shared = args.ds.ring_attn_size * args.ds.tensor_parallel_size
     settings = [getattr(args, role) for role in roles]
     return data_parallel_ranks(*(one.num_nodes * one.num_gpus_per_node // shared for one in settings))
 
 
 def training_ranks(args: Any) -> int:
-    """What the samples to train on are shared out by."""
+    """The number of ranks that samples to train on are dealt to."""
     return data_parallel(args, "actor", *(["critic"] if args.critic.model_name_or_path else []))
 
 
 def all_ranks(args: Any) -> int:
-    """What the samples are shared out by when every model looks at them: fewer cannot be trained on at all."""
+    """The number of ranks that samples are dealt to when every model reads them; fewer samples cannot be trained on."""
     return data_parallel_ranks(
         training_ranks(args),
         *(

@@ -1,4 +1,4 @@
-"""Where a run is in its prompts, so that a resumed one goes on with the next: no prompt twice, none left out."""
+"""The position of a run in its prompts, so that a resumed run continues with the next: none twice, none left out."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from openrlhf_mtp.training.driver.samples import CheckedSamples
 
 
 class FilterWatch:
-    """What dynamic filtering has done with the prompts of one rollout.
+    """The prompts of one rollout that dynamic filtering kept and dropped.
 
     Args:
         wanted: prompts of a rollout.
@@ -40,7 +40,7 @@ class FilterWatch:
         self._scores.append(score)
 
     def nothing_left(self) -> str:
-        """What to say when no prompt passed."""
+        """The message for a rollout of which no prompt passed."""
         return f"dynamic filtering let none of {self.drawn} prompts pass: nothing was trained on them; {self._why()}"
 
     def _why(self) -> str:
