@@ -92,7 +92,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         return (await self.llm.collective_rpc("mtp_manifest"))[0]
 
     async def sync_init(self, init_info: dict[str, Any]) -> None:
-        """Open the transport of all workers of this engine."""
+        """Have every worker of this engine join the trainer's group."""
         await self.llm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": init_info})
 
     async def sync_round(self, request: dict[str, Any]) -> list[Any]:

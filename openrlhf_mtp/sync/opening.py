@@ -35,9 +35,6 @@ class OtherRank:
             for _ in source.tensors():
                 pass
 
-    def close(self) -> None:
-        """Nothing to leave."""
-
 
 def open_sync(
     engines: Sequence[Engine],

