@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrlhf_mtp.config.checks import check
-from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
 from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.model_files import ModelShape
@@ -35,11 +33,6 @@ class Plan:
     def errors(self) -> int:
         """Conflicts that stop the job."""
         return sum(conflict.level == "error" for conflict in self.conflicts)
-
-
-def gpus_by_role(job: Job) -> dict[str, int]:
-    """GPUs that each role of a job takes for itself; 0 for a role that shares another's."""
-    return {role.name: 0 if role.shares else role.gpus for role in roles(JobContext(job, Host(cuda_gpus=0)))}
 
 
 def make_plan(s: JobContext, conflicts: Sequence[Problem] | None = None) -> Plan:

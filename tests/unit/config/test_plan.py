@@ -8,7 +8,8 @@ from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.model_files import model_shape
-from openrlhf_mtp.config.plan import gpus_by_role, make_plan, render
+from openrlhf_mtp.config.plan import make_plan, render
+from openrlhf_mtp.config.roles import roles
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 QWEN2_5_0_5B = {
@@ -108,7 +109,8 @@ def job(tmp_path: Path, *overrides: str) -> Job:
     ids=["apart", "no reference or critic", "all together", "async engines stay apart", "critic with reward"],
 )
 def test_gpus_are_counted_as_openrlhf_places_the_roles(tmp_path, overrides, expected):
-    assert gpus_by_role(job(tmp_path, *overrides)) == expected
+    found = roles(JobContext(job(tmp_path, *overrides), Host(cuda_gpus=0)))
+    assert {role.name: 0 if role.shares else role.gpus for role in found} == expected
 
 
 def test_the_plan_fits_a_narrow_terminal_and_counts_conflicts(tmp_path):
