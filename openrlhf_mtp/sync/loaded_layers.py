@@ -31,7 +31,7 @@ from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, dtype_name
 
 
 @dataclass(frozen=True)
-class Part:
+class Slice:
     """One checkpoint tensor inside one layer of this worker.
 
     Attributes:
@@ -57,7 +57,7 @@ class LoadedLayer:
         module: the layer.
         kind: "linear" is used through a matrix product; "table" and "vector" are read directly from the parameter.
         attribute: name of the parameter.
-        parts: the checkpoint tensors, in the order of their rows.
+        slices: the checkpoint tensors, in the order of their rows.
         column_offset, width: the layer holds columns [column_offset, column_offset + width) of the full tensors.
     """
 
@@ -65,7 +65,7 @@ class LoadedLayer:
     module: nn.Module
     kind: Literal["linear", "table", "vector"]
     attribute: str
-    parts: tuple[Part, ...]
+    slices: tuple[Slice, ...]
     column_offset: int = 0
     width: int = 1
 
@@ -99,7 +99,7 @@ def loaded_layers(model: nn.Module, workers: int, shared_with: nn.Module | None 
 
 def manifest_of(layers: list[LoadedLayer]) -> Manifest:
     """The checkpoint tensors of loaded layers; one that several use (tied embeddings) is listed once."""
-    specs = {part.spec.name: part.spec for layer in layers for part in layer.parts}
+    specs = {held.spec.name: held.spec for layer in layers for held in layer.slices}
     return Manifest(tuple(specs.values()))
 
 
@@ -128,7 +128,7 @@ def _tensors_of(path: str, module: nn.Module, model: nn.Module, workers: int) ->
                     f"{full}: {type(module).__name__} with shape {list(parameter.shape)} is not supported"
                 )
             spec = TensorSpec(full, tuple(parameter.shape), dtype_name(parameter.dtype))
-            yield LoadedLayer(path, module, "vector", name, (Part(spec, 0, len(parameter), 0, workers),))
+            yield LoadedLayer(path, module, "vector", name, (Slice(spec, 0, len(parameter), 0, workers),))
 
 
 def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]:
@@ -139,17 +139,17 @@ def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]
     dtype = dtype_name(layer.params_dtype)
     sharded_input = isinstance(layer, RowParallelLinear) and layer.tp_size > 1
     width = layer.input_size_per_partition if isinstance(layer, RowParallelLinear) else layer.input_size
-    parts, bias_parts, start = [], [], 0
+    slices, bias_slices, start = [], [], 0
     for name, full_rows, rows, shard, copies in _rows(path, layer, workers):
         weight = TensorSpec(f"{name}.weight", (full_rows, layer.input_size), dtype)
-        parts.append(Part(weight, start, start + rows, shard * rows, 1 if sharded_input else copies))
+        slices.append(Slice(weight, start, start + rows, shard * rows, 1 if sharded_input else copies))
         bias = TensorSpec(f"{name}.bias", (full_rows,), dtype)
-        bias_parts.append(Part(bias, start, start + rows, shard * rows, copies))
+        bias_slices.append(Slice(bias, start, start + rows, shard * rows, copies))
         start += rows
     offset = layer.tp_rank * width if sharded_input else 0
-    yield LoadedLayer(path, layer, "linear", "weight", tuple(parts), offset, width)
+    yield LoadedLayer(path, layer, "linear", "weight", tuple(slices), offset, width)
     if layer.bias is not None:
-        yield LoadedLayer(path, layer, "vector", "bias", tuple(bias_parts))
+        yield LoadedLayer(path, layer, "vector", "bias", tuple(bias_slices))
 
 
 def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int, int, int, int]]:
@@ -196,7 +196,7 @@ def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, work
         dtype_name(layer.params_dtype),
     )
     indices = layer.shard_indices
-    part = Part(spec, 0, indices.num_org_elements, indices.org_vocab_start_index, workers // layer.tp_size)
+    rows = Slice(spec, 0, indices.num_org_elements, indices.org_vocab_start_index, workers // layer.tp_size)
     return LoadedLayer(
-        path, layer, "linear" if is_head else "table", "weight", (part,), 0, layer.embedding_dim
+        path, layer, "linear" if is_head else "table", "weight", (rows,), 0, layer.embedding_dim
     )

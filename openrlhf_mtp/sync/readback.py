@@ -55,28 +55,28 @@ class Probe:
     @torch.inference_mode()
     def read(self, layers: Sequence[LoadedLayer]) -> Rows:
         """In a worker: the digests of what it computes with."""
-        rows: list[list[Any]] = []
+        answer: list[list[Any]] = []
         for layer in layers:
-            totals = [0] * len(layer.parts)
+            totals = [0] * len(layer.slices)
             for numbers, block in self._blocks(layer):
-                for i, part in enumerate(layer.parts):
-                    piece = digest(block[part.start : part.stop], row_offset=part.row_offset, columns=numbers)
+                for i, rows in enumerate(layer.slices):
+                    piece = digest(block[rows.start : rows.stop], row_offset=rows.row_offset, columns=numbers)
                     totals[i] = add(totals[i], piece)
-            rows += [
-                [part.spec.name, f"{layer.path}.{layer.attribute}", part.copies, total]
-                for part, total in zip(layer.parts, totals, strict=True)
+            answer += [
+                [rows.spec.name, f"{layer.path}.{layer.attribute}", rows.copies, total]
+                for rows, total in zip(layer.slices, totals, strict=True)
             ]
-        return rows
+        return answer
 
     def _blocks(self, layer: LoadedLayer) -> Iterator[tuple[Tensor | None, Tensor]]:
         """(column numbers in the full tensor [n], values [local rows, n]) until all chosen columns are read."""
         if layer.kind == "vector":
-            spec = layer.parts[
+            spec = layer.slices[
                 0
             ].spec  # some CPU kernels keep biases in float32; the value is the checkpoint's
             yield None, getattr(layer.module, layer.attribute).to(getattr(torch, spec.dtype))
             return
-        full_width = layer.parts[0].spec.shape[1]
+        full_width = layer.slices[0].spec.shape[1]
         numbers = self.chosen(full_width)
         if numbers is None:
             numbers = torch.arange(full_width)
@@ -86,7 +86,7 @@ class Probe:
             weight: Any = layer.module.weight
             yield numbers, weight[:, numbers.to(weight.device)]
             return
-        rows = layer.parts[-1].stop
+        rows = layer.slices[-1].stop
         for chunk in numbers.split(max(1, READ_BACK_ELEMENTS // rows)):
             yield chunk, _multiply(layer, chunk - lo)
 
