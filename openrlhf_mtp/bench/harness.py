@@ -1,4 +1,4 @@
-"""How a measurement is taken: forms take turns after a warm-up, and the clock waits for the device."""
+"""The procedure of a measurement: forms take turns after a warm-up, and the clock waits for the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near the row kernels come to the memory's own speed, forward and backward, beside `speculators`' kernels.
+"""The row kernels against the memory's own speed, forward and backward, beside `speculators`' kernels.
 
 The least traffic of three passes over R rows of drafts and as many of targets: the first reads both, the second reads
 both, the third reads both and writes the gradient, 7 R V numbers. A copy of R V numbers moves 2 R V.

@@ -1,4 +1,4 @@
-"""How many times one form's figure is another's, with its spread over the repeats."""
+"""The ratio of one form's figure to another's, with its spread over the repeats."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Size:
     layers: int = 24
 
     def factor(self, config: dict[str, Any]) -> int:
-        """How many times wider than the model of `config`.
+        """The factor by which it is wider than the model of `config`.
 
         Raises:
             ValueError: the widths are not multiples, or the model is larger than the stand-in.

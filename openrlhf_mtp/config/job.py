@@ -55,7 +55,7 @@ class Job:
 
     @property
     def source(self) -> str:
-        """How messages call the job file."""
+        """The job file's name in messages."""
         return source_name(self.path)
 
     def value(self, name: str) -> FlagValue:

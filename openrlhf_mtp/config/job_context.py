@@ -120,7 +120,7 @@ class JobContext:
 
     @property
     def updates(self) -> Updates:
-        """How prompts become optimizer steps."""
+        """The split of the job's prompts into optimizer steps."""
         shared = self.number("ds.ring_attn_size") * self.number("ds.tensor_parallel_size")
         trained = ("actor", "critic") if self.uses_critic else ("actor",)
         return Updates(
@@ -174,7 +174,7 @@ class JobContext:
 
     @property
     def sampling(self) -> Sampling:
-        """How the job samples its rollouts."""
+        """The job's sampling settings."""
         return Sampling(
             temperature=self.real("rollout.temperature"),
             top_p=self.real("rollout.top_p"),

@@ -47,7 +47,7 @@ class ModelShape:
         return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
 
     def _experts_instead(self) -> tuple[int, int]:
-        """How many tensors and parameters more a trunk's layer has than a head's, for its router and experts."""
+        """Tensors and parameters that a trunk's layer has beyond a head's, for its router and experts."""
         if not self.experts:
             return 0, 0
         parameters = self.experts * (self.hidden_size + 3 * self.hidden_size * self.expert_size)

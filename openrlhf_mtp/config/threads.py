@@ -1,4 +1,4 @@
-"""How many threads each process of a job computes with on a host without CUDA.
+"""Threads of each process of a job on a host without CUDA.
 
 Ray gives an actor as many as it was promised CPUs, which is one here. In synchronous mode engines and trainer take
 turns, so each of the two may have every core; processes that work at the same time share them.

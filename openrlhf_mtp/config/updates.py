@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Updates:
-    """How a job's prompts become optimizer steps.
+    """The split of a job's prompts into optimizer steps.
 
     Attributes:
         rollout_prompts: prompts of a full rollout (`rollout.batch_size`).
@@ -29,7 +29,7 @@ class Updates:
         return [size * self.samples_per_prompt for size in sizes]
 
     def trained(self, samples: int) -> int:
-        """How many of a rollout's samples are trained on: as many as can be shared out equally."""
+        """The number of a rollout's samples that are trained: as many as can be shared out equally."""
         return samples - samples % self.ranks
 
     def steps(self, samples: int) -> int:

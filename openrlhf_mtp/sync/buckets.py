@@ -23,7 +23,7 @@ WORD = 8
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one tensor lies in its bucket (bytes)."""
+    """The place of one tensor in its bucket (bytes)."""
 
     spec: TensorSpec
     offset: int

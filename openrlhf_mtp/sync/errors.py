@@ -1,4 +1,4 @@
-"""What can go wrong in a round. Every error is fatal for the run: a half-loaded engine must not sample."""
+"""Errors of a round. Each is fatal for the run: a half-loaded engine must not sample."""
 
 
 class SyncError(RuntimeError):

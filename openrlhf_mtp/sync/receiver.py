@@ -39,7 +39,7 @@ class ReceivingWorker:
     """The sync's methods of a vLLM worker, reached through `collective_rpc`; `rollout.worker` mixes them in."""
 
     def mtp_manifest(self) -> dict[str, Any]:
-        """What this worker's engine holds.
+        """The tensors that this worker's engine holds.
 
         Returns:
             `policy` and `head` (None without a draft) as `Manifest.to_wire` rows, `workers` (of how many the engine
@@ -99,7 +99,7 @@ def _workers(worker: Any) -> int:
 
 @dataclass
 class MTPInitInfo(WeightTransferInitInfo):
-    """How this engine's workers join the group.
+    """The data with which this engine's workers join the group.
 
     Attributes:
         rendezvous: fields of `sync.store.Rendezvous`.

@@ -1,4 +1,4 @@
-"""What one round did, for the metrics of a step."""
+"""The report of one round, for the metrics of a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What one round did; times in seconds on the trainer's rank 0.
+    """The report of one round; times in seconds on the trainer's rank 0.
 
     Attributes:
         seconds: the whole round.

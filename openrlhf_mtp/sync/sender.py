@@ -31,13 +31,13 @@ MIB = 2**20
 
 
 class Engine(Protocol):
-    """What a round needs of a rollout engine (all its tensor-parallel workers), called without blocking.
+    """The calls of a round to a rollout engine (all its tensor-parallel workers), without blocking.
 
     `rollout.actor.MTPRolloutActor` has these methods, and passes them on to `sync.receiver` in each worker.
     """
 
     def sync_manifest(self) -> Future[dict[str, Any]]:
-        """What the first worker holds: `ReceivingWorker.mtp_manifest`."""
+        """The tensors of the first worker: `ReceivingWorker.mtp_manifest`."""
 
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
         """Every worker joins the group: fields of `sync.receiver.MTPInitInfo`."""
@@ -93,7 +93,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Sent:
-    """What the trainer broadcast in a round.
+    """The trainer's broadcasts of a round.
 
     Attributes:
         expected: part -> checkpoint name -> digest that the engines must read back; empty without a probe.
@@ -108,7 +108,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the engines answered to a round.
+    """The engines' answers to a round.
 
     Attributes:
         engines: for each engine, what `ReceivingWorker.mtp_sync_round` returned in each worker.

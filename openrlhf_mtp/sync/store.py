@@ -28,7 +28,7 @@ Backend = Literal["nccl", "gloo"]
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """How a rank finds the others; the trainer makes it and hands it to the engines.
+    """The data with which a rank finds the others; the trainer makes it and hands it to the engines.
 
     Attributes:
         host, port: of the trainer's store.
@@ -154,7 +154,7 @@ class SealedStore(dist.Store):
         self._store.wait(*([names] if timeout is None else [names, timeout]))
 
     def set_timeout(self, timeout: timedelta) -> None:
-        """How long `get` and `wait` wait at most."""
+        """Seconds that `get` and `wait` wait at most."""
         self._store.set_timeout(timeout)
 
     def add(self, key: str, amount: int) -> Any:

@@ -1,4 +1,4 @@
-"""How the bytes of a bucket travel: gloo through host memory, NCCL between GPUs. `choose_backend` is asked which.
+"""The transport of a bucket's bytes: gloo through host memory, NCCL between GPUs. `choose_backend` picks one.
 
 A transport is a function that connects a rank to all others and returns a `Link`. To add one, write such a function,
 name it in `CONNECT` and in `sync.store.Backend`, and say in `choose_backend` which devices it serves.

@@ -82,7 +82,7 @@ class Background:
         return not self._thread.is_alive()
 
     def result(self) -> Any:
-        """What the call returned; raises what it raised."""
+        """The result of the call; raises the error that it raised."""
         if self._error is not None:
             raise self._error
         return self._value

@@ -48,7 +48,7 @@ def chat_template(s: JobContext) -> Iterator[Problem]:
 
 @dataclass
 class _Seen:
-    """How many rows have a problem, and where the first few are."""
+    """The number of rows with a problem, and the places of the first few."""
 
     count: int = 0
     places: list[str] = field(default_factory=list)

@@ -154,7 +154,7 @@ class _Cutter:
 
 
 def _arity(specs: FlagSpecs) -> Mapping[str, int | str | None]:
-    """How many values each flag takes, by its old and new names: None for one, 0 for a switch."""
+    """The number of values of each flag, by its old and new names: None for one, 0 for a switch."""
     found: dict[str, int | str | None] = {
         name: 0 if spec.kind == "switch" else spec.nargs for name, spec in specs.items()
     }

@@ -1,4 +1,4 @@
-"""How drafts must be drawn and verified, so that rollouts follow the policy's distribution and the head is of use."""
+"""Rules for sampling and verifying drafts: rollouts follow the policy's distribution, and the head is of use."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a job samples its rollouts, as far as drafts depend on it.
+    """A job's sampling settings on which drafts depend.
 
     Attributes:
         temperature: the logits are divided by it.

@@ -124,7 +124,7 @@ def differences(policy: Config, head: Config) -> Iterator[str]:
 
 
 def wiring_of(layout: str | None) -> Wiring:
-    """How the chain of a head with this layout is wired; None is a head of our own."""
+    """The wiring of the chain of a head with this layout; None is a head of our own."""
     return Wiring() if layout is None else LAYOUTS[layout].wiring
 
 

@@ -62,7 +62,7 @@ def _answer(tool: str) -> tuple[Gpu, ...] | DriverError:
 
 
 def visible(gpus: tuple[Gpu, ...], chosen: str | None) -> list[Gpu]:
-    """Those that `CUDA_VISIBLE_DEVICES` leaves, by CUDA's rule: numbers or the beginnings of ids, up to the first that
+    """GPUs that `CUDA_VISIBLE_DEVICES` leaves, by CUDA's rule: numbers or the beginnings of ids, up to the first that
     names no GPU or one that was named before. A slice (`MIG-...`) counts as a GPU of unknown memory.
 
     Args:

@@ -31,7 +31,7 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """How many times longer bfloat16 takes."""
+        """Time in bfloat16 over time in float32."""
         return self.bfloat16_s / self.float32_s
 
 

@@ -15,7 +15,7 @@ _SCRIPTS = (".sh", ".bash", ".slurm", ".sbatch")
 
 
 def source_name(path: Path) -> str:
-    """How messages call the job file; a URL in full, which a Path writes with one slash."""
+    """The job file's name in messages; a URL in full, which a Path writes with one slash."""
     if path == STANDARD_INPUT:
         return "standard input"
     return cut(re.sub(r"^(\w+):/(?!/)", r"\1://", str(path)), 200)

@@ -17,7 +17,7 @@ DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 class RolloutSettings(Settings):
-    """How vLLM makes and verifies drafts."""
+    """Drafting and verification in vLLM."""
 
     speculate: bool = setting(
         True, unit="", help="draft with the head during rollouts; false decodes one token at a time"
@@ -58,7 +58,7 @@ class RolloutSettings(Settings):
 
 
 class SyncSettings(Settings):
-    """How the weights of policy and head get from the trainer to the rollout engines."""
+    """Transfer of the weights of policy and head from the trainer to the rollout engines."""
 
     backend: Literal["auto", "nccl", "gloo"] = setting(
         "auto",

@@ -67,7 +67,7 @@ def waiting(samples: Sequence[Any], samples_per_prompt: int) -> list[Batch]:
 
 
 def updates_of(args: Any) -> Updates:
-    """How this job's prompts become optimizer steps."""
+    """The split of this job's prompts into optimizer steps."""
     return Updates(
         rollout_prompts=args.rollout.batch_size,
         samples_per_prompt=args.rollout.n_samples_per_prompt,
