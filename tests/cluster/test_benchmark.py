@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from helm.engine import merged
-from tests.benchmarks import start
+from tests.ci_programs import start
 from tests.cluster.api import until
 from tests.cluster.control_plane import ROOT
 from tests.cluster.installed import NAMESPACE, OLD_SERVER, Cluster

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.benchmarks import start
+from tests.ci_programs import start
 from tests.engine import rl_jobs
 from tests.patience import seconds
 from tests.processes import in_fresh_process
