@@ -23,7 +23,7 @@ Draft = Literal["sampled", "greedy"]
 DRAFTS: tuple[Draft, ...] = ("sampled", "greedy")
 
 NEEDED = FILES
-"""What a figure of positions is drawn from, for its `needs`."""
+"""The files that a figure of positions is drawn from, for its `needs`."""
 ENTROPY_AXIS = "policy entropy at the position (nat)"
 CLUSTER_NOTE = (
     "± is half a 95 % interval that counts responses (where they are few, blocks of 64 tokens) as independent, "

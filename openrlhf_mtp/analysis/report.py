@@ -35,9 +35,17 @@ READABLE_REM_PER_INCH = 4
 def write_report(runs: Sequence[Path], out: Path, by: GroupBy = GroupBy.SEED) -> Path:
     """Write `figures/*.png` and `report.html` into `out` and return the report's path.
 
-    Runs of one group are drawn as their mean, with a band from the lowest to the highest. What a run did not measure
-    is said in the place of its figure. Raises `RunFolderError` if a path is not a run folder, or if there are no runs
-    or more than six groups (their colors could not be told apart).
+    Runs of one group are drawn as their mean, with a band from the lowest to the highest. A figure that no run has the
+    data for is replaced by a sentence that says so.
+
+    Args:
+        runs: run folders, 1 to 60.
+        out: the folder to write into; made if it is not there.
+        by: what makes runs one group.
+
+    Raises:
+        RunFolderError: a path is not a run folder, there are no runs, or there are more than six groups (their colors
+            could not be told apart).
     """
     if not 1 <= len(runs) <= MANY_RUNS:
         raise RunFolderError(f"got {len(runs)} run folders; give 1 to {MANY_RUNS}")

@@ -18,7 +18,7 @@ from openrlhf_mtp.config.atomic_files import atomic_path
 from openrlhf_mtp.config.run_files import RECORDS
 
 FILES = f"{RECORDS}/*.npz"
-"""Where a run folder has them, for a message."""
+"""The files of records in a run folder, for a message."""
 
 Split = Literal["rollout", "heldout"]
 _PREFIX: dict[Split, str] = {"rollout": "step_", "heldout": "heldout_"}

@@ -66,7 +66,7 @@ def _answers(run: Path) -> bool:
 
 
 def accept(run: Path) -> None:
-    """From now on each step answers: models and engines stand."""
+    """Declare that each step answers from now on: models and engines are up."""
     (run / STEPPING).touch()
 
 

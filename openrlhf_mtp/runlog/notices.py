@@ -1,6 +1,6 @@
 """A run's notices beside its numbers: `notices.jsonl` in its folder, one JSON text a line.
 
-Any process of a run may say something there. The driver shows it as a warning while the run goes on
+Any process of a run may say something there. The driver shows it as a warning during the run
 (`cli.progress.run_line`), and the report repeats it, so that nothing is left in a worker's log that a user should know.
 """
 

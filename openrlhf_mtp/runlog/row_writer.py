@@ -51,7 +51,12 @@ class RowWriter:
         self._events.close()
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Log one step. Raises `UnknownMetric` for an undeclared name and `ValueError` for a step out of order."""
+        """Log one step.
+
+        Raises:
+            UnknownMetric: the row has an undeclared name.
+            ValueError: the row has no step, or one that is not above the last.
+        """
         metrics.validate(row)
         step = row.get(metrics.STEP)
         if step is None or step <= self._last_step:
@@ -67,7 +72,9 @@ class RowWriter:
     def amend(self, extra: Mapping[str, float], *, step: int) -> None:
         """Add metrics to a step's row, for what is measured after the step was logged (an evaluation).
 
-        Raises `ValueError` if that step was not logged.
+        Raises:
+            UnknownMetric: a name is undeclared.
+            ValueError: that step was not logged.
         """
         metrics.validate(extra)
         rows, _ = read_rows(self._metrics)

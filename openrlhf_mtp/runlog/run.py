@@ -48,7 +48,8 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read a run folder. A missing or broken file leaves its field empty and a line in `warnings`.
 
-    Raises `RunFolderError` only if `path` is not a run folder at all.
+    Raises:
+        RunFolderError: `path` is not a run folder at all.
     """
     if not path.is_dir():
         raise RunFolderError(f"{path} is not a folder; give the folder a run wrote with --out")

@@ -33,8 +33,14 @@ class RunFolderError(ValueError):
 def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Make `out` ready for a run and return it.
 
-    Raises `RunFolderError` if it already holds a run and neither `resume` nor `overwrite` is set, if it holds something
-    that is not a run, or if it cannot be written to. `overwrite` removes the earlier run's files, and nothing else.
+    Args:
+        out: the folder; made if it is not there.
+        resume: keep an earlier run in it.
+        overwrite: remove an earlier run's files. Other files stay.
+
+    Raises:
+        RunFolderError: it holds a run and neither `resume` nor `overwrite` is set, both are set, it is a file, or it
+            cannot be written to.
     """
     if resume and overwrite:
         raise RunFolderError("got both --resume and --overwrite; choose one")

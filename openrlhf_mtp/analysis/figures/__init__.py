@@ -1,7 +1,7 @@
 """The figures of a report, in its order.
 
 To add a figure, add one file to this folder and one entry to `FIGURES`. The file is named after the figure's image,
-`figures/NAME.png`. It holds what the figure computes from the runs, `draw`, `table` if numbers stand beside the image,
+`figures/NAME.png`. It holds what the figure computes from the runs, `draw`, `table` if the image has numbers beside it,
 and last a `FIGURE` with its title, its caption and what it needs. Helpers that figures share are one folder up:
 
 | file | holds |

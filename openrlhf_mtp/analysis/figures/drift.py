@@ -3,7 +3,7 @@
     alpha_t - alpha_0 = b (H_t - H_0) + residual_t
 
 RL lowers or raises the policy's entropy, and acceptance follows it without any fault of the head: that is the first
-term. What is left is mismatch: below zero, the head lags behind the policy; above, it has learnt. The slope b is fitted
+term. The rest is mismatch: below zero, the head lags behind the policy; above, it has learned. The slope b is fitted
 on the early phase, while the head still fits; alpha_0 and H_0 are the early phase's means, because one step is noise
 (so the residual of the early phase is zero on average).
 
@@ -84,7 +84,7 @@ def split_drift(
         early: steps of the early phase; by default a fifth of the run and at least ten.
 
     Returns:
-        None if the run is no longer than its early phase, so that there is no drift to speak of.
+        None if the run is no longer than its early phase, so that there is no drift yet.
     """
     table: NDArray[Any] = np.array([steps, entropy, acceptance], dtype=np.float64)
     at, h, alpha = table[:, np.isfinite(table).all(axis=0)]
