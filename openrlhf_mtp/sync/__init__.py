@@ -1,6 +1,6 @@
 """Trainer weights (policy and head) to every rollout engine, in one verified round that cannot hang.
 
-One round, after every optimizer step:
+One round, after the updates of an RL step:
 
 1. Announce: `sender` calls every engine's actor; it pauses, and its workers wait (`rollout.actor`, `receiver`).
 2. Send: `sender` takes the tensors off their source, packs a bucket with checksums, and broadcasts it in `group`.

@@ -59,7 +59,7 @@ def open_sync(
         rank: this trainer process; rank 0 talks to the engines.
 
     Returns:
-        What to call `round()` on after every optimizer step, in every trainer process.
+        What to call `round()` on after the updates of every RL step, in every trainer process.
 
     Raises:
         ManifestMismatch: lists every difference.

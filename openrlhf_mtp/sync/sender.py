@@ -1,7 +1,7 @@
 """The trainer's side of a round: `Sender.round` sends policy and head to every engine and checks what arrived.
 
     sender = open_sync(engines, settings, policy, head)  # in sync.opening: both sides hold the same tensors
-    report = sender.round()                              # after every optimizer step
+    report = sender.round()                              # after the updates of every RL step
 
 A round is one RPC per engine plus one broadcast per bucket, however many parameters there are.
 """
