@@ -1,4 +1,4 @@
-"""Losses of the MTP head. One file an objective; a function and an entry here add one.
+"""Losses of the MTP head: one file an objective; `config.objectives` says how to add one.
 
 `alignment` says which token, state and mask belong to a depth, `kernels` sum over the vocabulary, `mtp_loss` puts both
 together. The policy is a constant for all of them: the caller detaches it, and divides the sums that it gets.
@@ -15,22 +15,12 @@ together. The policy is a constant for all of them: the caller detaches it, and 
 | `advantage` | weights of samples from their advantages |
 """
 
-from openrlhf_mtp.losses.ce import ce
-from openrlhf_mtp.losses.e2e_tv import e2e_tv
-from openrlhf_mtp.losses.kl import kl
-from openrlhf_mtp.losses.lk_hybrid import lk_hybrid
-from openrlhf_mtp.losses.nla import nla
-from openrlhf_mtp.losses.reverse_kl import reverse_kl
-from openrlhf_mtp.losses.tv import tv
+from importlib import import_module
+
+from openrlhf_mtp.config import objectives
 from openrlhf_mtp.losses.types import Objective
 
 OBJECTIVES: dict[str, Objective] = {
-    "ce": ce,
-    "kl": kl,
-    "reverse_kl": reverse_kl,
-    "tv": tv,
-    "e2e_tv": e2e_tv,
-    "nla": nla,
-    "lk_hybrid": lk_hybrid,
+    name: vars(import_module(f"{__name__}.{name}"))[name] for name in objectives.OBJECTIVES
 }
-"""Name in `mtp.objective` -> objective."""
+"""Name in `mtp.objective` -> objective: the function `<name>` of `losses/<name>.py`, for each entry in `config`."""

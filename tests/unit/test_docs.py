@@ -14,8 +14,8 @@ from openrlhf_mtp.cli.convert import run_convert
 from openrlhf_mtp.config.checks import JobContext, regime
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.objectives import Objective
 from openrlhf_mtp.config.reading.old_names import IS_CORRECTION_SCHEMES, old_names
-from openrlhf_mtp.config.settings.objective import Objective
 from openrlhf_mtp.config.settings.regime import Regime, Weighting
 from openrlhf_mtp.config.settings.section import mtp_names
 from openrlhf_mtp.runlog import metrics

@@ -25,7 +25,7 @@ def head_training(s: JobContext) -> Iterator[Problem]:
     if s.mtp is None:
         return
     pretrain = s.mtp.pretrain
-    if {"tv", "e2e_tv"} & set(pretrain.objectives) and pretrain.kl_warmup_steps == 0:
+    if pretrain.needs_warm_head and pretrain.kl_warmup_steps == 0:
         yield warning(
             "mtp.pretrain.kl_warmup_steps",
             0,

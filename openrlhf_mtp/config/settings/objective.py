@@ -1,12 +1,11 @@
 """The head's loss in either stage: objective, schedule, weights of the depths, fraction of the anchors."""
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import model_validator
 
+from openrlhf_mtp.config.objectives import OBJECTIVES, Objective
 from openrlhf_mtp.config.settings.setting import Settings, setting
-
-Objective = Literal["ce", "kl", "reverse_kl", "tv", "e2e_tv", "nla", "lk_hybrid"]
 
 
 class ObjectiveSettings(Settings):
@@ -76,7 +75,12 @@ class ObjectiveSettings(Settings):
     @property
     def wants_sampled_drafts(self) -> bool:
         """Whether the head is trained for the overlap of two distributions, which a greedy draft throws away."""
-        return bool({"tv", "e2e_tv", "nla", "lk_hybrid"} & set(self.objectives))
+        return any(OBJECTIVES[name].measures_overlap for name in self.objectives)
+
+    @property
+    def needs_warm_head(self) -> bool:
+        """Whether a cold head learns too little from the objective to do without KL steps before it."""
+        return any(OBJECTIVES[name].needs_warm_head for name in self.objectives)
 
     @property
     def objectives(self) -> dict[str, float]:

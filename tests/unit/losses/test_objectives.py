@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from openrlhf_mtp import losses
-from openrlhf_mtp.config.settings.objective import Objective
+from openrlhf_mtp.config.objectives import Objective
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.mixture import mixture

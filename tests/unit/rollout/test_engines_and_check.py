@@ -22,9 +22,9 @@ from openrlhf_mtp.config.head_contract.fit import WIDTHS
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.objectives import Objective
 from openrlhf_mtp.config.problem import Problem
 from openrlhf_mtp.config.settings.mtp import MTPSettings, RolloutSettings
-from openrlhf_mtp.config.settings.objective import Objective
 from openrlhf_mtp.config.settings.regime import Regime
 from openrlhf_mtp.rollout.engine import engine_overrides
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
