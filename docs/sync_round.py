@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.equip import equip
 from openrlhf_mtp.heads.formats.head_folder import load_head, named_tensors
-from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
+from openrlhf_mtp.rollout.engine import engine_overrides
+from openrlhf_mtp.rollout.environment import prepare_environment
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
 from openrlhf_mtp.sync.opening import open_sync
 

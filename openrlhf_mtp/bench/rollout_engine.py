@@ -12,7 +12,8 @@ from typing import Any
 
 from openrlhf_mtp.config.head_contract import Sampling
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.rollout.engine import engine_overrides, prepare_environment
+from openrlhf_mtp.rollout.engine import engine_overrides
+from openrlhf_mtp.rollout.environment import prepare_environment
 
 MIN_REQUESTS = 8  # of a repeat; small batches run several times in a row
 

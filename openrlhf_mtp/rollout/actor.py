@@ -9,7 +9,7 @@ from typing import Any
 import openrlhf.trainer.ray.vllm_engine as upstream
 import torch
 
-from openrlhf_mtp.rollout.engine import OWN_SYNC, executor, prepare_environment
+from openrlhf_mtp.rollout.environment import OWN_SYNC, executor, prepare_environment
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.sync.errors import SyncError

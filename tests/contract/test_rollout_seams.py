@@ -14,7 +14,7 @@ pytest.importorskip("vllm")
 import openrlhf.trainer.ray.vllm_engine as upstream
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.rollout import actor, engine
+from openrlhf_mtp.rollout import actor, engine, environment
 from openrlhf_mtp.sync.errors import SyncError
 from openrlhf_mtp.sync.transport import uses_own_sync
 from openrlhf_mtp.upstream.openrlhf.bindings import plain_class
@@ -123,7 +123,7 @@ def test_weights_travel_by_openrlhfs_means_where_those_work(
     for name in ("_init_vllm_sync_group", "broadcast_to_vllm"):
         monkeypatch.setattr(ActorPPOTrainer, name, lambda self, *_, name=name: calls.append(name))
     rollout = object.__new__(actor.MTPRolloutActor)
-    asyncio.run(rollout.__init__(**(engine.OWN_SYNC if asked else {})))
+    asyncio.run(rollout.__init__(**(environment.OWN_SYNC if asked else {})))
     trainer = object.__new__(PolicyTrainer)
     trainer.own_sync, trainer.head = uses_own_sync(asked), None
     trainer._init_vllm_sync_group("nccl")
@@ -135,7 +135,7 @@ def test_weights_travel_by_openrlhfs_means_where_those_work(
     policy._sync = policy._open_sync()
     policy.broadcast_to_vllm()
     if own:
-        assert calls == [engine.OWN_SYNC["worker_extension_cls"], "our round"]
+        assert calls == [environment.OWN_SYNC["worker_extension_cls"], "our round"]
         assert rollout.llm.calls == ["mtp_probe"]
     else:
         assert calls == ["OpenRLHF's", "_init_vllm_sync_group", "broadcast_to_vllm"]

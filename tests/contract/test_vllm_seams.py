@@ -214,7 +214,7 @@ def test_an_engine_of_one_worker_keeps_no_second_process_that_burns_a_core(
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    from openrlhf_mtp.rollout.engine import executor
+    from openrlhf_mtp.rollout.environment import executor
 
     monkeypatch.setattr(os, "environ", dict(os.environ))  # the platform writes into it
     os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
@@ -227,7 +227,7 @@ def test_an_engine_of_one_worker_keeps_no_second_process_that_burns_a_core(
     ("chosen", "cpu"), [("ray", True), ("mp", True), (None, True), ("uni", False), ("ray", False)]
 )
 def test_other_engines_run_as_openrlhf_has_it(chosen: str | None, cpu: bool) -> None:
-    from openrlhf_mtp.rollout.engine import executor
+    from openrlhf_mtp.rollout.environment import executor
 
     assert executor(chosen, cpu=cpu) == chosen
 
