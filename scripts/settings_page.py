@@ -5,8 +5,8 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
 
+from openrlhf_mtp.config.settings.annotations import takes
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.settings.setting import Settings
 
@@ -39,21 +39,6 @@ forward* is one forward pass of the policy that verifies drafts. An empty unit m
 """
 
 
-def allowed(annotation: Any) -> str:
-    """Describe the values that a field accepts in a few words."""
-    if get_origin(annotation) is dict:
-        return "a mapping of these names to numbers"
-    choices = get_args(annotation)
-    if get_origin(annotation) is tuple:
-        return f"list of {len(choices)} numbers"
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return ", ".join(choices)
-    names = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "null"}
-    if annotation in names:
-        return names[annotation]
-    return " or ".join(dict.fromkeys(allowed(choice) for choice in choices)) if choices else "section"
-
-
 def sections(model: type[Settings], prefix: str) -> Iterator[str]:
     """Yield the table of a section, then those of its inner sections."""
     instance = model()
@@ -67,7 +52,7 @@ def sections(model: type[Settings], prefix: str) -> Iterator[str]:
         text = json.dumps(instance.model_dump(mode="json")[name]).strip('"')
         extra = info.json_schema_extra
         assert isinstance(extra, dict)
-        yield f"| `{name}` | {text} | {allowed(info.annotation)} | {extra['unit']} | {info.description} |"
+        yield f"| `{name}` | {text} | {takes(info.annotation, example=False)} | {extra['unit']} | {info.description} |"
     yield ""
     for name, section in inner:
         yield from sections(section, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from openrlhf_mtp.cli.jobs import all_conflicts, located
 from openrlhf_mtp.cli.machine import this_machine
 from openrlhf_mtp.cli.messages import say, terminal_width
-from openrlhf_mtp.cli.outcome import USER_ERROR
+from openrlhf_mtp.config.errors import USER_ERROR
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host

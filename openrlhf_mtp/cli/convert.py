@@ -11,10 +11,9 @@ from pathlib import Path
 
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.cli.messages import say, terminal_width, wrapped
-from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.config.checks import by_level, check
 from openrlhf_mtp.config.convert.conversion import Conversion, convert
-from openrlhf_mtp.config.errors import JobError, JobErrors
+from openrlhf_mtp.config.errors import USER_ERROR, JobError, JobErrors
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host

@@ -14,11 +14,8 @@ from typer.exceptions import Abort, TyperException
 
 from openrlhf_mtp.cli.messages import accept_any_text, keep_traceback, say, terminal_width, wrapped
 from openrlhf_mtp.cli.usage import Interrupted, usage_message
-from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.errors import USER_ERROR, JobError
 
-USER_ERROR = 2
-"""Exit code when a job, a folder or a cluster is not as it must be: another attempt would end the same way. Nothing was
-started, or nothing could be trained, or the job's own limit ended it."""
 RUN_FAILED = 1
 """Exit code when a run was started and ended with an error, and of an error in this program."""
 INTERRUPTED = 130

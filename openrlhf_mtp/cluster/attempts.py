@@ -24,10 +24,9 @@ from typing import Any
 from openrlhf_mtp.cluster.own_job import stop_own_job
 from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.checkpoints import Checkpoint, resume_point
+from openrlhf_mtp.config.errors import USER_ERROR
 from openrlhf_mtp.config.run_files import ATTEMPTS, CHECKPOINTS, FAILED
 
-USER_ERROR = 2
-"""Exit code of `openrlhf-mtp` and of the preflight for what another attempt would not change."""
 NONE_LEFT = 4
 """Exit code of the run's script when too many attempts have failed since the newest checkpoint."""
 DONE = 5

@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from openrlhf_mtp.cluster.attempts import NONE_LEFT, USER_ERROR, said_in
+from openrlhf_mtp.cluster.attempts import NONE_LEFT, said_in
 from openrlhf_mtp.cluster.scale import Progress
+from openrlhf_mtp.config.errors import USER_ERROR
 
 LOST_S = 120.0
 """The head has not answered for this long: its pod has gone, and the job with it."""

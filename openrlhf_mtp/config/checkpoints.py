@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrlhf_mtp.config.atomic_files import write_atomically
+
 ACTOR, HEAD, CRITIC = "_actor", "_mtp_head", "_critic"
 ROLES = (ACTOR, HEAD, CRITIC)
 MANIFEST = "complete.json"
@@ -64,10 +66,8 @@ class Checkpoint:
     def seal(self) -> None:
         """Write the list of its files, once all of them are written."""
         sizes = {str(file.relative_to(self.folder)): file.stat().st_size for file in self.files()}
-        target = self.folder / ACTOR / self.tag / MANIFEST
-        partial = target.with_suffix(".partial")
-        partial.write_text(json.dumps({"files": sizes}, indent=2) + "\n", encoding="utf-8")
-        partial.replace(target)
+        manifest = self.folder / ACTOR / self.tag / MANIFEST
+        write_atomically(manifest, json.dumps({"files": sizes}, indent=2) + "\n")
 
     def damage(self) -> str | None:
         """The first thing that is wrong with it, with the file; None if it is whole as far as can be seen."""
@@ -164,6 +164,4 @@ def go_on_from(checkpoint: Checkpoint) -> None:
     for role in ROLES:
         pointer = checkpoint.folder / role / LATEST
         if pointer.parent.is_dir() and any(checkpoint.files(role)):
-            partial = pointer.with_suffix(".partial")
-            partial.write_text(checkpoint.tag, encoding="utf-8")
-            partial.replace(pointer)
+            write_atomically(pointer, checkpoint.tag)

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+USER_ERROR = 2
+"""Exit code when a job, a folder or a cluster is not as it must be: another attempt would end the same way. Nothing was
+started, or nothing could be trained, or the job's own limit ended it. The preflight of a pod ends with it too."""
+
 
 class JobError(ValueError):
     """A job that cannot run as asked; the message says what was given, what was expected and how to fix it."""

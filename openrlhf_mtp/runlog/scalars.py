@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from openrlhf_mtp.config.reading.values import cut
+
 
 def single_number(value: Any) -> float | None:
     """The number in a number, a tensor or array of one, or a list of one (in a list); None for anything else."""
@@ -13,6 +15,5 @@ def single_number(value: Any) -> float | None:
 
 
 def shortened(value: Any, limit: int = 80) -> str:
-    """`repr(value)`, cut to `limit` letters for a message."""
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    """`repr(value)`, cut to about `limit` letters for a message."""
+    return cut(repr(value), limit)

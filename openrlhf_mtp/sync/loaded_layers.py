@@ -27,7 +27,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 )
 
 from openrlhf_mtp.config.families import FUSED
-from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, dtype_name
+from openrlhf_mtp.config.machine.precision import dtype_name
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-def dtype_name(dtype: object) -> str:
-    """A torch dtype as manifests name it: "float32" for `torch.float32`."""
-    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -31,14 +26,14 @@ class TensorSpec:
     dtype: str
 
     def __post_init__(self) -> None:
-        if self.dtype not in ITEM_BYTES:
+        if self.dtype not in DTYPE_BYTES:
             raise ValueError(
-                f"{self.name}: dtype {self.dtype} cannot be synced; supported: {', '.join(sorted(ITEM_BYTES))}"
+                f"{self.name}: dtype {self.dtype} cannot be synced; supported: {', '.join(sorted(DTYPE_BYTES))}"
             )
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 
 from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
 from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
+from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.sync.manifest import dtype_name
 from openrlhf_mtp.sync.opening import OtherRank, open_sync
 from openrlhf_mtp.sync.sender import ActorEngine, Sender
 from openrlhf_mtp.training.observed_policy import ObservedPolicy

@@ -10,6 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from openrlhf_mtp.config.atomic_files import atomic_path
+
 CHUNK_BYTES = 1 << 16
 _HEAD_BYTES = 64
 _REWRITTEN = "debug_state"
@@ -82,11 +84,9 @@ class Follower:
         """Write down what has been read."""
         if self._changed:
             self.memory.parent.mkdir(parents=True, exist_ok=True)
-            beside = self.memory.with_suffix(".new")
-            beside.write_text(
-                json.dumps({key: asdict(one) for key, one in self.sources.items()}), encoding="utf-8"
-            )
-            beside.replace(self.memory)
+            text = json.dumps({key: asdict(one) for key, one in self.sources.items()})
+            with atomic_path(self.memory) as partial:
+                partial.write_text(text, encoding="utf-8")
             self._changed = False
 
     def _files(self) -> Iterator[tuple[str, str, Path]]:

@@ -20,6 +20,12 @@ FULL = "fp32"
 DTYPES: Mapping[str, DType] = MappingProxyType({"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"})
 """OpenRLHF's name of a precision -> torch's and vLLM's."""
 DTYPE_BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
+"""torch's name of a type -> bytes of a number."""
+
+
+def dtype_name(dtype: object) -> str:
+    """A torch dtype's name, "float32" for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

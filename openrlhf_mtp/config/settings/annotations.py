@@ -48,22 +48,23 @@ def read_as(annotation: Any, value: Any) -> Any:
     raise UnfitError(takes(annotation))
 
 
-def takes(annotation: Any) -> str:
-    """The values that a field of this type takes, in words."""
+def takes(annotation: Any, *, example: bool = True) -> str:
+    """The values that a field of this type takes, in words; `example` adds one where the form needs it."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if annotation in _WORDS:
         return _WORDS[annotation]
     if origin is Annotated:
-        return takes(inner[0])
+        return takes(inner[0], example=example)
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if origin is tuple:
         return f"a list of {len(inner)} numbers"
     if origin is dict:
         first, second = get_args(inner[0])[:2]
-        return f"a mapping of such names to numbers, for example {{{first}: 0.3, {second}: 0.7}}"
+        such = f", for example {{{first}: 0.3, {second}: 0.7}}" if example else ""
+        return f"a mapping of such names to numbers{such}"
     if origin in (Union, UnionType):
-        return " or ".join(takes(kind) for kind in inner)
+        return " or ".join(takes(kind, example=example) for kind in inner)
     return "a section with keys of its own"
 
 

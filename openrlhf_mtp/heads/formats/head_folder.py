@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.head_contract.fit import differences
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, WEIGHTS_FILE
+from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.heads.formats.shards import PathLike, StoredTensor, header, write_file
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
@@ -43,12 +45,10 @@ def save_head(folder: PathLike, head: MTPHead) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / WEIGHTS_FILE, dict(named_tensors(head)))
-    partial = folder / (CONFIG_FILE + ".partial")
     # of the weights as they are, whatever the trunk's files were in when the head was made
     dtype = next(parameter for parameter in head.parameters() if parameter.dim() == 2).dtype
-    content = {**head.config.to_json(), "dtype": str(dtype).removeprefix("torch.")}
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    partial.replace(folder / CONFIG_FILE)
+    content = {**head.config.to_json(), "dtype": dtype_name(dtype)}
+    write_atomically(folder / CONFIG_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def read_head_config(folder: PathLike) -> HeadConfig:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from openrlhf_mtp.config.atomic_files import atomic_path
 from openrlhf_mtp.config.head_contract.folder import WEIGHTS_FILE
 
 PathLike = str | os.PathLike[str]
@@ -127,9 +128,10 @@ def read_tensors(model_dir: PathLike, names: Iterable[str]) -> dict[str, Tensor]
 
 def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file that appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, {"format": "pt"})
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, {"format": "pt"}
+        )
 
 
 def write_index(folder: Path, weight_map: Mapping[str, str]) -> None:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from openrlhf_mtp.cli import main as cli
 from openrlhf_mtp.cli.failures import RunFailed
-from openrlhf_mtp.cli.outcome import RUN_FAILED, USER_ERROR
+from openrlhf_mtp.cli.outcome import RUN_FAILED
+from openrlhf_mtp.config.errors import USER_ERROR
 
 GROUPS = ["", "bench"]
 COMMANDS = ["quickstart", "equip", "export", "pretrain", "train", "check", "report", "doctor", "convert"]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.cli.outcome import INTERRUPTED, RUN_FAILED, USER_ERROR, run_to_exit_code
+from openrlhf_mtp.cli.outcome import INTERRUPTED, RUN_FAILED, run_to_exit_code
 from openrlhf_mtp.cli.usage import App
+from openrlhf_mtp.config.errors import USER_ERROR
 
 
 def ends(problem: BaseException | int) -> int:

@@ -11,8 +11,8 @@ from openrlhf_mtp import __version__
 from openrlhf_mtp.cli import main as cli
 from openrlhf_mtp.cli.completion import setting_names
 from openrlhf_mtp.cli.messages import wrapped
-from openrlhf_mtp.cli.outcome import USER_ERROR
 from openrlhf_mtp.cli.usage import _key, _settings
+from openrlhf_mtp.config.errors import USER_ERROR
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 

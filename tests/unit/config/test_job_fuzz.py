@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openrlhf_mtp.cli import main as command_line
-from openrlhf_mtp.cli.outcome import USER_ERROR
-from openrlhf_mtp.config.errors import JobError, JobErrors
+from openrlhf_mtp.config.errors import USER_ERROR, JobError, JobErrors
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.settings.section import mtp_names
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.sync.buckets import damaged, plan, unpack
 from openrlhf_mtp.sync.errors import CorruptTransfer
 from openrlhf_mtp.sync.group import SyncGroup
-from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource, dtype_name
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
 from openrlhf_mtp.sync.opening import open_sync
 from openrlhf_mtp.sync.readback import Probe
 from openrlhf_mtp.sync.sender import Sender
