@@ -19,17 +19,25 @@ LOGPROB_GAP = 0.02
 
 @dataclass(frozen=True)
 class Goal:
-    """A promise: what was measured, what was promised, whether it holds, and what the figure is."""
+    """One goal of the quickstart.
+
+    Attributes:
+        name: of the figure.
+        measured: its value in this run.
+        required: the value that the goal asks for.
+        met: whether the run reached it.
+        meaning: the figure in half a sentence.
+    """
 
     name: str
     measured: str
-    promised: str
+    required: str
     met: bool
     meaning: str
 
 
 def goals(summary: Mapping[str, Any]) -> list[Goal]:
-    """The promises held against the RL run's `summary.json`; a metric that is missing breaks its promise."""
+    """Compare the RL run's `summary.json` with the goals; a missing metric misses its goal."""
     accuracy = summary["metrics"].get(metrics.EVAL_ACCURACY)
     length = summary["metrics"].get(metrics.SPEC_MEAN_ACCEPTANCE_LENGTH)
     gap = summary["metrics"].get(metrics.SPEC_LOGPROB_GAP)
@@ -72,12 +80,12 @@ def goals(summary: Mapping[str, Any]) -> list[Goal]:
 def render(
     reached: Sequence[Goal], summary: Mapping[str, Any], seconds: Mapping[str, float], peak_gib: float
 ) -> RenderableType:
-    """The closing table: a figure and what was promised of it, below it half a sentence on what it is."""
+    """Lay out the closing table: a figure with its goal, and below it the meaning of the figure."""
     shares = ", ".join(f"{part} {share:.0%}" for part, share in summary["time_share"].items())
     rows: list[RenderableType] = [Text("Results", style="bold")]
     for goal in reached:
-        kept = "kept" if goal.met else "MISSED"
-        rows += _row(goal.name, f"{goal.measured}  (promised {goal.promised}: {kept})", goal.meaning)
+        outcome = "met" if goal.met else "MISSED"
+        rows += _row(goal.name, f"{goal.measured}  (goal {goal.required}: {outcome})", goal.meaning)
     rows += _row("time of an RL step", shares, "share of each part")
     rows += _row("wall time", _stage_times(seconds), "of the stages, without set-up")
     rows += _row("peak memory", f"{peak_gib:.1f} GiB", "all processes together")
