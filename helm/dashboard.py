@@ -35,7 +35,7 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         "none",
         (
             (gauge(metrics.SPEC_MEAN_ACCEPTANCE_LENGTH), "engines"),
-            (gauge(metrics.MTP_EXPECTED_LENGTH), "promised by the trainer"),
+            (gauge(metrics.MTP_EXPECTED_LENGTH), "predicted by the trainer"),
         ),
     ),
     (
