@@ -35,7 +35,7 @@ def user_facing_errors(run: Path) -> Iterator[None]:
     Raises:
         RunFailed: with the worker's error type and message; its traceback is the cause.
         JobError: a worker's own, which another attempt would end with, too.
-        KeyboardInterrupt: the user ended the run; the message says how it goes on.
+        KeyboardInterrupt: the user ended the run; the message says how to continue it.
     """
     from ray.exceptions import RayActorError, RayTaskError
 

@@ -34,7 +34,7 @@ def run_pretrain(
     Args:
         job: the same job file as for RL; its `mtp.pretrain` section counts here.
         out: the run folder; responses in `out/responses` are reused when policy, prompts and sampling are the same.
-        resume: go on with an interrupted stage.
+        resume: continue an interrupted stage.
         overwrite: remove an earlier run in `out` (its responses are kept if they still fit).
         verbose: show the workers' own output.
     """
@@ -43,7 +43,7 @@ def run_pretrain(
             f"{job.source}: got no mtp section, expected one: pretrain trains the head it describes"
         )
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
-    if not resume:  # the worker goes on from every checkpoint that it finds
+    if not resume:  # the worker continues from any checkpoint that it finds
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     choice = settle(JobContext(job, this_machine(job), trains_policy=False), out, resume=resume)
     args = openrlhf_arguments(job, out, choice)

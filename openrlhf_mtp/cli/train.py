@@ -92,7 +92,7 @@ def run_train(
     Args:
         job: what to train.
         out: the run folder.
-        resume: go on from the last checkpoint of an earlier run in `out`.
+        resume: continue from the last checkpoint of an earlier run in `out`.
         overwrite: remove an earlier run in `out`.
         verbose: show the workers' own output.
     """

@@ -1,4 +1,4 @@
-"""`openrlhf-mtp --version`: ours, and those that a report of a fault must name. Nothing is imported for it."""
+"""`openrlhf-mtp --version`: ours, and those that a report of a fault must name, from the packages' metadata."""
 
 from __future__ import annotations
 

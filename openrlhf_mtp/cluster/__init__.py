@@ -4,7 +4,7 @@ The chart `helm/openrlhf-mtp` calls most of these as `python -m openrlhf_mtp.clu
 
 | module | holds |
 |---|---|
-| `placement` | placement groups by role, which fail with numbers instead of waiting for ever |
+| `placement` | placement groups by role, which fail with numbers instead of waiting forever |
 | `preflight` | checks on all pods before a run: `nodes`, `pods`, `broadcast`, and `nccl_log` for what NCCL went over |
 | `attempts` | whether a failed run is started again |
 | `submit`, `scale`, `own_job` | the submitter where there is no operator; its StatefulSets; a job that ends itself |

@@ -43,14 +43,14 @@ class Attempts:
     """The attempts of one run so far.
 
     Attributes:
-        run: the run's name. Another run in the same folder (an upgrade) counts anew.
+        run: the run's name. Another run in the same folder (an upgrade) counts from 0.
         begun: attempts that have begun, in all.
         checkpoint: the newest whole checkpoint that was seen; "" for none.
         step: the RL step after which it was saved; -1 for none. It never falls: a checkpoint that is made again after
             it was lost is no progress.
         failed: attempts that have failed since it came.
         running: an attempt has begun and not ended.
-        over: "succeeded" or "failed" when the run has ended for good. One that has failed begins anew after that: the
+        over: "succeeded" or "failed" when the run has ended for good. One that has failed starts over after that: the
             user has seen to it.
     """
 
@@ -128,7 +128,7 @@ def write(folder: Path, name: str, content: dict[str, Any]) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The one that the next attempt goes on from; None where there is none or the volume does not answer."""
+    """The checkpoint that the next attempt continues from; None if there is none or the volume does not answer."""
     try:
         return resume_point(folder).checkpoint
     except OSError as problem:

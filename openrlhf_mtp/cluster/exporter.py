@@ -1,4 +1,4 @@
-"""`python -m openrlhf_mtp.cluster.exporter RUN`: the run's last row for Prometheus, read anew at every scrape.
+"""`python -m openrlhf_mtp.cluster.exporter RUN`: the run's last row for Prometheus, read at every scrape.
 
 policy/reward                -> openrlhf_mtp_policy_reward
 spec/acceptance_rate/depth_2 -> openrlhf_mtp_spec_acceptance_rate_by_depth{depth="2"}

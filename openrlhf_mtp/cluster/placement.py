@@ -115,7 +115,7 @@ def placed_actor_group(placement_group: Callable[..., Any]) -> type:
     """A subclass of OpenRLHF's `RayActorGroup` whose actors are always in a placement group of their role.
 
     OpenRLHF makes a placement group where a node of the group has more than one GPU. With one, it starts the actors as
-    they come: on any node with a free GPU, and waiting for ever where there is none.
+    they come: on any node with a free GPU, and waiting forever where there is none.
     """
     from openrlhf.trainer.ray.launcher import RayActorGroup
 

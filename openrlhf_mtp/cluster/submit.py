@@ -5,7 +5,7 @@ gives the pods back at the end, which may be a deadline. Where the run folder is
 how many attempts have failed since the newest checkpoint (`cluster.attempts`), and its exit code says when they are too
 many; without it, and as long as the script does not come to count, each attempt counts here.
 
-A submitter that was killed is replaced by another, which goes on where it was: what it has to know is kept on the API
+A submitter that was killed is replaced by another, which continues where it was: its state is kept on the API
 server (`Progress`).
 """
 
@@ -241,7 +241,7 @@ class Submitter:
             self.say(f"submitter: the job could not be asked to stop: {problem}\n")
 
     def _fresh_cluster(self) -> None:
-        """All pods anew: what the failed attempt left in memory is gone, and a lost pod is replaced."""
+        """Replace all pods: what the failed attempt left in memory is gone, and a lost pod is replaced."""
         assert self.pods is not None
         self.say("submitter: starting again in a fresh Ray cluster\n")
         self._insist(self.pods.release)

@@ -1,4 +1,4 @@
-"""The checkpoints of an RL run: which are whole, how many ranks wrote them, which one a resumed run goes on from.
+"""The checkpoints of an RL run: which are whole, how many ranks wrote them, which one a resumed run continues from.
 
     checkpoints/
       _actor/global_step4/*.pt            OpenRLHF's, by DeepSpeed; `_actor/latest` names the one it resumes from
@@ -116,7 +116,7 @@ def _is_model(file: Path) -> bool:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The checkpoint that OpenRLHF would go on from; None if it names none."""
+    """The checkpoint that OpenRLHF would continue from; None if it names none."""
     pointer = folder / ACTOR / LATEST
     tag = pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else ""
     return Checkpoint(folder, tag) if _TAG.fullmatch(tag) else None

@@ -21,7 +21,7 @@ class UnreadableRow(ValueError):
 
 @dataclass(frozen=True)
 class DataRow:
-    """One row: where it stands (`line 3`, `row 3`, from 1) and its columns."""
+    """A row: its place (`line 3`, `row 3`, from 1) and its columns."""
 
     place: str
     columns: Mapping[str, Any]

@@ -151,7 +151,7 @@ class JobContext:
 
     @cached_property
     def shape(self) -> ModelShape | None:
-        """The policy's sizes, None when not at hand or of another family."""
+        """The policy's sizes, None when not known or of another family."""
         config = self.model_config
         if config is None or str(config.get("model_type")) not in FAMILIES:
             return None

@@ -42,7 +42,7 @@ class TrainerMemory:
 
 
 def trainer_memory(s: JobContext) -> TrainerMemory | None:
-    """The estimate; None when the model's sizes are not at hand."""
+    """The estimate; None when the model's sizes are not known."""
     if s.shape is None:
         return None
     vocab = s.shape.vocab_size

@@ -7,7 +7,7 @@ At anchor i (depth counted from 1, z^0_i = h_i):
 z^j_i gives the logits of q^j_i (through the policy's output head) and is the next depth's hidden input.
 
 Several blocks. Depth j takes block (j - 1) % n, and *every* block computes its keys and values from *every* depth's
-inputs; only the active block's output goes on. The engine cannot do otherwise: a block has a cache of its own, which
+inputs; only the active block's output is passed on. The engine cannot do otherwise: a block has its own cache, which
 must hold depth 1's keys of all positions and the chain's own keys when the block's turn comes. Both sides follow this
 rule exactly (`rollout.draft_model`); training leaves out only keys that no later depth reads.
 """
@@ -97,7 +97,7 @@ class MTPHead(nn.Module):
                 if n == active:
                     x, normed = mixed
             if depth == 1:
-                # its keys stand at every position; all else, its own queries too, at the anchors only
+                # keys are computed at every position; the rest, queries included, at the anchors
                 x, normed, positions, padding = (grid.at(t) for t in (x, normed, positions, padding))
                 rotation = grid.at(rotation[0]), grid.at(rotation[1])
             block = self.blocks[active]

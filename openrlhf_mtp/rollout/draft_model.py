@@ -13,7 +13,7 @@ A head taken over from a checkpoint's own (`config.native_layouts`) differs in u
 1 reads (the target's vLLM class decides that), what the next depth reads, and whether the token at position 0 is seen.
 
 Several blocks: depth j takes block (j - 1) % n, and *every* block sees every input, because each has a cache
-of its own whose entries deeper depths and later chains attend to. Only the active block's output goes on.
+of its own whose entries deeper depths and later chains attend to. Only the active block's output is passed on.
 """
 
 import copy
@@ -125,7 +125,7 @@ class DraftChain(nn.Module):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         config = _draft_config(vllm_config)
-        # Layer numbers go on after the target's, so that caches of the two never share a name.
+        # Layer numbers continue after the target's, so that caches of the two never share a name.
         first = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
         config.target_layer_count = first
         blocks = nn.ModuleList(

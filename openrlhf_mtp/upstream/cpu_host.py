@@ -96,7 +96,7 @@ def _flash_attn_stub() -> dict[str, ModuleType]:
 
 
 def _show_flash_attn_stub() -> Undo:
-    """Visible only while one module is imported: a lasting stub would mislead transformers and vLLM."""
+    """Show the stub while one module is imported; a lasting one would mislead transformers and vLLM."""
     if importlib.util.find_spec("flash_attn") is not None:
         return lambda: None
     stub = _flash_attn_stub()
@@ -251,7 +251,7 @@ PATCHES: tuple[Patch, ...] = (
         target="deepspeed.comm.torch",
         touches=("build_shm_op",),
         reason="it is compiled at the first start (20 s), only inference uses it, and a start that is killed while "
-        "compiling leaves a lock for which every later run waits for ever",
+        "compiling leaves a lock for which every later run waits forever",
         versions="deepspeed 0.19.6",
         apply=_skip_shm_op,
         probe=_shm_op_is_skipped,

@@ -1,7 +1,7 @@
 """Apply a patch right after the module it changes has been imported, in whichever process that happens.
 
 Ray starts many worker processes and most of them never import torch. A patch is therefore registered by
-the name of its target module and applied when (and only if) that module is imported.
+the name of its target module and applied when that module is imported.
 """
 
 from __future__ import annotations

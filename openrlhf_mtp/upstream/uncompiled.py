@@ -1,6 +1,6 @@
 """Small functions that OpenRLHF and vLLM put through `torch.compile` run as they are on a host without CUDA.
 
-There every process traces them and has g++ build them, for each kind of shape anew: 9 s of an engine's first rollout
+Every process traces them there and has g++ build them again for each kind of shape: 9 s of an engine's first rollout
 for a few lines of arithmetic on one row a request. Kernels that are worth it on a GPU, and a model that vLLM compiles
 as a whole (`enforce_eager: false`), are left alone.
 """

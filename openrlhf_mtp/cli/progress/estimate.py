@@ -33,7 +33,7 @@ class Estimate:
     """The current position in the work, and the work left.
 
     Args:
-        parts: all of them, in order; those that are left out again (a stage that stands already) by `skip`.
+        parts: all of them, in order; those that are left out again (a stage that is done already) by `skip`.
         clock: seconds, monotonic.
     """
 

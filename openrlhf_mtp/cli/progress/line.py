@@ -60,7 +60,7 @@ class Whole:
             self._say()
 
     def skip(self, stage: int) -> None:
-        """Stage number `stage` stands already."""
+        """Stage number `stage` is done already."""
         with self._lock:
             self._estimate.skip(len(self._plans[stage].parts))
             self.print(f"[{stage + 1}/{len(self._plans)}] {self._plans[stage].name}: done before")
@@ -73,13 +73,13 @@ class Whole:
             self.print(f"[{stage + 1}/{len(self._plans)}] {self._plans[stage].name}: {text}")
 
     def restart(self) -> None:
-        """The stage begins anew."""
+        """The stage starts over."""
         with self._lock:
             self._estimate.move(-self._in_stage)
             self.begin(self._stage)
 
     def enter(self, part: str) -> None:
-        """The part of this name begins; what stands before it in its stage is over."""
+        """The part of this name begins; what comes before it in its stage is over."""
         with self._lock:
             names = [each.name for each in self._plans[self._stage].parts]
             self._move(names.index(part))

@@ -122,7 +122,7 @@ class _News:
             fresh, self._seen = (
                 rows[self._seen :],
                 len(rows),
-            )  # fewer when a resumed run goes on before its last row
+            )  # fewer when a resumed run continues before its last row
             for row in fresh:
                 show(row)
                 if (concern := self._concerns.see(row)) is not None:

@@ -5,7 +5,7 @@
     pretrain   the head learns to draft the policy's own responses
     train      GRPO with speculative rollouts; the head stays aligned
 
-Figures, one HTML file and the table of what came out end it. Everything goes into one folder. Run again, it goes on
+Figures, one HTML file and the table of what came out end it. Everything is in one folder. Run again, it continues
 where it stopped.
 """
 
@@ -50,7 +50,7 @@ SUMMARY = "quickstart.json"
 LOG = "quickstart.log"
 DEFAULT_OUT = Path("runs/quickstart")
 SAVE_STEPS = 5
-"""RL steps between two checkpoints, from which an interrupted run goes on."""
+"""RL steps between two checkpoints, from which an interrupted run continues."""
 
 
 class Quickstart:
@@ -88,7 +88,7 @@ class Quickstart:
         ]
 
     def teach(self, resume: bool) -> None:
-        """The lessons begin anew: they leave nothing behind before they end."""
+        """The lessons start over: they leave nothing behind before they end."""
         empty(self.policy)
         take_lessons(EXAMPLE / "teach.py", self.policy, self.out / LOG)
 
@@ -160,15 +160,15 @@ def run_quickstart(out: Path, *, teach: bool = False, overwrite: bool = False, v
 
     Args:
         out: where everything goes.
-        teach: teach the policy anew instead of taking the one that is shipped.
-        overwrite: start anew instead of going on with what is there.
+        teach: teach a new policy instead of taking the one that is shipped.
+        overwrite: start over instead of continuing with what is there.
         verbose: show the output of Ray's workers.
 
     Raises:
         RunFolderError: the example is not there (the package was installed without its sources), or `out` cannot
             be written to or holds something else.
-        StageFailed: a stage failed, or what comes after them; the message says how to go on.
-        StageInterrupted: the user ended it; the message says how to go on.
+        StageFailed: a stage failed, or what comes after them; the message says how to continue.
+        StageInterrupted: the user ended it; the message says how to continue.
     """
     if not JOB.is_file():
         raise RunFolderError(f"{EXAMPLE} is missing; the quickstart runs from a clone of the repository")

@@ -1,6 +1,6 @@
 """Work in stages that is not done twice: a stage is skipped when it finished before and its inputs are unchanged.
 
-A stage that was begun and did not finish goes on from what it left behind; if that fails it starts from its beginning,
+A stage that was begun and did not finish continues from what it left; if that fails it starts from its beginning,
 once. What remains is one error in words, with the stage, the reason, and where the traceback is.
 """
 
@@ -31,8 +31,8 @@ class Stage:
         does: what it does, in a few words.
         inputs: files whose content decides the result, besides the results of the stages before.
         parts: what it consists of, for the time that is left.
-        run: does it. Given true, it goes on with what an attempt on the same inputs left behind; given false, it begins
-            anew, whatever is there.
+        run: does it. Given true, it continues from what an attempt on the same inputs left; given false, it starts
+            over, whatever is there.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Marks:
         self._write(f"{stage}.begun", {"fingerprint": fingerprint})
 
     def finish(self, stage: str, fingerprint: str, seconds: float) -> None:
-        """The stage's result stands."""
+        """The stage's result is there."""
         self._write(f"{stage}.json", {"fingerprint": fingerprint, "seconds": seconds})
         (self._folder / f"{stage}.begun").unlink()
 
@@ -93,7 +93,7 @@ class Marks:
 
 
 def run_stages(stages: Sequence[Stage], marks: Marks, whole: Whole, log: Path) -> dict[str, float]:
-    """Run the stages in order, those whose result does not stand already.
+    """Run the stages in order, those whose result is not there already.
 
     Args:
         stages: in order; a stage that runs again makes all after it run again.

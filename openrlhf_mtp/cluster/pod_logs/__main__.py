@@ -1,6 +1,6 @@
 """`python -m openrlhf_mtp.cluster.pod_logs`: shows and keeps what this pod's Ray, workers and engines print.
 
-It runs beside Ray, is in nobody's way, and ends with its container. What it cannot do it says once, and goes on.
+It runs beside Ray at low priority and ends with its container. If something fails, it says so once and continues.
 """
 
 from __future__ import annotations

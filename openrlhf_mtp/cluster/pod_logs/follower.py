@@ -15,12 +15,12 @@ from openrlhf_mtp.config.atomic_files import atomic_path
 CHUNK_BYTES = 1 << 16
 _HEAD_BYTES = 64
 _REWRITTEN = "debug_state"
-"""Ray writes these files anew every few seconds: a state, no log."""
+"""Ray rewrites these files every few seconds: a state, no log."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes of a log file: `data` stands at `offset` of the file that was first seen as `name` below `session`."""
+    """Bytes of a log file: `data` is at `offset` of the file that was first seen as `name` below `session`."""
 
     session: str
     name: str

@@ -93,8 +93,8 @@ class Keeper:
 
 def own_folder(logs: Path, pod: str, memory: Path) -> Path:
     """A folder below `logs` for this pod alone: `POD`, or `POD.2` where another of that name was there before, as a
-    StatefulSet's pod is at every attempt. `memory` is a file of the pod's own, so that a container that is started anew
-    in the same pod goes on in the same folder.
+    StatefulSet's pod is at every attempt. `memory` is a file of the pod's own, so that a container that is restarted
+    in the same pod continues in the same folder.
 
     Raises:
         OSError: it cannot be made.

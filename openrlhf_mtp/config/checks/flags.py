@@ -69,7 +69,7 @@ def adapters(s: JobContext) -> Iterator[Problem]:
 
 
 def mixture(s: JobContext) -> Iterator[Problem]:
-    """How data sets are mixed is text that OpenRLHF takes apart once engines and trainers stand."""
+    """OpenRLHF parses how data sets are mixed after engines and trainers are up."""
     setting, given = "data.prompt_probs", s.text("data.prompt_probs")
     if given is None:
         return

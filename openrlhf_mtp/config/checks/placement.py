@@ -1,4 +1,4 @@
-"""Who runs where. OpenRLHF checks some of this only after its first processes are up, and waits for ever for GPUs."""
+"""Placement of the roles. OpenRLHF checks some of it after its first processes are up, and waits forever for GPUs."""
 
 from collections.abc import Iterator
 

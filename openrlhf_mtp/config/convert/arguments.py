@@ -70,7 +70,7 @@ class _Cutter:
         self.only_values = False
 
     def word(self, word: Field) -> None:
-        """A flag starts anew, another word is a value of the last one."""
+        """A flag starts a new entry; any other word is a value of the last flag."""
         text = word.text.replace(LINE_MARK, "")
         word = Field(text, word.line, word.when)
         if word.when:

@@ -26,7 +26,7 @@ class Conversion:
         unplaced: what the job file does not hold; each is a comment in it.
         remarks: what else to know, one sentence each.
         variables: environment variables that the job file reads, each with what the script says of it.
-        holes: what the texts' marks stand for.
+        holes: the values behind the texts' marks.
     """
 
     line: int

@@ -2,7 +2,7 @@
 
 No library fits: `shlex` knows neither `$'…'` nor which expansions were quoted nor here-documents, tree-sitter's grammar
 for bash cuts `a'b'\\ c` in two, and bashlex is GPL. Control flow stays ordinary words here (`script` looks at it).
-A script that bash would refuse is read as far as it makes sense: nothing here raises.
+A script that bash would refuse is read as far as it makes sense, without an error.
 """
 
 import re

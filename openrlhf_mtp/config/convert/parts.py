@@ -1,6 +1,6 @@
 """The parts of a shell word.
 
-Text keeps two marks that no script can contain (a NUL is refused at the start): LINE_MARK stands where a backslash and
+Text keeps two marks that no script can contain (a NUL is refused at the start): LINE_MARK is where a backslash and
 a line break were taken out, so that lines can still be counted; HOLE brackets the number of something that only the
 shell could compute.
 """
@@ -28,9 +28,9 @@ class Variable:
         name: the variable, a digit or one of the shell's own signs (`@`, `#`, `?`).
         raw: as written.
         quoted: inside double quotes: its value is one word.
-        index: what stands in square brackets, None without them.
+        index: the text in square brackets, None without them.
         operator: `:-`, `-`, `:=`, `=`, `:+`, `+`, `:?`, `?`; "" for none, "other" for what is not computed here.
-        word: what stands after the operator.
+        word: the word after the operator.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Computed:
-    """`$(command)`, backticks or `$((arithmetic))`; `inner` is what stands between the brackets."""
+    """`$(command)`, backticks or `$((arithmetic))`; `inner` is the text between the brackets."""
 
     raw: str
     inner: str
@@ -89,7 +89,7 @@ class Holes:
     found: list["Hole"] = field(default_factory=list)
 
     def mark(self, raw: str, reason: str, variable: str | None = None) -> str:
-        """The text that stands for it from now on."""
+        """The text that represents it from now on."""
         self.found.append(Hole(raw, reason, variable))
         return f"\x00{len(self.found) - 1}\x02"
 
@@ -108,7 +108,7 @@ class Hole:
 
     Attributes:
         raw: as the script says it.
-        reason: why it is not known, to stand after it.
+        reason: why it is not known, to follow it.
         variable: the environment variable that it is, None for anything else.
     """
 

@@ -1,4 +1,4 @@
-"""The commands of a shell script in order, each with the variables as they stand there. Nothing is run.
+"""The commands of a shell script in order, each with the variables at that point. Nothing is run.
 
 Of control flow only what decides a variable's value is followed: what a branch or a loop sets is unknown after it, but
 for words added to an array, which keep their condition; what a subshell sets is gone; functions count where called.

@@ -1,6 +1,6 @@
 """The values that one of OpenRLHF's command-line flags accepts, as plain data.
 
-`upstream.openrlhf.flags` fills these from OpenRLHF's own parser; nothing here knows any flag by name.
+`upstream.openrlhf.flags` fills these from OpenRLHF's own parser.
 """
 
 import math

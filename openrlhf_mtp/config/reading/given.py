@@ -29,7 +29,7 @@ class GivenSettings:
 
     Attributes:
         by_name: the known names that the job sets, in its order.
-        opened: the sections that stand there, also those with nothing in them.
+        opened: the sections in the file, including empty ones.
         blank: sections with nothing at all behind the colon, with their places.
         problems: what cannot be used, in the order it was found.
     """

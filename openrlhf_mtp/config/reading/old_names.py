@@ -53,7 +53,7 @@ DROPPED: Mapping[str, str] = {
     "pretrain_split": "the loss on pre-training data was removed in OpenRLHF 0.7.1",
     "torch_compile": "OpenRLHF has ds.deepcompile now, which is not the same",
 }
-"""Old flags that no flag of today stands for, each with the reason."""
+"""Old flags that no flag of today replaces, each with the reason."""
 
 DID_NOTHING = frozenset({"actor_init_on_gpu", "perf"})
 """Those of them that can be left out without a change."""

@@ -42,7 +42,7 @@ class Range:
         return not too_low and not too_high
 
     def __str__(self) -> str:
-        """In words, to go on from "expected": `1 or more`, `above 0 and at most 1`."""
+        """The range in words, to continue "expected": `1 or more`, `above 0 and at most 1`."""
         if self.low is not None and self.high is not None and not (self.above or self.below):
             return f"{self.low:g} to {self.high:g}"
         bounds = []

@@ -1,7 +1,7 @@
 """From YAML's events to plain values, each key with its line. Whatever is wrong is refused with the line it is in.
 
 The parser is PyYAML's, by libyaml where it is there; what a value means is decided here, by YAML 1.2's core schema.
-PyYAML's own composer and constructors recurse, hash whatever stands as a key, and raise Python's errors on bad tags.
+PyYAML's own composer and constructors recurse, hash whatever is a key, and raise Python's errors on bad tags.
 """
 
 import re
@@ -17,7 +17,7 @@ from openrlhf_mtp.config.reading.variables import UndefinedVariableError, expand
 
 MOST_LEVELS = 50
 MOST_COPIES = 100_000
-"""Values that aliases may stand for, all together: a few nested ones would stand for billions."""
+"""Values that aliases may expand to, all together: a few nested ones would expand to billions."""
 MOST_DIGITS = 4_000
 
 _EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

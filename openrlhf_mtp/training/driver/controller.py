@@ -231,7 +231,7 @@ class AsyncTrainingController(MeasuredTraining, plain_class(upstream_async.Train
     def save_best_checkpoint(
         self, eval_metrics: dict[str, float], global_step: int, client_states: Any = None
     ) -> None:
-        """Called with every evaluation of the generating side, which runs while training goes on."""
+        """Called with every evaluation of the generating side, which runs beside training."""
         self.writer.amend(evaluation_row(eval_metrics), step=global_step)
         super().save_best_checkpoint(eval_metrics, global_step, client_states)
 

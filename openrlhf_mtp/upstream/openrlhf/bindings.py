@@ -69,7 +69,7 @@ EXECUTOR = Binding(
     name="a rollout engine asks our executor for rewards",
     target="openrlhf.trainer.ray.vllm_engine",
     touches=("SingleTurnAgentExecutor",),
-    reason="OpenRLHF logs the exception of a reward function and goes on without the reward",
+    reason="OpenRLHF logs the exception of a reward function and continues without the reward",
     versions=_VERSIONS,
 )
 PROGRESS = Binding(
@@ -103,7 +103,7 @@ def bind_entry_point(
         trainer: Ray actor class in place of `PPOTrainer`.
         async_trainer: Ray actor class in place of `PPOTrainerAsync`.
         create_engines: in place of `create_vllm_engines`, same signature.
-        placement_group: in place of Ray's, which would let `train` wait for ever when GPUs are missing.
+        placement_group: in place of Ray's, which would let `train` wait forever when GPUs are missing.
         actor_group: in place of `RayActorGroup`, which makes no placement group for single GPUs.
     """
     import openrlhf.cli.train_ppo_ray as entry

@@ -2,7 +2,7 @@
 
 Dynamic batches have a different number of micro-batches in each optimizer step, so OpenRLHF tells DeepSpeed that every
 backward completes a step (`gradient_accumulation_steps: 1`) and calls `step()` when it really is complete. DeepSpeed's
-ZeRO-1 and -2 then begin anew at every backward. On a tiny model, two micro-batches a step: gradient norm 3.37 where
+ZeRO-1 and -2 then start over at every backward. On a tiny model, two micro-batches a step: gradient norm 3.37 where
 the same samples in one micro-batch give 5.05, and 5.05 with this patch. DeepSpeed has a mode for exactly this, in
 which `step()` is the boundary.
 """

@@ -3,7 +3,8 @@
 They live in the `if __name__ == "__main__":` body of `openrlhf.cli.train_ppo_ray`, where nothing can import
 them, and importing that module would load torch, Ray and vLLM. So the body is read with `ast` and run in two
 parts: the statements before `args = parser.parse_args()` build the parser, those between it and `train(args)`
-are the validation. No flag is known by name here; a changed shape of that body is an error, never a guess.
+are the validation. `ds.param_dtype` gets two more values (`precision`). A changed shape of that body raises
+`UpstreamChangedError`.
 
 Checked on openrlhf 0.11.2.
 """

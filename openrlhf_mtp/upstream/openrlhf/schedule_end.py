@@ -1,7 +1,7 @@
 """Past its planned end a learning-rate schedule stays where it ended. Checked on openrlhf 0.11.2.
 
 The schedules of transformers are functions of the step that say nothing about steps after the last: a cosine rises
-again. A run takes such steps when it goes on with more data, or other data, than its schedule was made for.
+again. A run takes such steps when it continues with more or other data than its schedule was made for.
 """
 
 from __future__ import annotations
