@@ -110,15 +110,18 @@ def measure(workload: Workload, report: Report[float]) -> list[Result]:
 
 def _watch(head_step: Any, clock: PartClock) -> None:
     """Time the head's part of a step; None in the form without a head."""
-    if head_step is not None:
-        timed = clock.timing("head")
-        head_step.begin, head_step.observe = timed(head_step.begin), timed(head_step.observe)
-        head_step.end = timed(head_step.end)
+    if head_step is None:
+        return
+    timed, trainer, joint = clock.timing("head"), head_step.head_trainer, head_step.joint
+    head_step.begin, head_step.end = timed(head_step.begin), timed(head_step.end)
+    trainer.accumulate = timed(trainer.accumulate)
+    if joint is not None:
+        joint.term = timed(joint.term)
 
 
 def _step(trainer: Any, head: tuple[Any, Any, Any], experiences: list[Any], clock: PartClock) -> Step:
     """One optimizer step in a form."""
-    trainer.mtp, trainer.head, trainer.mtp_step = head
+    trainer.mtp, trainer.head_trainer, trainer.head_step = head
     for experience in experiences:
         trainer.replay_buffer.append(experience)
     start = now()

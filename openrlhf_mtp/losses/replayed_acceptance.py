@@ -1,10 +1,10 @@
-"""Where the engine's chains start: the trainer's promise, conditioned as the engine's counters are.
+"""Predict the engine's acceptance counters by replaying rejection sampling over each response.
 
-A head promises a drafting length at every anchor, but the engine drafts only where the draft before it ended. Hard
-tokens end drafts, so the anchors it visits are no fair sample of all anchors (text with a rhythm makes it worse), and a
-token that was drafted rightly is not an average token. On the quickstart the plain mean of prod alpha is off by 0.05 on
-average for these two reasons, and the walk by 0.0002. This module walks the responses as the engine did, so that what
-is left between trainer and engine is noise, and a bad sync cannot hide behind it.
+A head has an expected length at every anchor, but the engine drafts only where the draft before it ended. Hard tokens
+end drafts, so the anchors it visits are no fair sample of all anchors (text with a rhythm makes it worse), and a token
+that was drafted rightly is not an average token. On the quickstart the plain mean of prod alpha is off by 0.05 on
+average for these two reasons, and the replay by 0.0002. The replay visits the responses' anchors as the engine did, so
+that what is left between trainer and engine is noise, and a bad sync cannot hide behind it.
 
 Rejection sampling makes that exact: a drafted token that equals x_{i+j+1} is accepted with joint probability
 min(p, q)(x), and the token is x with probability p(x) either way. Given the text, depth j of anchor i was therefore
@@ -30,7 +30,7 @@ class ReplayedCounts:
         reached: of those, accepted through depth j [k]; `reached / drafts` is the engine's acceptance rate at depth j,
             and `1 + reached.sum() / drafts` its mean acceptance length.
         variance: sum over drafts of the variance of their accepted tokens, given the text (scalar). The engine's own
-            mean acceptance length scatters around the promised one by `variance^1/2 / drafts`, or a little more.
+            mean acceptance length scatters around the expected one by `variance^1/2 / drafts`, or a little more.
     """
 
     drafts: Tensor
@@ -51,7 +51,8 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
     Two responses of two anchors, one depth that is accepted half the time: the second anchor is visited when the first
     one's draft is rejected.
 
-    >>> walk(torch.tensor([[0.5]] * 4), torch.ones(4, 1, dtype=torch.bool), torch.tensor([0, 1, 8, 9])).drafts.item()
+    >>> half, counted = torch.tensor([[0.5]] * 4), torch.ones(4, 1, dtype=torch.bool)
+    >>> replay_acceptance(half, counted, torch.tensor([0, 1, 8, 9])).drafts.item()
     3.0
     """
     through = accept.double().masked_fill(~mask, 0.0).cumprod(-1)

@@ -1,4 +1,7 @@
-"""Advantage weights of an optimizer step: one normalizer over all its micro-batches and ranks."""
+"""Advantage weights in a run: read off OpenRLHF's experiences, normalized over an optimizer step and all ranks.
+
+The formulas are in `losses.advantage`; the settings are `mtp.advantage`.
+"""
 
 from __future__ import annotations
 
@@ -13,49 +16,46 @@ from openrlhf_mtp.losses.advantage import AdvantageWeights, sample_advantages, w
 from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
-def _advantages(experience: Any) -> Tensor:
+def advantages_of(experience: Any) -> Tensor:
+    """The advantage of each of a micro-batch's samples [B]."""
     spread = experience.info.get("group_reward_std")  # OpenRLHF's, where prompts have several samples
     if isinstance(spread, list):  # its replay buffer leaves a list of scalars where it collected a tensor
         spread = torch.stack(spread)
     return sample_advantages(experience.advantages, experience.action_mask, spread)
 
 
-class SampleWeights:
-    """Weights each sample of the head's loss by its advantage; see `losses.advantage`."""
+def step_weights(
+    settings: AdvantageSettings, experiences: Sequence[Any], counts: Callable[[Any], Tensor]
+) -> AdvantageWeights:
+    """The weights of an optimizer step's samples, 1 on average over what it counts (collective).
 
-    def __init__(self, settings: AdvantageSettings) -> None:
-        self.settings = settings
-        self._weights: AdvantageWeights | None = None
+    Args:
+        settings: `mtp.advantage`.
+        experiences: this rank's micro-batches of the step.
+        counts: how much of a loss each sample of a micro-batch is [B].
+    """
+    sums = torch.zeros(2, dtype=torch.float64)
+    for experience in experiences:
+        advantages = advantages_of(experience)
+        sums += weight_sums(settings.weighting, settings.temperature, advantages, counts(experience)).cpu()
+    total, counted = all_reduce_sum(sums).tolist()
+    return AdvantageWeights(settings.weighting, settings.temperature, total / counted if counted else 0.0)
+
+
+class AdvantageMetrics:
+    """The largest weight on this rank, and how many steps had no sample with weight."""
+
+    def __init__(self) -> None:
         self._largest = 0.0
         self._steps, self._fallbacks = 0, 0
 
-    @property
-    def is_on(self) -> bool:
-        """False when all samples count alike."""
-        return self.settings.weighting != "none"
-
-    def begin_step(self, experiences: Sequence[Any], counts: Callable[[Any], Tensor]) -> None:
-        """Set the normalizer from this rank's micro-batches of the optimizer step (collective).
-
-        Args:
-            experiences: the micro-batches.
-            counts: how much of the head's objective each sample of a micro-batch is [B].
-        """
-        weighting, temperature = self.settings.weighting, self.settings.temperature
-        sums = torch.zeros(2, dtype=torch.float64)
-        for experience in experiences:
-            sums += weight_sums(weighting, temperature, _advantages(experience), counts(experience)).cpu()
-        total, counted = all_reduce_sum(sums).tolist()
-        self._weights = AdvantageWeights(weighting, temperature, total / counted if counted else 0.0)
+    def add(self, weights: AdvantageWeights, experiences: Sequence[Any]) -> None:
+        """Add an optimizer step and this rank's micro-batches of it."""
+        self._largest = max(
+            [self._largest, *(float(weights(advantages_of(one)).max()) for one in experiences)]
+        )
         self._steps += 1
-        self._fallbacks += int(self._weights.is_fallback)
-
-    def of(self, experience: Any) -> Tensor:
-        """Weight of each of the micro-batch's samples [B]."""
-        assert self._weights is not None, "begin_step() comes before the optimizer step's first micro-batch"
-        weights = self._weights(_advantages(experience))
-        self._largest = max(self._largest, float(weights.max()))
-        return weights
+        self._fallbacks += int(weights.is_fallback)
 
     def drain(self) -> dict[str, float]:
         """Metrics since the last call on this rank, and start anew."""

@@ -19,7 +19,6 @@ class HeadBatch:
         action_mask: true where the token at that position was sampled by the policy [B, T].
         hidden: the policy's last hidden states [B, T, H] as the head reads them: after the final norm, or before it.
         targets: the policy's logits; unset projects the hidden states, which must then be those after the norm.
-        row_weight: how much each sample weighs in the head's loss [B], 1 on average; unset is 1.
     """
 
     sequences: Tensor
@@ -27,7 +26,6 @@ class HeadBatch:
     action_mask: Tensor
     hidden: Tensor
     targets: Targets | None = None
-    row_weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert not self.hidden.requires_grad, "the head's batch holds constants of the policy"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
-from openrlhf_mtp.losses.mtp_loss import Sums
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, Sums
 from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts
 from openrlhf_mtp.runlog.metrics import (
     MTP_ACCEPTED_STD,
@@ -20,13 +23,25 @@ from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
 class HeadMetrics:
-    """Running sums in float64, so that metrics do not depend on how a batch was split."""
+    """Running sums in float64, so that metrics do not depend on how a batch was split.
 
-    def __init__(self, depths: int) -> None:
+    Args:
+        depths: number of depths k.
+        sums: of micro-batches to begin with.
+        replayed: replays of micro-batches to begin with.
+    """
+
+    def __init__(
+        self, depths: int, sums: Iterable[Sums] = (), replayed: Iterable[ReplayedCounts] = ()
+    ) -> None:
         self.depths = depths
         self._scalars = torch.zeros(5, dtype=torch.float64)
         self._by_depth = torch.zeros(4, depths, dtype=torch.float64)
-        self._walked = torch.zeros(2 + depths, dtype=torch.float64)
+        self._replayed = torch.zeros(2 + depths, dtype=torch.float64)
+        for each in sums:
+            self.add(each)
+        for counts in replayed:
+            self.add_replayed(counts)
 
     def add(self, sums: Sums) -> None:
         """Add one micro-batch."""
@@ -35,9 +50,9 @@ class HeadMetrics:
         self._scalars += torch.stack([part.detach().double() for part in scalars]).cpu()
         self._by_depth += torch.stack([part.detach().double() for part in by_depth]).cpu()
 
-    def add_walk(self, counts: ReplayedCounts) -> None:
-        """Add one micro-batch of which every anchor was measured."""
-        self._walked += (
+    def add_replayed(self, counts: ReplayedCounts) -> None:
+        """Add the replay of one micro-batch, of which every anchor was measured."""
+        self._replayed += (
             torch.cat(
                 [
                     torch.stack([counts.drafts, counts.variance]),
@@ -50,9 +65,9 @@ class HeadMetrics:
 
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group (collective)."""
-        sums = all_reduce_sum(torch.cat([self._scalars, self._walked, self._by_depth.flatten()]))
-        sizes = [part.numel() for part in (self._scalars, self._walked, self._by_depth)]
-        self._scalars, self._walked, by_depth = sums.split(sizes)
+        sums = all_reduce_sum(torch.cat([self._scalars, self._replayed, self._by_depth.flatten()]))
+        sizes = [part.numel() for part in (self._scalars, self._replayed, self._by_depth)]
+        self._scalars, self._replayed, by_depth = sums.split(sizes)
         self._by_depth = by_depth.view(4, self.depths)
 
     def mean_alpha(self) -> float:
@@ -76,8 +91,28 @@ class HeadMetrics:
                 row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / count
                 row[depth_metric(MTP_ALPHA, j)] = alpha[j - 1] / count
                 row[depth_metric(MTP_ALPHA_GREEDY, j)] = greedy[j - 1] / count
-        drafts, variance, *reached = self._walked.tolist()
+        drafts, variance, *reached = self._replayed.tolist()
         if drafts:
             row[MTP_ACCEPTED_STD] = math.sqrt(variance / drafts)
             row |= {depth_metric(MTP_REACH, j): sums / drafts for j, sums in enumerate(reached, start=1)}
         return row
+
+
+def anchor_records(output: MTPLossOutput, limit: int = 4096) -> dict[str, NDArray[Any]]:
+    """The policy's entropy and the head's acceptance, anchor by anchor, of a micro-batch on this rank.
+
+    Args:
+        output: the head's loss on it.
+        limit: how many of its first anchors are kept.
+
+    Returns:
+        Entropy (nat), overlap and greedy acceptance, [N, k] each, NaN where a depth does not count, and the response
+        each anchor is from [N].
+    """
+    mask, records = output.anchors.mask[:limit], output.records
+    figures = {"entropy": records.entropy, "alpha": records.alpha, "greedy": records.greedy}
+    arrays = {"response": output.anchors.row[:limit].cpu().numpy()}
+    return arrays | {
+        name: values[:limit].float().masked_fill(~mask, torch.nan).cpu().numpy()
+        for name, values in figures.items()
+    }

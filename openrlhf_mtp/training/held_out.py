@@ -17,6 +17,7 @@ from openrlhf_mtp.runlog.metrics import (
     depth_metric,
 )
 from openrlhf_mtp.training.head_batch import HeadBatch
+from openrlhf_mtp.training.head_metrics import anchor_records
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 
 
@@ -48,10 +49,7 @@ def evaluate_head(trainer: HeadTrainer, settings: ObjectiveSettings, batches: It
     )
     parts = []
     for batch in batches:
-        measured.accumulate(batch, 1.0)
-        part = measured.records()
-        if part is not None:
-            parts.append(part)
+        parts.append(anchor_records(measured.accumulate(batch, 1.0)))
         del batch  # with its logits, before the next one's are computed
     bases = [MTP_LOSS, MTP_EXPECTED_LENGTH]
     bases += [

@@ -1,4 +1,4 @@
-"""OpenRLHF's `Actor` with one addition: an observer may read what a forward pass computes.
+"""OpenRLHF's `Actor` with one addition: a function may be called with what a forward pass computes.
 
 The head is trained on the hidden states and the logits of the policy's own forward pass. The states are taken at the
 input of the output head (after the final norm) or, for heads that read them there, at the input of that norm, so no
@@ -15,36 +15,38 @@ from typing import Any
 from openrlhf.models import Actor
 from torch import Tensor, nn
 
+from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.losses.targets import from_logits
+from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.trunk import Trunk, unwrapped
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a forward pass of the policy computed, attached to its graph.
+    """What a forward pass of the policy computed. `attached_hidden` alone leads back to its graph.
 
     Attributes:
-        hidden: last hidden states [B, T, H] as the head reads them, padding positions undefined.
-        logits: divided by the rollout's temperature, float32 [B, T, V], or [1, P, V] for a packed batch of P tokens.
-        packed_position: where each position of the flattened batch lies in a packed one [B * T]; None if not packed.
-        log_probs: of the action tokens [B, T - 1].
+        batch: what the head reads of it, detached.
+        attached_hidden: last hidden states [B, T, H] as the head reads them, for a loss that is to reach the policy;
+            padding positions undefined.
+        log_probs: of the action tokens, detached [B, T - 1].
     """
 
-    hidden: Tensor
-    logits: Tensor
-    packed_position: Tensor | None
+    batch: HeadBatch
+    attached_hidden: Tensor
     log_probs: Tensor
 
 
-Observer = Callable[[Observation], None]
-"""Called at the end of every forward pass, before anything is updated."""
+OnForward = Callable[[Observation], Tensor | None]
+"""Called at the end of a forward pass, before anything is updated; returns a term for the policy's loss, or None."""
 
 
 class ObservedPolicy(Actor):
-    """A policy whose hidden states can be observed. Without an observer it is exactly OpenRLHF's `Actor`."""
+    """A policy whose hidden states can be observed. Unless it is observed it is exactly OpenRLHF's `Actor`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._observer: Observer | None = None
+        self._on_forward: Callable[[Observation], None] | None = None
         self._hidden: Tensor | None = None
         self._hook = self.trunk().output_head.register_forward_pre_hook(self._keep_hidden)
 
@@ -58,22 +60,22 @@ class ObservedPolicy(Actor):
         self._hook = self.trunk().final_norm.register_forward_pre_hook(self._keep_hidden)
 
     def _keep_hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if self._observer is not None:
+        if self._on_forward is not None:
             self._hidden = inputs[0]
 
     @contextmanager
-    def observed(self, observer: Observer) -> Iterator[None]:
-        """Within this context every forward pass ends with a call of `observer`.
+    def observed(self, on_forward: OnForward) -> Iterator[Callable[[], Tensor | None]]:
+        """Within this context every forward pass ends with a call of `on_forward`.
 
-        The call comes before the policy's backward and update, so the observer sees the weights that produced
-        the states.
+        The call comes before the policy's backward and update, so it sees the weights that produced the states. What it
+        returns is handed out once by the function that the context gives, for the backward of the same pass.
         """
-        self._observer = observer
+        terms: list[Tensor | None] = []
+        self._on_forward = lambda seen: terms.append(on_forward(seen))
         try:
-            yield
+            yield lambda: terms.pop() if terms else None
         finally:
-            self._observer = None
-            self._hidden = None
+            self._on_forward = self._hidden = None
 
     def observe(self, experience: Any) -> Observation:
         """The forward pass on one of OpenRLHF's micro-batches, for the head alone."""
@@ -93,34 +95,61 @@ class ObservedPolicy(Actor):
         positions = attention_mask.long().cumsum(-1) - 1
         positions.masked_fill_(attention_mask == 0, 1)
         body: Any = unwrapped(self.model).base_model
-        with self.observed(lambda _: None):
+        with self.observed(lambda _: None):  # keeps the states that the hook sees
             normed: Tensor = body(
                 sequences, attention_mask=attention_mask, position_ids=positions
             ).last_hidden_state
             read = normed if self._hidden is None else self._hidden
         return read, normed
 
-    def forward(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, sequences: Tensor, action_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """OpenRLHF's forward pass; see `openrlhf.models.Actor.forward`."""
-        result = super().forward(sequences, *args, **kwargs)
-        if self._observer is not None:
+        result = super().forward(sequences, action_mask, *args, **kwargs)
+        if self._on_forward is not None:
             assert self._hidden is not None, "the forward pass did not reach the output head"
             hidden, self._hidden = self._hidden, None
             log_probs, output = result
-            self._observer(
-                _observation(hidden, log_probs, output.logits, sequences, kwargs["attention_mask"])
-            )
+            vocab_size = self.trunk().config.vocab_size
+            inputs = (sequences, action_mask, kwargs["attention_mask"])
+            self._on_forward(observation(hidden, output.logits, log_probs, inputs, vocab_size))
         return result
 
 
-def _observation(
-    hidden: Tensor, log_probs: Tensor, logits: Tensor, sequences: Tensor, attention_mask: Tensor
+def observation(
+    hidden: Tensor,
+    logits: Tensor,
+    log_probs: Tensor,
+    inputs: tuple[Tensor, Tensor | None, Tensor],
+    vocab_size: int | None = None,
 ) -> Observation:
-    """Hidden states back in [B, T, H] when OpenRLHF packed the batch into one row [1, P, H]; logits stay packed."""
-    if hidden.shape[:2] == sequences.shape:
-        return Observation(hidden, logits, None, log_probs)
+    """What the head reads of a forward pass, in rows even where OpenRLHF packed the batch into one.
+
+    Args:
+        hidden: last hidden states, attached [B, T, H], or [1, P, H] for a packed batch of P tokens.
+        logits: divided by the rollout's temperature, float32 [B, T, V], or [1, P, V].
+        log_probs: of the action tokens [B, T - 1].
+        inputs: sequences [B, T], OpenRLHF's action mask [B, T - 1] and attention mask [B, T].
+        vocab_size: V, when columns of the logits beyond it are padding.
+    """
+    sequences, action_mask, attention_mask = inputs
+    assert action_mask is not None, "a pass without action tokens is not observed"
+    position = None
+    if hidden.shape[:2] != sequences.shape:
+        hidden, position = _in_rows(hidden, attention_mask)
+    batch = HeadBatch(
+        sequences=sequences,
+        attention_mask=attention_mask,
+        action_mask=action_positions(action_mask),
+        hidden=hidden.detach(),
+        targets=from_logits(logits.detach(), position, vocab_size),
+    )
+    return Observation(batch, hidden, log_probs.detach())
+
+
+def _in_rows(packed: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Packed hidden states [1, P, H] in rows [B, T, H], and where each position of those lies packed [B * T]."""
     present = attention_mask.flatten().bool()
-    padded = hidden.new_zeros(sequences.numel(), hidden.shape[-1])
-    padded = padded.index_put((present.nonzero().flatten(),), hidden[0, : int(present.sum())])
+    padded = packed.new_zeros(present.numel(), packed.shape[-1])
+    padded = padded.index_put((present.nonzero().flatten(),), packed[0, : int(present.sum())])
     position = (present.long().cumsum(0) - 1).clamp(min=0)
-    return Observation(padded.view(*sequences.shape, -1), logits, position, log_probs)
+    return padded.view(*attention_mask.shape, -1), position

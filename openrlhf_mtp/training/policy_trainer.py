@@ -1,4 +1,4 @@
-"""OpenRLHF's PPO trainer with a head in it: the training step and the head's metrics.
+"""OpenRLHF's PPO trainer with a head in it: the story of a training step, and the head's metrics.
 
 Both call OpenRLHF's own methods and add to them. The policy's loss, backward and update are OpenRLHF's; in the joint
 regimes one term is added to the loss at the point where it is back-propagated.
@@ -15,10 +15,12 @@ import torch
 import torch.distributed as dist
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.utils.loss_utils import get_loss_batch_info
+from torch import Tensor
 
 from openrlhf_mtp.config.head_contract import head_folder
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import write_records
 from openrlhf_mtp.sync.transport import uses_own_sync
@@ -26,10 +28,12 @@ from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_average import HeadAverage
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
-from openrlhf_mtp.training.head_step import HeadStep, head_batch
+from openrlhf_mtp.training.head_metrics import anchor_records
+from openrlhf_mtp.training.head_step import HeadStep
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
+from openrlhf_mtp.training.step_inputs import StepInputs
 from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
 from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo, dynamic_window
 
@@ -72,21 +76,26 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
 
     def __init__(self, strategy: Any, actor: ObservedPolicy, *args: Any, **kwargs: Any) -> None:
         self.mtp: MTPSettings | None = strategy.args.mtp
-        self.head = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
+        self.head_trainer = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
         self.own_sync = uses_own_sync(strategy.args.run.own_sync)
         self._window: StepInfo | None = None
+        self._inputs: StepInputs | None = None  # of the optimizer step that OpenRLHF's loop is in
+        self._output: MTPLossOutput | None = None  # of the micro-batch it is at, for the records
         super().__init__(strategy, actor, *args, **kwargs)
-        self.mtp_step = (
-            None if self.head is None else HeadStep(self.mtp, self.head, actor, self.actor_loss_fn)
+        self.head_step = (
+            None
+            if self.mtp is None or self.head_trainer is None
+            else HeadStep(self.mtp, self.head_trainer, actor, self.actor_loss_fn)
         )
         self.head_average = self._head_average()
 
     def _head_average(self) -> HeadAverage | None:
         """The head's average where OpenRLHF keeps one of the policy; rank 0 exports both."""
-        if self.head is None or self.head.engine is None or self.ema_model is None or dist.get_rank() != 0:
+        trainer = self.head_trainer
+        if trainer is None or trainer.engine is None or self.ema_model is None or dist.get_rank() != 0:
             return None
-        return HeadAverage(self.head.head, self.ema_beta)
+        return HeadAverage(trainer.head, self.ema_beta)
 
     def _init_vllm_sync_group(self, backend: str) -> None:
         """OpenRLHF's process group, unless our own weight transfer replaces it (rank 0 only, called by upstream)."""
@@ -95,38 +104,34 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
 
     def ppo_train(self, kl_ctl: float) -> dict[str, Any]:
         """OpenRLHF's training on the replay buffer, then the head's metrics of the same updates."""
-        if self.mtp_step is not None:
-            self.mtp_step.begin_rollout_batch()
+        if self.head_step is not None:
+            self.head_step.begin_rollout_batch()
             self._window = None
         status: dict[str, Any] = super().ppo_train(kl_ctl)
         self.global_step += 1
         require_finite(status, step=self.global_step, where="training")
-        if self.head is not None and self.mtp_step is not None:
-            row = self.head.drain()
-            added = self.mtp_step.drain()
-            added["time/mtp_s"] += row["time/mtp_s"]
-            row.update(added)
+        if self.head_step is not None:
+            row = self.head_step.drain()
             metrics.validate(row)
             status.update(row)
-            self._keep_records(self.head)
+            self._keep_records()
         return status
 
-    def _keep_records(self, head: HeadTrainer) -> None:
+    def _keep_records(self) -> None:
         """Every few steps, anchor by anchor: the policy's entropy and the head's acceptance."""
-        if dist.get_rank() != 0 or self.global_step % RECORD_EVERY != 1:
+        if self._output is None or dist.get_rank() != 0 or self.global_step % RECORD_EVERY != 1:
             return
-        records = head.records()
-        if records is not None:
-            write_records(Path(self.args.run.run_folder), self.global_step, **records)  # type: ignore[arg-type]
+        records = anchor_records(self._output)
+        write_records(Path(self.args.run.run_folder), self.global_step, **records)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def measure_held_out(self, experiences: list[Any]) -> dict[str, float]:
         """The head's acceptance on responses of an evaluation, the same on every rank (collective); rank 0 also keeps
         it anchor by anchor."""
-        assert self.head is not None, "the controller asks for it where the job has a head"
+        assert self.head_trainer is not None, "the controller asks for it where the job has a head"
         self.actor.eval()
         try:
-            found = evaluate_head(self.head, self.mtp, self._batches(self.head, experiences))  # type: ignore[arg-type]
+            found = evaluate_head(self.head_trainer, self.mtp, self._batches(experiences))  # type: ignore[arg-type]
         finally:
             self.actor.train()
         if found.records and dist.get_rank() == 0:
@@ -134,30 +139,48 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             write_records(out, self.global_step, **found.records, split="heldout")
         return found.metrics
 
-    def _batches(self, head: HeadTrainer, experiences: list[Any]) -> Iterator[HeadBatch]:
+    def _batches(self, experiences: list[Any]) -> Iterator[HeadBatch]:
         """The policy's forward passes on the samples of an evaluation, a micro-batch at a time."""
         size = self.args.train.micro_batch_size
         for at in range(0, len(experiences), size):
             rows = joined_rows(experiences[at : at + size], self.tokenizer.pad_token_id)
             rows.to_device(torch.cuda.current_device())
-            yield head_batch(head, rows, self.actor.observe(rows))
+            yield self.actor.observe(rows).batch
 
     def training_step(
         self, experience: Any, kl_ctl: float, step: int, loss_batch_info: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """One micro-batch: the policy as OpenRLHF does it, and the head on the hidden states of that forward pass."""
-        own = self.mtp_step
-        if own is None:
+        """Train policy and head on one micro-batch: OpenRLHF's training step, with the head's part in its middle.
+
+        1. Before an optimizer step's first micro-batch, fix what all of them share: `HeadStep.begin`.
+        2. OpenRLHF's forward pass; what the head reads of it is detached, once: `ObservedPolicy.forward`.
+        3. The head's loss on it and the head's backward: `HeadTrainer.accumulate`.
+        4. In the joint regimes, the term that is to reach the policy: `JointTerm.term`.
+        5. OpenRLHF's loss, plus that term, its backward and its update.
+        6. After an optimizer step's last micro-batch, the head's own update: `HeadStep.end`.
+        """
+        head_step = self.head_step
+        if head_step is None:
             return super().training_step(experience, kl_ctl, step, loss_batch_info)
         info = self._step_info(experience, step, loss_batch_info)
+        if self._inputs is None or info.position == 0:
+            self._inputs = head_step.begin(info)
+        inputs, head_trainer, joint = self._inputs, head_step.head_trainer, head_step.joint
 
-        def observe(seen: Observation) -> None:
-            own.observe(experience, info, seen)
+        def on_forward(seen: Observation) -> Tensor | None:
+            output = head_trainer.accumulate(
+                seen.batch,
+                inputs.normalizer,
+                draw=inputs.draw,
+                row_weight=inputs.row_weight(experience),
+                completes_step=info.completes_step,
+            )
+            self._output = output
+            return None if joint is None else joint.term(experience, seen, output, inputs)
 
-        own.begin(info)
-        with self.actor.observed(observe), added_to_backward(self.strategy, own.term):
+        with self.actor.observed(on_forward) as term, added_to_backward(self.strategy, term):
             status: dict[str, Any] = super().training_step(experience, kl_ctl, step, info)
-        own.end(
+        head_step.end(
             is_optimizer_step=info.completes_step,
             is_boundary_known=self.args.train.dynamic_batch_enable,
         )

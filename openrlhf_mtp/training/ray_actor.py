@@ -54,15 +54,15 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
 
     def _connect(self) -> Sender | OtherRank:
         """Connect to the engines, which must hold the same tensors; the head is left out when they do not draft."""
-        mtp, head = self.strategy.args.mtp, self.trainer.head
+        mtp, head_trainer = self.strategy.args.mtp, self.trainer.head_trainer
         model = unwrapped(self.actor.model)
         dtype = mtp.rollout.dtype if mtp is not None else dtype_name(next(model.parameters()).dtype)
-        is_drafting = head is not None and mtp.rollout.speculate
+        is_drafting = head_trainer is not None and mtp.rollout.speculate
         return open_sync(
             [ActorEngine(engine) for engine in self.vllm_engines],
             mtp.sync if mtp is not None else SyncSettings(),
             policy_source(model, dtype, sharded=self.strategy.args.ds.zero_stage == 3),
-            head_source(head.head, dtype) if is_drafting else None,
+            head_source(head_trainer.head, dtype) if is_drafting else None,
             host=ray.util.get_node_ip_address(),
             device=torch.device(torch.cuda.current_device()),
             rank=dist.get_rank(),
@@ -89,8 +89,8 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
 
     def _load_head_checkpoint(self) -> None:
         """The head of the policy's checkpoint: a run that was cut while saving may have a newer one as well."""
-        head = self.trainer.head
-        if not self.checkpoint_states or head is None or head.engine is None:
+        head_trainer = self.trainer.head_trainer
+        if not self.checkpoint_states or head_trainer is None or head_trainer.engine is None:
             return
         ckpt = Path(self.strategy.args.ckpt.path)
         tag = (ckpt / ACTOR / LATEST).read_text().strip()
@@ -100,23 +100,23 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
                 'name. A run with mtp.regime "frozen" keeps none: resume it with that regime, or start a new run from '
                 "its final/. Otherwise restore the folder"
             )
-        _, state = self.strategy.load_ckpt(head.engine, str(ckpt / HEAD), tag=tag)
-        self.trainer.mtp_step.load_state(state)
+        _, state = self.strategy.load_ckpt(head_trainer.engine, str(ckpt / HEAD), tag=tag)
+        self.trainer.head_step.load_state(state)
 
     def save_checkpoint(
         self, tag: str, client_states: Any = None, metric_value: Any = None, metric_key: Any = None
     ) -> None:
         """The head first, then the policy: OpenRLHF resumes from the policy's folder, so a cut leaves both whole."""
-        head = self.trainer.head
+        head_trainer = self.trainer.head_trainer
         ckpt = self.strategy.args.ckpt
-        if head is not None and head.engine is not None and not self.disable_ds_ckpt:
+        if head_trainer is not None and head_trainer.engine is not None and not self.disable_ds_ckpt:
             self.strategy.save_ckpt(
-                head.engine,
+                head_trainer.engine,
                 os.path.join(ckpt.path, HEAD),
                 tag,
                 ckpt.max_num + 1,  # the one before must outlive a cut between this save and the policy's
                 ckpt.max_mem,
-                self.trainer.mtp_step.state(),
+                self.trainer.head_step.state(),
                 metric_value=metric_value,
                 metric_key=metric_key,
             )
@@ -130,12 +130,12 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         self._export_head(self.strategy.args.ckpt.output_dir)
 
     def _export_head(self, policy_folder: str) -> None:
-        head = self.trainer.head
-        if head is None or dist.get_rank() != 0:
+        head_trainer = self.trainer.head_trainer
+        if head_trainer is None or dist.get_rank() != 0:
             return
         average = self.trainer.head_average
         with nullcontext() if average is None else average.in_place():
-            save_head(os.path.join(policy_folder, HEAD_FOLDER), head.head)
+            save_head(os.path.join(policy_folder, HEAD_FOLDER), head_trainer.head)
 
     def measure_held_out(self, experiences: list[Any]) -> dict[str, float]:
         """Acceptance of the head on an evaluation's responses (every rank is called, with the same ones)."""

@@ -125,7 +125,7 @@ def test_weights_travel_by_openrlhfs_means_where_those_work(
     rollout = object.__new__(actor.MTPRolloutActor)
     asyncio.run(rollout.__init__(**(environment.OWN_SYNC if asked else {})))
     trainer = object.__new__(PolicyTrainer)
-    trainer.own_sync, trainer.head = uses_own_sync(asked), None
+    trainer.own_sync, trainer.head_trainer = uses_own_sync(asked), None
     trainer._init_vllm_sync_group("nccl")
     policy = object.__new__(ray_actor.PolicyActor)
     policy.trainer, policy.vllm_engines = trainer, ["an engine"]

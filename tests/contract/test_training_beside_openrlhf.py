@@ -14,22 +14,24 @@ def observed_states() -> list[Any]:
     """Two sequences of 2 and 3 tokens, left- and right-padded to 4; packed they are one row of 5 states."""
     import torch
 
-    from openrlhf_mtp.training.observed_policy import _observation
+    from openrlhf_mtp.losses.kernels.projection import Scratch
+    from openrlhf_mtp.training.observed_policy import observation
 
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
     sequences, nothing = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 3)
     packed = torch.arange(1.0, 6.0).view(1, 5, 1).requires_grad_()
     padded = torch.arange(8.0).view(2, 4, 1)
-    seen = _observation(packed, nothing, packed, sequences, mask)
-    seen.hidden.sum().backward()
-    assert seen.packed_position is not None
+    inputs = (sequences, nothing, mask)
+    seen = observation(packed, packed, nothing, inputs)
+    seen.attached_hidden.sum().backward()
+    assert seen.batch.targets is not None
     assert packed.grad is not None
-    present = mask.flatten().bool()
+    present = mask.flatten().nonzero().flatten()
     return [
-        seen.hidden.squeeze(-1).tolist(),
-        packed[0, seen.packed_position[present], 0].tolist(),
+        seen.batch.hidden.squeeze(-1).tolist(),
+        seen.batch.targets(present, Scratch()).flatten().tolist(),
         packed.grad.flatten().tolist(),
-        _observation(padded, nothing, padded, sequences, mask).hidden is padded,
+        observation(padded, padded, nothing, inputs).attached_hidden is padded,
     ]
 
 
@@ -79,7 +81,7 @@ def weights_after_the_replay_buffer() -> list[list[float]]:
     )
 
     from openrlhf_mtp.config.settings.regime import AdvantageSettings
-    from openrlhf_mtp.training.advantage_weights import SampleWeights
+    from openrlhf_mtp.training.advantage_weights import advantages_of, step_weights
 
     mask = torch.ones(3, 4, dtype=torch.bool)
     collected = Experience(
@@ -91,9 +93,9 @@ def weights_after_the_replay_buffer() -> list[list[float]]:
     handed_out = make_experience_batch(split_experience_batch(collected))
     found = []
     for batch in (collected, handed_out):
-        weights = SampleWeights(AdvantageSettings(weighting="positive"))
-        weights.begin_step([batch], lambda one: one.action_mask.sum(1))
-        found.append(weights.of(batch).tolist())
+        settings = AdvantageSettings(weighting="positive")
+        weights = step_weights(settings, [batch], lambda one: one.action_mask.sum(1))
+        found.append(weights(advantages_of(batch)).tolist())
     return found
 
 

@@ -80,14 +80,14 @@ def train_all(folder: Path, out: Path) -> dict[str, Outcome]:
     for name, mtp in REGIMES.items():
         actor = runs.build_actor(runs.arguments(folder, out, mtp))
         policy = runs.policy_parameters(actor)
-        head = {} if mtp is None else runs.head_masters(actor.trainer.head)
+        head = {} if mtp is None else runs.head_masters(actor.trainer.head_trainer)
         with disturbance() if name == "disturbing" else nullcontext():
             status = runs.train(actor, range(ROLLOUTS))
         trained = runs.policy_parameters(actor)
         plain = plain or trained
         moved = (0.0, 0.0)
         if mtp is not None:
-            now = runs.head_masters(actor.trainer.head)
+            now = runs.head_masters(actor.trainer.head_trainer)
             moved = runs.largest_difference(head, now), runs.distance(head, now)
         outcomes[name] = Outcome(
             from_plain=runs.largest_difference(plain, trained),

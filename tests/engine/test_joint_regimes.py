@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,278 +16,14 @@ from unittest import mock
 import pytest
 
 from tests.engine import trainer_runs as runs
+from tests.engine.joint_cases import CASES, DEPTHS, JOINT, MOVING, NIGHTLY, OCC
+from tests.engine.joint_watch import Outcome, Seen, watched
 from tests.processes import on_ranks
-
-DEPTHS = 3
-JOINT = {"regime": "joint_policy", "depths": DEPTHS, "coefficient": {"value": 0.7}}
-OCC = {"regime": "joint_policy", "depths": DEPTHS, "coefficient": {"kind": "occ"}}
-MOVING = {"actor__max_norm": 1.0, "actor__adam__lr": 3e-3}
-"""Large steps, so that log-probs have moved by the second update."""
-
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "policy loss": (JOINT, {}),
-    "policy loss, temperature": (JOINT, {"rollout__temperature": 0.7}),
-    "cross-entropy": (JOINT | {"regime": "joint_ce"}, {}),
-    "cross-entropy, half of the anchors": (JOINT | {"regime": "joint_ce", "anchor_fraction": 0.5}, {}),
-    "cross-entropy, dynamic batches": (
-        JOINT | {"regime": "joint_ce"},
-        {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": 96},
-    ),
-    "cross-entropy, advantages": (
-        JOINT | {"regime": "joint_ce", "objective": "e2e_tv", "advantage": {"weighting": "sigmoid"}},
-        {},
-    ),
-    "occ": (OCC, {}),
-    "occ, entropy bonus": (OCC, {"actor__entropy_coef": 0.01}),
-    "occ, KL loss": (OCC, {"algo__kl__use_loss": True, "algo__kl__init_coef": 0.1}),
-    "occ, dual clip": (OCC, {"actor__dual_clip": 3.0}),
-    "occ, importance sampling": (
-        OCC,
-        {
-            "algo__advantage__is_correction_level": "token",
-            "algo__advantage__is_correction_threshold": [0.7, 1.4],
-        },
-    ),
-    "occ, GSPO": (OCC, {"actor__policy_loss_type": "gspo"}),
-    "occ, dynamic batches": (OCC, {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": 96}),
-    "occ, one micro-batch a step": (OCC, {"train__micro_batch_size": 8}),
-    "occ, adapters": (OCC, {"ds__lora__rank": 4, "ds__lora__alpha": 64}),
-    "occ, half of the anchors": (OCC | {"anchor_fraction": 0.5}, {}),
-    "occ, released code": (
-        {**OCC, "coefficient": {"kind": "occ", "occ_variant": "released_code"}},
-        {"train__micro_batch_size": 8},
-    ),
-}
-
-NIGHTLY = {
-    "occ, entropy bonus",
-    "occ, KL loss",
-    "occ, dual clip",
-    "occ, GSPO",
-    "occ, adapters",
-    "occ, half of the anchors",
-}
-"""Losses of OpenRLHF's that go through the same lines as the others; each of these combinations costs 3 s."""
 
 
 def cases(names: Iterable[str]) -> list[Any]:
     """As parameters of a test, marked."""
     return [pytest.param(name, marks=[pytest.mark.nightly] if name in NIGHTLY else []) for name in names]
-
-
-@dataclass
-class Seen:
-    """One micro-batch's term, as it was back-propagated and as the formula has it.
-
-    Attributes:
-        term, reference: values.
-        gradient_gap: largest difference of the gradients for hidden states, embedding and output head.
-        gradient_size: largest entry of each of the reference's.
-        coefficient: by depth.
-        occ: what this micro-batch adds to sum(delta_RL delta_MTP), sum(delta_MTP^2) and to the tokens, each by depth.
-        released: what it adds to the public code's sum of ratios and to its positions.
-    """
-
-    term: float
-    reference: float
-    gradient_gap: float
-    gradient_size: list[float]
-    coefficient: list[float]
-    occ: list[list[float]]
-    released: list[float]
-
-
-@dataclass
-class Outcome:
-    """What a case did: micro-batch by micro-batch, tokens kept and dropped by importance sampling, metrics."""
-
-    seen: list[Seen] = field(default_factory=list)
-    corrected: tuple[int, int] = (0, 0)
-    status: list[dict[str, float]] = field(default_factory=list)
-
-
-def reference_log_probs(
-    head: Any,
-    experience: Any,
-    entries: tuple[Any, Any, Any],
-    temperature: float,
-    share: set[tuple[int, int]] | None,
-) -> tuple[Any, Any]:
-    """log q^j(x_t) in column t - 1 and where it exists, [k, B, T - 1] each, by the definition of the masks."""
-    import torch
-
-    hidden, table, weight = entries
-    tokens, attention = experience.sequences, experience.attention_mask.long()
-    batch, length = tokens.shape
-    positions = (attention.cumsum(-1) - 1).clamp(min=0)
-    ahead = [torch.nn.functional.embedding(tokens.roll(-j, 1), table) for j in range(1, DEPTHS + 1)]
-    fixed = {name: p.detach() for name, p in head.named_parameters()}
-    states = torch.func.functional_call(head, fixed, (hidden, ahead, positions, attention, DEPTHS))
-    action = torch.nn.functional.pad(experience.action_mask.bool(), (1, 0))
-    values = hidden.new_zeros(DEPTHS, batch, length - 1)
-    mask = torch.zeros(DEPTHS, batch, length - 1, dtype=torch.bool)
-    for j in range(1, DEPTHS + 1):
-        log_q = (states[j - 1] @ weight.T / temperature).log_softmax(-1)
-        for b in range(batch):
-            for i in range(length - j - 1):
-                if action[b, i + 1 : i + j + 2].all() and (share is None or (b, i) in share):
-                    mask[j - 1, b, i + j] = True
-                    values[j - 1, b, i + j] = log_q[b, i, tokens[b, i + j + 1]]
-    return values, mask
-
-
-def occ_terms(log_probs: Any, old: Any, values: Any, mask: Any, action: Any) -> tuple[Any, Any]:
-    """What a micro-batch adds to OCC's sums and to the public code's, token by token from their definitions."""
-    paper = [[0.0] * DEPTHS for _ in range(3)]
-    for j, b, t in mask.nonzero().tolist():
-        rl, mtp = (float(new[b, t]) - float(old[b, t]) for new in (log_probs, values[j]))
-        for row, add in zip(paper, (rl * mtp, mtp * mtp, 1.0), strict=True):
-            row[j] += add
-    ratio = 0.0
-    for b, t in (mask[0] & action.bool()).nonzero().tolist():
-        rl, mtp = (float(new[b, t]) - float(old[b, t]) for new in (log_probs, values[0]))
-        ratio += rl * mtp / (mtp * mtp + 1e-8)
-    return paper, [ratio, float(len(action) * action.sum(1).max())]
-
-
-def advantage_weights(experience: Any, micro_batches: list[Any]) -> Any:
-    """sigmoid(a) [B], over its mean over all tokens that the depths predict in the optimizer step."""
-    import torch
-
-    def weight(one: Any) -> Any:
-        mask = one.action_mask
-        return torch.sigmoid((one.advantages * mask).sum(1) / mask.sum(1))
-
-    def predicted(one: Any) -> Any:
-        return sum((one.action_mask.sum(1) - depth).clamp(min=0) for depth in range(1, DEPTHS + 1))
-
-    total = sum((weight(one) * predicted(one)).sum() for one in micro_batches)
-    return weight(experience) * sum(predicted(one).sum() for one in micro_batches) / total
-
-
-def is_inside(args: Any, old: Any, engine: Any) -> Any:
-    """Tokens whose importance weight is within the band."""
-    low, high = args.algo.advantage.is_correction_threshold
-    return ((old - engine).exp() >= low) & ((old - engine).exp() <= high)
-
-
-def policy_loss(args: Any, values: Any, mask: Any, rollout: Any, info: dict[str, Any]) -> Any:
-    """OpenRLHF's documented policy losses, from their papers' formulas."""
-    import torch
-
-    old, advantages, engine = rollout
-    ratio = (values - old).clamp(-20, 20).exp()
-    if args.actor.policy_loss_type == "gspo":
-        mean = ((values - old) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
-        ratio = mean.exp()[:, None] * mask
-    low, high = args.actor.eps_clip_low_high
-    surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
-    if args.actor.dual_clip is not None:
-        floored = torch.maximum(surrogate, args.actor.dual_clip * advantages)
-        surrogate = torch.where(advantages < 0, floored, surrogate)
-    loss = -surrogate
-    if args.algo.advantage.is_correction_level == "token":
-        loss = loss * torch.where(is_inside(args, old, engine), (old - engine).exp(), 0.0)
-    if args.actor.policy_loss_type == "gspo":
-        each = (loss * mask).sum(-1) / mask.sum(-1).clamp(min=1)
-        return each.sum() / info["global_batch_size"]
-    return (loss * mask).sum() / info["batch_num_tokens"]
-
-
-@contextmanager
-def intercepted(actor: Any, outcome: Outcome) -> Iterator[None]:
-    """Compare every micro-batch's term with the formula, just before its backward."""
-    import torch
-    from openrlhf.utils.deepspeed import DeepspeedStrategy
-
-    from openrlhf_mtp.training.head_step import HeadStep, rollout_of
-    from openrlhf_mtp.training.trunk import Trunk
-    from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
-
-    backward, observe, weights = DeepspeedStrategy.backward, HeadStep.observe, Trunk.weights
-    latest: dict[str, Any] = {}
-
-    @contextmanager
-    def aliased(trunk: Trunk, *, sharded: bool) -> Iterator[Any]:
-        """Views of the two matrices: a gradient asked for at a view stops there, before DeepSpeed's hooks."""
-        with weights(trunk, sharded=sharded) as matrices:
-            latest["matrices"] = tuple(matrix.view_as(matrix) for matrix in matrices)
-            yield latest["matrices"]
-
-    def observing(own: HeadStep, experience: Any, info: Any, seen: Any) -> None:
-        observe(own, experience, info, seen)
-        latest.update(own=own, experience=experience, info=info, seen=seen)
-
-    def comparing(strategy: Any, loss: Any, *args: Any, **kwargs: Any) -> None:
-        own, experience, info = latest["own"], latest["experience"], latest["info"]
-        mtp, joint = own.joint.mtp, own.joint
-        anchors = own.trainer._last.anchors
-        share = None
-        if mtp.anchor_fraction < 1.0:
-            flat, length = anchors.index.tolist(), experience.sequences.shape[1]
-            share = {divmod(n, length) for n in flat}
-        entries = (latest["seen"].hidden, *latest["matrices"])
-        temperature = strategy.args.rollout.temperature
-        values, mask = reference_log_probs(own.trainer.head, experience, entries, temperature, share)
-        coefficient = (joint.coefficient if joint.is_tracked else joint.tracker.fixed()).tolist()
-        rollout = rollout_of(experience)
-        inside = is_inside(strategy.args, rollout.old_log_probs, rollout.rollout_log_probs)
-        kept, dropped = outcome.corrected
-        outcome.corrected = (kept + int((mask[0] & inside).sum()), dropped + int((mask[0] & ~inside).sum()))
-        reference = values.new_zeros(())
-        for j, factor in enumerate(coefficient):
-            if mtp.regime == "joint_ce":
-                by_sample = -(values[j] * mask[j]).sum(-1)
-                if mtp.advantage.weighting != "none":
-                    by_sample = by_sample * advantage_weights(experience, info.micro_batches)
-                each = by_sample.sum() / info["batch_num_tokens"]
-            elif joint.is_released_code:
-                scaled = rollout._replace(advantages=rollout.advantages * factor)
-                each, factor = (
-                    policy_loss(strategy.args, values[j], mask[j], scaled, info),
-                    DEPTHS * (factor != 0),
-                )
-            else:
-                each = policy_loss(strategy.args, values[j], mask[j], rollout, info)
-            inside_mean = strategy.args.actor.policy_loss_type != "gspo"
-            reference = reference + factor / DEPTHS * each / (mtp.anchor_fraction if inside_mean else 1.0)
-        term = latest["term"] if latest["term"] is not None else reference * 0.0
-        added = float((loss - latest["plain"]).detach())
-        # adapters leave embedding and output head as they are: the hidden states alone lead to them
-        trained = [entry for entry in entries if entry.requires_grad]
-        assert len(trained) == (1 if strategy.args.ds.lora.rank else 3)
-        got = torch.autograd.grad(term, trained, retain_graph=True)
-        wanted = torch.autograd.grad(reference, trained, retain_graph=True)
-        gap = max(float((g - w).abs().max()) for g, w in zip(got, wanted, strict=True))
-        size = [float(w.abs().max()) for w in wanted]
-        scored = latest["seen"].log_probs.detach(), rollout.old_log_probs, values.detach(), mask
-        terms = occ_terms(*scored, experience.action_mask)
-        outcome.seen.append(Seen(added, float(reference), gap, size, coefficient, *terms))
-        backward(strategy, loss, *args, **kwargs)
-
-    @contextmanager
-    def remembering(strategy: Any, term: Any) -> Iterator[None]:
-        def kept() -> Any:
-            latest["term"] = term()
-            return latest["term"]
-
-        with added_to_backward(strategy, kept):
-            inner = strategy.backward
-
-            def outer(loss: Any, *args: Any, **kwargs: Any) -> None:
-                latest["plain"] = loss
-                inner(loss, *args, **kwargs)
-
-            strategy.backward = outer
-            yield
-
-    with (
-        mock.patch.object(DeepspeedStrategy, "backward", comparing),
-        mock.patch.object(HeadStep, "observe", observing),
-        mock.patch.object(Trunk, "weights", aliased),
-        mock.patch("openrlhf_mtp.training.policy_trainer.added_to_backward", remembering),
-    ):
-        yield
 
 
 def run_all(folder: Path, out: Path, names: list[str]) -> dict[str, Outcome]:
@@ -300,7 +34,7 @@ def run_all(folder: Path, out: Path, names: list[str]) -> dict[str, Outcome]:
         args = runs.arguments(folder, out / name.replace(" ", "_"), mtp, **MOVING | flags)
         actor = runs.build_float32_actor(args)
         outcome = Outcome()
-        with intercepted(actor, outcome):
+        with watched(outcome):
             outcome.status = runs.train(actor, range(2), own_order=True)
         outcomes[name] = outcome
     return outcomes
@@ -437,14 +171,14 @@ def run_with_unlike_ranks(folder: Path, out: Path) -> list[dict[str, float]]:
     """The released code's coefficient is each rank's own: here one rank's is 0, as with bounds or short responses."""
     import torch
 
-    from openrlhf_mtp.training.joint.coefficient import CoefficientTracker
+    from openrlhf_mtp.training.joint.occ_released import ReleasedOCC
 
     coefficient = {"kind": "occ", "occ_variant": "released_code", "bounds": [0.0, 1.0]}
     actor = runs.build_float32_actor(
         runs.arguments(folder, out, {**OCC, "coefficient": coefficient}, **MOVING)
     )
     own = torch.full((DEPTHS,), float(os.environ["RANK"]), dtype=torch.float64)
-    with mock.patch.object(CoefficientTracker, "released_code", return_value=own):
+    with mock.patch.object(ReleasedOCC, "of", return_value=own):
         return runs.train(actor, range(2))
 
 

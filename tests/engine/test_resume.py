@@ -49,7 +49,7 @@ def arrays(tensors: dict[str, Any]) -> dict[str, Any]:
 
 def everything(actor: Any) -> dict[str, Any]:
     """All parameters of policy and head."""
-    head = runs.head_masters(actor.trainer.head)
+    head = runs.head_masters(actor.trainer.head_trainer)
     return arrays(runs.policy_parameters(actor)) | {f"head {name}": a for name, a in arrays(head).items()}
 
 
@@ -63,10 +63,10 @@ def without_interruption(folders: Folders) -> dict[str, Any]:
     actor.save_model()
     # the next checkpoint was cut after the head's part of it
     actor.strategy.save_ckpt(
-        actor.trainer.head.engine,
+        actor.trainer.head_trainer.engine,
         str(folders.run / "checkpoints" / "_mtp_head"),
         "global_step4",
-        client_state=actor.trainer.head.state(),
+        client_state=actor.trainer.head_trainer.state(),
     )
     runs.build_pretrain_worker(folders.policy, folders.interrupted, folders.responses, PRETRAIN).train(2)
     worker = runs.build_pretrain_worker(folders.policy, folders.straight, folders.responses, PRETRAIN)

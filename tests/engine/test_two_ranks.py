@@ -82,9 +82,9 @@ def rl_update(
     }
     args = runs.arguments(folder, out, mtp or {"objective": "kl", "optim": OPTIM}, **flags)
     actor = build(args)
-    before = runs.head_masters(actor.trainer.head)
+    before = runs.head_masters(actor.trainer.head_trainer)
     train_with(actor)
-    return moved(actor.trainer.head, before)
+    return moved(actor.trainer.head_trainer, before)
 
 
 def episode_with_rest(folder: Path, out: Path, micro_batch: int, **more: Any) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def episode_with_rest(folder: Path, out: Path, micro_batch: int, **more: Any) ->
             norms.append(status["actor_grad_norm"])
             moves.append(status["mtp/grad_norm"])
             assert actor.actor.model.global_steps == number + 1
-            assert actor.trainer.head.steps == number + 1
-            assert actor.trainer.head.engine.global_steps == number + 1
+            assert actor.trainer.head_trainer.steps == number + 1
+            assert actor.trainer.head_trainer.engine.global_steps == number + 1
 
     moved_head = rl_update(folder, out, micro_batch, train_with=look, **more)
     return moved_head | {"gradient norms": np.array([*norms, *moves])}

@@ -59,3 +59,8 @@ class AdvantageSettings(Settings):
         help="scale of sigmoid and exponential; a smaller value separates samples more",
         gt=0,
     )
+
+    @property
+    def is_on(self) -> bool:
+        """False when all samples count alike."""
+        return self.weighting != "none"

@@ -1,53 +1,137 @@
-"""The coefficient of each optimizer step: fixed, or OCC with optional smoothing and bounds."""
+"""The coefficient of the joint term: lambda_j, how much of depth j's loss the policy gets in an optimizer step.
+
+Three classes have the same methods: `FixedCoefficient` here, the paper's OCC in `occ`, and the form of OCC's public
+code in `occ_released`, for comparison.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
-from openrlhf_mtp.training.joint.occ import occ_coefficient
 
 
-class CoefficientTracker:
-    """Turns an optimizer step's sums into its coefficient by depth, and remembers it for smoothing.
+class ActionTokens(NamedTuple):
+    """A micro-batch's action tokens in OpenRLHF's layout [B, T - 1]: column t - 1 is about token t. All constants.
 
-    Args:
-        settings: `mtp.coefficient`.
-        depths: number of depths k.
+    Attributes:
+        mask: true for action tokens.
+        log_probs: under the policy as it is now.
+        old_log_probs: under the policy that generated the tokens.
+        advantages: of the tokens.
+        rollout_log_probs: as the engine reported them; None when not kept.
     """
 
+    mask: Tensor
+    log_probs: Tensor
+    old_log_probs: Tensor
+    advantages: Tensor
+    rollout_log_probs: Tensor | None
+
+
+class HeadLogProbs(NamedTuple):
+    """The head's log-probs of action tokens in OpenRLHF's layout: column t - 1 holds the value for token t.
+
+    Attributes:
+        values: log q^j [k, B, T - 1], nat; 0 where depth j predicts nothing.
+        mask: where it does [k, B, T - 1].
+    """
+
+    values: Tensor
+    mask: Tensor
+
+
+DepthLoss = Callable[[Tensor], Tensor]
+"""Advantages of the action tokens [B, T - 1] -> loss of one depth (scalar)."""
+
+
+class Coefficient(Protocol):
+    """What the joint term asks of a coefficient. Sums of micro-batches may be added up."""
+
+    measures_occ: bool
+    """Whether OCC's two terms must be measured beside it, to compare regimes."""
+
+    def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
+        """lambda [k] before any token of the optimizer step is seen; None if it depends on them."""
+
+    def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
+        """Whether the head's log-probs must be computed, the same on every rank."""
+
+    def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
+        """What a micro-batch adds to the sums behind lambda."""
+
+    def of(self, sums: Tensor) -> Tensor:
+        """lambda [k] from the sums of this rank's micro-batches (collective)."""
+
+    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
+        """A depth's loss, and what it adds to the policy's (scalars)."""
+
+    def state(self) -> dict[str, list[float]]:
+        """What a checkpoint needs."""
+
+    def load_state(self, state: dict[str, list[float]]) -> None:
+        """Restore `state()`; one of another kind is no error, a regime may have been changed."""
+
+
+class FixedCoefficient:
+    """lambda is `mtp.coefficient.value` at every depth and in every step."""
+
+    measures_occ = True
+
     def __init__(self, settings: CoefficientSettings, depths: int) -> None:
-        self.settings = settings
         self.depths = depths
+        self.value = torch.full((depths,), settings.value, dtype=torch.float64)
+
+    def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
+        """The constant [k]."""
+        return self.value
+
+    def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
+        """Always."""
+        return True
+
+    def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
+        """Nothing: no token changes a constant."""
+        return torch.zeros(0)
+
+    def of(self, sums: Tensor) -> Tensor:
+        """The constant [k]."""
+        return self.value
+
+    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
+        """(L_j, lambda_j L_j / k)."""
+        plain = loss(advantages)
+        return plain, factor / self.depths * plain
+
+    def state(self) -> dict[str, list[float]]:
+        """Nothing is remembered."""
+        return {}
+
+    def load_state(self, state: dict[str, list[float]]) -> None:
+        """Nothing is restored."""
+
+
+class Smoothing:
+    """Mix a coefficient with the optimizer step's before, then bound it; both are off by default."""
+
+    def __init__(self, settings: CoefficientSettings) -> None:
+        self.settings = settings
         self._previous: Tensor | None = None
 
-    def fixed(self) -> Tensor:
-        """The constant of kind "fixed" [k]."""
-        return torch.full((self.depths,), self.settings.value, dtype=torch.float64)
+    def settled(self, coefficient: Tensor, *, tokens: float) -> Tensor:
+        """The coefficient that is used [k].
 
-    def paper(self, sums: Tensor) -> Tensor:
-        """OCC's ratio of sums, from `occ_sums` over all ranks: [3, k] -> [k]."""
-        sums = sums.cpu()
-        return self._settled(occ_coefficient(sums, self.settings.scale), tokens=float(sums[2].sum()))
-
-    def released_code(self, sums: Tensor) -> Tensor:
-        """The public code's mean ratio, from `released_code_sums` of this rank: [2] -> [k], 0 beyond depth 1."""
-        coefficient = torch.zeros(self.depths, dtype=torch.float64)
-        total, positions = sums.tolist()
-        coefficient[0] = self.settings.scale * total / max(1.0, positions)
-        return self._settled(coefficient, tokens=positions)
-
-    def _settled(self, coefficient: Tensor, *, tokens: float) -> Tensor:
-        """Smooth over optimizer steps, then bound; both are off by default.
-
-        Without tokens, on the first update after a rollout, the coefficient is 0 and nothing is remembered.
+        Without tokens, on the first update after a rollout, it is 0 and nothing is remembered.
         """
         if not tokens:
             return torch.zeros_like(coefficient)
         if self._previous is not None and self.settings.smoothing > 0.0:
-            share = self.settings.smoothing
-            coefficient = share * self._previous + (1.0 - share) * coefficient
+            weight = self.settings.smoothing
+            coefficient = weight * self._previous + (1.0 - weight) * coefficient
         self._previous = coefficient
         if self.settings.bounds is not None:
             coefficient = coefficient.clamp(*self.settings.bounds)

@@ -13,13 +13,19 @@ log-probs of the same action tokens since the rollout,
 
 summed over the action tokens that depth j predicts, of the whole optimizer step, over all data-parallel ranks: so the
 coefficient does not depend on the split into micro-batches. A negative value turns a harmful direction round. On
-the first optimizer step after a rollout delta_RL is 0, and so is lambda.
+the first optimizer step after a rollout delta_RL is 0, and so is lambda. The form of the paper's public code is in
+`occ_released`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from openrlhf_mtp.config.settings.regime import CoefficientSettings
+from openrlhf_mtp.training.joint.coefficient import ActionTokens, DepthLoss, HeadLogProbs, Smoothing
+from openrlhf_mtp.training.joint.metrics import JointMetrics
+from openrlhf_mtp.training.reduce import all_reduce_sum
 
 EPSILON = 1e-8
 
@@ -49,25 +55,43 @@ def occ_coefficient(sums: Tensor, scale: float) -> Tensor:
     return coefficient
 
 
-def released_code_sums(
-    log_probs: Tensor, old_log_probs: Tensor, head_log_probs: Tensor, action_mask: Tensor
-) -> Tensor:
-    """Sums of the public code's form: the mean of the per-token ratio over the responses, their padding included.
+class OCC:
+    """The paper's coefficient: a ratio of sums over the optimizer step's tokens, over all ranks."""
 
-    A token whose head happens to agree with the old policy (delta_MTP near 0) enters with a huge ratio; a position
-    without a log-prob enters as 0. Only depth 1 is used and nothing is reduced over ranks.
+    measures_occ = False  # its sums are the two terms
 
-    Args:
-        log_probs: of the action tokens under the policy [B, S].
-        old_log_probs: under the policy that generated them [B, S].
-        head_log_probs: under the head, by depth [k, B, S]; `old_log_probs` where it has none.
-        action_mask: true for action tokens [B, S].
+    def __init__(self, settings: CoefficientSettings, depths: int, metrics: JointMetrics) -> None:
+        self.settings, self.depths, self.metrics = settings, depths, metrics
+        self.smoothing = Smoothing(settings)
 
-    Returns:
-        sum of the ratios, number of positions (rows times the longest response): [2] in float64.
-    """
-    old = old_log_probs.double()
-    rl, mtp = log_probs.double() - old, head_log_probs[0].double() - old
-    ratio = rl * mtp / (mtp.square() + EPSILON)
-    positions = action_mask.sum(1).max() * len(action_mask)
-    return torch.stack([ratio.masked_fill(~action_mask.bool(), 0.0).sum(), positions.double()])
+    def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
+        """0 as long as the policy has not moved; otherwise it depends on the tokens."""
+        return None if policy_has_moved else torch.zeros(self.depths, dtype=torch.float64)
+
+    def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
+        """Not at a coefficient of 0, which adds nothing."""
+        return coefficient is None or bool(coefficient.any())
+
+    def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
+        """`occ_sums` of a micro-batch [3, k]."""
+        return occ_sums(tokens.log_probs, tokens.old_log_probs, head.values.detach(), head.mask)
+
+    def of(self, sums: Tensor) -> Tensor:
+        """lambda_j from this rank's sums [3, k] -> [k] (collective)."""
+        sums = all_reduce_sum(sums)
+        self.metrics.add_terms(sums)
+        sums = sums.cpu()
+        return self.smoothing.settled(occ_coefficient(sums, self.settings.scale), tokens=float(sums[2].sum()))
+
+    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
+        """(L_j, lambda_j L_j / k)."""
+        plain = loss(advantages)
+        return plain, factor / self.depths * plain
+
+    def state(self) -> dict[str, list[float]]:
+        """What a checkpoint needs."""
+        return self.smoothing.state()
+
+    def load_state(self, state: dict[str, list[float]]) -> None:
+        """Restore `state()`."""
+        self.smoothing.load_state(state)

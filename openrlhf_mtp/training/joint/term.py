@@ -12,7 +12,7 @@ what flows into the policy are set apart.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,87 +20,159 @@ from torch.nn.functional import embedding as lookup
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import Anchors
-from openrlhf_mtp.runlog.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, OCC_SIGN, depth_metric
-from openrlhf_mtp.training.head_batch import HeadBatch
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.training.head_trainer import HeadTrainer
-from openrlhf_mtp.training.joint.coefficient import CoefficientTracker
-from openrlhf_mtp.training.joint.occ import occ_sums, released_code_sums
+from openrlhf_mtp.training.joint.coefficient import ActionTokens, Coefficient, FixedCoefficient, HeadLogProbs
+from openrlhf_mtp.training.joint.metrics import JointMetrics
+from openrlhf_mtp.training.joint.occ import OCC, occ_sums
+from openrlhf_mtp.training.joint.occ_released import ReleasedOCC
 from openrlhf_mtp.training.joint.token_log_probs import token_log_probs
-from openrlhf_mtp.training.reduce import all_reduce_sum
+from openrlhf_mtp.training.observed_policy import Observation
+from openrlhf_mtp.training.step_inputs import StepInputs
+from openrlhf_mtp.training.stopwatch import Stopwatch
 
 
-class HeadLogProbs(NamedTuple):
-    """The head's log-probs of action tokens in OpenRLHF's layout: column t - 1 holds the value for token t.
-
-    Attributes:
-        values: log q^j [k, B, T - 1], nat; 0 where depth j predicts nothing.
-        mask: where it does [k, B, T - 1].
-    """
-
-    values: Tensor
-    mask: Tensor
-
-
-class Rollout(NamedTuple):
-    """What a policy loss needs beside log-probs, in OpenRLHF's layout [B, T - 1].
-
-    Attributes:
-        old_log_probs: under the policy that generated the tokens.
-        advantages: of the tokens.
-        rollout_log_probs: as the engine reported them; None when not kept.
-    """
-
-    old_log_probs: Tensor
-    advantages: Tensor
-    rollout_log_probs: Tensor | None
+def action_tokens(experience: Any, log_probs: Tensor) -> ActionTokens:
+    """The action tokens of one of OpenRLHF's micro-batches, with their log-probs [B, T - 1] under the policy now."""
+    return ActionTokens(
+        mask=experience.action_mask,
+        log_probs=log_probs,
+        old_log_probs=experience.action_log_probs,
+        advantages=experience.advantages,
+        rollout_log_probs=experience.rollout_log_probs,
+    )
 
 
 class JointTerm:
-    """Makes the term that is added to the policy's loss, and tracks its coefficient.
+    """Makes the term that is added to the policy's loss.
 
     Args:
         mtp: the job's settings; its regime is a joint one.
-        trainer: the head's trainer.
+        head_trainer: the trainer of the head that the log-probs come from.
         policy_loss: OpenRLHF's `PolicyLoss` of this run.
     """
 
-    def __init__(self, mtp: MTPSettings, trainer: HeadTrainer, policy_loss: Callable[..., Any]) -> None:
+    def __init__(self, mtp: MTPSettings, head_trainer: HeadTrainer, policy_loss: Callable[..., Any]) -> None:
         self.mtp = mtp
-        self.trainer = trainer
+        self.head_trainer = head_trainer
         self.policy_loss = policy_loss
-        self.tracker = CoefficientTracker(mtp.coefficient, mtp.depths)
-        self.coefficient: Tensor | None = None
-        self._terms: Tensor | None = None
-        self._rows: list[dict[str, float]] = []
-        self._losses: list[Tensor] = []  # of this optimizer step's micro-batches
-        self._step_losses: list[Tensor] = []
+        self.metrics = JointMetrics(mtp.depths)
+        self.coefficient = build_coefficient(mtp, self.metrics)
+        self.stopwatch = Stopwatch()
 
-    @property
-    def is_tracked(self) -> bool:
-        """Whether the coefficient depends on the optimizer step's tokens."""
-        return self.mtp.coefficient.kind == "occ"
+    def coefficient_ahead(
+        self, *, policy_has_moved: bool, sums_ahead: Callable[[], Tensor] | None
+    ) -> Tensor | None:
+        """lambda [k] at the start of an optimizer step (collective).
 
-    @property
-    def is_released_code(self) -> bool:
-        """The public code's form of OCC: depth 1 only, the coefficient inside the advantage."""
-        return self.is_tracked and self.mtp.coefficient.occ_variant == "released_code"
+        Args:
+            policy_has_moved: whether an update was taken since the rollout.
+            sums_ahead: adds up the sums of all its micro-batches, one more forward pass over each; unset where there is
+                one micro-batch, whose own forward pass will do.
 
-    def head_log_probs(
-        self, batch: HeadBatch, attached_hidden: Tensor, anchors: Anchors, known: Tensor | None = None
-    ) -> HeadLogProbs:
+        Returns:
+            None if the first micro-batch's `term` makes it.
+        """
+        coefficient = self.coefficient.ahead(policy_has_moved=policy_has_moved)
+        if coefficient is None and sums_ahead is not None:
+            with self.stopwatch.running():
+                coefficient = self.coefficient.of(sums_ahead())
+        if coefficient is not None:
+            self.metrics.add_coefficient(coefficient)
+        return coefficient
+
+    def sums(self, experience: Any, seen: Observation, anchors: Anchors) -> Tensor:
+        """What a micro-batch adds to the sums behind the coefficient."""
+        head = self.log_probs(seen, anchors)
+        return self.coefficient.sums(action_tokens(experience, seen.log_probs), head)
+
+    def term(
+        self, experience: Any, seen: Observation, output: MTPLossOutput, step: StepInputs
+    ) -> Tensor | None:
+        """(1/k) sum_j lambda_j L_j of a micro-batch (scalar), normalized like OpenRLHF's policy loss.
+
+        Args:
+            experience: OpenRLHF's micro-batch.
+            seen: the policy's forward pass on it.
+            output: the head's own loss on it, which has computed the same log-probs already.
+            step: what its optimizer step has fixed.
+        """
+        with self.stopwatch.running():
+            coefficient, has_moved = step.coefficient, step.policy_has_moved
+            if not self.coefficient.is_needed(coefficient, policy_has_moved=has_moved):
+                return None
+            head = self.log_probs(seen, output.anchors, known=output.records.log_q)
+            tokens = action_tokens(experience, seen.log_probs)
+            if self.coefficient.measures_occ and has_moved:
+                self.metrics.measure_terms(
+                    occ_sums(tokens.log_probs, tokens.old_log_probs, head.values.detach(), head.mask)
+                )
+            if coefficient is None:
+                coefficient = self.coefficient.of(self.coefficient.sums(tokens, head))
+                self.metrics.add_coefficient(coefficient)
+            return self._weighted(coefficient, head, tokens, step.joint_row_weight(experience), step)
+
+    def _weighted(
+        self,
+        coefficient: Tensor,
+        head: HeadLogProbs,
+        tokens: ActionTokens,
+        row_weight: Tensor | None,
+        step: StepInputs,
+    ) -> Tensor:
+        total = head.values.new_zeros(())
+        unweighted = head.values.new_zeros(())
+        for values, mask, factor in zip(head.values, head.mask, coefficient.tolist(), strict=True):
+
+            def loss(advantages: Tensor, values: Tensor = values, mask: Tensor = mask) -> Tensor:
+                if self.mtp.regime == "joint_ce":
+                    return self._cross_entropy(values, mask, row_weight, step)
+                return self._policy_loss(values, mask, tokens._replace(advantages=advantages), step)
+
+            plain, part = self.coefficient.applied(factor, loss, tokens.advantages)
+            unweighted += plain.detach() / self.mtp.depths
+            total = total + part
+        self.metrics.add_loss(unweighted)
+        return total
+
+    def _cross_entropy(
+        self, values: Tensor, mask: Tensor, row_weight: Tensor | None, step: StepInputs
+    ) -> Tensor:
+        weighted = values * mask if row_weight is None else values * mask * row_weight[:, None]
+        tokens, ranks = step.normalizers["batch_num_tokens"], step.normalizers["dp_size"]
+        loss: Tensor = -weighted.sum() / tokens * ranks / self.mtp.anchor_fraction
+        return loss
+
+    def _policy_loss(self, values: Tensor, mask: Tensor, tokens: ActionTokens, step: StepInputs) -> Tensor:
+        loss: Tensor = self.policy_loss(
+            values,
+            tokens.old_log_probs,
+            tokens.advantages,
+            action_mask=mask.to(values.dtype),
+            rollout_log_probs=tokens.rollout_log_probs,
+            **step.normalizers,
+        )[0]
+        # a mean over all tokens misses those that were not chosen; a mean over each sequence does not
+        is_token_mean: bool = self.policy_loss.token_level_loss  # type: ignore[attr-defined]
+        return loss / self.mtp.anchor_fraction if is_token_mean else loss
+
+    def log_probs(self, seen: Observation, anchors: Anchors, known: Tensor | None = None) -> HeadLogProbs:
         """log q^j of the action tokens; gradients reach hidden states, embedding and output head of the policy.
 
         Args:
-            batch: the micro-batch.
-            attached_hidden: the policy's hidden states, attached to its graph [B, T, H].
+            seen: the policy's forward pass.
             anchors: where the chain runs.
             known: these log-probs by anchor and depth [N, k], if the head's own loss has computed them already.
         """
-        trainer = self.trainer
+        trainer = self.head_trainer
         with trainer.trunk.weights(sharded=trainer.trunk_sharded) as (embedding, weight):
-            read = [lookup(tokens, embedding) for tokens in anchors.reads]
             states = fixed_function(trainer.head)(
-                attached_hidden, read, batch.position_ids, batch.segment_ids, trainer.depths, anchors.grid
+                seen.attached_hidden,
+                [lookup(tokens, embedding) for tokens in anchors.reads],
+                seen.batch.position_ids,
+                seen.batch.segment_ids,
+                trainer.depths,
+                anchors.grid,
             )
             rows = anchors.flat(torch.stack(states, dim=2))[anchors.mask]
             vocab = trainer.trunk.config.vocab_size
@@ -118,116 +190,23 @@ class JointTerm:
         mask = mask.index_put(where, log_q.new_ones(()).bool())
         return HeadLogProbs(values.view(shape), mask.view(shape))
 
-    def track(self, sums: Tensor) -> None:
-        """Set the optimizer step's coefficient from the sums of its tokens on this rank (collective)."""
-        if self.is_released_code:
-            self.coefficient = self.tracker.released_code(sums)
-        else:
-            sums = all_reduce_sum(sums)
-            self.coefficient = self.tracker.paper(sums)
-            self._keep_terms(sums)
+    def state(self) -> dict[str, list[float]]:
+        """What a checkpoint needs."""
+        return self.coefficient.state()
 
-    def watch(self, log_probs: Tensor, rollout: Rollout, head: HeadLogProbs) -> None:
-        """Add a micro-batch to OCC's two terms where the coefficient does not need them, to compare regimes."""
-        sums = occ_sums(log_probs.detach(), rollout.old_log_probs, head.values.detach(), head.mask)
-        self._terms = sums if self._terms is None else self._terms + sums
+    def load_state(self, state: dict[str, list[float]]) -> None:
+        """Restore `state()`."""
+        self.coefficient.load_state(state)
 
-    def zero_sums(self) -> Tensor:
-        """The sums of no tokens at all."""
-        shape = (2,) if self.is_released_code else (3, self.trainer.depths)
-        return torch.zeros(shape, dtype=torch.float64, device=torch.cuda.current_device())
 
-    def sums(self, log_probs: Tensor, action_mask: Tensor, rollout: Rollout, head: HeadLogProbs) -> Tensor:
-        """What a micro-batch adds to the coefficient's sums."""
-        values, old = head.values.detach(), rollout.old_log_probs
-        if self.is_released_code:
-            # positions without a log-prob count as no difference, as padding does there
-            return released_code_sums(
-                log_probs.detach(), old, torch.where(head.mask, values, old), action_mask
-            )
-        return occ_sums(log_probs.detach(), old, values, head.mask)
-
-    def term(
-        self, head: HeadLogProbs, rollout: Rollout, row_weight: Tensor | None, info: dict[str, Any]
-    ) -> Tensor:
-        """(1/k) sum_j lambda_j L_j of a micro-batch (scalar), normalized like OpenRLHF's policy loss by `info`."""
-        coefficient = self.coefficient if self.is_tracked else self.tracker.fixed()
-        assert coefficient is not None, "track() comes before the first term of an optimizer step"
-        share = self.mtp.anchor_fraction
-        total = head.values.new_zeros(())
-        unweighted = head.values.new_zeros(())
-        for values, mask, factor in zip(head.values, head.mask, coefficient.tolist(), strict=True):
-            if self.mtp.regime == "joint_ce":
-                weighted = values * mask if row_weight is None else values * mask * row_weight[:, None]
-                loss = -weighted.sum() / info["batch_num_tokens"] * info["dp_size"] / share
-            else:
-                inside = rollout.advantages * factor if self.is_released_code else rollout.advantages
-                loss = self._policy_loss(values, mask, rollout._replace(advantages=inside), info)
-            unweighted += loss.detach() / self.trainer.depths
-            scale = (factor != 0.0) if self.is_released_code else factor / self.trainer.depths
-            total = total + scale * loss
-        self._losses.append(unweighted)
-        return total
-
-    def _policy_loss(self, values: Tensor, mask: Tensor, rollout: Rollout, info: dict[str, Any]) -> Tensor:
-        loss: Tensor = self.policy_loss(
-            values,
-            rollout.old_log_probs,
-            rollout.advantages,
-            action_mask=mask.to(values.dtype),
-            rollout_log_probs=rollout.rollout_log_probs,
-            **info,
-        )[0]
-        # a mean over all tokens misses those that were not chosen; a mean over each sequence does not
-        is_token_mean: bool = self.policy_loss.token_level_loss  # type: ignore[attr-defined]
-        return loss / self.mtp.anchor_fraction if is_token_mean else loss
-
-    def _keep_terms(self, sums: Tensor) -> None:
-        alignment, magnitude, tokens = sums.cpu()
-        if not tokens.any():
-            return  # nothing has moved yet, so nothing was measured
-        row = {}
-        for j in range(1, self.trainer.depths + 1):
-            count = max(1.0, float(tokens[j - 1]))
-            row[depth_metric(OCC_ALIGNMENT, j)] = float(alignment[j - 1]) / count
-            row[depth_metric(OCC_MAGNITUDE, j)] = float(magnitude[j - 1]) / count
-            row[depth_metric(OCC_SIGN, j)] = float(alignment[j - 1].sign())
-        self._rows.append(row)
-
-    def end_step(self, *, losses_add_up: bool) -> None:
-        """The optimizer step is done: keep its coefficient for the metrics, forget it for the next.
-
-        Args:
-            losses_add_up: the step's loss is the sum of its micro-batches' losses; otherwise their mean.
-        """
-        coefficient = self.coefficient if self.is_tracked else self.tracker.fixed()
-        assert coefficient is not None
-        if self._terms is not None:
-            terms, self._terms = self._terms, None
-            self._keep_terms(all_reduce_sum(terms))
-        row = {
-            depth_metric(MTP_COEFFICIENT, j): value for j, value in enumerate(coefficient.tolist(), start=1)
-        }
-        self._rows.append({MTP_COEFFICIENT: float(coefficient.mean()), **row})
-        if self._losses:
-            losses = torch.stack(self._losses)
-            self._step_losses.append(losses.sum() if losses_add_up else losses.mean())
-            self._losses = []
-        self.coefficient = None
-
-    def drain(self) -> dict[str, float]:
-        """Metrics since the last call, each a mean over optimizer steps, and start anew (collective)."""
-        rows, self._rows = self._rows, []
-        loss = torch.tensor([sum(map(float, self._step_losses)), len(self._step_losses)], dtype=torch.float64)
-        self._step_losses = []
-        loss = all_reduce_sum(loss)
-        names = sorted({name for row in rows for name in row})
-        means = {}
-        for name in names:
-            values = [row[name] for row in rows if name in row]
-            means[name] = sum(values) / len(values)
-        means["mtp/joint_loss"] = float(loss[0] / loss[1].clamp(min=1.0))
-        return means
+def build_coefficient(mtp: MTPSettings, metrics: JointMetrics) -> Coefficient:
+    """The coefficient that `mtp.coefficient` asks for."""
+    settings = mtp.coefficient
+    if settings.kind == "fixed":
+        return FixedCoefficient(settings, mtp.depths)
+    if settings.occ_variant == "released_code":
+        return ReleasedOCC(settings, mtp.depths)
+    return OCC(settings, mtp.depths, metrics)
 
 
 def fixed_function(head: nn.Module) -> Callable[..., list[Tensor]]:

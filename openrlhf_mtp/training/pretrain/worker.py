@@ -21,6 +21,7 @@ from openrlhf_mtp.config.run_files import CHECKPOINTS, TRAINED_HEAD
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.settings.pretrain import PretrainSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import Split, write_records
@@ -29,6 +30,7 @@ from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
+from openrlhf_mtp.training.head_metrics import anchor_records
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
@@ -90,21 +92,22 @@ class HeadPretrainWorker(BaseModelActor):
         writer = RowWriter(self.out, after_step=self.trainer.steps or None) if dist.get_rank() == 0 else None
         while self.trainer.steps < last_step:
             start = time.perf_counter()
-            tokens = self._optimizer_step(self.trainer.steps)
+            tokens, output = self._optimizer_step(self.trainer.steps)
             row = self.trainer.drain()
             row[metrics.TIME_STEP_S] = time.perf_counter() - start
             row[metrics.PERF_TRAIN_TOK_S] = tokens / row[metrics.TIME_STEP_S]
             step = self.trainer.steps
             require_finite(row, step=step, where="pre-RL stage")
             if step % self.settings.eval_steps == 0 or step == last_step:
-                self._keep_records("rollout", self.trainer.records())
+                self._keep_records("rollout", anchor_records(output))
                 row.update(self.evaluate())
             if writer is not None:
                 writer.append({metrics.STEP: step, **row})
             if step % self.settings.save_steps == 0 or step == last_step:
                 self._save()
 
-    def _optimizer_step(self, step: int) -> int:
+    def _optimizer_step(self, step: int) -> tuple[int, MTPLossOutput]:
+        """Train on one batch; its response tokens over all ranks, and the loss of this rank's last micro-batch."""
         indices = step_indices(
             step, len(self.train_set), self.settings.batch_size, seed=self.strategy.args.train.seed
         )
@@ -116,9 +119,9 @@ class HeadPretrainWorker(BaseModelActor):
         # DeepSpeed divides by the number of micro-batches and averages over ranks; undo both
         normalizer = tokens / len(micro_batches) / ranks
         for responses in micro_batches:
-            self.trainer.accumulate(self._head_batch(responses), normalizer)
+            output = self.trainer.accumulate(self._head_batch(responses), normalizer)
             self.trainer.step()
-        return tokens
+        return tokens, output
 
     def _head_batch(self, responses: list[Response]) -> HeadBatch:
         batch = collate(responses, self.pad_token_id)

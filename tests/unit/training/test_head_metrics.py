@@ -62,7 +62,9 @@ def test_the_promise_is_counted_over_all_micro_batches_drafts():
     tally.add(FIRST)
     assert "mtp/reach/depth_1" not in tally.metrics()
     for drafts, reached, variance in ((3.0, [2.0, 1.0], 0.75), (1.0, [1.0, 1.0], 0.25)):
-        tally.add_walk(ReplayedCounts(torch.tensor(drafts), torch.tensor(reached), torch.tensor(variance)))
+        tally.add_replayed(
+            ReplayedCounts(torch.tensor(drafts), torch.tensor(reached), torch.tensor(variance))
+        )
     assert (tally.metrics()["mtp/reach/depth_1"], tally.metrics()["mtp/reach/depth_2"]) == (3 / 4, 2 / 4)
     assert tally.metrics()["mtp/accepted_std"] == math.sqrt(1 / 4)
 

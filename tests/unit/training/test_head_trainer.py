@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.training.head_batch import HeadBatch
+from openrlhf_mtp.training.head_metrics import anchor_records
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.trunk import Trunk
@@ -159,8 +160,7 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
 
 def test_what_is_kept_by_anchor_is_the_formula():
     own, batch = trainer(), random_batch()
-    own.accumulate(batch, 1.0)
-    records, rows = own.records(), gathered(own, batch)
+    records, rows = anchor_records(own.accumulate(batch, 1.0)), gathered(own, batch)
     p, q = (
         [[reference.softmax(row) for row in anchor] for anchor in side] for side in (rows.target, rows.draft)
     )
@@ -169,7 +169,6 @@ def test_what_is_kept_by_anchor_is_the_formula():
         "alpha": np.minimum(p, q).sum(-1),
         "greedy": np.take_along_axis(np.array(p), np.argmax(q, -1)[..., None], -1)[..., 0],
     }
-    assert records is not None
     assert records.pop("response").tolist() == rows.response
     assert records.keys() == expected.keys()
     for name, values in expected.items():
@@ -273,13 +272,11 @@ def test_responses_that_end_at_once_train_no_head_and_give_no_figure_but_their_c
     ended = torch.zeros_like(whole.action_mask).scatter(1, first, True)
     batch = HeadBatch(whole.sequences, whole.attention_mask, ended, whole.hidden)
     stopped = trainer(engine=Engine, objective=objective)
-    stopped.accumulate(batch, normalizer=float(ended.sum()))
+    output = stopped.accumulate(batch, normalizer=float(ended.sum()))
     stopped.step()
     gradients = [parameter.grad for parameter in stopped.head.parameters()]
     assert all(gradient is None or not gradient.any() for gradient in gradients)
-    records = stopped.records()
-    assert records is not None
-    assert len(records["response"]) == 0
+    assert len(anchor_records(output)["response"]) == 0
     row = stopped.drain()
     assert row["mtp/anchors"] == 0
     assert not [
@@ -289,10 +286,9 @@ def test_responses_that_end_at_once_train_no_head_and_give_no_figure_but_their_c
 
 def alpha_of(rows: slice) -> float:
     own = trainer(objective="tv")
-    own.accumulate(some_rows(random_batch(), rows), 1.0)
+    count = anchor_records(own.accumulate(some_rows(random_batch(), rows), 1.0))
     row = own.drain()
-    alpha, count = ([float(row[f"mtp/alpha/depth_{j}"]) for j in (1, 2, 3)], own.records())
-    assert count is not None
+    alpha = [float(row[f"mtp/alpha/depth_{j}"]) for j in (1, 2, 3)]
     counted = np.isfinite(count["alpha"]).sum(0)
     return float((np.array(alpha) * counted).sum() / counted.sum())
 

@@ -1,0 +1,82 @@
+"""OCC as its public code computes it, for comparison with the paper (MarkXCloud/RL-MTP; arXiv 2605.28184).
+
+It differs from the paper in four ways: a mean of per-token ratios in place of a ratio of sums, depth 1 alone, each
+rank's own coefficient, and a coefficient inside the advantage, so that a negative one also turns the clipping round.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openrlhf_mtp.config.settings.regime import CoefficientSettings
+from openrlhf_mtp.training.joint.coefficient import ActionTokens, DepthLoss, HeadLogProbs, Smoothing
+from openrlhf_mtp.training.joint.occ import EPSILON
+
+
+def released_code_sums(
+    log_probs: Tensor, old_log_probs: Tensor, head_log_probs: Tensor, action_mask: Tensor
+) -> Tensor:
+    """Sums behind the mean of the per-token ratio over the responses, their padding included.
+
+    A token whose head happens to agree with the old policy (delta_MTP near 0) enters with a huge ratio; a position
+    without a log-prob enters as 0. Only depth 1 is used and nothing is reduced over ranks.
+
+    Args:
+        log_probs: of the action tokens under the policy [B, S].
+        old_log_probs: under the policy that generated them [B, S].
+        head_log_probs: under the head, by depth [k, B, S]; `old_log_probs` where it has none.
+        action_mask: true for action tokens [B, S].
+
+    Returns:
+        sum of the ratios, number of positions (rows times the longest response): [2] in float64.
+    """
+    old = old_log_probs.double()
+    rl, mtp = log_probs.double() - old, head_log_probs[0].double() - old
+    ratio = rl * mtp / (mtp.square() + EPSILON)
+    positions = action_mask.sum(1).max() * len(action_mask)
+    return torch.stack([ratio.masked_fill(~action_mask.bool(), 0.0).sum(), positions.double()])
+
+
+class ReleasedOCC:
+    """The public code's coefficient; the same methods as `occ.OCC`."""
+
+    measures_occ = True
+
+    def __init__(self, settings: CoefficientSettings, depths: int) -> None:
+        self.settings, self.depths = settings, depths
+        self.smoothing = Smoothing(settings)
+
+    def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
+        """0 as long as the policy has not moved; otherwise it depends on the tokens."""
+        return None if policy_has_moved else torch.zeros(self.depths, dtype=torch.float64)
+
+    def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
+        """Wherever OCC's terms are measured: whether a rank's own coefficient is 0 must not decide."""
+        return policy_has_moved
+
+    def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
+        """`released_code_sums` of a micro-batch [2]."""
+        # positions without a log-prob count as no difference, as padding does there
+        values = torch.where(head.mask, head.values.detach(), tokens.old_log_probs)
+        return released_code_sums(tokens.log_probs, tokens.old_log_probs, values, tokens.mask)
+
+    def of(self, sums: Tensor) -> Tensor:
+        """The mean ratio from this rank's sums: [2] -> [k], 0 beyond depth 1; nothing is reduced."""
+        coefficient = torch.zeros(self.depths, dtype=torch.float64)
+        total, positions = sums.tolist()
+        coefficient[0] = self.settings.scale * total / max(1.0, positions)
+        return self.smoothing.settled(coefficient, tokens=positions)
+
+    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
+        """(L_j at lambda_j times the advantages, the same unless lambda_j is 0)."""
+        inside = loss(advantages * factor)
+        return inside, (factor != 0.0) * inside
+
+    def state(self) -> dict[str, list[float]]:
+        """What a checkpoint needs."""
+        return self.smoothing.state()
+
+    def load_state(self, state: dict[str, list[float]]) -> None:
+        """Restore `state()`."""
+        self.smoothing.load_state(state)

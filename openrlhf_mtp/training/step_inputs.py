@@ -1,0 +1,49 @@
+"""What an optimizer step fixes before its first micro-batch, and every micro-batch of it then uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from openrlhf_mtp.losses.advantage import AdvantageWeights
+from openrlhf_mtp.training.advantage_weights import advantages_of
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """The state of one optimizer step.
+
+    Attributes:
+        normalizers: OpenRLHF's, over the tokens and samples of the whole step on all ranks.
+        draw: number of the step's choice of anchors.
+        policy_has_moved: whether an update was taken since the rollout.
+        weights: of samples in the head's loss, by advantage; None when all count alike.
+        joint_weights: of samples in the joint cross-entropy, which counts other tokens.
+        coefficient: lambda of the joint term [k]; None without one, and where the step's one micro-batch makes it.
+    """
+
+    normalizers: dict[str, Any]
+    draw: int
+    policy_has_moved: bool
+    weights: AdvantageWeights | None = None
+    joint_weights: AdvantageWeights | None = None
+    coefficient: Tensor | None = None
+
+    @property
+    def normalizer(self) -> Tensor:
+        """What the head's summed loss is divided by.
+
+        As in OpenRLHF's policy loss, one mean over the tokens of the whole step, whatever its split.
+        """
+        normalizer: Tensor = self.normalizers["batch_num_tokens"] / self.normalizers["dp_size"]
+        return normalizer
+
+    def row_weight(self, experience: Any) -> Tensor | None:
+        """How much each sample weighs in the head's loss [B]; None: alike."""
+        return None if self.weights is None else self.weights(advantages_of(experience))
+
+    def joint_row_weight(self, experience: Any) -> Tensor | None:
+        """How much each sample weighs in the joint cross-entropy [B]; None: alike."""
+        return None if self.joint_weights is None else self.joint_weights(advantages_of(experience))
