@@ -65,7 +65,7 @@ def _job(s: JobContext) -> Rows:
     family = s.model_config.get("model_type", "unknown") if s.model_config else "not available: skipped"
     return [
         ("file", s.job.source),
-        ("paths", f"relative ones start at {Path.cwd()}"),
+        ("paths", f"relative to {Path.cwd()}"),
         ("host", str(s.host)),
         ("precision", _precision(s)),
         *([] if threads is None else [("threads", str(threads))]),
@@ -87,7 +87,7 @@ def _roles(s: JobContext) -> Rows:
     for role in roles(s):
         place = f"shares the {role.shares}'s" if role.shares else f"{role.gpus} GPU(s)"
         rows.append((role.name, f"{role.processes} process(es), {place}"))
-    return [*rows, ("in all", f"{total_gpus(s)} GPU(s)")]
+    return [*rows, ("total", f"{total_gpus(s)} GPU(s)")]
 
 
 def expected_rollouts(s: JobContext) -> int | None:

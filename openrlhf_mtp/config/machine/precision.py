@@ -73,9 +73,9 @@ def choose(setting: str, *, has_cuda: bool, speed: Speed | None) -> Precision:
     if setting != AUTO:
         return Precision(setting, f"{SETTING} says so")
     if has_cuda:
-        return Precision(HALF, "as ever with CUDA")
+        return Precision(HALF, "the default with CUDA")
     if speed is None:
-        return Precision(HALF, "or float32, as a measurement at the start says")
+        return Precision(HALF, "or float32, whichever a measurement at the start finds faster")
     if speed.ratio > 1:
         return Precision(FULL, f"products in bfloat16 take {speed.ratio:.1f} times as long here")
     return Precision(HALF, f"products in float32 take {1 / speed.ratio:.1f} times as long here")
