@@ -6,6 +6,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from openrlhf_mtp.cli.failures import user_facing_errors
@@ -190,7 +191,7 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     call("export")
 
 
-def _on_all(workers: Any, ray: Any, method: str, **kwargs: Any) -> list[Any]:
+def _on_all(workers: Any, ray: ModuleType, method: str, **kwargs: Any) -> list[Any]:
     results: list[Any] = ray.get(workers.async_run_method(method, **kwargs))
     return results
 

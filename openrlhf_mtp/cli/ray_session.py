@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from openrlhf_mtp.cli.failures import RunFailed
@@ -69,7 +70,7 @@ def ray_session(
                 end_descendants(grace_s=20.0)
 
 
-def _connect(ray: Any, address: str, common: dict[str, Any]) -> None:
+def _connect(ray: ModuleType, address: str, common: dict[str, Any]) -> None:
     try:
         ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, TimeoutError) as problem:
@@ -78,7 +79,7 @@ def _connect(ray: Any, address: str, common: dict[str, Any]) -> None:
         ) from problem
 
 
-def _start(ray: Any, gpus: int, folder: str, common: dict[str, Any]) -> None:
+def _start(ray: ModuleType, gpus: int, folder: str, common: dict[str, Any]) -> None:
     try:
         ray.init(
             address="local",

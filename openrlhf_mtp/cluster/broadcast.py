@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from openrlhf_mtp.cluster.nccl_log import record, transports
 from openrlhf_mtp.cluster.nodes import Node, on_node
+
+Backend = Literal["nccl", "gloo"]
 
 ELEMENTS = 1 << 20
 """4 MiB: larger than what is sent inline, small enough for any network."""
 PAIR_LIMIT_S = 30.0
 
 
-def broadcast(
-    rank: int, world_size: int, address: str, backend: Literal["nccl", "gloo"], timeout_s: float
-) -> None:
+def broadcast(rank: int, world_size: int, address: str, backend: Backend, timeout_s: float) -> None:
     """Take part in one broadcast from rank 0.
 
     Raises:
@@ -85,7 +86,7 @@ class Peer:
             return _first_line(problem).partition(" (Triggered")[0]
         return "no CUDA device"
 
-    def join(self, rank: int, world_size: int, address: str, backend: Any, timeout_s: float) -> list[str]:
+    def join(self, rank: int, world_size: int, address: str, backend: Backend, timeout_s: float) -> list[str]:
         """Take part; what NCCL went over, see `nccl_log.transports`."""
         if backend != "nccl":
             broadcast(rank, world_size, address, backend, timeout_s)
@@ -114,7 +115,7 @@ class Reached:
 class Broadcasts:
     """The Ray and the transport that make the broadcasts."""
 
-    ray: Any
+    ray: ModuleType
     nvidia: bool
     """GPUs are NVIDIA's: over NCCL."""
     busy: bool
@@ -129,7 +130,7 @@ class Broadcasts:
         ray, started = self.ray, time.monotonic()
         kind = ray.remote(num_cpus=0, num_gpus=0 if self.busy else 1)(Peer)
         peers = [kind.options(**on_node(node)).remote() for node in nodes]
-        backend = "nccl" if self.nvidia and not self.busy else "gloo"
+        backend: Backend = "nccl" if self.nvidia and not self.busy else "gloo"
 
         def left() -> float:
             return max(0.1, limit_s - (time.monotonic() - started))

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from openrlhf_mtp.cluster import pods
@@ -64,7 +65,9 @@ def wait_for_pods(
         sleep(min(2.0, max(0.0, deadline - clock())))
 
 
-def check_pods(nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, rdma: bool, ray: Any) -> None:
+def check_pods(
+    nodes: Sequence[Node], run: Path, *, shared: bool, nvidia: bool, rdma: bool, ray: ModuleType
+) -> None:
     """Each pod looks at its own GPUs and RDMA devices, at its /dev/shm and at the run folder.
 
     Raises:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Protocol
 
 REQUEST = ".checkpoint-requested"
 RUNNING = ".running"
@@ -22,6 +23,12 @@ STALE_S = 60.0
 """A run that has not touched its file for this long has ended without removing it."""
 WAIT = "OPENRLHF_MTP_CHECKPOINT_WAIT_S"
 """Environment: how long a driver that gets SIGTERM waits for the checkpoint. The chart sets it."""
+
+
+class CheckpointSettings(Protocol):
+    """OpenRLHF's `args.ckpt`, of which one setting is used here."""
+
+    save_steps: int
 
 
 def ask(
@@ -80,7 +87,7 @@ def request_on_sigterm(run: Path) -> Iterator[None]:
     """
     usual = signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, usual)
         ask(run, float(os.environ.get(WAIT, "0")))
         os.kill(os.getpid(), number)
@@ -94,7 +101,7 @@ def request_on_sigterm(run: Path) -> Iterator[None]:
 
 
 @contextmanager
-def saving_now(checkpoints: Any) -> Iterator[None]:
+def saving_now(checkpoints: CheckpointSettings) -> Iterator[None]:
     """Within this context a step saves a checkpoint, whatever `checkpoints.save_steps` is."""
     usual, checkpoints.save_steps = checkpoints.save_steps, 1
     try:
@@ -104,7 +111,7 @@ def saving_now(checkpoints: Any) -> Iterator[None]:
 
 
 @contextmanager
-def serve_request(run: Path, checkpoints: Any) -> Iterator[None]:
+def serve_request(run: Path, checkpoints: CheckpointSettings) -> Iterator[None]:
     """While a step saves: save if someone asks, and answer when it is done."""
     request = run / REQUEST
     if not request.exists():
