@@ -10,6 +10,7 @@ Nothing here imports torch, so `openrlhf-mtp check` answers at once and on any m
 | `job_context` | a job on a host: what checks and plans are computed from |
 | `plan`, `memory`, `threads`, `updates`, `roles` | what a job would do: GPUs by role, memory, threads, steps |
 | `head_contract` | what a head must fit, and how its drafts are drawn and verified |
+| `objectives` | the objectives by name, with what a job must know of each |
 | `families`, `native_layouts` | the model families, and how they keep heads of their own |
 | `machine` | this machine: GPUs, precision |
 | `model_files`, `data_files`, `rope` | models and data on this machine, as far as their files tell |

@@ -3,6 +3,7 @@
 | module | holds |
 |---|---|
 | `engine` | the engines of a job: OpenRLHF's factory with our actor and our arguments |
+| `environment` | the process of an engine: its variables, what runs its workers |
 | `actor` | a Ray actor with one engine: generate, count, receive weights |
 | `worker` | our methods on vLLM's worker |
 | `plugin` | vLLM's entry point: patches and registrations in each of its processes |
