@@ -128,7 +128,7 @@ class HeadStep:
         return row
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the head's engine."""
+        """The state that a checkpoint keeps beside the head's engine."""
         joint = {} if self.joint is None else {"coefficient": self.joint.state()}
         return {**self.head_trainer.state(), **joint}
 

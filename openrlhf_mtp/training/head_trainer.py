@@ -201,10 +201,10 @@ class HeadTrainer:
         return row
 
     def state(self) -> dict[str, int]:
-        """What a checkpoint needs beside the engine's own state."""
+        """The state that a checkpoint keeps beside the engine's own."""
         return {"head_steps": self.steps, **self.schedule.state()}
 
     def load_state(self, state: dict[str, int]) -> None:
-        """Restore `state()`."""
+        """Restore what `state()` returned."""
         self.steps = state["head_steps"]
         self.schedule.load_state(state)

@@ -1,4 +1,4 @@
-"""What a head is accepted with on responses it is not trained on, in both stages."""
+"""Acceptance of a head on responses it is not trained on, in both stages."""
 
 from __future__ import annotations
 

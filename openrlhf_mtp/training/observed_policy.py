@@ -23,7 +23,7 @@ from openrlhf_mtp.training.trunk import Trunk, unwrapped
 
 @dataclass(frozen=True)
 class Observation:
-    """What a forward pass of the policy computed. `attached_hidden` alone leads back to its graph.
+    """The results of a forward pass of the policy. `attached_hidden` alone leads back to its graph.
 
     Attributes:
         batch: what the head reads of it, detached.
@@ -122,7 +122,7 @@ def observation(
     inputs: tuple[Tensor, Tensor | None, Tensor],
     vocab_size: int | None = None,
 ) -> Observation:
-    """What the head reads of a forward pass, in rows even where OpenRLHF packed the batch into one.
+    """The head's view of a forward pass, in rows even where OpenRLHF packed the batch into one.
 
     Args:
         hidden: last hidden states, attached [B, T, H], or [1, P, H] for a packed batch of P tokens.

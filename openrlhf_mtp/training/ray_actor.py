@@ -45,11 +45,11 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         self._sync_report: dict[str, float] = {}
 
     def model_class(self, mtp: MTPSettings | None) -> type[Actor]:
-        """What wraps the policy; without a head OpenRLHF's own, which takes every model it knows, vision included."""
+        """The class that wraps the policy; without a head OpenRLHF's own, for all models it knows, vision included."""
         return Actor if mtp is None else ObservedPolicy
 
     def _open_sync(self) -> Sender | OtherRank | None:
-        """What sends the weights (every rank calls it); None where OpenRLHF does, or nobody."""
+        """The sender of the weights (every rank calls it); None where OpenRLHF sends, or nobody."""
         return self._connect() if self.vllm_engines and self.trainer.own_sync else None
 
     def _connect(self) -> Sender | OtherRank:

@@ -1,4 +1,4 @@
-"""Which objective the head is trained with, head step by head step."""
+"""The objective that each head step trains with."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Schedule:
             self.warmup_steps = step + 1
 
     def state(self) -> dict[str, int]:
-        """What a checkpoint needs."""
+        """The state that a checkpoint keeps."""
         return {"warmup_steps": self.warmup_steps}
 
     def load_state(self, state: dict[str, int]) -> None:
-        """Restore `state()`."""
+        """Restore what `state()` returned."""
         self.warmup_steps = state["warmup_steps"]

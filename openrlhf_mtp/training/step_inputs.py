@@ -1,4 +1,4 @@
-"""What an optimizer step fixes before its first micro-batch, and every micro-batch of it then uses."""
+"""Inputs that an optimizer step fixes before its first micro-batch, for all of its micro-batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StepInputs:
 
     @property
     def normalizer(self) -> Tensor:
-        """What the head's summed loss is divided by.
+        """The divisor of the head's summed loss.
 
         As in OpenRLHF's policy loss, one mean over the tokens of the whole step, whatever its split.
         """

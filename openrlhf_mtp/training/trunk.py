@@ -1,4 +1,4 @@
-"""What head training needs of the policy: its embedding, its output head, its size."""
+"""The parts of the policy that head training reads: its embedding, its output head, its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the trainer sends: policy and head under checkpoint names, gathered when ZeRO-3 shards them.
+"""The weights that the trainer sends: policy and head by checkpoint name, gathered when ZeRO-3 shards them.
 
 LoRA adapters are merged into the weights they adapt,
 

@@ -41,7 +41,7 @@ def steps_per_epoch(responses: int, batch_size: int) -> int:
 
 
 def step_indices(step: int, responses: int, batch_size: int, seed: int) -> list[int]:
-    """Which responses the optimizer step `step` (from 0) trains on, over all ranks."""
+    """The responses that optimizer step `step` (from 0) trains on, over all ranks."""
     per_epoch = steps_per_epoch(responses, batch_size)
     epoch, position = divmod(step, per_epoch)
     generator = torch.Generator().manual_seed(seed + epoch)
