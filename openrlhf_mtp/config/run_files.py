@@ -8,7 +8,7 @@
     records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.runlog.anchor_records`)
     summary.json        what the run came to
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
-    figures/, report.html   written by `openrlhf_mtp.analysis`
+    figures/, report.html   the report (`openrlhf_mtp.analysis`)
     driver.log          what OpenRLHF printed in the driver
     checkpoints/        what a run is resumed from, unless the job puts it elsewhere
     final/              RL: the trained policy with its head, unless the job puts it elsewhere
@@ -16,7 +16,9 @@
     attempts.json, failed.json   on Kubernetes: attempts at this run (`openrlhf_mtp.cluster.attempts`)
     logs/POD/SESSION/   on Kubernetes: what each pod printed (`openrlhf_mtp.cluster.pod_logs`)
 
-`openrlhf_mtp.runlog` writes and reads the first eight. The names are here because checks of a job ask for them too.
+`openrlhf_mtp.runlog` writes all of these down to `report.html`. The names are here, below every room, because
+the checks of a job ask for some of them. Hidden files carry messages between the processes of a run, under names that
+their modules own (`openrlhf_mtp.runlog.checkpoint_request`, `openrlhf_mtp.cluster.pods`).
 """
 
 RUN_YAML = "run.yaml"
