@@ -13,6 +13,7 @@ from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import AdvantageSettings
 from openrlhf_mtp.losses.advantage import AdvantageWeights, sample_advantages, weight_sums
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
@@ -60,8 +61,8 @@ class AdvantageMetrics:
     def drain(self) -> dict[str, float]:
         """Metrics since the last call on this rank, and start anew."""
         row = {
-            "mtp/advantage_weight_max": self._largest,
-            "mtp/advantage_fallback": self._fallbacks / max(1, self._steps),
+            metrics.MTP_ADVANTAGE_WEIGHT_MAX: self._largest,
+            metrics.MTP_ADVANTAGE_FALLBACK: self._fallbacks / max(1, self._steps),
         }
         self._largest, self._steps, self._fallbacks = 0.0, 0, 0
         return row

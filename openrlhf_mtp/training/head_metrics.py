@@ -15,6 +15,9 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_ACCEPTED_STD,
     MTP_ALPHA,
     MTP_ALPHA_GREEDY,
+    MTP_ANCHORS,
+    MTP_ENTROPY,
+    MTP_EXPECTED_LENGTH,
     MTP_LOSS,
     MTP_REACH,
     depth_metric,
@@ -79,13 +82,13 @@ class HeadMetrics:
         """The head's metrics; without a figure over anchors that no response was long enough for."""
         loss, loss_count, entropy, length, horizon = self._scalars.tolist()
         depth_loss, alpha, greedy, depth_count = self._by_depth.tolist()
-        row = {"mtp/anchors": depth_count[0]}
+        row = {MTP_ANCHORS: depth_count[0]}
         if loss_count:
             row[MTP_LOSS] = loss / loss_count
         if horizon:
-            row["mtp/expected_length"] = length / horizon
+            row[MTP_EXPECTED_LENGTH] = length / horizon
         if depth_count[0]:
-            row["mtp/entropy"] = entropy / depth_count[0]
+            row[MTP_ENTROPY] = entropy / depth_count[0]
         for j, count in enumerate(depth_count, start=1):
             if count:
                 row[depth_metric(MTP_LOSS, j)] = depth_loss[j - 1] / count

@@ -15,6 +15,7 @@ from torch import Tensor
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.losses.advantage import AdvantageWeights
 from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.training.advantage_weights import AdvantageMetrics, step_weights
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.term import JointTerm
@@ -124,7 +125,7 @@ class HeadStep:
             row.update(self._advantage_metrics.drain())
         if self.joint is not None:
             row.update(self.joint.metrics.drain())
-            row["time/mtp_s"] += self.joint.stopwatch.read()
+            row[metrics.TIME_MTP_S] += self.joint.stopwatch.read()
         return row
 
     def state(self) -> dict[str, Any]:

@@ -193,10 +193,10 @@ class HeadTrainer:
         self._sums, self._replayed = [], []
         kept.all_reduce()
         row = kept.metrics()
-        row["time/mtp_s"] = self._stopwatch.read()
+        row[metrics.TIME_MTP_S] = self._stopwatch.read()
         if self.engine is not None:
-            row["mtp/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
-            row["mtp/lr"] = float(self.engine.optimizer.param_groups[0]["lr"])
+            row[metrics.MTP_GRAD_NORM] = float(self.engine.get_global_grad_norm() or 0.0)
+            row[metrics.MTP_LR] = float(self.engine.optimizer.param_groups[0]["lr"])
         metrics.validate(row)
         return row
 

@@ -15,6 +15,7 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_EXPECTED_LENGTH,
     MTP_LOSS,
     depth_metric,
+    held_out,
 )
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_metrics import anchor_records
@@ -57,5 +58,5 @@ def evaluate_head(trainer: HeadTrainer, settings: ObjectiveSettings, batches: It
     ]
     row = measured.drain()
     return HeldOut(
-        {f"eval/{name}": row[name] for name in bases if name in row}, joined(parts) if parts else {}
+        {held_out(name): row[name] for name in bases if name in row}, joined(parts) if parts else {}
     )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.runlog.metrics import MTP_COEFFICIENT, OCC_ALIGNMENT, OCC_MAGNITUDE, OCC_SIGN, depth_metric
+from openrlhf_mtp.runlog.metrics import (
+    MTP_COEFFICIENT,
+    MTP_JOINT_LOSS,
+    OCC_ALIGNMENT,
+    OCC_MAGNITUDE,
+    OCC_SIGN,
+    depth_metric,
+)
 from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
@@ -74,5 +81,5 @@ class JointMetrics:
         for name in sorted({name for row in rows for name in row}):
             values = [row[name] for row in rows if name in row]
             means[name] = sum(values) / len(values)
-        means["mtp/joint_loss"] = float(loss[0] / loss[1].clamp(min=1.0))
+        means[MTP_JOINT_LOSS] = float(loss[0] / loss[1].clamp(min=1.0))
         return means
