@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from openrlhf_mtp.cli import main as cli
@@ -30,6 +31,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         return int(end.value.code or 0), captured.out, " ".join(captured.err.split())
 
     return call
+
+
+def test_the_list_here_has_every_command():
+    program = typer.main.get_command(cli.app)
+    groups = [group for group in GROUPS if group]
+    inner = {f"{group} {name}" for group in groups for name in program.commands[group].commands}
+    assert {*program.commands} - {*groups} | inner == set(COMMANDS)
 
 
 @pytest.mark.parametrize("width", [60, 80])

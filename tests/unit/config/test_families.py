@@ -1,12 +1,16 @@
 """One table of families: what `check` accepts, and which of them RL can train with a head."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from openrlhf_mtp.config.families import DENSE, FAMILIES, NATIVE_FAMILIES, family_of
 from openrlhf_mtp.config.native_layouts import BUILT_IN, LAYOUTS
+from tests.engine import tiny as on_engines
 from tests.unit.config.equipped import HEAD, TRUNK
+from tests.unit.heads import tiny as beside_transformers
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *NATIVE_FAMILIES])
@@ -33,3 +37,10 @@ def test_every_layout_is_of_a_family_of_the_table():
     for layout in LAYOUTS.values():
         assert family_of(BUILT_IN.get(layout.model_types[0], layout.model_types[0]))
     assert BUILT_IN == {"mimo": "qwen2"}
+
+
+def test_every_family_for_rl_is_tried_beside_transformers_in_an_engine_and_in_a_sync_round():
+    assert set(beside_transformers.FAMILIES) == set(DENSE)
+    assert {case["model_type"] for case in on_engines.FAMILIES.values()} == set(DENSE)
+    rounds = Path(on_engines.__file__).with_name("test_sync_round.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'FAMILIES\["(\w+)"\], 1\)', rounds)) == set(DENSE)
