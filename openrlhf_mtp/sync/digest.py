@@ -47,7 +47,7 @@ def canonical_bits(values: Tensor) -> Tensor:
     """Return bit patterns as int64, with zeros of either sign and subnormals as 0.
 
     Raises:
-        ValueError: a dtype without a known bit layout.
+        ValueError: a dtype whose bits this cannot read.
     """
     if values.dtype not in _BITS:
         raise ValueError(f"cannot digest {values.dtype}; supported: {', '.join(map(str, _BITS))}")
@@ -68,7 +68,7 @@ def digest(tensor: Tensor, *, row_offset: int = 0, columns: Tensor | None = None
         An integer in [0, 2^64). Put parts together with `add`.
 
     Raises:
-        ValueError: a dtype without a known bit layout.
+        ValueError: a dtype whose bits this cannot read.
     """
     if tensor.numel() == 0:
         return 0
