@@ -13,7 +13,7 @@ ROWS = [
     if line.startswith("|") and "`" in line and len(line.split("|")) == 6 and ".py" in line
 ]
 RAY = re.compile(
-    r"ray\.init\(|rl_jobs\.(run|start)\(|ray_session\(|cluster_utils|ray\.scripts|benchmarks import start|--smoke"
+    r"ray\.init\(|rl_jobs\.(run|start)\(|ray_session\(|cluster_utils|ray\.scripts|ci_programs import start|--smoke"
 )
 
 
