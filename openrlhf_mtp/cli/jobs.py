@@ -68,7 +68,7 @@ def checked_job(
 
 
 def all_conflicts(s: JobContext) -> list[Problem]:
-    """Ours and OpenRLHF's, errors first. Where we have found an error, a crash of its validation says nothing more."""
+    """Ours and OpenRLHF's, errors first. If we have found an error, a crash of its validation says nothing more."""
     ours = check(s)
     found = any(conflict.level == "error" for conflict in ours)
     theirs = [one for one in upstream_conflicts(s.job) if not (found and one.setting == CRASH)]

@@ -3,7 +3,7 @@
     attempts.json   {"run": "run1-5f…", "begun": 4, "checkpoint": "global_step40", "step": 40, "failed": 1, …}
     failed.json     why the run is not started again; not there as long as it may be
 
-The run's script calls it at both ends of an attempt. What counts is how many attempts have failed since the newest
+The run's script calls it at both ends of an attempt. The count is of attempts that have failed since the newest
 whole checkpoint came: a run that gets on may lose as many pods as it likes, one that does not ends. An attempt without
 a recorded end was killed, and counts as failed when the next one begins. One that was told to stop (SIGTERM: a drained
 node, an uninstall) has not failed.

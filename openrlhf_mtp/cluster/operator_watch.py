@@ -1,6 +1,6 @@
 """`python -m openrlhf_mtp.cluster.operator_watch RUN`: say so while KubeRay's operator does not ask Ray for the job.
 
-The operator asks the dashboard for the job's state every 3 s. Where a NetworkPolicy or a mesh keeps it out, nothing
+The operator asks the dashboard for the job's state every 3 s. If a NetworkPolicy or a mesh keeps it out, nothing
 shows until it is too late: KubeRay 1.6 takes a run that has finished for failed, 1.7 ends one after 300 s
 (rayjob_controller.go, 1.6.2 and 1.7.0). Ray's dashboard logs every request with its User-Agent: the submitter's is
 Python's, the operator's Go's.

@@ -1,7 +1,7 @@
 """`python -m openrlhf_mtp.cluster.submit`: the submitter of the `statefulset` backend, which has no operator.
 
 It submits the Ray job, follows it through broken connections, starts a failed run again in a fresh Ray cluster, and
-gives the pods back at the end, which may be a deadline. Where the run folder is shared, the run's script counts there
+gives the pods back at the end, which may be a deadline. If the run folder is shared, the run's script counts there
 how many attempts have failed since the newest checkpoint (`cluster.attempts`), and its exit code says when they are too
 many; without it, and as long as the script does not come to count, each attempt counts here.
 

@@ -45,7 +45,7 @@ def chain_attention(
         scale: factor on the scores, usually D^-1/2.
 
     Returns:
-        [B, N, A, D] in the query's dtype; softmax and sums in float32 (float64 for float64 input). What comes out at
+        [B, N, A, D] in the query's dtype; softmax and sums in float32 (float64 for float64 input). The output at
         padding means nothing.
     """
     attended: Tensor = _ChainAttention.apply(  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """The anchors of the chains: every position of a batch, or some of them.
 
-Only depth 1 runs at all positions, for its keys; what follows runs at the anchors. Which of depth 1's keys an anchor
-sees is decided here: those of its own segment, up to its own position.
+Only depth 1 runs at all positions, for its keys; what follows runs at the anchors. The depth-1 keys that an anchor sees
+are decided here: those of its own segment, up to its own position.
 
 Shapes: B rows, T positions, A anchors a row.
 """

@@ -45,7 +45,7 @@ def sample_advantages(advantages: Tensor, action_mask: Tensor, group_std: Tensor
     Args:
         advantages: of the tokens [B, S].
         action_mask: which of them are actions [B, S]; a sample without any has advantage 0.
-        group_std: standard deviation of the rewards of each sample's group [B]. Where it is 0 the group says nothing,
+        group_std: standard deviation of the rewards of each sample's group [B]. If it is 0 the group says nothing,
             and the advantage is 0 even if whitening over the batch or a KL penalty has moved it.
 
     Returns:

@@ -1,6 +1,6 @@
 """A random share of the anchors: reproducible, and the same however samples are padded or split.
 
-`mtp.anchor_fraction` trains on a part of the anchors. Which part is a function of the sample's own tokens and of the
+`mtp.anchor_fraction` trains on a part of the anchors. The part is a function of the sample's own tokens and of the
 number of the draw, so that neither micro-batches nor ranks nor padding change it.
 """
 

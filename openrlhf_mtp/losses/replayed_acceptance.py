@@ -43,9 +43,9 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
 
     Args:
         accept: r_ij = min(1, q(x) / p(x)), the chance that depth j was accepted, given the text [N, k].
-        mask: where the depth counts [N, k] (`losses.alignment`). What was drafted beyond the end of a response, by
-            its last draft, is counted as rejected, because nobody knows what the engine saw there.
-        index: position of each anchor in the flattened batch, ascending [N]. Where it jumps, a new response begins: no
+        mask: where the depth counts [N, k] (`losses.alignment`). Tokens drafted beyond the end of a response, by its
+            last draft, count as rejected, because nobody knows what the engine saw there.
+        index: position of each anchor in the flattened batch, ascending [N]. A jump begins a new response: no
             two responses touch, because the first sampled token of the second is no anchor's to predict.
 
     Two responses of two anchors, one depth that is accepted half the time: the second anchor is visited when the first

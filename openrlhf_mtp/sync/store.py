@@ -2,8 +2,8 @@
 
 torch's TCPStore listens on every interface and answers whoever connects: a stranger could end a run or take a rank.
 Ours listens where engines reach the trainer. Its entries are sealed with a token that the trainer makes for each run
-and hands to the engines through Ray, and an entry without the right seal is no entry. What a stranger who reaches the
-port can still do is to overwrite entries, whose readers then wait until their deadline.
+and hands to the engines through Ray, and an entry without the right seal is no entry. A stranger who reaches the port
+can still overwrite entries, whose readers then wait until their deadline.
 """
 
 from __future__ import annotations

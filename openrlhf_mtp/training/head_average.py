@@ -1,6 +1,6 @@
 """The head's moving average, beside OpenRLHF's of the policy (`train.enable_ema`).
 
-What is exported at the end is then the averaged policy, and a head trained on the other one would draft worse for it.
+The averaged policy is then exported at the end, and a head trained on the other one would draft worse for it.
 """
 
 from __future__ import annotations

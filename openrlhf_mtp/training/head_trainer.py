@@ -1,8 +1,8 @@
 """Train the head on hidden states of the policy: shared by the pre-RL stage and by RL in every regime.
 
 Here the policy is a constant: hidden states, embedding and output head are detached, and the head has an engine of its
-own, so no gradient of this loss can reach the policy (OCC's regime "detach", arXiv 2605.28184). What the joint regimes
-add on top is in `joint.term`.
+own, so no gradient of this loss can reach the policy (OCC's regime "detach", arXiv 2605.28184). The joint
+regimes' addition is in `joint.term`.
 """
 
 from __future__ import annotations

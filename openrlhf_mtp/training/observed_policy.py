@@ -67,8 +67,8 @@ class ObservedPolicy(Actor):
     def observed(self, on_forward: OnForward) -> Iterator[Callable[[], Tensor | None]]:
         """Within this context every forward pass ends with a call of `on_forward`.
 
-        The call comes before the policy's backward and update, so it sees the weights that produced the states. What it
-        returns is handed out once by the function that the context gives, for the backward of the same pass.
+        The call comes before the policy's backward and update, so it sees the weights that produced the states. Its
+        result is handed out once by the function that the context gives, for the backward of the same pass.
         """
         terms: list[Tensor | None] = []
         self._on_forward = lambda seen: terms.append(on_forward(seen))

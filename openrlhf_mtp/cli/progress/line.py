@@ -1,6 +1,6 @@
 """One line of progress for work in several stages: `[2/4] head 40/120, about 3 min left of 5  loss 0.31`.
 
-A command shows the progress of its own work (`counting`, `progress`). Where a whole of several stages is told, it shows
+A command shows the progress of its own work (`counting`, `progress`). If a whole of several stages is told, it shows
 its one line instead: on a terminal it stays at the bottom, in a log a new one appears when something changed.
 """
 

@@ -1,7 +1,7 @@
 """Work in stages that is not done twice: a stage is skipped when it finished before and its inputs are unchanged.
 
 A stage that was begun and did not finish continues from what it left; if that fails it starts from its beginning,
-once. What remains is one error in words, with the stage, the reason, and where the traceback is.
+once. The user gets one error in words, with the stage, the reason, and where the traceback is.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ CUDA_SWITCHES = {
 def without_cuda(s: JobContext) -> Iterator[Problem]:
     """Settings that need a CUDA GPU, on a host that has none.
 
-    Where the driver did not answer, advice to do without CUDA would mislead; then the driver is what is wrong.
+    If the driver did not answer, advice to do without CUDA would mislead; then the driver is what is wrong.
     """
     if s.host.has_cuda:
         return

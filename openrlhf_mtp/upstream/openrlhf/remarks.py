@@ -36,7 +36,7 @@ class Remark:
         piece: part of the line that no other line has.
         setting: what it is about.
         text: the same in a job file's words; what is expected and why, without the setting.
-        of_change: it reports that OpenRLHF changes the setting. Where the job gives that setting, the change is
+        of_change: it reports that OpenRLHF changes the setting. If the job gives that setting, the change is
             reported with its values, and the line would say it twice.
     """
 

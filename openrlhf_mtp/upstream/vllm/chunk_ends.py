@@ -1,6 +1,6 @@
 """Give the draft model the true next token where a prompt's chunk ends.
 
-The draft reads, at position i, the token x_{i+1}. Where a request's known tokens are computed in chunks (a long prompt,
+The draft reads, at position i, the token x_{i+1}. When a request's known tokens are computed in chunks (a long prompt,
 or a preempted request that is computed again), nothing is sampled at a chunk's end and the next token is known already.
 vLLM's proposer takes the request's *last* known token there instead of its next one, and the draft's cache keeps that
 wrong entry for the whole response. On a tiny model: TV 0.006 to 0.04 against training's chain, 3e-7 without chunks.
