@@ -19,15 +19,11 @@ from torch.autograd.function import FunctionCtx
 
 from openrlhf_mtp.losses.acceptance import expected_accepted
 from openrlhf_mtp.losses.alignment import Anchors
-from openrlhf_mtp.losses.kernels.projection import Scratch, project
+from openrlhf_mtp.losses.kernels.projection import CHUNK_LOGITS, Scratch, project
 from openrlhf_mtp.losses.kernels.rows import row_gradient_, row_statistics
 from openrlhf_mtp.losses.kernels.types import WHOLE, RowGradients, RowScalars, Shard
 from openrlhf_mtp.losses.targets import Targets
 from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
-
-CHUNK_LOGITS = 2**26
-"""Draft logits of one chunk, over all depths: 256 MiB in float32, and a third of that again for the targets. The output
-head is read again for each chunk: half the size takes a tenth longer on a CPU, twice the size a tenth less."""
 
 
 class Sums(NamedTuple):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CHUNK_LOGITS = 2**26
+"""Draft logits of one chunk, over all depths: 256 MiB in float32, and a third of that again for the targets. The output
+head is read again for each chunk: half the size takes a tenth longer on a CPU, twice the size a tenth less."""
+
 
 class Scratch:
     """Memory for the logits of one chunk, which the next chunk uses again.

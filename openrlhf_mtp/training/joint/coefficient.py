@@ -6,7 +6,6 @@ code in `occ_released`, for comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -45,8 +44,16 @@ class HeadLogProbs(NamedTuple):
     mask: Tensor
 
 
-DepthLoss = Callable[[Tensor], Tensor]
-"""Advantages of the action tokens [B, T - 1] -> loss of one depth (scalar)."""
+class Factors(NamedTuple):
+    """What a coefficient multiplies, by depth.
+
+    Attributes:
+        advantages: factor inside the policy loss [k].
+        loss: factor on a depth's loss [k].
+    """
+
+    advantages: list[float]
+    loss: list[float]
 
 
 class Coefficient(Protocol):
@@ -67,8 +74,8 @@ class Coefficient(Protocol):
     def of(self, sums: Tensor) -> Tensor:
         """lambda [k] from the sums of this rank's micro-batches (collective)."""
 
-    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
-        """A depth's loss, and what it adds to the policy's (scalars)."""
+    def factors(self, coefficient: Tensor) -> Factors:
+        """What lambda [k] multiplies."""
 
     def state(self) -> dict[str, list[float]]:
         """What a checkpoint needs."""
@@ -77,13 +84,18 @@ class Coefficient(Protocol):
         """Restore `state()`; one of another kind is no error, a regime may have been changed."""
 
 
+def on_losses(coefficient: Tensor) -> Factors:
+    """The joint term's mean over depths, (1/k) sum_j lambda_j L_j."""
+    depths = len(coefficient)
+    return Factors([1.0] * depths, [factor / depths for factor in coefficient.tolist()])
+
+
 class FixedCoefficient:
     """lambda is `mtp.coefficient.value` at every depth and in every step."""
 
     measures_occ = True
 
     def __init__(self, settings: CoefficientSettings, depths: int) -> None:
-        self.depths = depths
         self.value = torch.full((depths,), settings.value, dtype=torch.float64)
 
     def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
@@ -102,10 +114,9 @@ class FixedCoefficient:
         """The constant [k]."""
         return self.value
 
-    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
-        """(L_j, lambda_j L_j / k)."""
-        plain = loss(advantages)
-        return plain, factor / self.depths * plain
+    def factors(self, coefficient: Tensor) -> Factors:
+        """lambda_j / k on each depth's loss."""
+        return on_losses(coefficient)
 
     def state(self) -> dict[str, list[float]]:
         """Nothing is remembered."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
-from openrlhf_mtp.training.joint.coefficient import ActionTokens, DepthLoss, HeadLogProbs, Smoothing
+from openrlhf_mtp.training.joint.coefficient import ActionTokens, Factors, HeadLogProbs, Smoothing, on_losses
 from openrlhf_mtp.training.joint.metrics import JointMetrics
 from openrlhf_mtp.training.reduce import all_reduce_sum
 
@@ -83,10 +83,9 @@ class OCC:
         sums = sums.cpu()
         return self.smoothing.settled(occ_coefficient(sums, self.settings.scale), tokens=float(sums[2].sum()))
 
-    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
-        """(L_j, lambda_j L_j / k)."""
-        plain = loss(advantages)
-        return plain, factor / self.depths * plain
+    def factors(self, coefficient: Tensor) -> Factors:
+        """lambda_j / k on each depth's loss."""
+        return on_losses(coefficient)
 
     def state(self) -> dict[str, list[float]]:
         """What a checkpoint needs."""

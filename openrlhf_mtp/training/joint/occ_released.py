@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
-from openrlhf_mtp.training.joint.coefficient import ActionTokens, DepthLoss, HeadLogProbs, Smoothing
+from openrlhf_mtp.training.joint.coefficient import ActionTokens, Factors, HeadLogProbs, Smoothing
 from openrlhf_mtp.training.joint.occ import EPSILON
 
 
@@ -68,10 +68,10 @@ class ReleasedOCC:
         coefficient[0] = self.settings.scale * total / max(1.0, positions)
         return self.smoothing.settled(coefficient, tokens=positions)
 
-    def applied(self, factor: float, loss: DepthLoss, advantages: Tensor) -> tuple[Tensor, Tensor]:
-        """(L_j at lambda_j times the advantages, the same unless lambda_j is 0)."""
-        inside = loss(advantages * factor)
-        return inside, (factor != 0.0) * inside
+    def factors(self, coefficient: Tensor) -> Factors:
+        """lambda_j on the advantages; a depth without a coefficient has no loss."""
+        inside = coefficient.tolist()
+        return Factors(inside, [float(factor != 0.0) for factor in inside])
 
     def state(self) -> dict[str, list[float]]:
         """What a checkpoint needs."""

@@ -20,13 +20,13 @@ from torch.nn.functional import embedding as lookup
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.losses.alignment import Anchors
+from openrlhf_mtp.losses.kernels.token_log_probs import token_log_probs
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.joint.coefficient import ActionTokens, Coefficient, FixedCoefficient, HeadLogProbs
 from openrlhf_mtp.training.joint.metrics import JointMetrics
 from openrlhf_mtp.training.joint.occ import OCC, occ_sums
 from openrlhf_mtp.training.joint.occ_released import ReleasedOCC
-from openrlhf_mtp.training.joint.token_log_probs import token_log_probs
 from openrlhf_mtp.training.observed_policy import Observation
 from openrlhf_mtp.training.step_inputs import StepInputs
 from openrlhf_mtp.training.stopwatch import Stopwatch
@@ -120,18 +120,18 @@ class JointTerm:
         row_weight: Tensor | None,
         step: StepInputs,
     ) -> Tensor:
+        """(1/k) sum_j lambda_j L_j."""
+        inside, outside = self.coefficient.factors(coefficient)
         total = head.values.new_zeros(())
         unweighted = head.values.new_zeros(())
-        for values, mask, factor in zip(head.values, head.mask, coefficient.tolist(), strict=True):
-
-            def loss(advantages: Tensor, values: Tensor = values, mask: Tensor = mask) -> Tensor:
-                if self.mtp.regime == "joint_ce":
-                    return self._cross_entropy(values, mask, row_weight, step)
-                return self._policy_loss(values, mask, tokens._replace(advantages=advantages), step)
-
-            plain, part = self.coefficient.applied(factor, loss, tokens.advantages)
-            unweighted += plain.detach() / self.mtp.depths
-            total = total + part
+        for j, (values, mask) in enumerate(zip(head.values, head.mask, strict=True)):
+            if self.mtp.regime == "joint_ce":
+                loss = self._cross_entropy(values, mask, row_weight, step)
+            else:
+                scaled = tokens._replace(advantages=tokens.advantages * inside[j])
+                loss = self._policy_loss(values, mask, scaled, step)
+            unweighted += loss.detach() / self.mtp.depths
+            total = total + outside[j] * loss
         self.metrics.add_loss(unweighted)
         return total
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from openrlhf_mtp.training.joint.token_log_probs import token_log_probs
+from openrlhf_mtp.losses.kernels.token_log_probs import token_log_probs
 from tests.unit.losses.largest import Largest
 
 ROWS, WIDTH, VOCAB = 7, 5, 11

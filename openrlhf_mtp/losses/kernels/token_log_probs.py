@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
 
-from openrlhf_mtp.losses.mtp_loss import CHUNK_LOGITS
+from openrlhf_mtp.losses.kernels.projection import CHUNK_LOGITS
 
 
 def _chunks(rows: int, vocab: int, chunk_logits: int) -> list[slice]:
