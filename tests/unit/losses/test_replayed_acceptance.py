@@ -1,4 +1,4 @@
-"""The walk: given only the text and the two distributions, it must count what an engine's own drafting counts."""
+"""The replay: given only the text and the two distributions, it must count what an engine's own drafting counts."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def anchors_of(texts, p, q):
     return *flat, (torch.arange(responses)[:, None] * length + index).flatten()
 
 
-def test_the_walk_counts_what_rejection_sampling_does_where_the_plain_mean_does_not():
+def test_the_replay_counts_what_rejection_sampling_does_where_the_plain_mean_does_not():
     generator = torch.Generator().manual_seed(1)
     logits = 2.5 * torch.randn(VOCABULARY, VOCABULARY, generator=generator)
     noise = 1.5 * torch.randn(DEPTHS, VOCABULARY, VOCABULARY, generator=generator)
@@ -57,10 +57,10 @@ def test_the_walk_counts_what_rejection_sampling_does_where_the_plain_mean_does_
     accepted = torch.tensor([count for _, counts in runs for count in counts])
     engine = torch.stack([(accepted >= j).double().mean() for j in range(1, DEPTHS + 1)])
     accept, overlap, mask, index = anchors_of(torch.tensor([text for text, _ in runs]), p, q)
-    promised = replay_acceptance(accept, mask, index)
+    replayed = replay_acceptance(accept, mask, index)
     # some 3,600 drafts: a standard error below 0.009 at every depth
-    torch.testing.assert_close(promised.reached / promised.drafts, engine, atol=0.03, rtol=0.0)
-    assert promised.drafts.item() == pytest.approx(len(accepted), rel=0.03)
+    torch.testing.assert_close(replayed.reached / replayed.drafts, engine, atol=0.03, rtol=0.0)
+    assert replayed.drafts.item() == pytest.approx(len(accepted), rel=0.03)
     plain = overlap.cumprod(-1)[mask[:, -1]].mean(0).double()
     assert (plain - engine).abs().max() > 0.06
 
@@ -106,7 +106,7 @@ def test_no_anchor_is_an_empty_count():
 
 
 @pytest.mark.parametrize("places", [1, 2, 15, 16, 17, 200])
-def test_pieces_put_together_are_the_walk_step_by_step(places):
+def test_pieces_put_together_are_the_replay_step_by_step(places):
     generator = torch.Generator().manual_seed(places)
     accept = torch.rand(places, DEPTHS, generator=generator, dtype=torch.float64)
     through = torch.cat([torch.ones(places, 1), accept.cumprod(-1), torch.zeros(places, 1)], dim=1)
@@ -121,7 +121,7 @@ def test_pieces_put_together_are_the_walk_step_by_step(places):
 
 
 def test_the_variance_is_what_engines_scatter_by_on_one_text():
-    """The same text drafted again and again: acceptance lengths around the promised one."""
+    """The same text drafted again and again: acceptance lengths around the expected one."""
     generator = torch.Generator().manual_seed(2)
     places, runs = 400, 1000
     accept = torch.rand(places, DEPTHS, generator=generator)
@@ -132,8 +132,8 @@ def test_the_variance_is_what_engines_scatter_by_on_one_text():
         accepted, drafts = accepted + length * going, drafts + going
         at = at + (length + 1) * going
     counted = replay_acceptance(accept, torch.ones(places, DEPTHS, dtype=torch.bool), torch.arange(places))
-    promised = (counted.reached.sum() / counted.drafts).item()
-    assert (accepted / drafts).mean().item() == pytest.approx(promised, abs=0.01)
+    replayed = (counted.reached.sum() / counted.drafts).item()
+    assert (accepted / drafts).mean().item() == pytest.approx(replayed, abs=0.01)
     expected = (counted.variance.sqrt() / counted.drafts).item()
     # known to 2.2 % after 1,000 runs; that luck also decides which places are visited adds 11 % where they differ so
     assert expected <= (accepted / drafts).std().item() < 1.2 * expected

@@ -57,7 +57,7 @@ def test_the_overlap_that_ends_a_warm_up_is_the_mean_over_all_depths_anchors():
     assert tally.mean_alpha() == (7.0 + 3.0) / (10.0 + 6.0)
 
 
-def test_the_promise_is_counted_over_all_micro_batches_drafts():
+def test_the_replay_is_counted_over_all_micro_batches_drafts():
     tally = HeadMetrics(DEPTHS)
     tally.add(FIRST)
     assert "mtp/reach/depth_1" not in tally.metrics()

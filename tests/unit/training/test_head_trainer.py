@@ -109,7 +109,7 @@ def gathered(own: HeadTrainer, batch: HeadBatch) -> Rows:
     return Rows(**{name: np.array(values) for name, values in found.items()}, response=response)
 
 
-def promise(rows: Rows) -> tuple[list[float], float]:
+def replay(rows: Rows) -> tuple[list[float], float]:
     """How likely depths 1..j of a draft are all accepted, and the standard deviation of how many are.
 
     Means over an engine's drafts, by following one response at a time.
@@ -147,8 +147,8 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
         "mtp/entropy": sums["entropy_sum"] / sums["depth_count"][0],
         "mtp/expected_length": sums["length_sum"] / sums["horizon_count"],
     }
-    promised, expected["mtp/accepted_std"] = promise(rows)
-    for j, reached in enumerate(promised, start=1):
+    replayed, expected["mtp/accepted_std"] = replay(rows)
+    for j, reached in enumerate(replayed, start=1):
         count = sums["depth_count"][j - 1]
         expected[f"mtp/loss/depth_{j}"] = sums["depth_loss_sum"][j - 1] / count
         expected[f"mtp/alpha/depth_{j}"] = sums["alpha_sum"][j - 1] / count
