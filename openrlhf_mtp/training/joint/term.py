@@ -5,7 +5,7 @@
                    action token in place of the policy's log-prob, against the same old log-probs and advantages
 
 The policy's loss becomes L_RL + (1/k) sum_j lambda_j L_j (OCC, arXiv 2605.28184, with k = 1 there). The head is a fixed
-function here: its parameters follow `mtp.objective` and nothing else, so that what keeps drafts accepted and
+function here and its parameters follow `mtp.objective`, so that what keeps drafts accepted and
 what flows into the policy are set apart.
 """
 
