@@ -1,1 +1,1 @@
-"""Per-row statistics of two distributions over the vocabulary, and their gradients: chunked torch and Triton."""
+"""Kernels over the vocabulary, chunked torch and Triton: statistics of two distributions, log-probs of given tokens."""
