@@ -106,10 +106,10 @@ def read(folder: Path, run: str) -> Attempts:
     except FileNotFoundError:
         return Attempts(run)
     except (OSError, ValueError, TypeError) as problem:
-        print(f"attempts: {folder / ATTEMPTS} cannot be read ({problem}), counting anew", flush=True)
+        print(f"attempts: {folder / ATTEMPTS} cannot be read ({problem}), counting from zero", flush=True)
         return Attempts(run)
     if not _is_sound(found):
-        print(f"attempts: {folder / ATTEMPTS} is not as it was written, counting anew", flush=True)
+        print(f"attempts: {folder / ATTEMPTS} is not as it was written, counting from zero", flush=True)
         return Attempts(run)
     return found if found.run == run and found.over != "failed" else Attempts(run)
 

@@ -110,7 +110,7 @@ def lines(environ: Mapping[str, str]) -> Iterator[str]:
     problem = problem_of(folder) if folder else ""
     if problem:
         print(
-            f"compile cache: {folder} cannot be used: {problem}; kernels are compiled anew on this pod's disk. Give "
+            f"compile cache: {folder} cannot be used: {problem}; kernels are compiled again on this pod's disk. Give "
             "the folder to the pods' user, choose another volume in storage.compileCache, or set "
             "storage.compileCache.enabled=false",
             file=sys.stderr,

@@ -78,16 +78,17 @@ class AcceptanceGuard:
         settings = self.settings
         stops = settings.action == "stop"
         what_next = (
-            "A checkpoint was saved; mtp.guard.action=warn goes on from it regardless."
+            "A checkpoint was saved; mtp.guard.action=warn continues from it regardless."
             if stops
-            else "The run goes on (mtp.guard.action: warn)."
+            else "The run continues (mtp.guard.action: warn)."
         )
         return Alarm(
             f"mean acceptance length collapsed: {', '.join(self._bad_steps)} tokens per target forward; it "
             f"started at {self.start:.3f} and should not fall below {floor:.3f} (mtp.guard.min_fraction_of_start = "
             f"{settings.min_fraction_of_start}, mtp.guard.min_acceptance_length = {settings.min_acceptance_length}). "
-            "The samples are still right, only slow. Usual causes: the head did not reach the engines (see sync/*), "
-            f"its learning rate is too high, or the policy moved fast under mtp.regime: frozen. {what_next}",
+            "The samples are still correct, but rollouts are slow. Usual causes: the head did not reach the engines "
+            "(see sync/*), its learning rate is too high, or the policy moved fast under mtp.regime: frozen. "
+            f"{what_next}",
             stops,
         )
 

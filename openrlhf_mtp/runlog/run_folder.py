@@ -48,7 +48,7 @@ def claim(out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
         raise RunFolderError(f"{out} is a file; give a folder with --out")
     if is_run(out) and not (resume or overwrite):
         raise RunFolderError(
-            f"{out} already holds a run; continue it with --resume, or start anew with --overwrite"
+            f"{out} already holds a run; continue it with --resume, or start over with --overwrite"
         )
     if overwrite:
         _remove_run(out)

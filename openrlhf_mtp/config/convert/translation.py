@@ -233,9 +233,9 @@ class _Translator:
     def _standing_remarks(self) -> Iterator[str]:
         key = self._value("logger.wandb.key")
         if isinstance(key, str) and key and not HOLE.search(key) and "logger.wandb.key" in self.out.settings:
-            yield "logger.wandb.key stands in the job file as in the script, and in every run folder (run.yaml)"
+            yield "logger.wandb.key is in the job file as it was in the script, and in every run folder (run.yaml)"
         if self._value("ckpt.load_enable"):
-            yield "ckpt.load_enable reads ckpt.path; a run of your own goes on with train --resume instead"
+            yield "ckpt.load_enable reads ckpt.path; to continue a run of your own, use train --resume instead"
 
 
 def _like(given: Given, value: int) -> Given:

@@ -71,7 +71,7 @@ def header(path: Path) -> dict[str, StoredTensor]:
         size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
         raise DamagedCheckpoint(
             f"{path}: got {size} that cannot be read as safetensors ({error}); the file is missing or was cut off, "
-            "copy it again or make it anew"
+            "copy it again or create it again"
         ) from error
 
 

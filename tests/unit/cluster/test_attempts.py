@@ -175,10 +175,10 @@ ODD = [
 
 
 @pytest.mark.parametrize("text", ODD)
-def test_an_odd_file_is_said_and_counted_anew(run, text, capsys):
+def test_an_odd_file_is_said_and_counted_from_zero(run, text, capsys):
     (run.folder / ATTEMPTS).write_bytes(text.encode("latin-1"))
     assert run.begin() == 0
-    assert "counting anew" in capsys.readouterr().out
+    assert "counting from zero" in capsys.readouterr().out
     assert read(run.folder, run.name).begun == 1
 
 

@@ -38,8 +38,8 @@ def test_variables_that_lead_into_a_folder_that_cannot_be_used_are_taken_back(tm
     ]
     assert capsys.readouterr().err == (
         f"compile cache: {blocked}/cache cannot be used: Not a directory (user {os.getuid()}); kernels are compiled "
-        "anew on this pod's disk. Give the folder to the pods' user, choose another volume in storage.compileCache, or "
-        "set storage.compileCache.enabled=false\n"
+        "again on this pod's disk. Give the folder to the pods' user, choose another volume in storage.compileCache, "
+        "or set storage.compileCache.enabled=false\n"
     )
 
 
@@ -103,7 +103,7 @@ def test_the_line_before_ray_takes_them_back_in_the_pods_shell(tmp_path):
     assert shell(tmp_path, "echo $VLLM_CACHE_ROOT")[0] == f"{tmp_path}/vllm_cache_root"
     printed, said = shell(tmp_path / "file/x", 'echo "${VLLM_CACHE_ROOT-none} ${TRITON_CACHE_DIR-none}"')
     assert printed == "none none"
-    assert "compiled anew on this pod's disk" in said
+    assert "compiled again on this pod's disk" in said
 
 
 def test_a_pod_starts_also_where_the_look_is_killed(tmp_path, monkeypatch):

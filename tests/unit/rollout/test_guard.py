@@ -29,7 +29,7 @@ def test_a_collapse_costs_speed_only_and_does_not_end_a_run_unless_asked() -> No
     (warned,) = run(AcceptanceGuard(GuardSettings(patience=1)), [3.0, 1.1]).values()
     (ended,) = run(AcceptanceGuard(GuardSettings(patience=1, action="stop")), [3.0, 1.1]).values()
     assert not warned.stops
-    assert "The run goes on" in warned.text
+    assert "The run continues" in warned.text
     assert ended.stops
     assert "A checkpoint was saved" in ended.text
 

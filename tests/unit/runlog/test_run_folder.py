@@ -10,7 +10,7 @@ from openrlhf_mtp.runlog.run_folder import RunFolderError, claim
 class TestClaim:
     def test_an_earlier_run_is_kept_unless_the_user_says_otherwise(self, tmp_path):
         RowWriter(tmp_path).close()
-        with pytest.raises(RunFolderError, match="--resume, or start anew with --overwrite"):
+        with pytest.raises(RunFolderError, match="--resume, or start over with --overwrite"):
             claim(tmp_path)
         assert claim(tmp_path, resume=True) == tmp_path
         assert (tmp_path / METRICS).exists()
