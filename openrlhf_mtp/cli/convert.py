@@ -11,13 +11,13 @@ from pathlib import Path
 
 from openrlhf_mtp.cli.jobs import upstream_conflicts
 from openrlhf_mtp.cli.messages import say, terminal_width, wrapped
-from openrlhf_mtp.config.checks import by_level, check
+from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.convert.conversion import Conversion, convert
 from openrlhf_mtp.config.errors import USER_ERROR, JobError, JobErrors
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
-from openrlhf_mtp.config.problem import Problem
+from openrlhf_mtp.config.problem import Problem, by_level
 from openrlhf_mtp.config.roles import total_gpus
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 

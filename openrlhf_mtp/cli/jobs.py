@@ -9,18 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from openrlhf_mtp.cli.messages import say
-from openrlhf_mtp.config.checks import (
-    by_level,
-    check,
-    error,
-    require_no_errors,
-    warning,
-)
+from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import detect_host
-from openrlhf_mtp.config.problem import Problem
+from openrlhf_mtp.config.problem import Problem, by_level, error, require_no_errors, warn
 from openrlhf_mtp.config.reading.job_text import STANDARD_INPUT
 from openrlhf_mtp.config.reading.values import shown
 from openrlhf_mtp.upstream.openrlhf.flags import (
@@ -113,7 +107,7 @@ def _in_our_words(note: str, job: Job) -> Iterator[Problem]:
 def _changed(name: str, before: Any, after: Any) -> Problem:
     """A setting that OpenRLHF drops because it means nothing in this job, or one that it runs with otherwise."""
     if name in HARMLESS:
-        return warning(name, before, f"nothing: OpenRLHF ignores it, because {HARMLESS[name]}", "drop it")
+        return warn(name, f"this has no effect: OpenRLHF ignores it, because {HARMLESS[name]}; drop it")
     return error(
         name,
         before,

@@ -18,8 +18,9 @@ from helm.engine import (
     render,
     render_ci,
 )
-from openrlhf_mtp.config.checks import JobContext, check
+from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs

@@ -11,8 +11,9 @@ from typing import get_args
 import pytest
 
 from openrlhf_mtp.cli.convert import run_convert
-from openrlhf_mtp.config.checks import JobContext, regime
+from openrlhf_mtp.config.checks import regime
 from openrlhf_mtp.config.job import Job, load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.objectives import Objective
 from openrlhf_mtp.config.reading.old_names import IS_CORRECTION_SCHEMES, old_names

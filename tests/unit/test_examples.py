@@ -10,9 +10,10 @@ from types import ModuleType
 import pytest
 
 from openrlhf_mtp.cli.jobs import upstream_conflicts
-from openrlhf_mtp.config.checks import JobContext, check
+from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.convert.conversion import convert
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.plan import make_plan, render
 from openrlhf_mtp.config.roles import total_gpus

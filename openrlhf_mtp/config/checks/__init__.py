@@ -22,9 +22,7 @@ from openrlhf_mtp.config.checks import (
     sampling,
 )
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, by_level, error, require_no_errors, warning
-
-__all__ = ["CHECKS", "Conflict", "Situation", "by_level", "check", "error", "require_no_errors", "warning"]
+from openrlhf_mtp.config.problem import Problem, by_level
 
 CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     job_file.notes,
@@ -64,6 +62,6 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
 )
 
 
-def check(situation: JobContext) -> list[Problem]:
+def check(context: JobContext) -> list[Problem]:
     """Run every check; errors first, otherwise in the order of CHECKS."""
-    return by_level(conflict for one in CHECKS for conflict in one(situation))
+    return by_level(conflict for one in CHECKS for conflict in one(context))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.problem import Problem, error, refuse, warn, warning
 
 
 def optimizer_batches(s: JobContext) -> Iterator[Problem]:
@@ -36,19 +36,17 @@ def left_over(s: JobContext) -> Iterator[Problem]:
     updates = s.updates
     rollouts = updates.rollouts(s.prompts)
     if not any(map(updates.trained, rollouts)):
-        yield error(
+        yield refuse(
             "data.prompt_dataset",
-            f"{s.prompts} prompts, {sum(rollouts)} responses",
-            f"at least one response for each of {updates.ranks} ranks, or nothing can be trained",
-            "give more prompts or take fewer ranks",
+            f"{s.prompts} prompt(s) give {sum(rollouts)} responses, and {updates.ranks} ranks need at least one each "
+            "to train on; give more prompts or use fewer ranks",
         )
     elif lost := sum(rollouts) - sum(map(updates.trained, rollouts)):
-        yield warning(
+        yield warn(
             "data.prompt_dataset",
-            f"{s.prompts} prompts",
-            f"a multiple of rollout.batch_size = {updates.rollout_prompts}: {lost} responses of the last rollout of "
-            f"each episode cannot be shared out equally over {updates.ranks} ranks and are not trained on",
-            "leave prompts out with data.max_samples, or accept it",
+            f"{s.prompts} prompt(s) are not a multiple of rollout.batch_size = {updates.rollout_prompts}: {lost} "
+            f"responses of the last rollout of each episode cannot be shared out equally over {updates.ranks} ranks "
+            "and are not trained on; leave prompts out with data.max_samples, or accept it",
         )
 
 

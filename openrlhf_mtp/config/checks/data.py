@@ -11,7 +11,7 @@ from typing import Any
 
 from openrlhf_mtp.config.data_files import READABLE, DataRow, UnreadableRow, read_rows
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.problem import Problem, error, refuse, warn
 from openrlhf_mtp.config.reading.paths import is_local
 
 MOST_ROWS = 100_000
@@ -38,11 +38,10 @@ def chat_template(s: JobContext) -> Iterator[Problem]:
     if any((folder / name).exists() for name in CHAT_TEMPLATES):
         return
     if '"chat_template"' not in config.read_text(encoding="utf-8", errors="replace"):
-        yield error(
+        yield refuse(
             "data.apply_chat_template",
-            "true",
-            f"a tokenizer with a chat template, and {folder} has none",
-            "set it to false (with data.input_template, if the prompts need one) or add chat_template.jinja there",
+            f"this is true, and the tokenizer in {folder} has no chat template; set it to false (with "
+            "data.input_template, if the prompts need one) or add chat_template.jinja there",
         )
 
 
@@ -93,10 +92,10 @@ def _file(s: JobContext, setting: str, file: Path) -> Iterator[Problem]:
             for problem in _problems(s, row):
                 seen.setdefault(problem, _Seen()).add(row.place)
     except UnreadableRow as broken:
-        yield error(setting, file, f"rows that can be read: {broken}", "correct the file")
+        yield refuse(setting, f"{file} has a row that cannot be read: {broken}; correct the file")
         return
     if not count:
-        yield error(setting, file, "at least one row", "give a file with prompts")
+        yield refuse(setting, f"{file} has no rows; give a file with prompts")
         return
     missing = [
         key for key in ("data.input_key", "data.label_key") if (s.text(key) or "") not in columns | {""}
@@ -140,25 +139,17 @@ def _conflict(s: JobContext, setting: str, kind: str, found: _Seen, looked_at: s
     got = f"{found} of {looked_at}"
     prompt, label = s.text("data.input_key"), s.text("data.label_key")
     if kind == "no label":
-        return warning(
+        return warn(
             "data.label_key",
-            f"no {label} in {got}",
-            "one in each: the reward function is given nothing instead",
-            "add them if the reward function needs them",
+            f"there is no label ({label}) in {got}: the reward function is given nothing instead; add "
+            "labels if it needs them",
         )
-    expected, fix = {
-        "no prompt": (f"a {prompt} in each", "remove these rows or fill them in"),
-        "empty prompt": ("a prompt of at least one token: vLLM refuses an empty one", "remove these rows"),
-        "messages": (
-            "text, or data.apply_chat_template for lists of messages",
-            "set data.apply_chat_template=true",
-        ),
-        "no text": ("text", "write the prompts as text"),
-        "no messages": (
-            "text or a list of messages, each with role and content",
-            "correct these rows",
-        ),
-    }[kind]
-    return error(
-        setting, f"{kind} in {got}" if kind.startswith(("no ", "empty")) else f"lists in {got}", expected, fix
-    )
+    sentences = {
+        "no prompt": f"there is no prompt ({prompt}) in {got}; remove these rows or fill them in",
+        "empty prompt": f"the prompt is empty in {got}, and vLLM refuses an empty one; remove these rows",
+        "messages": f"the prompt is a list of messages in {got}; set data.apply_chat_template=true to make text of it",
+        "no text": f"the prompt is not text in {got}; write the prompts as text",
+        "no messages": f"the prompt is neither text nor a list of messages, each with role and content, in {got}; "
+        "correct these rows",
+    }
+    return refuse(setting, sentences[kind])

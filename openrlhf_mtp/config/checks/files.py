@@ -7,7 +7,7 @@ from pathlib import Path
 
 from openrlhf_mtp.config.data_files import READABLE
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error
+from openrlhf_mtp.config.problem import Problem, error, refuse
 from openrlhf_mtp.config.reading.paths import is_local, too_long
 from openrlhf_mtp.config.reading.values import cut
 from openrlhf_mtp.config.run_files import METRICS, RUN_YAML
@@ -38,11 +38,10 @@ def reward(s: JobContext) -> Iterator[Problem]:
     """OpenRLHF loads the reward function inside every engine, where a missing file is a hang or a log line."""
     url, agent = s.text("reward.remote_url"), s.text("train.agent_func_path")
     if not url and not agent and not s.text("reward.model_name_or_path"):
-        yield error(
+        yield refuse(
             "reward.remote_url",
-            "no reward at all",
-            "a reward function (.py), a server, an agent or a reward model",
-            "set reward.remote_url, train.agent_func_path or reward.model_name_or_path",
+            "the job has no reward; set reward.remote_url (a reward function in a .py file, or a server), "
+            "train.agent_func_path (an agent) or reward.model_name_or_path (a reward model)",
         )
     if url and url.split(",")[0].endswith(".py"):
         yield from _script(s, "reward.remote_url", Path(url.split(",")[0]), "reward_func")
@@ -57,19 +56,16 @@ def run_folder(s: JobContext) -> Iterator[Problem]:
     if too_long(s.out):
         yield error("--out", cut(str(s.out)), "a path that the file system can hold", "give a shorter --out")
     elif s.out.exists() and not s.out.is_dir():
-        yield error("--out", s.out, "a folder, and this is a file", "give another --out")
+        yield refuse("--out", f"{s.out} is a file, not a folder; give another --out")
     elif not s.may_reuse_out and any((s.out / name).exists() for name in (RUN_YAML, METRICS)):
-        yield error(
-            "--out",
-            s.out,
-            "a folder without a run",
-            "continue it with --resume or replace it with --overwrite",
+        yield refuse(
+            "--out", f"{s.out} holds a run already; continue it with --resume or replace it with --overwrite"
         )
     else:
         existing = next(folder for folder in (s.out, *s.out.absolute().parents) if folder.exists())
         if not os.access(existing, os.W_OK | os.X_OK):
-            yield error(
-                "--out", s.out, f"a folder this user may write to ({existing} is not)", "give another --out"
+            yield refuse(
+                "--out", f"{s.out} cannot be made: this user may not write to {existing}; give another --out"
             )
 
 
@@ -83,11 +79,9 @@ def _data_files(s: JobContext, setting: str, names: str) -> Iterator[Problem]:
                 setting, file, "an existing file or folder", f"check the path (looked from {Path.cwd()})"
             )
         elif file.is_dir() and file.suffix in READABLE:
-            yield error(
+            yield refuse(
                 setting,
-                file,
-                f"a file, because OpenRLHF reads {file.suffix} as one; it is a folder",
-                "rename it",
+                f"{file} is a folder, and OpenRLHF reads a path in {file.suffix} as a file; rename it",
             )
 
 
@@ -100,7 +94,7 @@ def _script(s: JobContext, setting: str, file: Path, symbol: str) -> Iterator[Pr
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as broken:
-        yield error(setting, file, f"valid Python ({_reason(broken)})", "correct the file")
+        yield refuse(setting, f"{file} is not valid Python ({_reason(broken)}); correct the file")
         return
     if symbol not in _defined(tree):
         yield error(setting, file, f"a file that defines {symbol}", f"define {symbol} at the top level")

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from math import isclose
 
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.problem import Problem, error, warn, warning
 
 ATTENTION = (
     "eager",
@@ -24,21 +24,18 @@ def unread(s: JobContext) -> Iterator[Problem]:
     """Settings that the job gives and that change nothing in it."""
     for name in SYNC_FLAGS:
         if s.mtp is not None and s.job.flags.get(name) is not None:
-            yield warning(
+            yield warn(
                 name,
-                s.job.value(name),
-                "nothing: with a head mtp.sync.backend decides how weights reach the engines, and it is "
-                f"{s.mtp.sync.backend}",
-                "drop it",
+                "this has no effect: with a head, mtp.sync.backend decides how weights reach the engines, and it is "
+                f"{s.mtp.sync.backend}; drop it",
             )
     ours = [name for name, value in s.job.flags.items() if name.startswith("critic.") and value is not None]
     if ours and not s.uses_critic:
         estimator = s.text("algo.advantage.estimator")
-        yield warning(
+        yield warn(
             "critic",
-            ", ".join(ours),
-            f"nothing: algo.advantage.estimator {estimator} trains no critic, and OpenRLHF reads none of it",
-            "drop it, or set algo.advantage.estimator gae",
+            f"algo.advantage.estimator {estimator} trains no critic, so this has no effect: {', '.join(ours)}; drop "
+            "it, or set algo.advantage.estimator gae",
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import FULL
-from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.problem import Problem, error, warn
 
 CUDA_SWITCHES = {
     "ds.packing_samples": "packing needs flash-attention, which is built for CUDA only",
@@ -37,11 +37,10 @@ def without_cuda(s: JobContext) -> Iterator[Problem]:
         )
         return
     if s.host.not_counted:
-        yield warning(
+        yield warn(
             "GPUs",
-            f"{s.host.not_counted} GPUs",
-            "NVIDIA GPUs: others are not counted and not used, everything here runs on the CPU",
-            "run on a machine with CUDA",
+            f"{s.host.not_counted} GPUs are not used, because this needs CUDA, and the job runs on the CPU; run on a "
+            "machine with NVIDIA GPUs",
         )
     yield from needs
 

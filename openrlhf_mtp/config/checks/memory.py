@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.memory import GIB, engine_share, trainer_memory
-from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.problem import Problem, refuse, warn
 
 
 def trainer(s: JobContext) -> Iterator[Problem]:
@@ -20,11 +20,10 @@ def trainer(s: JobContext) -> Iterator[Problem]:
         else f"{left:.1f} GiB (a colocated engine keeps the rest of {gpu:.1f})"
     )
     if memory.states > left * GIB:
-        yield error(
+        yield refuse(
             "actor.num_gpus_per_node",
-            f"{memory.states / GIB:.1f} GiB of weights, gradients and optimizer on each of {s.ranks('actor')} rank(s)",
-            f"at most the {what} that a GPU has for them",
-            _fewer_states(s),
+            f"weights, gradients and optimizer take {memory.states / GIB:.1f} GiB on each of {s.ranks('actor')} "
+            f"rank(s), and a GPU has {what} for them; {_fewer_states(s)}",
         )
     elif memory.peak > left * GIB:
         setting, need, micro = max(
@@ -34,12 +33,11 @@ def trainer(s: JobContext) -> Iterator[Problem]:
         )
         if s.on("train.dynamic_batch_enable"):
             setting = f"{micro}.max_tokens_per_gpu"
-        yield warning(
+        yield warn(
             setting,
-            f"{need / GIB:.1f} GiB of logits in a micro-batch of samples as long as data.max_len, beside "
-            f"{memory.states / GIB:.1f} GiB of weights, gradients and optimizer",
-            f"at most the {what} of a GPU",
-            _smaller_batches(s, setting),
+            f"the logits of a micro-batch of samples as long as data.max_len take {need / GIB:.1f} GiB, beside "
+            f"{memory.states / GIB:.1f} GiB of weights, gradients and optimizer, and a GPU has {what}; "
+            f"{_smaller_batches(s, setting)}",
         )
 
 

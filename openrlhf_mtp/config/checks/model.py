@@ -6,7 +6,7 @@ from typing import Any
 from openrlhf_mtp.config.families import DENSE, FAMILIES, NATIVE_FAMILIES
 from openrlhf_mtp.config.head_contract import policy_files
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error
+from openrlhf_mtp.config.problem import Problem, error, refuse
 from openrlhf_mtp.config.rope import context_limit
 
 SUPPORTED = (*FAMILIES, *NATIVE_FAMILIES)
@@ -30,47 +30,45 @@ def policy(s: JobContext) -> Iterator[Problem]:
         yield from _without_head(s, config)
         return
     if "vision_config" in config:
-        yield error(
-            setting, f"a vision model ({family})", "a text-only model", "use one, or drop the mtp section"
+        yield refuse(
+            setting,
+            f"this is a vision model ({family}), and heads are for text-only models; use one, or drop the mtp section",
         )
     elif family not in SUPPORTED:
-        yield error(
+        yield refuse(
             setting,
-            f"the model family {family}",
-            f"one that a head supports: {', '.join(SUPPORTED)}",
-            "use one of these, or drop the mtp section",
+            f"the model family {family} has no head yet; use one of {', '.join(SUPPORTED)}, or drop the mtp section",
         )
     elif s.trains_policy and family not in DENSE:
-        yield error(
+        yield refuse(
             setting,
-            f"the model family {family}",
-            f"one whose weights can be sent to engines and read back there: {', '.join(DENSE)} (experts and "
-            "linear attention would need their packed tensors in sync/loaded_layers.py)",
-            "train its head with openrlhf-mtp pretrain, use another model, or drop the mtp section",
+            f"weights of the model family {family} cannot be sent to engines and read back there yet (experts and "
+            "linear attention would need their packed tensors in sync/loaded_layers.py); train its head with "
+            f"openrlhf-mtp pretrain, use a model of {', '.join(DENSE)}, or drop the mtp section",
         )
 
 
 def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
-    """OpenRLHF sends every model it knows, but only over CUDA and without adapters; this project's sync, which then
-    stands in, does not (`sync.transport.uses_own_sync`)."""
+    """OpenRLHF sends every model it knows, but only over CUDA and without adapters; the sync that replaces it elsewhere
+    does not (`sync.transport.uses_own_sync`)."""
     family = config.get("model_type")
     if "vision_config" not in config and (family in DENSE or family not in SUPPORTED):
         return
-    got, expected = f"the model family {family}", "a dense text model"
-    why = "where this project's weight sync stands in for OpenRLHF's"
+    setting, why = (
+        "actor.model_name_or_path",
+        "this project's weight sync replaces OpenRLHF's, for dense text models",
+    )
     if not s.host.has_cuda:
-        yield error(
-            "actor.model_name_or_path",
-            got,
-            f"{expected} on a host without CUDA, {why}",
-            "run on GPUs, or use one",
+        yield refuse(
+            setting,
+            f"this model ({family}) needs a host with CUDA, because elsewhere {why}; run on GPUs, or use a dense "
+            "text model",
         )
     elif s.number("ds.lora.rank") > 0:
-        yield error(
-            "actor.model_name_or_path",
-            f"{got} with LoRA",
-            f"{expected}: LoRA is {why}",
-            "set ds.lora.rank 0, or use one",
+        yield refuse(
+            setting,
+            f"this model ({family}) cannot be trained with LoRA, because with LoRA {why}; set ds.lora.rank 0, or use a "
+            "dense text model",
         )
 
 

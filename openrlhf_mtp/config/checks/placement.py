@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error
+from openrlhf_mtp.config.problem import Problem, error, refuse
 from openrlhf_mtp.config.roles import roles, total_gpus
 
 
@@ -21,37 +21,36 @@ def colocation(s: JobContext) -> Iterator[Problem]:
     shares = s.on("train.colocate_all") or s.on("train.colocate_actor_ref")
     actor = s.ranks("actor")
     if s.colocates_engines and s.engines and actor != s.engine_gpus:
-        yield error(
+        yield refuse(
             "vllm.num_engines",
-            f"{s.engine_gpus} engine GPUs",
-            f"as many as the actor has, {actor}, because train.colocate_all shares them",
-            "make vllm.num_engines * vllm.tensor_parallel_size equal to the actor's GPUs",
+            f"train.colocate_all has the engines share the actor's GPUs, but the engines have {_count(s.engine_gpus)} "
+            f"and the actor {_count(actor)}; make vllm.num_engines * vllm.tensor_parallel_size equal to the "
+            "actor's GPUs",
         )
     if shares and s.uses_reference and _size(s, "ref") != _size(s, "actor"):
-        yield error(
+        yield refuse(
             "ref.num_gpus_per_node",
-            f"{_gpus(s, 'ref')} of the reference model",
-            f"the actor's {_gpus(s, 'actor')}, because they share them",
-            "give ref.num_nodes and ref.num_gpus_per_node the actor's values, or algo.kl.init_coef 0",
+            f"the reference model shares the actor's GPUs, but it has {_gpus(s, 'ref')} and the actor "
+            f"{_gpus(s, 'actor')}; give ref.num_nodes and ref.num_gpus_per_node the actor's values, or set "
+            "algo.kl.init_coef 0",
         )
     pair = s.on("train.colocate_critic_reward") and s.uses_critic
     if pair and _size(s, "critic") != _size(
         s, "reward"
     ):  # OpenRLHF compares them without a reward model, too
-        yield error(
+        yield refuse(
             "critic.num_gpus_per_node",
-            f"{_gpus(s, 'critic')} of the critic",
-            f"the reward model's {_gpus(s, 'reward')}, because train.colocate_critic_reward puts them together",
-            "give both the same number, or drop train.colocate_critic_reward",
+            f"train.colocate_critic_reward has the critic share the reward model's GPUs, but the critic has "
+            f"{_gpus(s, 'critic')} and the reward model {_gpus(s, 'reward')}; give both the same number, or drop "
+            "train.colocate_critic_reward",
         )
     for role in ("critic", "reward"):
         used = s.uses_critic if role == "critic" else s.uses_reward_model
         if s.on("train.colocate_all") and used and not pair and s.ranks(role) > actor:
-            yield error(
+            yield refuse(
                 f"{role}.num_gpus_per_node",
-                f"{s.ranks(role)} GPUs of the {role} model",
-                f"at most the actor's {actor}, because train.colocate_all puts it there",
-                f"give {role}.num_nodes and {role}.num_gpus_per_node the actor's values",
+                f"train.colocate_all puts the {role} model on the actor's GPUs, but it has {_count(s.ranks(role))} and "
+                f"the actor {_count(actor)}; give {role}.num_nodes and {role}.num_gpus_per_node the actor's values",
             )
 
 
@@ -77,7 +76,11 @@ def _size(s: JobContext, role: str) -> tuple[int, int]:
 
 def _gpus(s: JobContext, role: str) -> str:
     nodes, each = _size(s, role)
-    return f"{nodes * each} GPUs" if nodes == 1 else f"{nodes * each} GPUs ({nodes} nodes of {each})"
+    return _count(each) if nodes == 1 else f"{_count(nodes * each)} ({nodes} nodes of {each})"
+
+
+def _count(gpus: int) -> str:
+    return f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs"
 
 
 def _one_node(s: JobContext) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.problem import Problem, error, warn, warning
 from openrlhf_mtp.config.settings.regime import AdvantageSettings, CoefficientSettings
 
 
@@ -66,7 +66,7 @@ def _occ_moves(s: JobContext) -> Iterator[Problem]:
             "mtp.coefficient.kind",
             "occ",
             "fixed with one optimizer step for each rollout batch: on the first step the policy still is the one that "
-            "generated, log pi - log pi_old is 0, and so is OCC's coefficient, for ever",
+            "generated, log pi - log pi_old is 0, and so is OCC's coefficient, forever",
             f"lower train.batch_size to {smaller} or another divisor of {s.samples_per_step}, or raise "
             "train.max_epochs",
         )
@@ -77,16 +77,14 @@ def unused(s: JobContext) -> Iterator[Problem]:
     if s.mtp is None:
         return
     if not s.mtp.is_joint and s.mtp.coefficient != CoefficientSettings():
-        yield warning(
+        yield warn(
             "mtp.coefficient",
-            "given",
-            f"a joint regime: under {s.mtp.regime} no MTP loss reaches the policy",
-            "set mtp.regime joint_policy, or drop mtp.coefficient",
+            f"this has no effect with mtp.regime {s.mtp.regime}, in which no MTP loss reaches the policy; set "
+            "mtp.regime joint_policy, or drop mtp.coefficient",
         )
     if s.mtp.regime == "frozen" and s.mtp.advantage != AdvantageSettings():
-        yield warning(
+        yield warn(
             "mtp.advantage",
-            "given",
-            "a regime that trains the head: frozen does not",
-            "set mtp.regime detach, or drop mtp.advantage",
+            "this has no effect with mtp.regime frozen, which does not train the head; set mtp.regime detach, or drop "
+            "mtp.advantage",
         )

@@ -6,7 +6,7 @@ from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, Checkpoint, all_of, r
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error, warning
+from openrlhf_mtp.config.problem import Problem, error, refuse, warn
 from openrlhf_mtp.config.run_files import RUN_YAML
 
 DATA = ("data.prompt_dataset", "data.prompt_probs", "data.prompt_split", "data.max_samples")
@@ -25,29 +25,25 @@ def checkpoint(s: JobContext) -> Iterator[Problem]:
         return
     point = resume_point(folder)
     if point.checkpoint is None:
-        yield error(
+        yield refuse(
             "--resume",
-            "; ".join(point.damaged),
-            f"a whole checkpoint in {folder}, and there is no other",
-            "restore the file, or start anew with --overwrite",
+            f"{folder} holds no whole checkpoint ({'; '.join(point.damaged)}); restore the file, or start a new run "
+            "with --overwrite",
         )
         return
     if point.damaged:
-        yield warning(
+        yield warn(
             "--resume",
-            "; ".join(point.damaged),
-            "whole files",
-            f"the run goes on from the newest whole checkpoint, {point.checkpoint.tag}",
+            f"damaged checkpoints are passed over ({'; '.join(point.damaged)}); the run continues from the newest "
+            f"whole checkpoint, {point.checkpoint.tag}",
         )
     if not s.on("ds.use_universal_ckpt"):
         yield from _ranks(s, point.checkpoint)
     if s.on("train.enable_ema"):
-        yield warning(
+        yield warn(
             "train.enable_ema",
-            "true with --resume",
-            "a run in one piece: OpenRLHF keeps the average in no checkpoint, so it begins anew from "
-            "actor.model_name_or_path and final/ holds that",
-            "set it false, or accept it",
+            "OpenRLHF keeps the average in no checkpoint, so that a resumed run starts a new average from "
+            "actor.model_name_or_path, which final/ then holds; set this false, or accept it",
         )
 
 
@@ -57,17 +53,20 @@ def _ranks(s: JobContext, saved: Checkpoint) -> Iterator[Problem]:
         there, here = saved.ranks(folder), s.ranks(role) // shared
         if there is None or (role == "critic" and not s.uses_critic) or there == here:
             continue
-        yield error(
+        yield refuse(
             f"{role}.num_gpus_per_node",
-            f"{here} rank(s) of the {role}",
-            f"{there}, which saved {saved.tag}: DeepSpeed's optimizer states are split over them",
-            f"resume with {role}.num_nodes * {role}.num_gpus_per_node = {there * shared}, {_NEW_RUN}",
+            f"{there} rank(s) of the {role} saved {saved.tag}, and this job has {here}: DeepSpeed's optimizer states "
+            f"are split over them; resume with {role}.num_nodes * {role}.num_gpus_per_node = {there * shared}, "
+            f"{_NEW_RUN}",
         )
     stage = s.number("ds.zero_stage")
     if saved.is_sharded != (stage == 3):
         expected = "3" if saved.is_sharded else "below 3"
         yield error(
-            "ds.zero_stage", stage, f"{expected}, as {saved.tag} was saved", f"set it back, {_NEW_RUN}"
+            "ds.zero_stage",
+            stage,
+            f"{expected}, as {saved.tag} was saved",
+            f"set it back, {_NEW_RUN}",
         )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.cli.jobs import CRASH, all_conflicts, upstream_conflicts
-from openrlhf_mtp.config.checks import JobContext
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
@@ -42,15 +42,15 @@ def test_a_job_that_openrlhf_leaves_alone_says_nothing(said):
     [
         (
             ["vllm.enable_sleep=true"],
-            "warning: vllm.enable_sleep: got true, expected nothing: OpenRLHF ignores it, because without",
+            "warning: vllm.enable_sleep: this has no effect: OpenRLHF ignores it, because without",
         ),
         (
             ["train.agent_func_path=agent.py"],
-            "warning: reward.remote_url: got http://x, expected nothing: OpenRLHF ignores it, because train.agent",
+            "warning: reward.remote_url: this has no effect: OpenRLHF ignores it, because train.agent",
         ),
         (
             ["data.input_template=Question"],
-            "warning: data.input_template: got Question, expected nothing: OpenRLHF ignores it, because it has no {}",
+            "warning: data.input_template: this has no effect: OpenRLHF ignores it, because it has no {}",
         ),
         (["data.input_template='{}\\n'"], "warning: data.input_template: got the two characters"),
         (

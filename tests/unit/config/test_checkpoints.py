@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.config import checkpoints
 from openrlhf_mtp.config.checkpoints import ACTOR, CRITIC, HEAD, MANIFEST, Checkpoint, latest, resume_point
-from openrlhf_mtp.config.checks import JobContext, check
+from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from tests.unit.config.test_checks import SPECS
 
@@ -139,7 +140,7 @@ def test_a_damaged_checkpoint_is_named_with_the_one_the_run_goes_on_from(folder,
     assert warned.startswith("warning: --resume")
     assert str(damaged) in warned
     assert "has 30 bytes, expected" in warned
-    assert "goes on from the newest whole checkpoint, global_step1" in warned
+    assert "the run continues from the newest whole checkpoint, global_step1" in warned
     cut(next(Checkpoint(checkpoint_folder, "global_step1").files()), 30)
     (refused,) = resumed()
     assert refused.startswith("error: --resume")
@@ -149,7 +150,7 @@ def test_a_damaged_checkpoint_is_named_with_the_one_the_run_goes_on_from(folder,
 def test_another_number_of_ranks_is_refused_with_both_numbers(folder, resumed):
     save(folder / "run" / "checkpoints", 3, ranks=3)
     (refused,) = resumed("actor.num_gpus_per_node=2", "train.micro_batch_size=2")
-    assert "got 2 rank(s) of the actor, expected 3, which saved global_step3" in refused
+    assert "3 rank(s) of the actor saved global_step3, and this job has 2" in refused
     assert "actor.num_nodes * actor.num_gpus_per_node = 3" in refused
 
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from openrlhf_mtp.config.checks import JobContext, check, require_no_errors
+from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
+from openrlhf_mtp.config.problem import require_no_errors
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config.equipped import TRUNK
 
@@ -37,7 +39,10 @@ def test_a_right_job_has_no_conflict(problems):
             ["reward.remote_url=no.py"],
             "error: reward.remote_url: got {folder}/no.py, expected an existing Python file",
         ),
-        (["reward.remote_url=null"], "error: reward.remote_url: got no reward at all"),
+        (
+            ["reward.remote_url=null"],
+            "error: reward.remote_url: the job has no reward; set reward.remote_url",
+        ),
         (["train.agent_func_path=no.py"], "error: train.agent_func_path: got {folder}/no.py"),
         (
             ["actor.model_name_or_path=./none"],
@@ -110,11 +115,11 @@ def test_a_right_job_has_no_conflict(problems):
         (["data.max_images_per_prompt=1"], "error: data.max_images_per_prompt: got 1, expected 0"),
         (
             ["train.colocate_all=true", "vllm.num_engines=2"],
-            "error: vllm.num_engines: got 2 engine GPUs, expected as many",
+            "error: vllm.num_engines: train.colocate_all has the engines share the actor's GPUs",
         ),
         (
             ["train.colocate_all=true", "ref.num_gpus_per_node=2"],
-            "error: ref.num_gpus_per_node: got 2 GPUs of the ref",
+            "error: ref.num_gpus_per_node: the reference model shares the actor's GPUs, but it has 2 GPUs",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -170,13 +175,13 @@ def test_logical_gpus_of_a_host_without_cuda_are_made_to_measure(problems):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"model_type": "bert"}, "got the model family bert, expected one that a head supports"),
+        ({"model_type": "bert"}, "the model family bert has no head yet; use one of qwen2"),
         (
             {"model_type": "qwen3_moe"},
-            "got the model family qwen3_moe, expected one whose weights can be sent",
+            "weights of the model family qwen3_moe cannot be sent to engines",
         ),
-        ({"model_type": "qwen3_next"}, "got the model family qwen3_next, expected one whose weights can be"),
-        ({"vision_config": {}}, "got a vision model (qwen2), expected a text-only model"),
+        ({"model_type": "qwen3_next"}, "weights of the model family qwen3_next cannot be sent to engines"),
+        ({"vision_config": {}}, "this is a vision model (qwen2), and heads are for text-only models"),
     ],
 )
 def test_a_model_without_support_is_refused(problems, folder, change, expected):
@@ -192,9 +197,9 @@ def test_without_a_head_a_gpu_host_takes_every_model_and_another_the_dense_ones(
     (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, **change}), encoding="utf-8")
     assert problems("mtp=null", gpus=8) == []
     (found,) = problems("mtp=null")
-    assert "expected a dense text model on a host without CUDA" in found
+    assert "needs a host with CUDA, because elsewhere this project's weight sync" in found
     (found,) = problems("mtp=null", "ds.lora.rank=8", gpus=8)
-    assert "with LoRA, expected a dense text model" in found
+    assert "cannot be trained with LoRA, because with LoRA this project's weight sync" in found
 
 
 @pytest.mark.parametrize("section", [[], ["mtp=null"]])
@@ -232,7 +237,7 @@ def test_a_folder_that_is_no_head_is_refused(problems, folder):
     ("source", "expected"),
     [
         ("def other(): ...", "expected a file that defines reward_func"),
-        ("def reward_func(:", "expected valid Python (line 1"),
+        ("def reward_func(:", "is not valid Python (line 1"),
     ],
 )
 def test_a_reward_file_that_cannot_work_is_refused(problems, folder, source, expected):
@@ -259,13 +264,15 @@ def test_an_earlier_run_is_not_overwritten_by_accident(problems, folder):
 def test_a_run_folder_that_cannot_be_written_is_refused(problems, folder, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     assert any(
-        f"a folder this user may write to ({folder} is not)" in text
+        f"cannot be made: this user may not write to {folder}; give another" in text
         for text in problems(out=folder / "a" / "b")
     )
 
 
 def test_a_run_folder_that_is_a_file_is_refused(problems, folder):
-    assert any("expected a folder, and this is a file" in text for text in problems(out=folder / "reward.py"))
+    assert any(
+        "is a file, not a folder; give another --out" in text for text in problems(out=folder / "reward.py")
+    )
 
 
 def test_files_are_not_looked_for_when_the_job_is_meant_for_another_machine(problems, folder):
@@ -302,7 +309,7 @@ OCC = ("mtp.regime=joint_policy", "mtp.coefficient.kind=occ")
 def test_occ_with_one_optimizer_step_a_rollout_batch_is_refused_with_the_setting_to_change(problems):
     (found,) = problems(*OCC)
     assert found.startswith("error: mtp.coefficient.kind: got occ, expected fixed with one optimizer step")
-    assert "for ever" in found
+    assert "forever" in found
     assert "lower train.batch_size to 8 or another divisor of 16, or raise train.max_epochs" in found
 
 
@@ -350,7 +357,7 @@ def test_a_joint_regime_is_refused_under_zero_3(problems, regime):
 def test_settings_of_a_regime_that_is_off_are_warned_about(problems):
     found = problems("mtp.coefficient.value=0.5")
     assert [problem.split(":")[0] for problem in found] == ["warning"]
-    assert "under detach no MTP loss reaches the policy" in found[0]
+    assert "this has no effect with mtp.regime detach, in which no MTP loss reaches the policy" in found[0]
     found = problems("mtp.regime=frozen", "mtp.advantage.weighting=positive")
     assert any("mtp.advantage" in problem for problem in found)
 
@@ -385,15 +392,17 @@ def test_critic_and_reward_model_share_a_second_group_of_gpus_beside_the_shared_
     [
         (
             ["critic.num_gpus_per_node=2"],
-            "error: critic.num_gpus_per_node: got 2 GPUs of the critic, expected the reward model's 1 GPUs",
+            "error: critic.num_gpus_per_node: train.colocate_critic_reward has the critic share the reward model's "
+            "GPUs, but the critic has 2 GPUs and the reward model 1 GPU",
         ),
         (
             ["critic.num_nodes=2", "reward.num_gpus_per_node=2"],
-            "error: critic.num_gpus_per_node: got 2 GPUs (2 nodes of 1) of the critic, expected the reward",
+            "error: critic.num_gpus_per_node: train.colocate_critic_reward has the critic share the reward model's "
+            "GPUs, but the critic has 2 GPUs (2 nodes of 1)",
         ),
         (
             ["train.colocate_all=true", "train.colocate_critic_reward=false", "critic.num_gpus_per_node=4"],
-            "error: critic.num_gpus_per_node: got 4 GPUs of the critic model, expected at most the actor's 1",
+            "error: critic.num_gpus_per_node: train.colocate_all puts the critic model on the actor's GPUs, but it",
         ),
     ],
 )
@@ -433,9 +442,9 @@ def test_a_batch_that_does_not_divide_says_how_large_the_last_update_is(problems
         (
             5,
             8,
-            "got 5 prompts, expected a multiple of rollout.batch_size = 4: 4 responses of the last rollout",
+            "5 prompt(s) are not a multiple of rollout.batch_size = 4: 4 responses of the last rollout",
         ),
-        (1, 8, "got 1 prompts, 4 responses, expected at least one response for each of 8 ranks"),
+        (1, 8, "1 prompt(s) give 4 responses, and 8 ranks need at least one each"),
     ],
 )
 def test_prompts_that_cannot_be_shared_out_are_counted_before_the_start(folder, prompts, ranks, expected):
@@ -462,22 +471,22 @@ def test_a_driver_that_does_not_answer_is_what_is_wrong(folder):
 def test_gpus_of_another_vendor_are_said_not_to_count(folder):
     job = load_job(folder / "job.yaml", [], SPECS)
     (text,) = map(str, check(JobContext(job, Host(0, not_counted="AMD"))))
-    assert text.startswith("GPUs: got AMD GPUs, expected NVIDIA GPUs: others are not counted")
+    assert text.startswith("GPUs: AMD GPUs are not used, because this needs CUDA")
 
 
 def test_a_folder_that_is_called_like_a_data_file_is_refused(problems, folder):
     (folder / "x.jsonl").mkdir()
     [text] = problems("data.prompt_dataset=./x.jsonl")
-    assert text.startswith("error: data.prompt_dataset: got")
-    assert "expected a file, because OpenRLHF reads .jsonl as one; it is a folder" in text
+    assert text.startswith(f"error: data.prompt_dataset: {folder}/x.jsonl is a folder, and OpenRLHF reads")
+    assert "is a folder, and OpenRLHF reads a path in .jsonl as a file; rename it" in text
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b'x = "caf\xe9"\n', "expected valid Python (line 1: (unicode error)"),
-        (b"def reward_func(): \0", "expected valid Python ("),
-        (b"x = " + b"(" * 5000, "expected valid Python ("),
+        (b'x = "caf\xe9"\n', "is not valid Python (line 1: (unicode error)"),
+        (b"def reward_func(): \0", "is not valid Python ("),
+        (b"x = " + b"(" * 5000, "is not valid Python ("),
         (b"# coding: latin-1\nx = 'caf\xe9'\ndef reward_func(): ...\n", None),
     ],
 )

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.config.checks import JobContext
 from openrlhf_mtp.config.checks.memory import trainer
 from openrlhf_mtp.config.job import load_job
+from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.memory import trainer_memory
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
@@ -43,12 +43,15 @@ def test_logits_that_do_not_fit_are_a_warning_that_names_the_micro_batch(on_a_24
     half = "vllm.gpu_memory_utilization=0.4"
     (found,) = on_a_24_gb_gpu(half, "train.micro_batch_size=8", "rollout.micro_batch_size=4")
     assert found.startswith(
-        "warning: train.micro_batch_size: got 11.6 GiB of logits in a micro-batch of samples"
+        "warning: train.micro_batch_size: the logits of a micro-batch of samples as long as data.max_len take 11.6 GiB"
     )
-    assert "at most the 14.4 GiB (a colocated engine keeps the rest of 24.0) of a GPU" in found
+    assert "and a GPU has 14.4 GiB (a colocated engine keeps the rest of 24.0)" in found
     assert "and vllm.enable_sleep true" in found
     (found,) = on_a_24_gb_gpu(half, "train.micro_batch_size=1", "rollout.micro_batch_size=16")
-    assert found.startswith("warning: rollout.micro_batch_size: got 13.9 GiB of logits")
+    assert found.startswith(
+        "warning: rollout.micro_batch_size: the logits of a micro-batch of samples as long as data.max_len take "
+        "13.9 GiB"
+    )
     assert on_a_24_gb_gpu(half, "train.micro_batch_size=2", "rollout.micro_batch_size=4") == []
     sleeping = (half, "vllm.enable_sleep=true", "train.micro_batch_size=8", "rollout.micro_batch_size=4")
     assert on_a_24_gb_gpu(*sleeping) == []
@@ -56,7 +59,7 @@ def test_logits_that_do_not_fit_are_a_warning_that_names_the_micro_batch(on_a_24
 
 def test_weights_and_optimizer_that_do_not_fit_are_refused(on_a_24_gb_gpu):
     (found,) = on_a_24_gb_gpu("vllm.gpu_memory_utilization=0.9")
-    assert found.startswith("error: actor.num_gpus_per_node: got ")
+    assert found.startswith("error: actor.num_gpus_per_node: weights, gradients and optimizer take ")
     assert "set vllm.enable_sleep true, use more GPUs" in found
 
 

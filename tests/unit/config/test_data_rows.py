@@ -45,20 +45,25 @@ def test_good_rows_pass_with_a_byte_order_mark_and_blank_lines(found):
 @pytest.mark.parametrize(
     ("bad", "overrides", "expected"),
     [
-        ({"input": ""}, (), "error: data.prompt_dataset: got empty prompt in line 2 of the 4 rows"),
-        ({"input": None}, (), "error: data.prompt_dataset: got no prompt in line 2 of the 4 rows"),
-        ({"input": 7}, (), "error: data.prompt_dataset: got no text in line 2 of"),
+        ({"input": ""}, (), "error: data.prompt_dataset: the prompt is empty in line 2 of the 4 rows"),
+        (
+            {"input": None},
+            (),
+            "error: data.prompt_dataset: there is no prompt (input) in line 2 of the 4 rows",
+        ),
+        ({"input": 7}, (), "error: data.prompt_dataset: the prompt is not text in line 2 of"),
         (
             {"input": [{"role": "user", "content": "?"}]},
             (),
-            "error: data.prompt_dataset: got lists in line 2 of the 4 rows",
+            "error: data.prompt_dataset: the prompt is a list of messages in line 2 of the 4 rows",
         ),
         (
             {"input": [{"content": "?"}]},
             ("data.apply_chat_template=true",),
-            "error: data.prompt_dataset: got no messages in line 2 of",
+            "error: data.prompt_dataset: the prompt is neither text nor a list of messages, each with role and "
+            "content, in line 2 of",
         ),
-        ({"label": None}, (), "warning: data.label_key: got no label in line 2 of the 4 rows"),
+        ({"label": None}, (), "warning: data.label_key: there is no label (label) in line 2 of the 4 rows"),
     ],
     ids=["empty", "null", "a number", "messages without a template", "broken messages", "null label"],
 )
@@ -69,7 +74,7 @@ def test_a_bad_row_is_named(found, bad, overrides, expected):
 
 def test_a_row_without_a_column_is_named_and_many_are_counted(found):
     (text,) = found([GOOD, *[{"label": "2"}] * 5, GOOD])
-    assert "got no prompt in line 2, line 3, line 4 and 2 more of the 7 rows looked at" in text
+    assert "there is no prompt (input) in line 2, line 3, line 4 and 2 more of the 7 rows looked at" in text
 
 
 def test_messages_and_templates_are_fine_where_they_are_asked_for(found):
@@ -92,7 +97,7 @@ def test_rows_that_are_not_used_are_not_looked_at(found):
         (b"[" * 100_000, "a.json", "it is no JSON array"),
         (b"[1]", "a.json", "row 1 is no JSON object"),
         (b"no parquet", "a.parquet", "it is no Parquet file"),
-        (b"", "a.jsonl", "got {folder}/a.jsonl, expected at least one row"),
+        (b"", "a.jsonl", "{folder}/a.jsonl has no rows"),
     ],
     ids=["text", "scalar", "latin-1", "deep", "array of numbers", "parquet", "empty"],
 )
@@ -116,7 +121,7 @@ def test_other_formats_are_looked_at_too(found, name, tmp_path):
     }[name]
     (text,) = found(content, name=name)
     place = "line 3" if name.endswith("csv") else "row 2"
-    assert f"got no prompt in {place} of the 2 rows looked at" in text
+    assert f"there is no prompt (input) in {place} of the 2 rows looked at" in text
     (text,) = found(content, "data.label_key=answer", name=name)
     assert "data.label_key: got answer, expected one of the columns of" in text
 
@@ -132,7 +137,7 @@ def test_a_tokenizer_without_a_chat_template_is_found(found, tmp_path):
     config.write_text('{"eos_token": "x"}')
     asked = ("data.apply_chat_template=true", "actor.model_name_or_path=./policy")
     (text,) = found([GOOD], *asked)
-    assert "expected a tokenizer with a chat template" in text
+    assert "this is true, and the tokenizer in" in text
     (tmp_path / "policy" / "chat_template.jinja").write_text("{{ messages }}")
     assert found([GOOD], *asked) == []
     (tmp_path / "policy" / "chat_template.jinja").unlink()
