@@ -1,4 +1,6 @@
-"""Weights of samples in the head's loss, from their advantages.
+"""Weights of samples in the head's loss, from their advantages: the formulas.
+
+The setting is `mtp.advantage`. `training.advantage_weights` reads a run's samples and normalizes over its ranks.
 
 Our design for the second stage of MTP-RL (Findings of ACL 2026, 1871), of which only the abstract is public: samples
 with a positive advantage are where the policy is moving to, so the head should follow there first. With a = advantage
