@@ -71,7 +71,7 @@ def without_interruption(folders: Folders) -> dict[str, Any]:
     runs.build_pretrain_worker(folders.policy, folders.interrupted, folders.responses, PRETRAIN).train(2)
     worker = runs.build_pretrain_worker(folders.policy, folders.straight, folders.responses, PRETRAIN)
     worker.train(4)
-    return {"RL": trained, "pre-RL": arrays(runs.head_masters(worker.trainer))}
+    return {"RL": trained, "pre-RL": arrays(runs.head_masters(worker.head_trainer))}
 
 
 def resumed(folders: Folders) -> dict[str, Any]:
@@ -81,9 +81,9 @@ def resumed(folders: Folders) -> dict[str, Any]:
     assert actor.trainer.global_step == 2
     runs.train(actor, AFTER, own_order=True)
     worker = runs.build_pretrain_worker(folders.policy, folders.interrupted, folders.responses, PRETRAIN)
-    assert worker.trainer.steps == 2
+    assert worker.head_trainer.steps == 2
     worker.train(4)
-    return {"RL": everything(actor), "pre-RL": arrays(runs.head_masters(worker.trainer))}
+    return {"RL": everything(actor), "pre-RL": arrays(runs.head_masters(worker.head_trainer))}
 
 
 def resume_without_head(folders: Folders) -> str:

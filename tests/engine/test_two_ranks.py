@@ -113,9 +113,9 @@ def pretrain_update(folder: Path, out: Path, responses: Path, micro_batch: int) 
     worker = runs.build_pretrain_worker(
         folder, out, responses, {"batch_size": BATCH, "micro_batch_size": micro_batch, "optim": OPTIM}
     )
-    before = runs.head_masters(worker.trainer)
+    before = runs.head_masters(worker.head_trainer)
     worker.train(last_step=STEPS)
-    return moved(worker.trainer, before)
+    return moved(worker.head_trainer, before)
 
 
 def float32_update(

@@ -54,12 +54,12 @@ class HeadPretrainWorker(BaseModelActor):
         )
         self.device = torch.device(torch.cuda.current_device())
         self.actor.requires_grad_(False).to(self.device).eval()
-        self.trainer = self._head_trainer(head)
+        self.head_trainer = self._build_head_trainer(head)
         everything = list(read_responses(Path(responses)))
         self.train_set, self.held_out = split_by_prompt(everything, self.settings.holdout_fraction)
         return self._resume()
 
-    def _head_trainer(self, folder: str) -> HeadTrainer:
+    def _build_head_trainer(self, folder: str) -> HeadTrainer:
         trunk = self.actor.trunk()
         dtype = trunk.output_head.weight.dtype
         head = load_head(folder, trunk.config, dtype=dtype, device=self.device)
@@ -83,20 +83,22 @@ class HeadPretrainWorker(BaseModelActor):
             # this stage keeps one checkpoint; the responses, which took longer, are kept elsewhere
             say(self.out, f"{wrong}; the head is trained from its beginning, on the responses that are there")
             return 0
-        _, state = self.strategy.load_ckpt(self.trainer.engine, str(folder))
-        self.trainer.load_state(state)
-        return self.trainer.steps
+        _, state = self.strategy.load_ckpt(self.head_trainer.engine, str(folder))
+        self.head_trainer.load_state(state)
+        return self.head_trainer.steps
 
     def train(self, last_step: int) -> None:
         """Optimizer steps up to and including number `last_step`, counted from 1."""
-        writer = RowWriter(self.out, after_step=self.trainer.steps or None) if dist.get_rank() == 0 else None
-        while self.trainer.steps < last_step:
+        writer = (
+            RowWriter(self.out, after_step=self.head_trainer.steps or None) if dist.get_rank() == 0 else None
+        )
+        while self.head_trainer.steps < last_step:
             start = time.perf_counter()
-            tokens, output = self._optimizer_step(self.trainer.steps)
-            row = self.trainer.drain()
+            tokens, output = self._optimizer_step(self.head_trainer.steps)
+            row = self.head_trainer.drain()
             row[metrics.TIME_STEP_S] = time.perf_counter() - start
             row[metrics.PERF_TRAIN_TOK_S] = tokens / row[metrics.TIME_STEP_S]
-            step = self.trainer.steps
+            step = self.head_trainer.steps
             require_finite(row, step=step, where="pre-RL stage")
             if step % self.settings.eval_steps == 0 or step == last_step:
                 self._keep_records("rollout", anchor_records(output))
@@ -119,8 +121,8 @@ class HeadPretrainWorker(BaseModelActor):
         # DeepSpeed divides by the number of micro-batches and averages over ranks; undo both
         normalizer = tokens / len(micro_batches) / ranks
         for responses in micro_batches:
-            output = self.trainer.accumulate(self._head_batch(responses), normalizer)
-            self.trainer.step()
+            output = self.head_trainer.accumulate(self._head_batch(responses), normalizer)
+            self.head_trainer.step()
         return tokens, output
 
     def _head_batch(self, responses: list[Response]) -> HeadBatch:
@@ -129,9 +131,9 @@ class HeadPretrainWorker(BaseModelActor):
         attention_mask = batch.attention_mask.to(self.device)
         with torch.no_grad():
             hidden, normed = self.actor.hidden_states(sequences, attention_mask)
-        trunk = self.trainer.trunk
+        trunk = self.head_trainer.trunk
         output_weight = trunk.output_head.weight.detach()
-        targets = from_hidden(normed, output_weight, self.trainer.temperature, trunk.config.vocab_size)
+        targets = from_hidden(normed, output_weight, self.head_trainer.temperature, trunk.config.vocab_size)
         return HeadBatch(sequences, attention_mask, batch.action_mask.to(self.device), hidden, targets)
 
     @torch.no_grad()
@@ -140,25 +142,25 @@ class HeadPretrainWorker(BaseModelActor):
         size = self.settings.micro_batch_size
         mine = self.held_out[dist.get_rank() :: dist.get_world_size()]
         batches = (self._head_batch(mine[at : at + size]) for at in range(0, len(mine), size))
-        found = evaluate_head(self.trainer, self.settings, batches)
+        found = evaluate_head(self.head_trainer, self.settings, batches)
         self._keep_records("heldout", found.records)
         return found.metrics
 
     def _keep_records(self, split: Split, records: Mapping[str, NDArray[Any]] | None) -> None:
         """Entropy and acceptance of this step's anchors on rank 0, for the report."""
         if records and dist.get_rank() == 0:
-            write_records(self.out, self.trainer.steps, **records, split=split)
+            write_records(self.out, self.head_trainer.steps, **records, split=split)
 
     def _save(self) -> None:
         self.strategy.save_ckpt(
-            self.trainer.engine,
+            self.head_trainer.engine,
             str(self.out / CHECKPOINTS),
-            tag=f"step{self.trainer.steps}",
+            tag=f"step{self.head_trainer.steps}",
             max_num=1,
-            client_state=self.trainer.state(),
+            client_state=self.head_trainer.state(),
         )
 
     def export(self) -> None:
         """Write the head's folder, ready for `mtp.head`."""
         if dist.get_rank() == 0:
-            save_head(os.path.join(self.out, TRAINED_HEAD), self.trainer.head)
+            save_head(os.path.join(self.out, TRAINED_HEAD), self.head_trainer.head)
