@@ -63,3 +63,16 @@ def test_sync_leaves_the_default_process_group_alone(path):
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     functions = {name for name in called if name.startswith("dist.") and name[len("dist.")].islower()}
     assert functions <= {"dist.get_rank", "dist.is_initialized"}, "which only read it"
+
+
+def test_reading_counters_is_the_one_impure_function_of_the_rollout_statistics():
+    tree = ast.parse((PACKAGE / "rollout" / "stats.py").read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    importing = {
+        function.name
+        for function in functions
+        if any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(function))
+    }
+    assert importing == {"read_counters"}
+    at_the_top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert at_the_top <= {"__future__", "collections.abc", "dataclasses", "typing", "openrlhf_mtp.runlog"}
