@@ -45,7 +45,7 @@ class HeadLogProbs(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What a coefficient multiplies, by depth.
+    """The factors of a coefficient, by depth.
 
     Attributes:
         advantages: factor inside the policy loss [k].
@@ -57,7 +57,7 @@ class Factors(NamedTuple):
 
 
 class Coefficient(Protocol):
-    """What the joint term asks of a coefficient. Sums of micro-batches may be added up."""
+    """The interface of a coefficient to the joint term. Sums of micro-batches may be added up."""
 
     measures_occ: bool
     """Whether OCC's two terms must be measured beside it, to compare regimes."""
@@ -69,16 +69,16 @@ class Coefficient(Protocol):
         """Whether the head's log-probs must be computed, the same on every rank."""
 
     def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
-        """What a micro-batch adds to the sums behind lambda."""
+        """The addends of a micro-batch in the sums behind lambda."""
 
     def of(self, sums: Tensor) -> Tensor:
         """lambda [k] from the sums of this rank's micro-batches (collective)."""
 
     def factors(self, coefficient: Tensor) -> Factors:
-        """What lambda [k] multiplies."""
+        """The factors that lambda [k] multiplies."""
 
     def state(self) -> dict[str, list[float]]:
-        """What a checkpoint needs."""
+        """The state that a checkpoint keeps."""
 
     def load_state(self, state: dict[str, list[float]]) -> None:
         """Restore `state()`; one of another kind is no error, a regime may have been changed."""
@@ -103,7 +103,7 @@ class FixedCoefficient:
         return self.value
 
     def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
-        """Always."""
+        """True at every optimizer step."""
         return True
 
     def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
@@ -149,10 +149,10 @@ class Smoothing:
         return coefficient
 
     def state(self) -> dict[str, list[float]]:
-        """What a checkpoint needs."""
+        """The state that a checkpoint keeps."""
         return {} if self._previous is None else {"previous": self._previous.tolist()}
 
     def load_state(self, state: dict[str, list[float]]) -> None:
-        """Restore `state()`."""
+        """Restore what `state()` returned."""
         if "previous" in state:
             self._previous = torch.tensor(state["previous"], dtype=torch.float64)

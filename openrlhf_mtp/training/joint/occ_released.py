@@ -74,9 +74,9 @@ class ReleasedOCC:
         return Factors(inside, [float(factor != 0.0) for factor in inside])
 
     def state(self) -> dict[str, list[float]]:
-        """What a checkpoint needs."""
+        """The state that a checkpoint keeps."""
         return self.smoothing.state()
 
     def load_state(self, state: dict[str, list[float]]) -> None:
-        """Restore `state()`."""
+        """Restore what `state()` returned."""
         self.smoothing.load_state(state)

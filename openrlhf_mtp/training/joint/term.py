@@ -82,7 +82,7 @@ class JointTerm:
         return coefficient
 
     def sums(self, experience: Any, seen: Observation, anchors: Anchors) -> Tensor:
-        """What a micro-batch adds to the sums behind the coefficient."""
+        """The addends of a micro-batch in the sums behind the coefficient."""
         head = self.log_probs(seen, anchors)
         return self.coefficient.sums(action_tokens(experience, seen.log_probs), head)
 
@@ -191,11 +191,11 @@ class JointTerm:
         return HeadLogProbs(values.view(shape), mask.view(shape))
 
     def state(self) -> dict[str, list[float]]:
-        """What a checkpoint needs."""
+        """The state that a checkpoint keeps."""
         return self.coefficient.state()
 
     def load_state(self, state: dict[str, list[float]]) -> None:
-        """Restore `state()`."""
+        """Restore what `state()` returned."""
         self.coefficient.load_state(state)
 
 
