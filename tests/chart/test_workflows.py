@@ -14,6 +14,7 @@ TOOLS = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 CONFIG = ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml"
+TEMPLATE = ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md"
 GITLAB = ROOT / "ci" / "gitlab.yml"
 BENCHMARK = yaml.safe_load((ROOT / ".github" / "workflows" / "benchmark.yml").read_text(encoding="utf-8"))
 NODE_24 = {"actions/checkout": 5, "actions/upload-artifact": 6}
@@ -42,6 +43,12 @@ def test_zizmor_finds_nothing():
 def test_a_workflow_fits_its_schema(schema, files):
     done = run(TOOLS / "check-jsonschema", "--builtin-schema", schema, *files)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", [*FORMS, TEMPLATE], ids=lambda path: path.stem)
+def test_a_form_names_pages_and_files_that_are_there(path):
+    named = re.findall(r"`([\w./-]+\.(?:md|yaml))`", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
