@@ -46,14 +46,7 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `vllm.sampling` | vLLM | draft temperatures on CPU |
 | `vllm.seeds` | vLLM | seeds and prompts in chunks on CPU |
 
-To replace something:
-
-1. Write a module in the folder of the dependency. Declare a `Patch` for a change that every process needs, a `Binding`
-   for a class that OpenRLHF looks up by name, or a `Wrapping` for a method of one object. Say what it touches, why, and
-   on which versions you checked it; the probe of a patch asks whether the change is live.
-2. Add a patch to `processes.PATCHES` or to `vllm.patches.PATCHES`.
-3. Add its row above, and run `python scripts/replacements_page.py > docs/replacements.md`.
-4. Test its effect in `tests/contract`. `tests/unit/upstream/test_registry.py` says what you forgot.
+docs/adding.md says how to add one.
 
 Beside the replacements:
 
