@@ -88,13 +88,13 @@ def test_training_is_refused_before_anything_starts_with_every_conflict(run, tmp
     )
     code, _, err = run("train", "job.yaml")
     assert code == USER_ERROR
-    for setting in (
-        "actor.model_name_or_path",
-        "data.prompt_dataset",
-        "reward.remote_url",
-        "rollout.temperature",
+    for problem in (
+        "actor.model_name_or_path: got ",
+        "data.prompt_dataset: got ",
+        "reward.remote_url: the job has no reward",
+        "rollout.temperature: got ",
     ):
-        assert f"- {setting}: got " in err
+        assert f"- {problem}" in err
     assert not (tmp_path / "runs").exists()
 
 
