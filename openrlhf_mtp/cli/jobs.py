@@ -61,11 +61,11 @@ def checked_job(
     return job
 
 
-def all_conflicts(s: JobContext) -> list[Problem]:
+def all_conflicts(context: JobContext) -> list[Problem]:
     """Ours and OpenRLHF's, errors first. If we have found an error, a crash of its validation says nothing more."""
-    ours = check(s)
+    ours = check(context)
     found = any(conflict.level == "error" for conflict in ours)
-    theirs = [one for one in upstream_conflicts(s.job) if not (found and one.setting == CRASH)]
+    theirs = [one for one in upstream_conflicts(context.job) if not (found and one.setting == CRASH)]
     return by_level([*ours, *theirs])
 
 

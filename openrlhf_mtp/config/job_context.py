@@ -19,7 +19,11 @@ from openrlhf_mtp.config.updates import Updates, data_parallel_ranks
 
 @dataclass(frozen=True)
 class JobContext:
-    """A job on a host, with typed access to OpenRLHF's flags.
+    """A job together with the machine it runs on and the way the command was called.
+
+    Checks, the plan and the commands compute from it. Flags that several of them read have a
+    name of their own here; the rest are read by `on`, `number`, `real` and `text`, and a test holds every name that is
+    read so to the installed OpenRLHF's flags and their types.
 
     Attributes:
         job: the loaded job.
@@ -68,6 +72,41 @@ class JobContext:
         return None if value is None else str(value)
 
     @property
+    def policy(self) -> str:
+        """The policy's folder or Hub name, "" when the job gives none."""
+        return self.text("actor.model_name_or_path") or ""
+
+    @property
+    def max_len(self) -> int:
+        """Longest sequence in tokens, prompt and response together."""
+        return self.number("data.max_len")
+
+    @property
+    def zero_stage(self) -> int:
+        """ZeRO stage of the trainers' DeepSpeed engines."""
+        return self.number("ds.zero_stage")
+
+    @property
+    def lora_rank(self) -> int:
+        """Rank of the policy's adapters, 0 without."""
+        return self.number("ds.lora.rank")
+
+    @property
+    def dynamic_batches(self) -> bool:
+        """Whether micro-batches hold as many samples as fit a number of tokens."""
+        return self.on("train.dynamic_batch_enable")
+
+    @property
+    def colocates_all(self) -> bool:
+        """Whether all models are asked to share the same GPUs."""
+        return self.on("train.colocate_all")
+
+    @property
+    def estimator(self) -> str | None:
+        """How advantages are estimated."""
+        return self.text("algo.advantage.estimator")
+
+    @property
     def precision(self) -> Precision:
         """The precision of the trainers."""
         setting = self.text("ds.param_dtype") or ""
@@ -87,7 +126,7 @@ class JobContext:
     @property
     def uses_critic(self) -> bool:
         """Whether a critic is trained."""
-        return self.text("algo.advantage.estimator") == "gae"
+        return self.estimator == "gae"
 
     @property
     def uses_reward_model(self) -> bool:
@@ -97,7 +136,7 @@ class JobContext:
     @property
     def colocates_engines(self) -> bool:
         """Whether vLLM shares the trainers' GPUs; in async mode it never does."""
-        return self.on("train.colocate_all") and not self.on("train.async_enable")
+        return self.colocates_all and not self.on("train.async_enable")
 
     def ranks(self, role: str) -> int:
         """GPUs of `actor`, `ref`, `critic` or `reward`."""
@@ -146,8 +185,7 @@ class JobContext:
     @cached_property
     def model_config(self) -> dict[str, Any] | None:
         """The policy's `config.json`, None when it is not on this machine."""
-        name = self.text("actor.model_name_or_path")
-        return read_model_config(name) if name and self.look_at_files else None
+        return read_model_config(self.policy) if self.policy and self.look_at_files else None
 
     @cached_property
     def shape(self) -> ModelShape | None:
@@ -170,7 +208,7 @@ class JobContext:
         """The head's folder, None without an mtp section."""
         if self.mtp is None:
             return None
-        return head_folder(self.mtp.head, self.text("actor.model_name_or_path") or "")
+        return head_folder(self.mtp.head, self.policy)
 
     @property
     def sampling(self) -> Sampling:
@@ -178,5 +216,5 @@ class JobContext:
         return Sampling(
             temperature=self.real("rollout.temperature"),
             top_p=self.real("rollout.top_p"),
-            max_len=self.number("data.max_len"),
+            max_len=self.max_len,
         )

@@ -41,53 +41,53 @@ class TrainerMemory:
         return self.states + max(self.training, self.experience)
 
 
-def trainer_memory(s: JobContext) -> TrainerMemory | None:
+def trainer_memory(context: JobContext) -> TrainerMemory | None:
     """The estimate; None when the model's sizes are not known."""
-    if s.shape is None:
+    if context.shape is None:
         return None
-    vocab = s.shape.vocab_size
+    vocab = context.shape.vocab_size
     return TrainerMemory(
-        states=_policy_states(s, s.shape) + _head_states(s, s.shape),
-        training=_tokens(s, "train") * vocab * TRAINING_LOGIT_BYTES,
-        experience=_tokens(s, "rollout") * vocab * FORWARD_LOGIT_BYTES,
+        states=_policy_states(context, context.shape) + _head_states(context, context.shape),
+        training=_tokens(context, "train") * vocab * TRAINING_LOGIT_BYTES,
+        experience=_tokens(context, "rollout") * vocab * FORWARD_LOGIT_BYTES,
     )
 
 
-def engine_share(s: JobContext) -> float:
+def engine_share(context: JobContext) -> float:
     """Share of a trainer's GPU that an engine keeps while the trainer works."""
-    shares = s.colocates_engines and not s.on("vllm.enable_sleep")
-    return s.real("vllm.gpu_memory_utilization") if shares else 0.0
+    shares = context.colocates_engines and not context.on("vllm.enable_sleep")
+    return context.real("vllm.gpu_memory_utilization") if shares else 0.0
 
 
-def _policy_states(s: JobContext, shape: ModelShape) -> int:
-    parameters, stage, ranks = shape.policy_parameters(), s.number("ds.zero_stage"), s.ranks("actor")
-    if s.number("ds.lora.rank"):  # the adapters themselves are small
-        return DTYPE_BYTES[s.precision.dtype] * parameters // (ranks if stage == 3 else 1)
-    return _on_a_rank(s, stage, parameters, 0 if s.on("ds.adam_offload") else ADAM_BYTES)
+def _policy_states(context: JobContext, shape: ModelShape) -> int:
+    parameters, stage, ranks = shape.policy_parameters(), context.zero_stage, context.ranks("actor")
+    if context.lora_rank:  # the adapters themselves are small
+        return DTYPE_BYTES[context.precision.dtype] * parameters // (ranks if stage == 3 else 1)
+    return _on_a_rank(context, stage, parameters, 0 if context.on("ds.adam_offload") else ADAM_BYTES)
 
 
-def _head_states(s: JobContext, shape: ModelShape) -> int:
+def _head_states(context: JobContext, shape: ModelShape) -> int:
     """The head has a ZeRO engine of its own, of stage 2 at most."""
-    if s.mtp is None or s.mtp.regime == "frozen":
+    if context.mtp is None or context.mtp.regime == "frozen":
         return 0
-    stage = min(2, s.number("ds.zero_stage"))
-    return _on_a_rank(s, stage, shape.head_parameters(s.mtp.num_blocks), ADAM_BYTES)
+    stage = min(2, context.zero_stage)
+    return _on_a_rank(context, stage, shape.head_parameters(context.mtp.num_blocks), ADAM_BYTES)
 
 
-def _on_a_rank(s: JobContext, stage: int, parameters: int, optimizer: int) -> int:
+def _on_a_rank(context: JobContext, stage: int, parameters: int, optimizer: int) -> int:
     """ZeRO-1 splits the optimizer over the ranks, ZeRO-2 the gradients too, ZeRO-3 the weights too."""
-    each = DTYPE_BYTES[s.precision.dtype]  # of a weight, and of a gradient
+    each = DTYPE_BYTES[context.precision.dtype]  # of a weight, and of a gradient
     whole = each * (stage < 3) + each * (stage < 2) + optimizer * (stage < 1)
     split = 2 * each + optimizer - whole
-    return parameters * whole + parameters * split // s.ranks("actor")
+    return parameters * whole + parameters * split // context.ranks("actor")
 
 
-def _tokens(s: JobContext, phase: str) -> int:
+def _tokens(context: JobContext, phase: str) -> int:
     """Most tokens in one forward pass of a rank in `train` or `rollout` (making experience)."""
-    longest = s.number("data.max_len")
-    tokens = s.number(f"{phase}.micro_batch_size") * longest
-    if s.on("train.dynamic_batch_enable"):
-        limit = s.job.value(f"{phase}.max_tokens_per_gpu")
-        budget = limit if isinstance(limit, int) else s.number("train.max_tokens_per_gpu")
-        return max(budget, -(-longest // s.number("ds.ring_attn_size")))
-    return -(-tokens // s.number("ds.ring_attn_size"))
+    longest = context.max_len
+    tokens = context.number(f"{phase}.micro_batch_size") * longest
+    if context.dynamic_batches:
+        limit = context.job.value(f"{phase}.max_tokens_per_gpu")
+        budget = limit if isinstance(limit, int) else context.number("train.max_tokens_per_gpu")
+        return max(budget, -(-longest // context.number("ds.ring_attn_size")))
+    return -(-tokens // context.number("ds.ring_attn_size"))

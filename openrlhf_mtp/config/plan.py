@@ -35,19 +35,19 @@ class Plan:
         return sum(conflict.level == "error" for conflict in self.conflicts)
 
 
-def make_plan(s: JobContext, conflicts: Sequence[Problem] | None = None) -> Plan:
+def make_plan(context: JobContext, conflicts: Sequence[Problem] | None = None) -> Plan:
     """Compute the plan of a job on a host; conflicts are those of our checks, unless more are given."""
-    sections = [("Job", _job(s)), ("Roles", _roles(s)), ("Steps", _steps(s))]
-    memory = trainer_memory(s)
-    if s.host.has_cuda and memory is not None:
-        sections.append(("Memory of an actor rank", _trainer(s, memory)))
-    if s.mtp is not None:
+    sections = [("Job", _job(context)), ("Roles", _roles(context)), ("Steps", _steps(context))]
+    memory = trainer_memory(context)
+    if context.host.has_cuda and memory is not None:
+        sections.append(("Memory of an actor rank", _trainer(context, memory)))
+    if context.mtp is not None:
         sections += [
-            ("Head", _head(s, s.mtp)),
-            ("Weight sync", _sync(s, s.mtp)),
-            ("Memory of the head", _memory(s, s.mtp)),
+            ("Head", _head(context, context.mtp)),
+            ("Weight sync", _sync(context, context.mtp)),
+            ("Memory of the head", _memory(context, context.mtp)),
         ]
-    return Plan(tuple(sections), tuple(check(s) if conflicts is None else conflicts))
+    return Plan(tuple(sections), tuple(check(context) if conflicts is None else conflicts))
 
 
 def render(plan: Plan, width: int) -> str:
@@ -60,57 +60,64 @@ def render(plan: Plan, width: int) -> str:
     return "\n".join([*lines, found])
 
 
-def _job(s: JobContext) -> Rows:
-    threads = share_out(s)
-    family = s.model_config.get("model_type", "unknown") if s.model_config else "not available: skipped"
+def _job(context: JobContext) -> Rows:
+    threads = share_out(context)
+    family = (
+        context.model_config.get("model_type", "unknown")
+        if context.model_config
+        else "not available: skipped"
+    )
     return [
-        ("file", s.job.source),
+        ("file", context.job.source),
         ("paths", f"relative to {Path.cwd()}"),
-        ("host", str(s.host)),
-        ("precision", _precision(s)),
+        ("host", str(context.host)),
+        ("precision", _precision(context)),
         *([] if threads is None else [("threads", str(threads))]),
-        ("policy", s.text("actor.model_name_or_path") or "nothing"),
+        ("policy", context.policy or "nothing"),
         ("family", str(family)),
-        ("algorithm", s.text("algo.advantage.estimator") or ""),
-        ("mode", "async" if s.on("train.async_enable") else "sync"),
+        ("algorithm", context.estimator or ""),
+        ("mode", "async" if context.on("train.async_enable") else "sync"),
     ]
 
 
-def _precision(s: JobContext) -> str:
-    if s.rollout_dtype == s.precision.dtype:
-        return str(s.precision)
-    return f"{s.precision}; engines {s.rollout_dtype}"
+def _precision(context: JobContext) -> str:
+    if context.rollout_dtype == context.precision.dtype:
+        return str(context.precision)
+    return f"{context.precision}; engines {context.rollout_dtype}"
 
 
-def _roles(s: JobContext) -> Rows:
+def _roles(context: JobContext) -> Rows:
     rows = []
-    for role in roles(s):
+    for role in roles(context):
         place = f"shares the {role.shares}'s" if role.shares else f"{role.gpus} GPU(s)"
         rows.append((role.name, f"{role.processes} process(es), {place}"))
-    return [*rows, ("total", f"{total_gpus(s)} GPU(s)")]
+    return [*rows, ("total", f"{total_gpus(context)} GPU(s)")]
 
 
-def expected_rollouts(s: JobContext) -> int | None:
+def expected_rollouts(context: JobContext) -> int | None:
     """RL steps of the job, fewer if prompts are filtered out; None when the data set is not available."""
-    if s.prompts is None:
+    if context.prompts is None:
         return None
-    return len(s.updates.rollouts(s.prompts)) * s.number("train.num_episodes")
+    return len(context.updates.rollouts(context.prompts)) * context.number("train.num_episodes")
 
 
-def _steps(s: JobContext) -> Rows:
-    updates, prompts = s.updates, s.prompts
+def _steps(context: JobContext) -> Rows:
+    updates, prompts = context.updates, context.prompts
     rows = [
         (
             "a rollout",
-            f"{updates.rollout_prompts} prompts x {updates.samples_per_prompt} = {s.samples_per_step} responses",
+            f"{updates.rollout_prompts} prompts x {updates.samples_per_prompt} = {context.samples_per_step} responses",
         ),
-        ("policy updates", f"{updates.steps(s.samples_per_step)} optimizer step(s) a rollout"),
+        ("policy updates", f"{updates.steps(context.samples_per_step)} optimizer step(s) a rollout"),
     ]
     if prompts is None:
         return [*rows, ("rollouts", "depends on the data set, which is not available: skipped")]
-    rollouts = expected_rollouts(s)
+    rollouts = expected_rollouts(context)
     rows.append(
-        ("rollouts", f"about {rollouts} ({prompts} prompts, {s.number('train.num_episodes')} episode(s))")
+        (
+            "rollouts",
+            f"about {rollouts} ({prompts} prompts, {context.number('train.num_episodes')} episode(s))",
+        )
     )
     rest = prompts % updates.rollout_prompts
     if rest:
@@ -124,14 +131,14 @@ def _steps(s: JobContext) -> Rows:
     return rows
 
 
-def _head(s: JobContext, mtp: MTPSettings) -> Rows:
+def _head(context: JobContext, mtp: MTPSettings) -> Rows:
     drafts = (
         f"{mtp.rollout.draft_sample_method} drafts, {mtp.rollout.rejection_sample_method} verification"
         if mtp.rollout.speculate
         else "off: the engines decode token by token"
     )
     rows = [
-        ("folder", str(s.head_folder)),
+        ("folder", str(context.head_folder)),
         ("depths", f"{mtp.depths}, over {mtp.num_blocks} block(s)"),
         ("regime", f"{mtp.regime}: {_regime(mtp)}"),
         ("speculation", drafts),
@@ -157,7 +164,7 @@ def _regime(mtp: MTPSettings) -> str:
     return f"{trained}; its {loss} reaches the policy times {factor}"
 
 
-def _sync(s: JobContext, mtp: MTPSettings) -> Rows:
+def _sync(context: JobContext, mtp: MTPSettings) -> Rows:
     settings = mtp.sync
     every = f"every {settings.verify_every} round(s)" if settings.verify_every else "never"
     rows = [
@@ -165,46 +172,49 @@ def _sync(s: JobContext, mtp: MTPSettings) -> Rows:
         ("limit", f"{settings.timeout_s:g} s a round"),
         ("verified", every),
     ]
-    if s.shape is None:
+    if context.shape is None:
         return [("weights", "policy and head; sizes not available: skipped"), *rows]
-    size = DTYPE_BYTES[s.rollout_dtype]
-    policy = (s.shape.policy_tensors(), s.shape.policy_parameters() * size)
-    head = (s.shape.head_tensors(mtp.num_blocks), s.shape.head_parameters(mtp.num_blocks) * size)
+    size = DTYPE_BYTES[context.rollout_dtype]
+    policy = (context.shape.policy_tensors(), context.shape.policy_parameters() * size)
+    head = (context.shape.head_tensors(mtp.num_blocks), context.shape.head_parameters(mtp.num_blocks) * size)
     buckets = sum(math.ceil(nbytes / (settings.bucket_mib << 20)) for _, nbytes in (policy, head))
     return [
         ("policy", f"{policy[0]} tensors, {_size(policy[1])}"),
         ("head", f"{head[0]} tensors, {_size(head[1])}"),
-        ("a round", f"{_size(policy[1] + head[1])} in about {buckets} bucket(s) to {s.engines} engine(s)"),
+        (
+            "a round",
+            f"{_size(policy[1] + head[1])} in about {buckets} bucket(s) to {context.engines} engine(s)",
+        ),
         *rows,
     ]
 
 
-def _memory(s: JobContext, mtp: MTPSettings) -> Rows:
-    if s.shape is None:
+def _memory(context: JobContext, mtp: MTPSettings) -> Rows:
+    if context.shape is None:
         return [("estimate", "the model's config.json is not available: skipped")]
-    parameters = s.shape.head_parameters(mtp.num_blocks)
+    parameters = context.shape.head_parameters(mtp.num_blocks)
     rows = [("parameters", _count(parameters))]
     if mtp.regime != "frozen":
-        ranks = max(1, s.ranks("actor"))
+        ranks = max(1, context.ranks("actor"))
         rows += [
             (
                 "weights, gradient",
-                f"{_size(2 * DTYPE_BYTES[s.precision.dtype] * parameters)} on each trainer rank",
+                f"{_size(2 * DTYPE_BYTES[context.precision.dtype] * parameters)} on each trainer rank",
             ),
             ("optimizer", f"{_size(OPTIMIZER_BYTES * parameters // ranks)} on each of {ranks} rank(s)"),
         ]
     if mtp.rollout.speculate:
-        size = DTYPE_BYTES[s.rollout_dtype]
+        size = DTYPE_BYTES[context.rollout_dtype]
         rows.append(
             (
                 "engine",
-                f"{_size(size * parameters)} on each, and {_cache(s.shape, mtp, size)} of cache a token",
+                f"{_size(size * parameters)} on each, and {_cache(context.shape, mtp, size)} of cache a token",
             )
         )
     return rows
 
 
-def _trainer(s: JobContext, memory: TrainerMemory) -> Rows:
+def _trainer(context: JobContext, memory: TrainerMemory) -> Rows:
     rows = [
         ("states", f"{_size(memory.states)} of weights, gradients and optimizer"),
         (
@@ -212,7 +222,7 @@ def _trainer(s: JobContext, memory: TrainerMemory) -> Rows:
             f"at most {_size(memory.training)} in training, {_size(memory.experience)} making experience",
         ),
     ]
-    kept = engine_share(s)
+    kept = engine_share(context)
     return [*rows, ("engine", f"keeps {kept:.0%} of the GPU meanwhile")] if kept else rows
 
 

@@ -22,28 +22,40 @@ class Role:
     shares: str | None = None
 
 
-def roles(s: JobContext) -> list[Role]:
+def roles(context: JobContext) -> list[Role]:
     """Every role that the job starts, in starting order."""
-    all_shared = s.on("train.colocate_all")
-    with_actor = all_shared or s.on("train.colocate_actor_ref")
+    all_shared = context.colocates_all
+    with_actor = all_shared or context.on("train.colocate_actor_ref")
     found = [
-        Role("rollout engines", s.engines, s.engine_gpus, "actor" if s.colocates_engines else None),
-        Role("actor", s.ranks("actor"), s.ranks("actor")),
+        Role(
+            "rollout engines",
+            context.engines,
+            context.engine_gpus,
+            "actor" if context.colocates_engines else None,
+        ),
+        Role("actor", context.ranks("actor"), context.ranks("actor")),
     ]
-    if s.uses_reference:
-        found.append(Role("reference", s.ranks("ref"), s.ranks("ref"), "actor" if with_actor else None))
-    # a second group of GPUs, also beside train.colocate_all, whose group the two then leave
-    pair = s.on("train.colocate_critic_reward") and s.uses_critic
-    with_all = "actor" if all_shared and not pair else None
-    if s.uses_critic:
-        found.append(Role("critic", s.ranks("critic"), s.ranks("critic"), with_all))
-    if s.uses_reward_model:
+    if context.uses_reference:
         found.append(
-            Role("reward model", s.ranks("reward"), s.ranks("reward"), "critic" if pair else with_all)
+            Role("reference", context.ranks("ref"), context.ranks("ref"), "actor" if with_actor else None)
+        )
+    # a second group of GPUs, also beside train.colocate_all, whose group the two then leave
+    pair = context.on("train.colocate_critic_reward") and context.uses_critic
+    with_all = "actor" if all_shared and not pair else None
+    if context.uses_critic:
+        found.append(Role("critic", context.ranks("critic"), context.ranks("critic"), with_all))
+    if context.uses_reward_model:
+        found.append(
+            Role(
+                "reward model",
+                context.ranks("reward"),
+                context.ranks("reward"),
+                "critic" if pair else with_all,
+            )
         )
     return found
 
 
-def total_gpus(s: JobContext) -> int:
+def total_gpus(context: JobContext) -> int:
     """GPUs the job needs in all; roles that share are counted once."""
-    return sum(role.gpus for role in roles(s) if role.shares is None)
+    return sum(role.gpus for role in roles(context) if role.shares is None)

@@ -46,24 +46,24 @@ def usable_cores(limit: Path = CGROUP_LIMIT) -> int:
         return allowed
 
 
-def share_out(s: JobContext, environ: Mapping[str, str] = os.environ) -> Threads | None:
+def share_out(context: JobContext, environ: Mapping[str, str] = os.environ) -> Threads | None:
     """The threads of a job's processes on the machine that starts them.
 
     None leaves everything as it is: with CUDA, on a cluster of the user's own (whose machines are not known here),
     where the user set OMP_NUM_THREADS, and for a host whose cores are not known.
     """
-    cores = s.host.cores
-    if s.host.has_cuda or cores is None or "RAY_ADDRESS" in environ or "OMP_NUM_THREADS" in environ:
+    cores = context.host.cores
+    if context.host.has_cuda or cores is None or "RAY_ADDRESS" in environ or "OMP_NUM_THREADS" in environ:
         return None
-    trainers = s.ranks("actor") + (s.ranks("critic") if s.uses_critic else 0)
-    turns = not s.on("train.async_enable")
-    if not s.trains_policy and s.mtp is not None:
-        trainers, turns = s.mtp.pretrain.num_ranks, True
+    trainers = context.ranks("actor") + (context.ranks("critic") if context.uses_critic else 0)
+    turns = not context.on("train.async_enable")
+    if not context.trains_policy and context.mtp is not None:
+        trainers, turns = context.mtp.pretrain.num_ranks, True
 
     def each(processes: int) -> int:
         return max(1, cores // max(1, processes))
 
     if turns:
-        return Threads(each(s.engine_gpus), each(trainers), turns)
-    alike = each(s.engine_gpus + trainers)
+        return Threads(each(context.engine_gpus), each(trainers), turns)
+    alike = each(context.engine_gpus + trainers)
     return Threads(alike, alike, turns)

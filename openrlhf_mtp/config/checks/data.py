@@ -19,21 +19,21 @@ NAMED_PLACES = 3
 CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "chat_templates")
 
 
-def prompt_rows(s: JobContext) -> Iterator[Problem]:
+def prompt_rows(context: JobContext) -> Iterator[Problem]:
     """Prompts and labels of the training data."""
-    yield from _rows(s, "data.prompt_dataset")
+    yield from _rows(context, "data.prompt_dataset")
 
 
-def evaluation_rows(s: JobContext) -> Iterator[Problem]:
+def evaluation_rows(context: JobContext) -> Iterator[Problem]:
     """The same for the evaluation data."""
-    yield from _rows(s, "eval.dataset")
+    yield from _rows(context, "eval.dataset")
 
 
-def chat_template(s: JobContext) -> Iterator[Problem]:
+def chat_template(context: JobContext) -> Iterator[Problem]:
     """A base model often has no chat template, which transformers says only when the first prompt is made."""
-    folder = Path(s.text("actor.model_name_or_path") or "")
+    folder = Path(context.policy)
     config = folder / "tokenizer_config.json"
-    if not (s.look_at_files and s.on("data.apply_chat_template") and config.is_file()):
+    if not (context.look_at_files and context.on("data.apply_chat_template") and config.is_file()):
         return
     if any((folder / name).exists() for name in CHAT_TEMPLATES):
         return
@@ -62,10 +62,10 @@ class _Seen:
         return ", ".join(self.places) + (f" and {more} more" if more else "")
 
 
-def _rows(s: JobContext, setting: str) -> Iterator[Problem]:
-    names = s.text(setting) or ""
+def _rows(context: JobContext, setting: str) -> Iterator[Problem]:
+    names = context.text(setting) or ""
     for name in (part.strip() for part in names.split(",")):
-        if not (s.look_at_files and name):
+        if not (context.look_at_files and name):
             continue
         if "@" in name and Path(name).exists():
             fix = "rename it, or give a link to it without @"
@@ -78,18 +78,18 @@ def _rows(s: JobContext, setting: str) -> Iterator[Problem]:
             continue
         file = Path(name.partition("@")[0])
         if is_local(name) and file.is_file() and file.suffix in READABLE:
-            yield from _file(s, setting, file)
+            yield from _file(context, setting, file)
 
 
-def _file(s: JobContext, setting: str, file: Path) -> Iterator[Problem]:
-    limit = min(MOST_ROWS, s.number("data.max_samples"))
+def _file(context: JobContext, setting: str, file: Path) -> Iterator[Problem]:
+    limit = min(MOST_ROWS, context.number("data.max_samples"))
     seen: dict[str, _Seen] = {}
     count, columns = 0, set[str]()
     try:
         for row in read_rows(file, limit):
             count += 1
             columns |= row.columns.keys()
-            for problem in _problems(s, row):
+            for problem in _problems(context, row):
                 seen.setdefault(problem, _Seen()).add(row.place)
     except UnreadableRow as broken:
         yield refuse(setting, f"{file} has a row that cannot be read: {broken}; correct the file")
@@ -98,31 +98,34 @@ def _file(s: JobContext, setting: str, file: Path) -> Iterator[Problem]:
         yield refuse(setting, f"{file} has no rows; give a file with prompts")
         return
     missing = [
-        key for key in ("data.input_key", "data.label_key") if (s.text(key) or "") not in columns | {""}
+        key for key in ("data.input_key", "data.label_key") if (context.text(key) or "") not in columns | {""}
     ]
     for key in missing:
         yield error(
-            key, s.text(key), f"one of the columns of {file}: {', '.join(sorted(columns))}", f"change {key}"
+            key,
+            context.text(key),
+            f"one of the columns of {file}: {', '.join(sorted(columns))}",
+            f"change {key}",
         )
     if not missing:
         looked_at = f"the {count} rows looked at in {file}"
-        yield from (_conflict(s, setting, kind, found, looked_at) for kind, found in seen.items())
+        yield from (_conflict(context, setting, kind, found, looked_at) for kind, found in seen.items())
 
 
-def _problems(s: JobContext, row: DataRow) -> Iterator[str]:
+def _problems(context: JobContext, row: DataRow) -> Iterator[str]:
     """The problems of one row, as keys of `_conflict`."""
-    prompt = row.columns.get(s.text("data.input_key") or "")
-    templated = s.on("data.apply_chat_template")
+    prompt = row.columns.get(context.text("data.input_key") or "")
+    templated = context.on("data.apply_chat_template")
     if prompt is None:
         yield "no prompt"
     elif isinstance(prompt, str):
-        if not prompt and not templated and not s.text("data.input_template"):
+        if not prompt and not templated and not context.text("data.input_template"):
             yield "empty prompt"
     elif not templated:
         yield "messages" if isinstance(prompt, list) else "no text"
     elif not _are_messages(prompt):
         yield "no messages"
-    label = s.text("data.label_key")
+    label = context.text("data.label_key")
     if label is not None and row.columns.get(label) is None:
         yield "no label"
 
@@ -135,9 +138,9 @@ def _are_messages(prompt: Any) -> bool:
     )
 
 
-def _conflict(s: JobContext, setting: str, kind: str, found: _Seen, looked_at: str) -> Problem:
+def _conflict(context: JobContext, setting: str, kind: str, found: _Seen, looked_at: str) -> Problem:
     got = f"{found} of {looked_at}"
-    prompt, label = s.text("data.input_key"), s.text("data.label_key")
+    prompt, label = context.text("data.input_key"), context.text("data.label_key")
     if kind == "no label":
         return warn(
             "data.label_key",

@@ -13,9 +13,9 @@ from openrlhf_mtp.config.reading.values import cut
 from openrlhf_mtp.config.run_files import METRICS, RUN_YAML
 
 
-def prompt_data(s: JobContext) -> Iterator[Problem]:
+def prompt_data(context: JobContext) -> Iterator[Problem]:
     """A job needs prompts."""
-    name = s.text("data.prompt_dataset")
+    name = context.text("data.prompt_dataset")
     if not name:
         yield error(
             "data.prompt_dataset",
@@ -24,54 +24,60 @@ def prompt_data(s: JobContext) -> Iterator[Problem]:
             "give a .jsonl file, a folder or a Hub name",
         )
         return
-    yield from _data_files(s, "data.prompt_dataset", name)
+    yield from _data_files(context, "data.prompt_dataset", name)
 
 
-def evaluation_data(s: JobContext) -> Iterator[Problem]:
+def evaluation_data(context: JobContext) -> Iterator[Problem]:
     """The same for the evaluation data."""
-    name = s.text("eval.dataset")
+    name = context.text("eval.dataset")
     if name:
-        yield from _data_files(s, "eval.dataset", name)
+        yield from _data_files(context, "eval.dataset", name)
 
 
-def reward(s: JobContext) -> Iterator[Problem]:
+def reward(context: JobContext) -> Iterator[Problem]:
     """OpenRLHF loads the reward function inside every engine, where a missing file is a hang or a log line."""
-    url, agent = s.text("reward.remote_url"), s.text("train.agent_func_path")
-    if not url and not agent and not s.text("reward.model_name_or_path"):
+    url, agent = context.text("reward.remote_url"), context.text("train.agent_func_path")
+    if not url and not agent and not context.text("reward.model_name_or_path"):
         yield refuse(
             "reward.remote_url",
             "the job has no reward; set reward.remote_url (a reward function in a .py file, or a server), "
             "train.agent_func_path (an agent) or reward.model_name_or_path (a reward model)",
         )
     if url and url.split(",")[0].endswith(".py"):
-        yield from _script(s, "reward.remote_url", Path(url.split(",")[0]), "reward_func")
+        yield from _script(context, "reward.remote_url", Path(url.split(",")[0]), "reward_func")
     if agent:
-        yield from _script(s, "train.agent_func_path", Path(agent), "AgentExecutor")
+        yield from _script(context, "train.agent_func_path", Path(agent), "AgentExecutor")
 
 
-def run_folder(s: JobContext) -> Iterator[Problem]:
+def run_folder(context: JobContext) -> Iterator[Problem]:
     """An earlier run is never overwritten by accident, and a full disk of permissions is found before the work."""
-    if s.out is None or not s.look_at_files:
+    if context.out is None or not context.look_at_files:
         return
-    if too_long(s.out):
-        yield error("--out", cut(str(s.out)), "a path that the file system can hold", "give a shorter --out")
-    elif s.out.exists() and not s.out.is_dir():
-        yield refuse("--out", f"{s.out} is a file, not a folder; give another --out")
-    elif not s.may_reuse_out and any((s.out / name).exists() for name in (RUN_YAML, METRICS)):
+    if too_long(context.out):
+        yield error(
+            "--out", cut(str(context.out)), "a path that the file system can hold", "give a shorter --out"
+        )
+    elif context.out.exists() and not context.out.is_dir():
+        yield refuse("--out", f"{context.out} is a file, not a folder; give another --out")
+    elif not context.may_reuse_out and any((context.out / name).exists() for name in (RUN_YAML, METRICS)):
         yield refuse(
-            "--out", f"{s.out} holds a run already; continue it with --resume or replace it with --overwrite"
+            "--out",
+            f"{context.out} holds a run already; continue it with --resume or replace it with --overwrite",
         )
     else:
-        existing = next(folder for folder in (s.out, *s.out.absolute().parents) if folder.exists())
+        existing = next(
+            folder for folder in (context.out, *context.out.absolute().parents) if folder.exists()
+        )
         if not os.access(existing, os.W_OK | os.X_OK):
             yield refuse(
-                "--out", f"{s.out} cannot be made: this user may not write to {existing}; give another --out"
+                "--out",
+                f"{context.out} cannot be made: this user may not write to {existing}; give another --out",
             )
 
 
-def _data_files(s: JobContext, setting: str, names: str) -> Iterator[Problem]:
+def _data_files(context: JobContext, setting: str, names: str) -> Iterator[Problem]:
     for name in (part.strip().partition("@")[0] for part in names.split(",")):
-        if not s.look_at_files or not is_local(name):
+        if not context.look_at_files or not is_local(name):
             continue
         file = Path(name)
         if not file.exists():
@@ -85,8 +91,8 @@ def _data_files(s: JobContext, setting: str, names: str) -> Iterator[Problem]:
             )
 
 
-def _script(s: JobContext, setting: str, file: Path, symbol: str) -> Iterator[Problem]:
-    if not s.look_at_files:
+def _script(context: JobContext, setting: str, file: Path, symbol: str) -> Iterator[Problem]:
+    if not context.look_at_files:
         return
     if not file.is_file():
         yield error(setting, file, "an existing Python file", f"check the path (looked from {Path.cwd()})")

@@ -20,18 +20,20 @@ ATTENTION = (
 SYNC_FLAGS = ("vllm.sync_backend", "vllm.sync_with_ray")
 
 
-def unread(s: JobContext) -> Iterator[Problem]:
+def unread(context: JobContext) -> Iterator[Problem]:
     """Settings that the job gives and that change nothing in it."""
     for name in SYNC_FLAGS:
-        if s.mtp is not None and s.job.flags.get(name) is not None:
+        if context.mtp is not None and context.job.flags.get(name) is not None:
             yield warn(
                 name,
                 "this has no effect: with a head, mtp.sync.backend decides how weights reach the engines, and it is "
-                f"{s.mtp.sync.backend}; drop it",
+                f"{context.mtp.sync.backend}; drop it",
             )
-    ours = [name for name, value in s.job.flags.items() if name.startswith("critic.") and value is not None]
-    if ours and not s.uses_critic:
-        estimator = s.text("algo.advantage.estimator")
+    ours = [
+        name for name, value in context.job.flags.items() if name.startswith("critic.") and value is not None
+    ]
+    if ours and not context.uses_critic:
+        estimator = context.estimator
         yield warn(
             "critic",
             f"algo.advantage.estimator {estimator} trains no critic, so this has no effect: {', '.join(ours)}; drop "
@@ -39,21 +41,21 @@ def unread(s: JobContext) -> Iterator[Problem]:
         )
 
 
-def attention(s: JobContext) -> Iterator[Problem]:
+def attention(context: JobContext) -> Iterator[Problem]:
     """A name that transformers does not know is refused only when the trainers load their model."""
     setting = "ds.attn_implementation"
-    name = s.text(setting) or ""
+    name = context.text(setting) or ""
     if name in ATTENTION or "/" in name or "|" in name:
         return
     nearest = get_close_matches(name, ATTENTION, n=1, cutoff=0.0)[0]
     yield warning(setting, name, f"one of {', '.join(ATTENTION)}, or a kernel of the Hub", f"set {nearest}")
 
 
-def adapters(s: JobContext) -> Iterator[Problem]:
+def adapters(context: JobContext) -> Iterator[Problem]:
     """Module names are a list; one text with commas in it is the name of no module, and PEFT says so in a worker."""
     setting = "ds.lora.target_modules"
-    given = s.job.flags.get(setting)
-    if s.number("ds.lora.rank") == 0 or not isinstance(given, tuple):
+    given = context.job.flags.get(setting)
+    if context.lora_rank == 0 or not isinstance(given, tuple):
         return
     for name in map(str, given):
         if "," in name or " " in name.strip():
@@ -65,12 +67,12 @@ def adapters(s: JobContext) -> Iterator[Problem]:
             )
 
 
-def mixture(s: JobContext) -> Iterator[Problem]:
+def mixture(context: JobContext) -> Iterator[Problem]:
     """OpenRLHF parses how data sets are mixed after engines and trainers are up."""
-    setting, given = "data.prompt_probs", s.text("data.prompt_probs")
+    setting, given = "data.prompt_probs", context.text("data.prompt_probs")
     if given is None:
         return
-    wanted = len((s.text("data.prompt_dataset") or "").split(","))
+    wanted = len((context.text("data.prompt_dataset") or "").split(","))
     try:
         shares = [float(part) for part in given.split(",")]
     except ValueError:

@@ -7,24 +7,24 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, warning
 
 
-def head_files(s: JobContext) -> Iterator[Problem]:
+def head_files(context: JobContext) -> Iterator[Problem]:
     """The head is on this machine and was made for this policy (`config.head_contract`)."""
-    policy = s.text("actor.model_name_or_path") or ""
-    if s.mtp is not None and s.look_at_files:
+    policy = context.policy
+    if context.mtp is not None and context.look_at_files:
         yield from head_problems(
-            s.mtp,
+            context.mtp,
             policy,
-            s.number("data.max_len"),
-            policy_config=s.model_config,
-            drafts=s.trains_policy and s.mtp.rollout.speculate,
+            context.max_len,
+            policy_config=context.model_config,
+            drafts=context.trains_policy and context.mtp.rollout.speculate,
         )
 
 
-def head_training(s: JobContext) -> Iterator[Problem]:
+def head_training(context: JobContext) -> Iterator[Problem]:
     """Settings of the head's training that cannot do what they seem to ask."""
-    if s.mtp is None:
+    if context.mtp is None:
         return
-    pretrain = s.mtp.pretrain
+    pretrain = context.mtp.pretrain
     if pretrain.needs_warm_head and pretrain.kl_warmup_steps == 0:
         yield warning(
             "mtp.pretrain.kl_warmup_steps",
@@ -40,7 +40,7 @@ def head_training(s: JobContext) -> Iterator[Problem]:
             f"less than mtp.pretrain.max_steps = {pretrain.max_steps}, or {pretrain.objective_text} is never used",
             "lower it or raise max_steps",
         )
-    temperature = s.real("rollout.temperature")
+    temperature = context.real("rollout.temperature")
     if pretrain.temperature is not None and pretrain.temperature != temperature:
         yield warning(
             "mtp.pretrain.temperature",

@@ -18,63 +18,63 @@ CUDA_SWITCHES = {
 }
 
 
-def without_cuda(s: JobContext) -> Iterator[Problem]:
+def without_cuda(context: JobContext) -> Iterator[Problem]:
     """Settings that need a CUDA GPU, on a host that has none.
 
     If the driver did not answer, advice to do without CUDA would mislead; then the driver is what is wrong.
     """
-    if s.host.has_cuda:
+    if context.host.has_cuda:
         return
-    needs = list(_needs_cuda(s))
-    if s.host.driver_problem:
+    needs = list(_needs_cuda(context))
+    if context.host.driver_problem:
         names = ", ".join(conflict.setting for conflict in needs)
         named = f", and {names} would need them" if needs else ""
         yield Problem(
             "error" if needs else "warning",
             "GPUs",
-            f"{s.host.driver_problem}, so that nothing is known of them{named}; repair the driver, set "
+            f"{context.host.driver_problem}, so that nothing is known of them{named}; repair the driver, set "
             "CUDA_VISIBLE_DEVICES= to run on the CPU, or check for another machine with --gpus",
         )
         return
-    if s.host.not_counted:
+    if context.host.not_counted:
         yield warn(
             "GPUs",
-            f"{s.host.not_counted} GPUs are not used, because this needs CUDA, and the job runs on the CPU; run on a "
-            "machine with NVIDIA GPUs",
+            f"{context.host.not_counted} GPUs are not used, because this needs CUDA, and the job runs on the CPU; run "
+            "on a machine with NVIDIA GPUs",
         )
     yield from needs
 
 
-def _needs_cuda(s: JobContext) -> Iterator[Problem]:
+def _needs_cuda(context: JobContext) -> Iterator[Problem]:
     for setting, why in CUDA_SWITCHES.items():
-        ignored = setting == "vllm.enable_sleep" and not s.on("train.colocate_all")  # OpenRLHF drops it then
-        if s.on(setting) and not ignored:
+        ignored = setting == "vllm.enable_sleep" and not context.colocates_all  # OpenRLHF drops it then
+        if context.on(setting) and not ignored:
             yield error(setting, "true", f"false on a host without CUDA: {why}", "set false")
-    attention = s.text("ds.attn_implementation") or ""
+    attention = context.text("ds.attn_implementation") or ""
     if "flash" in attention:
         yield error("ds.attn_implementation", attention, "sdpa or eager on a host without CUDA", "set sdpa")
 
 
-def full_precision(s: JobContext) -> Iterator[Problem]:
+def full_precision(context: JobContext) -> Iterator[Problem]:
     """float32 is ours; some of OpenRLHF's ways work in 16 bits only."""
-    if s.text("ds.param_dtype") != FULL:
+    if context.text("ds.param_dtype") != FULL:
         return
-    attention = s.text("ds.attn_implementation") or ""
-    if s.host.has_cuda and "flash" in attention:
+    attention = context.text("ds.attn_implementation") or ""
+    if context.host.has_cuda and "flash" in attention:
         yield error("ds.param_dtype", FULL, f"bf16 or fp16 with {attention}", "set bf16, or attention sdpa")
-    if s.on("ds.load_in_4bit"):
+    if context.on("ds.load_in_4bit"):
         yield error("ds.param_dtype", FULL, "bf16 with ds.load_in_4bit", "set bf16")
-    if s.number("ds.tensor_parallel_size") > 1:
+    if context.number("ds.tensor_parallel_size") > 1:
         yield error("ds.param_dtype", FULL, "bf16 with ds.tensor_parallel_size above 1", "set bf16")
 
 
-def transport(s: JobContext) -> Iterator[Problem]:
+def transport(context: JobContext) -> Iterator[Problem]:
     """NCCL needs a GPU of its own on both sides."""
-    if s.mtp is None or s.mtp.sync.backend != "nccl":
+    if context.mtp is None or context.mtp.sync.backend != "nccl":
         return
-    if not s.host.has_cuda:
+    if not context.host.has_cuda:
         yield error("mtp.sync.backend", "nccl", "auto or gloo on a host without CUDA", "set auto")
-    elif s.colocates_engines:
+    elif context.colocates_engines:
         yield error(
             "mtp.sync.backend",
             "nccl",

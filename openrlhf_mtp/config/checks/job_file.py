@@ -6,7 +6,7 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem
 
 
-def notes(s: JobContext) -> Iterator[Problem]:
+def notes(context: JobContext) -> Iterator[Problem]:
     """The job's own notes, as warnings."""
-    for setting, text in s.job.notes:
+    for setting, text in context.job.notes:
         yield Problem("warning", setting, text)

@@ -13,21 +13,21 @@ SUPPORTED = (*FAMILIES, *NATIVE_FAMILIES)
 """Families that can carry a head; with `pretrain` alone, those that are not in DENSE."""
 
 
-def policy(s: JobContext) -> Iterator[Problem]:
+def policy(context: JobContext) -> Iterator[Problem]:
     """The model exists; with a head, its family is supported. A Hub model that is not cached is not judged."""
     setting = "actor.model_name_or_path"
-    name = s.text(setting)
+    name = context.text(setting)
     if not name:
         yield error(setting, "nothing", "the policy's folder or Hub name", "set it")
         return
-    if s.look_at_files:
+    if context.look_at_files:
         yield from policy_files(name)
-    config = s.model_config
+    config = context.model_config
     if config is None:
         return
     family = config.get("model_type")
-    if s.mtp is None:
-        yield from _without_head(s, config)
+    if context.mtp is None:
+        yield from _without_head(context, config)
         return
     if "vision_config" in config:
         yield refuse(
@@ -39,7 +39,7 @@ def policy(s: JobContext) -> Iterator[Problem]:
             setting,
             f"the model family {family} has no head yet; use one of {', '.join(SUPPORTED)}, or drop the mtp section",
         )
-    elif s.trains_policy and family not in DENSE:
+    elif context.trains_policy and family not in DENSE:
         yield refuse(
             setting,
             f"weights of the model family {family} cannot be sent to engines and read back there yet (experts and "
@@ -48,7 +48,7 @@ def policy(s: JobContext) -> Iterator[Problem]:
         )
 
 
-def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
+def _without_head(context: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
     """OpenRLHF sends every model it knows, but only over CUDA and without adapters; the sync that replaces it elsewhere
     does not (`sync.transport.uses_own_sync`)."""
     family = config.get("model_type")
@@ -58,13 +58,13 @@ def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
         "actor.model_name_or_path",
         "this project's weight sync replaces OpenRLHF's, for dense text models",
     )
-    if not s.host.has_cuda:
+    if not context.host.has_cuda:
         yield refuse(
             setting,
             f"this model ({family}) needs a host with CUDA, because elsewhere {why}; run on GPUs, or use a dense "
             "text model",
         )
-    elif s.number("ds.lora.rank") > 0:
+    elif context.lora_rank > 0:
         yield refuse(
             setting,
             f"this model ({family}) cannot be trained with LoRA, because with LoRA {why}; set ds.lora.rank 0, or use a "
@@ -72,37 +72,37 @@ def _without_head(s: JobContext, config: dict[str, Any]) -> Iterator[Problem]:
         )
 
 
-def unsupported_modes(s: JobContext) -> Iterator[Problem]:
+def unsupported_modes(context: JobContext) -> Iterator[Problem]:
     """Modes of OpenRLHF in which a head is not supported yet, and one that OpenRLHF's own sync asserts against."""
-    if s.on("ds.load_in_4bit"):
+    if context.on("ds.load_in_4bit"):
         yield error(
             "ds.load_in_4bit",
             "true",
             "false: 4-bit weights cannot be sent to the engines, with or without a head",
             "set false",
         )
-    if s.mtp is None:
+    if context.mtp is None:
         return
     drop = "or drop the mtp section"
-    if s.number("data.max_images_per_prompt") > 0:
+    if context.number("data.max_images_per_prompt") > 0:
         yield error(
             "data.max_images_per_prompt",
-            s.number("data.max_images_per_prompt"),
+            context.number("data.max_images_per_prompt"),
             "0: vision models are not supported with a head",
             f"use text prompts, {drop}",
         )
-    if s.on("ds.deepcompile"):
+    if context.on("ds.deepcompile"):
         yield error(
             "ds.deepcompile",
             "true",
             "false with a head: nobody has tried to compile a policy whose states the head reads on the way",
             f"set false, {drop}",
         )
-    parallel = s.number("vllm.tensor_parallel_size")
+    parallel = context.number("vllm.tensor_parallel_size")
     if parallel > 1:
         alone = (
-            f"vllm.num_engines {s.engines * parallel}"
-            if s.engines
+            f"vllm.num_engines {context.engines * parallel}"
+            if context.engines
             else "vllm.num_engines to the GPUs for rollouts"
         )
         yield error(
@@ -115,17 +115,17 @@ def unsupported_modes(s: JobContext) -> Iterator[Problem]:
         ("ds.tensor_parallel_size", "the head reads whole hidden states"),
         ("ds.ring_attn_size", "the head's shift over depths is not split over sequence ranks yet"),
     ):
-        if s.number(setting) > 1:
-            yield error(setting, s.number(setting), f"1 with a head: {why}", f"set 1, {drop}")
+        if context.number(setting) > 1:
+            yield error(setting, context.number(setting), f"1 with a head: {why}", f"set 1, {drop}")
 
 
-def context_length(s: JobContext) -> Iterator[Problem]:
+def context_length(context: JobContext) -> Iterator[Problem]:
     """vLLM refuses a context that the model was not made for, but only after minutes of start-up."""
-    limit = None if s.model_config is None else context_limit(s.model_config)
-    if limit is not None and s.number("data.max_len") > limit:
+    limit = None if context.model_config is None else context_limit(context.model_config)
+    if limit is not None and context.max_len > limit:
         yield error(
             "data.max_len",
-            s.number("data.max_len"),
+            context.max_len,
             f"at most the model's context, {limit} tokens (max_position_embeddings and rotary scaling in its "
             "config.json)",
             f"lower it to {limit}",

@@ -7,37 +7,40 @@ from openrlhf_mtp.config.problem import Problem, error, warn, warning
 from openrlhf_mtp.config.settings.regime import AdvantageSettings, CoefficientSettings
 
 
-def joint(s: JobContext) -> Iterator[Problem]:
+def joint(context: JobContext) -> Iterator[Problem]:
     """The joint regimes send a gradient through the head into the policy; OCC scales it by how the policy moved."""
-    if s.mtp is None or not s.mtp.is_joint:
+    if context.mtp is None or not context.mtp.is_joint:
         return
-    if s.number("ds.zero_stage") == 3:
+    if context.zero_stage == 3:
         yield error(
             "mtp.regime",
-            s.mtp.regime,
+            context.mtp.regime,
             "detach or frozen with ds.zero_stage 3: the gradient for the output head and the embedding, which ZeRO-3 "
             "has sharded again by the time of backward, would be lost",
             "set ds.zero_stage 2",
         )
-    if s.mtp.regime == "joint_ce" and s.mtp.coefficient.kind == "occ":
+    if context.mtp.regime == "joint_ce" and context.mtp.coefficient.kind == "occ":
         yield error(
             "mtp.coefficient.kind",
             "occ",
             "fixed with joint_ce: OCC weighs the policy loss on the head's log-probs",
             "set mtp.regime joint_policy, or mtp.coefficient.kind fixed",
         )
-    yield from _other_kind(s.mtp.coefficient)
-    by_sequence = s.text("actor.policy_loss_type") == "gspo" or s.text("actor.loss_agg_mode") != "token-mean"
-    if s.mtp.regime == "joint_policy" and by_sequence and s.mtp.anchor_fraction < 1.0:
+    yield from _other_kind(context.mtp.coefficient)
+    by_sequence = (
+        context.text("actor.policy_loss_type") == "gspo"
+        or context.text("actor.loss_agg_mode") != "token-mean"
+    )
+    if context.mtp.regime == "joint_policy" and by_sequence and context.mtp.anchor_fraction < 1.0:
         yield warning(
             "mtp.anchor_fraction",
-            s.mtp.anchor_fraction,
+            context.mtp.anchor_fraction,
             "1.0 where the policy's loss is a mean over sequences: a short response of which no anchor is chosen adds "
             "nothing to the joint term and is counted all the same",
             "set mtp.anchor_fraction 1.0, or a token mean",
         )
-    if s.mtp.coefficient.kind == "occ":
-        yield from _occ_moves(s)
+    if context.mtp.coefficient.kind == "occ":
+        yield from _occ_moves(context)
 
 
 OF_KIND = {"fixed": ("value",), "occ": ("scale", "occ_variant", "smoothing", "bounds")}
@@ -58,31 +61,37 @@ def _other_kind(given: CoefficientSettings) -> Iterator[Problem]:
             )
 
 
-def _occ_moves(s: JobContext) -> Iterator[Problem]:
-    steps = s.samples_per_step // max(1, s.number("train.batch_size")) * s.number("train.max_epochs")
+def _occ_moves(context: JobContext) -> Iterator[Problem]:
+    steps = (
+        context.samples_per_step
+        // max(1, context.number("train.batch_size"))
+        * context.number("train.max_epochs")
+    )
     if steps == 1:
-        smaller = next((n for n in range(s.samples_per_step // 2, 0, -1) if s.samples_per_step % n == 0), 1)
+        smaller = next(
+            (n for n in range(context.samples_per_step // 2, 0, -1) if context.samples_per_step % n == 0), 1
+        )
         yield error(
             "mtp.coefficient.kind",
             "occ",
             "fixed with one optimizer step for each rollout batch: on the first step the policy still is the one that "
             "generated, log pi - log pi_old is 0, and so is OCC's coefficient, forever",
-            f"lower train.batch_size to {smaller} or another divisor of {s.samples_per_step}, or raise "
+            f"lower train.batch_size to {smaller} or another divisor of {context.samples_per_step}, or raise "
             "train.max_epochs",
         )
 
 
-def unused(s: JobContext) -> Iterator[Problem]:
+def unused(context: JobContext) -> Iterator[Problem]:
     """Settings of a regime that is not on."""
-    if s.mtp is None:
+    if context.mtp is None:
         return
-    if not s.mtp.is_joint and s.mtp.coefficient != CoefficientSettings():
+    if not context.mtp.is_joint and context.mtp.coefficient != CoefficientSettings():
         yield warn(
             "mtp.coefficient",
-            f"this has no effect with mtp.regime {s.mtp.regime}, in which no MTP loss reaches the policy; set "
+            f"this has no effect with mtp.regime {context.mtp.regime}, in which no MTP loss reaches the policy; set "
             "mtp.regime joint_policy, or drop mtp.coefficient",
         )
-    if s.mtp.regime == "frozen" and s.mtp.advantage != AdvantageSettings():
+    if context.mtp.regime == "frozen" and context.mtp.advantage != AdvantageSettings():
         yield warn(
             "mtp.advantage",
             "this has no effect with mtp.regime frozen, which does not train the head; set mtp.regime detach, or drop "

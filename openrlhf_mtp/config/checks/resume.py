@@ -18,10 +18,14 @@ _NEW_RUN = (
 )
 
 
-def checkpoint(s: JobContext) -> Iterator[Problem]:
+def checkpoint(context: JobContext) -> Iterator[Problem]:
     """The newest checkpoint may have been cut off, and DeepSpeed's are tied to the number of ranks."""
-    folder = s.checkpoints
-    if not (s.resumes and s.trains_policy and s.look_at_files) or folder is None or not all_of(folder):
+    folder = context.checkpoints
+    if (
+        not (context.resumes and context.trains_policy and context.look_at_files)
+        or folder is None
+        or not all_of(folder)
+    ):
         return
     point = resume_point(folder)
     if point.checkpoint is None:
@@ -37,9 +41,9 @@ def checkpoint(s: JobContext) -> Iterator[Problem]:
             f"damaged checkpoints are passed over ({'; '.join(point.damaged)}); the run continues from the newest "
             f"whole checkpoint, {point.checkpoint.tag}",
         )
-    if not s.on("ds.use_universal_ckpt"):
-        yield from _ranks(s, point.checkpoint)
-    if s.on("train.enable_ema"):
+    if not context.on("ds.use_universal_ckpt"):
+        yield from _ranks(context, point.checkpoint)
+    if context.on("train.enable_ema"):
         yield warn(
             "train.enable_ema",
             "OpenRLHF keeps the average in no checkpoint, so that a resumed run starts a new average from "
@@ -47,11 +51,11 @@ def checkpoint(s: JobContext) -> Iterator[Problem]:
         )
 
 
-def _ranks(s: JobContext, saved: Checkpoint) -> Iterator[Problem]:
-    shared = s.number("ds.ring_attn_size") * s.number("ds.tensor_parallel_size")
+def _ranks(context: JobContext, saved: Checkpoint) -> Iterator[Problem]:
+    shared = context.number("ds.ring_attn_size") * context.number("ds.tensor_parallel_size")
     for role, folder in (("actor", ACTOR), ("critic", CRITIC)):
-        there, here = saved.ranks(folder), s.ranks(role) // shared
-        if there is None or (role == "critic" and not s.uses_critic) or there == here:
+        there, here = saved.ranks(folder), context.ranks(role) // shared
+        if there is None or (role == "critic" and not context.uses_critic) or there == here:
             continue
         yield refuse(
             f"{role}.num_gpus_per_node",
@@ -59,7 +63,7 @@ def _ranks(s: JobContext, saved: Checkpoint) -> Iterator[Problem]:
             f"are split over them; resume with {role}.num_nodes * {role}.num_gpus_per_node = {there * shared}, "
             f"{_NEW_RUN}",
         )
-    stage = s.number("ds.zero_stage")
+    stage = context.zero_stage
     if saved.is_sharded != (stage == 3):
         expected = "3" if saved.is_sharded else "below 3"
         yield error(
@@ -70,24 +74,28 @@ def _ranks(s: JobContext, saved: Checkpoint) -> Iterator[Problem]:
         )
 
 
-def same_prompts(s: JobContext) -> Iterator[Problem]:
+def same_prompts(context: JobContext) -> Iterator[Problem]:
     """A checkpoint holds the position in the prompts, which means nothing in others."""
-    before = s.out / RUN_YAML if s.out is not None else None
-    folder = s.checkpoints
-    if not (s.resumes and s.trains_policy and s.look_at_files) or before is None or not before.is_file():
+    before = context.out / RUN_YAML if context.out is not None else None
+    folder = context.checkpoints
+    if (
+        not (context.resumes and context.trains_policy and context.look_at_files)
+        or before is None
+        or not before.is_file()
+    ):
         return
     if folder is None or not all_of(folder):
         return
     try:
-        earlier = load_job(before, (), s.job.specs)
+        earlier = load_job(before, (), context.job.specs)
     except JobError:
         return  # a run of another version; nothing can be said
     for name in DATA:
-        if earlier.value(name) != s.job.value(name):
+        if earlier.value(name) != context.job.value(name):
             yield error(
                 name,
-                s.job.value(name),
-                f"{earlier.value(name)}, as the run in {s.out} has it: its position in those prompts would be taken "
-                "for one in these",
+                context.job.value(name),
+                f"{earlier.value(name)}, as the run in {context.out} has it: its position in those prompts would be "
+                "taken for one in these",
                 f"set it back, {_NEW_RUN}",
             )

@@ -7,17 +7,17 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, warning
 
 
-def distribution(s: JobContext) -> Iterator[Problem]:
+def distribution(context: JobContext) -> Iterator[Problem]:
     """Rollouts follow the whole policy (`config.head_contract`)."""
-    yield from head_contract.distribution(s.sampling, s.mtp)
+    yield from head_contract.distribution(context.sampling, context.mtp)
 
 
-def drafts(s: JobContext) -> Iterator[Problem]:
+def drafts(context: JobContext) -> Iterator[Problem]:
     """Drafts are verified exactly and drawn as the head was trained for (`config.head_contract`), and made at all."""
-    if s.mtp is None:
+    if context.mtp is None:
         return
-    yield from head_contract.drafting(s.mtp)
-    if not s.mtp.rollout.speculate and s.mtp.regime != "frozen":
+    yield from head_contract.drafting(context.mtp)
+    if not context.mtp.rollout.speculate and context.mtp.regime != "frozen":
         yield warning(
             "mtp.rollout.speculate",
             "false",
