@@ -116,7 +116,7 @@ class Meter:
         self._base = _resident_peak()
 
     def extra_bytes(self) -> int:
-        """The peak since, above the base."""
+        """Bytes at the peak since the start, above those at the start."""
         if not self._cuda:
             return _resident_peak() - self._base
         import torch

@@ -45,7 +45,7 @@ class Workload:
     repeats: int = 5
 
     def tiny(self) -> Workload:
-        """The same in milliseconds, to load libraries and compile kernels before anything is measured."""
+        """A workload of the same kind that takes milliseconds: it loads libraries and compiles kernels."""
         return replace(self, vocab=512, hidden=64, tokens=8)
 
 
@@ -73,7 +73,7 @@ class Inputs:
 
 
 def make_inputs(workload: Workload) -> Inputs:
-    """Random, the same in every process: logits of standard deviation 3, and drafts that resemble their targets."""
+    """Random inputs, equal in all processes: logits of standard deviation 3, drafts that resemble their targets."""
     dtype = getattr(torch, workload.dtype)
     generator = torch.Generator(workload.device).manual_seed(0)
 
@@ -108,7 +108,7 @@ def ours(inputs: Inputs, workload: Workload) -> Tensor:
 
 
 def plain(inputs: Inputs, workload: Workload) -> Tensor:
-    """All logits at once and autograd, as one would write it down."""
+    """The loss as one would write it down: all logits at once, and autograd."""
     anchors = inputs.anchors
     logits = linear(torch.stack(inputs.states, 2)[0], inputs.weight).float()  # [N, k, V]
     if workload.objective == "ce":
@@ -136,7 +136,7 @@ def speculators(inputs: Inputs, workload: Workload) -> Tensor:
 
 
 def speculators_tv(device: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Its loss: draft and target logits [1, R, V] -> total variation [1, R].
+    """The loss of `speculators`: draft and target logits [1, R, V] -> total variation [1, R].
 
     Raises:
         UnavailableError: there is no GPU for its kernels, or it is not installed.

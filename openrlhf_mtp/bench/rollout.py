@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def ratio(self) -> Ratio:
-        """Drafted over plain."""
+        """Tokens per second, drafted over plain."""
         return Ratio.of_medians(self.drafted.tok_s, self.plain.tok_s)
 
 

@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def settings_for(subject: Subject, *, on_cpu: bool) -> MTPSettings:
-    """Draft as deep as the head was made for."""
+    """The engine's settings, with drafts as deep as the head was made for."""
     section = read_json(subject.head / "config.json").get("mtp")
     if section is None:
         raise JobError(

@@ -26,10 +26,10 @@ from openrlhf_mtp.upstream.openrlhf.timing import timed_step
 
 RESULT = "bench_step.json"
 PARTS = ("forward", "backward", "update", "head")
-"""Where a step's time goes: the policy's forward pass, its backward with the joint term's, its update, and the head
+"""Parts of a step's time: the policy's forward pass, its backward with the joint term's, its update, and the head
 with a forward pass, loss, backward and update of its own."""
 HEAD_WIDTH = 64
-"""Of the trunk that is measured: its hidden width is so many of these."""
+"""Width of an attention head of the trunk; the hidden size is a multiple of it."""
 SMOKE = {"layers": 2, "hidden": 128, "vocab": 512, "sequences": 2, "prompt": 4, "response": 24, "repeats": 1}
 """Seconds instead of minutes; it shows that everything runs, not how fast."""
 
@@ -59,7 +59,7 @@ class Result:
         return tuple(step.parts[name] for step in self.steps)
 
     def over(self, other: Result) -> Ratio:
-        """Time over another form's, turn by turn."""
+        """The ratio to another form's time, turn by turn."""
         return Ratio.by_turn(self.seconds, other.seconds)
 
 

@@ -96,7 +96,7 @@ def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
 
 
 def _flags(folder: Path, scratch: Path, workload: Workload) -> dict[str, Any]:
-    """OpenRLHF's flags of that job."""
+    """OpenRLHF's flags for the job of `build_actor`."""
     batch = workload.sequences * workload.micro_batches
     return {
         "actor.model_name_or_path": folder,
@@ -128,7 +128,7 @@ def head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, An
     from openrlhf_mtp.training.policy_trainer import build_head_trainer
 
     class LaterStep(HeadStep):
-        """Takes no update for the first one after a rollout, at which OCC's coefficient is 0 and costs nothing."""
+        """A step that is never the first after a rollout, at which OCC's coefficient is 0 and costs nothing."""
 
         def begin_rollout_batch(self) -> None:
             self._policy_has_moved = True
