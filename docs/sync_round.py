@@ -74,7 +74,7 @@ def main(size: str, out: Path, rounds: int) -> None:
 
     folder = out / size
     make_policy(folder, SIZES[size])
-    mtp = MTPSettings.model_validate({"rollout": {"kv_cache_gib": 0.25}})
+    mtp = MTPSettings.model_validate({"rollout": {"kv_cache_gib": 0.25, "dtype": DTYPE}})
     llm = LLM(
         str(folder),
         **engine_overrides(mtp, str(folder)),
