@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from openrlhf_mtp.cli.jobs import all_conflicts, located
+from openrlhf_mtp.cli.jobs import all_problems, located
 from openrlhf_mtp.cli.machine import this_machine
 from openrlhf_mtp.cli.messages import say, terminal_width
 from openrlhf_mtp.config.errors import USER_ERROR
@@ -26,7 +26,7 @@ def run_check(
     look_at_files: bool,
     out: Path | None,
 ) -> int:
-    """Print the plan and every conflict; the exit code.
+    """Print the plan and every problem; the exit code.
 
     Args:
         path: the job file.
@@ -44,9 +44,9 @@ def run_check(
     host = host or this_machine(job)
     if gpu_memory is not None:
         host = replace(host, gpu_memory_gib=gpu_memory)
-    situation = JobContext(job, host, cluster_gpus=gpus or None, look_at_files=look_at_files, out=out)
-    plan = make_plan(situation, all_conflicts(situation))
+    context = JobContext(job, host, cluster_gpus=gpus or None, look_at_files=look_at_files, out=out)
+    plan = make_plan(context, all_problems(context))
     print(render(plan, terminal_width()), flush=True)
-    for conflict in plan.conflicts:
-        say(conflict.level, located(conflict, job))
+    for problem in plan.problems:
+        say(problem.level, located(problem, job))
     return USER_ERROR if plan.errors else 0

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from openrlhf_mtp.cli.jobs import upstream_conflicts
+from openrlhf_mtp.cli.jobs import upstream_problems
 from openrlhf_mtp.cli.messages import say, terminal_width, wrapped
 from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.convert.conversion import Conversion, convert
@@ -48,7 +48,7 @@ def run_convert(
     return 0 if checked and not conversion.unplaced else USER_ERROR
 
 
-def conflicts_of(conversion: Conversion, *, with_head: bool) -> Iterator[Problem]:
+def problems_of(conversion: Conversion, *, with_head: bool) -> Iterator[Problem]:
     """The problems that `check --no-files` finds in the job on a cluster with as many GPUs as it needs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.yaml"
@@ -60,7 +60,7 @@ def conflicts_of(conversion: Conversion, *, with_head: bool) -> Iterator[Problem
             return
         gpus = total_gpus(JobContext(job, Host(cuda_gpus=0), look_at_files=False))
         yield from check(JobContext(job, Host(cuda_gpus=max(1, gpus)), look_at_files=False))
-        yield from upstream_conflicts(job)
+        yield from upstream_problems(job)
 
 
 def _source(words: Sequence[str]) -> tuple[str, str]:
@@ -122,11 +122,11 @@ def _check(done: Conversion, out: Path | None, *, with_head: bool) -> bool:
             f"openrlhf-mtp check {out or 'job.yaml'}"
         )
         return False
-    conflicts = by_level(conflicts_of(done, with_head=with_head))
-    _say("check says:" if conflicts else "check found no problem")
-    for conflict in conflicts:
-        say(conflict.level, conflict)
-    return all(conflict.level != "error" for conflict in conflicts)
+    problems = by_level(problems_of(done, with_head=with_head))
+    _say("check says:" if problems else "check found no problem")
+    for problem in problems:
+        say(problem.level, problem)
+    return all(problem.level != "error" for problem in problems)
 
 
 def _list(title: str, items: Sequence[str]) -> None:

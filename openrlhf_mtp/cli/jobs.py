@@ -45,7 +45,7 @@ def checked_job(
         JobErrors: every error found.
     """
     job = load_job(path, overrides, flag_specs())
-    situation = JobContext(
+    context = JobContext(
         job,
         detect_host(),
         out=out,
@@ -53,29 +53,29 @@ def checked_job(
         resumes=resume,
         trains_policy=trains_policy,
     )
-    conflicts = [located(conflict, job) for conflict in all_conflicts(situation)]
-    for conflict in conflicts:
-        if conflict.level == "warning":
-            say("warning", conflict)
-    require_no_errors(conflicts, f"{job.source} cannot run:")
+    problems = [located(problem, job) for problem in all_problems(context)]
+    for problem in problems:
+        if problem.level == "warning":
+            say("warning", problem)
+    require_no_errors(problems, f"{job.source} cannot run:")
     return job
 
 
-def all_conflicts(context: JobContext) -> list[Problem]:
+def all_problems(context: JobContext) -> list[Problem]:
     """Ours and OpenRLHF's, errors first. If we have found an error, a crash of its validation says nothing more."""
     ours = check(context)
-    found = any(conflict.level == "error" for conflict in ours)
-    theirs = [one for one in upstream_conflicts(context.job) if not (found and one.setting == CRASH)]
+    found = any(problem.level == "error" for problem in ours)
+    theirs = [one for one in upstream_problems(context.job) if not (found and one.setting == CRASH)]
     return by_level([*ours, *theirs])
 
 
-def located(conflict: Problem, job: Job) -> Problem:
-    """A conflict that says where the job gives its setting, if it does."""
-    place = job.places.get(conflict.setting)
-    return conflict if place is None else replace(conflict, text=f"{conflict.text} ({place})")
+def located(problem: Problem, job: Job) -> Problem:
+    """A problem that says where the job gives its setting, if it does."""
+    place = job.places.get(problem.setting)
+    return problem if place is None else replace(problem, text=f"{problem.text} ({place})")
 
 
-def upstream_conflicts(job: Job) -> Iterator[Problem]:
+def upstream_problems(job: Job) -> Iterator[Problem]:
     """The errors of OpenRLHF's parser and validation, and every setting of the job that they would silently change."""
     argv = job.to_argv()
     try:

@@ -55,13 +55,13 @@ def this_machine(job: Job) -> Host:
     return replace(host, speed=measure_speed()) if job.value(SETTING) == AUTO else host
 
 
-def settle(situation: JobContext, out: Path, *, resume: bool) -> Choice:
+def settle(context: JobContext, out: Path, *, resume: bool) -> Choice:
     """Decide, and record it in the run folder. A resumed run keeps the precision that it began with."""
-    precision, began = situation.precision, read_machine(out) if resume else {}
-    if situation.text(SETTING) == AUTO and SETTING in began:
+    precision, began = context.precision, read_machine(out) if resume else {}
+    if context.text(SETTING) == AUTO and SETTING in began:
         precision = Precision(began[SETTING], "as when the run began")
-    choice = Choice(precision, share_out(situation))
-    write_machine(out, _record(choice, situation.host))
+    choice = Choice(precision, share_out(context))
+    write_machine(out, _record(choice, context.host))
     return choice
 
 

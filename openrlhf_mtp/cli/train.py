@@ -97,11 +97,11 @@ def run_train(
         verbose: show the workers' own output.
     """
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
-    situation = JobContext(job, this_machine(job))
-    choice = settle(situation, out, resume=resume)
+    context = JobContext(job, this_machine(job))
+    choice = settle(context, out, resume=resume)
     args = openrlhf_arguments(job, out, choice)
-    gpus = total_gpus(situation)
-    memory = peak_memory(sampling_interval_s(has_cuda=situation.host.has_cuda))
+    gpus = total_gpus(context)
+    memory = peak_memory(sampling_interval_s(has_cuda=context.host.has_cuda))
     with (
         memory as peak,
         ray_session(gpus=gpus, verbose=verbose, threads=choice.trainer_threads),
@@ -109,9 +109,9 @@ def run_train(
     ):
         from openrlhf_mtp.cluster.placement import require_gpus
 
-        require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(situation) if not r.shares))
+        require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(context) if not r.shares))
         with (
-            follow_run(out, title="RL", total=expected_rollouts(situation)),
+            follow_run(out, title="RL", total=expected_rollouts(context)),
             openrlhf_output(out, verbose=verbose),
             request_on_sigterm(out),  # after ray.init, which sets a handler of its own
         ):

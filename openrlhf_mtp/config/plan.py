@@ -24,19 +24,19 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved plan: titled sections of (name, value) rows, and every conflict, errors first."""
+    """The resolved plan: titled sections of (name, value) rows, and every problem, errors first."""
 
     sections: tuple[tuple[str, Rows], ...]
-    conflicts: tuple[Problem, ...]
+    problems: tuple[Problem, ...]
 
     @property
     def errors(self) -> int:
         """Conflicts that stop the job."""
-        return sum(conflict.level == "error" for conflict in self.conflicts)
+        return sum(problem.level == "error" for problem in self.problems)
 
 
-def make_plan(context: JobContext, conflicts: Sequence[Problem] | None = None) -> Plan:
-    """Compute the plan of a job on a host; conflicts are those of our checks, unless more are given."""
+def make_plan(context: JobContext, problems: Sequence[Problem] | None = None) -> Plan:
+    """Compute the plan of a job on a host; problems are those of our checks, unless more are given."""
     sections = [("Job", _job(context)), ("Roles", _roles(context)), ("Steps", _steps(context))]
     memory = trainer_memory(context)
     if context.host.has_cuda and memory is not None:
@@ -47,16 +47,16 @@ def make_plan(context: JobContext, conflicts: Sequence[Problem] | None = None) -
             ("Weight sync", _sync(context, context.mtp)),
             ("Memory of the head", _memory(context, context.mtp)),
         ]
-    return Plan(tuple(sections), tuple(check(context) if conflicts is None else conflicts))
+    return Plan(tuple(sections), tuple(check(context) if problems is None else problems))
 
 
 def render(plan: Plan, width: int) -> str:
-    """Plain text for a terminal of `width` columns; of the conflicts only how many there are."""
+    """Plain text for a terminal of `width` columns; of the problems only how many there are."""
     lines: list[str] = []
     for title, rows in plan.sections:
         lines += [title, *_table(rows, width), ""]
-    warnings = len(plan.conflicts) - plan.errors
-    found = f"Conflicts: {plan.errors} error(s), {warnings} warning(s)" if plan.conflicts else "No conflicts."
+    warnings = len(plan.problems) - plan.errors
+    found = f"Conflicts: {plan.errors} error(s), {warnings} warning(s)" if plan.problems else "No conflicts."
     return "\n".join([*lines, found])
 
 

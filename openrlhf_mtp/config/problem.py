@@ -47,18 +47,18 @@ def warn(setting: str, sentence: str) -> Problem:
     return Problem("warning", setting, sentence)
 
 
-def by_level(conflicts: Iterable[Problem]) -> list[Problem]:
+def by_level(problems: Iterable[Problem]) -> list[Problem]:
     """Errors first, otherwise in the given order."""
-    return sorted(conflicts, key=lambda conflict: conflict.level != "error")
+    return sorted(problems, key=lambda problem: problem.level != "error")
 
 
-def require_no_errors(conflicts: Iterable[Problem], title: str) -> None:
-    """Stop when a conflict is an error.
+def require_no_errors(problems: Iterable[Problem], title: str) -> None:
+    """Stop when a problem is an error.
 
     Raises:
         JobErrors: all of them.
     """
-    errors = [str(conflict) for conflict in conflicts if conflict.level == "error"]
+    errors = [str(problem) for problem in problems if problem.level == "error"]
     if errors:
         raise JobErrors(title, errors)
 

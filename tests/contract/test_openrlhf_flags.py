@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.cli.jobs import upstream_conflicts
+from openrlhf_mtp.cli.jobs import upstream_problems
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.reading.paths import FOLDERS, PATHS
@@ -155,7 +155,7 @@ def test_every_flag_goes_through_the_validation_or_is_refused_in_words(tmp_path)
     for name, spec in specs.items():
         (tmp_path / "job.yaml").write_text(json.dumps({"reward.remote_url": "reward.py", name: legal(spec)}))
         job = load_job(tmp_path / "job.yaml", ["actor.num_gpus_per_node=1"], specs)
-        list(upstream_conflicts(job))  # an error of its own kind would end the test here
+        list(upstream_problems(job))  # an error of its own kind would end the test here
 
 
 def test_a_package_that_its_validation_wants_is_named():

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from openrlhf_mtp.cli.jobs import upstream_conflicts
+from openrlhf_mtp.cli.jobs import upstream_problems
 from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.convert.conversion import convert
 from openrlhf_mtp.config.job import load_job
@@ -75,7 +75,7 @@ def test_every_example_is_listed_with_its_hardware():
 def test_a_job_file_has_no_conflict_on_its_hardware(path):
     made = situation(path)
     assert [str(conflict) for conflict in check(made)] == []
-    assert [str(conflict) for conflict in upstream_conflicts(made.job)] == []
+    assert [str(conflict) for conflict in upstream_problems(made.job)] == []
 
 
 @pytest.mark.parametrize("path", JOBS, ids=job_id)

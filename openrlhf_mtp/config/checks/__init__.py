@@ -1,6 +1,6 @@
 """Checks that refuse a job before anything is started.
 
-Each check is a function from a `JobContext` to conflicts; CHECKS lists them in the order they are reported.
+Each check is a function from a `JobContext` to problems; CHECKS lists them in the order they are reported.
 To add one, write the function in the file of its subject and append it here.
 """
 
@@ -64,4 +64,4 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
 
 def check(context: JobContext) -> list[Problem]:
     """Run every check; errors first, otherwise in the order of CHECKS."""
-    return by_level(conflict for one in CHECKS for conflict in one(context))
+    return by_level(problem for one in CHECKS for problem in one(context))

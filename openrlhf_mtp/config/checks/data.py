@@ -109,11 +109,11 @@ def _file(context: JobContext, setting: str, file: Path) -> Iterator[Problem]:
         )
     if not missing:
         looked_at = f"the {count} rows looked at in {file}"
-        yield from (_conflict(context, setting, kind, found, looked_at) for kind, found in seen.items())
+        yield from (_problem(context, setting, kind, found, looked_at) for kind, found in seen.items())
 
 
 def _problems(context: JobContext, row: DataRow) -> Iterator[str]:
-    """The problems of one row, as keys of `_conflict`."""
+    """The problems of one row, as keys of `_problem`."""
     prompt = row.columns.get(context.text("data.input_key") or "")
     templated = context.on("data.apply_chat_template")
     if prompt is None:
@@ -138,7 +138,7 @@ def _are_messages(prompt: Any) -> bool:
     )
 
 
-def _conflict(context: JobContext, setting: str, kind: str, found: _Seen, looked_at: str) -> Problem:
+def _problem(context: JobContext, setting: str, kind: str, found: _Seen, looked_at: str) -> Problem:
     got = f"{found} of {looked_at}"
     prompt, label = context.text("data.input_key"), context.text("data.label_key")
     if kind == "no label":

@@ -27,7 +27,7 @@ def without_cuda(context: JobContext) -> Iterator[Problem]:
         return
     needs = list(_needs_cuda(context))
     if context.host.driver_problem:
-        names = ", ".join(conflict.setting for conflict in needs)
+        names = ", ".join(problem.setting for problem in needs)
         named = f", and {names} would need them" if needs else ""
         yield Problem(
             "error" if needs else "warning",

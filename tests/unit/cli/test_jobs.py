@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.cli.jobs import CRASH, all_conflicts, upstream_conflicts
+from openrlhf_mtp.cli.jobs import CRASH, all_problems, upstream_problems
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
@@ -28,7 +28,7 @@ def said(tmp_path: Path):
 
     def run(*overrides: str) -> list[str]:
         job = load_job(tmp_path / "job.yaml", overrides, flag_specs())
-        return [f"{conflict.level}: {conflict}" for conflict in upstream_conflicts(job)]
+        return [f"{conflict.level}: {conflict}" for conflict in upstream_problems(job)]
 
     return run
 
@@ -116,7 +116,7 @@ def test_a_crash_of_its_validation_is_kept_back_where_we_know_what_is_wrong(tmp_
     job = load_job(
         tmp_path / "job.yaml", ["reward.remote_url=null", "algo.advantage.estimator=gae"], flag_specs()
     )
-    assert any(conflict.setting == CRASH for conflict in upstream_conflicts(job))
-    found = all_conflicts(JobContext(job, Host(8), look_at_files=False))
+    assert any(conflict.setting == CRASH for conflict in upstream_problems(job))
+    found = all_problems(JobContext(job, Host(8), look_at_files=False))
     assert any(conflict.setting == "reward.remote_url" for conflict in found)
     assert not any(conflict.setting == CRASH for conflict in found)

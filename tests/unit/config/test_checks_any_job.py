@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openrlhf_mtp.cli.jobs import upstream_conflicts
+from openrlhf_mtp.cli.jobs import upstream_problems
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.job_context import JobContext
@@ -86,11 +86,11 @@ def test_any_job_has_a_plan_and_conflicts_that_name_settings(right, changed, hos
     job = Job(right.path, {**right.flags, **changed}, right.mtp if head else None, SPECS)
     plan = make_plan(JobContext(job, host))
     assert render(plan, width).count("\n") > 10
-    assert all(conflict.setting and "None" not in str(conflict) for conflict in plan.conflicts)
+    assert all(conflict.setting and "None" not in str(conflict) for conflict in plan.problems)
 
 
 @settings(deadline=None, max_examples=40)
 @given(changed=flags())
 def test_openrlhf_has_an_answer_to_any_job(right, changed):
     job = Job(right.path, {**right.flags, **changed}, right.mtp, SPECS)
-    assert all(conflict.text for conflict in upstream_conflicts(job))
+    assert all(conflict.text for conflict in upstream_problems(job))

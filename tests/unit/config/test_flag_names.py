@@ -15,7 +15,7 @@ KINDS = {"on": {"switch"}, "number": {"int"}, "real": {"int", "float"}, "text": 
 """Method of `JobContext` -> kinds of flags that it reads."""
 SECTIONS = {"role": ("actor", "ref", "critic", "reward"), "phase": ("train", "rollout")}
 """Variable at the start of a name -> the sections that it stands for."""
-READERS = ("self", "context", "s", "situation")
+READERS = ("self", "context")
 """Names that a `JobContext` has in the code."""
 
 
