@@ -89,6 +89,20 @@ def test_a_head_for_another_vocabulary_is_refused_with_both(folder):
         load(folder, trunk_config("qwen2", vocab_size=50))
 
 
+def test_a_head_with_other_rotary_positions_is_refused_with_both(folder):
+    """The loader asks the contract that `check` asks: a policy stretched after it was equipped, for example."""
+    stretched = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
+    with pytest.raises(HeadMismatch, match="rope_type: the head has default, the policy linear"):
+        load(folder, trunk_config("qwen2", rope_parameters=stretched))
+
+
+@pytest.mark.parametrize("name", ["num_attention_heads", "num_key_value_heads"])
+def test_a_head_with_another_attention_is_refused_with_both(folder, name):
+    here = vars(trunk_config("qwen2"))[name]
+    with pytest.raises(HeadMismatch, match=f"{name}: the head has {here}, the policy {2 * here}"):
+        load(folder, trunk_config("qwen2", **{name: 2 * here}))
+
+
 def test_every_wrong_tensor_is_listed_with_both_shapes(folder):
     tensors = load_file(folder / WEIGHTS_FILE)
     tensors["model.blocks.0.proj.weight"] = torch.zeros(WIDTH, 3)
