@@ -32,7 +32,7 @@ def states(folder: str) -> dict[str, bool]:
         seen: list[torch.Tensor] = []
 
         def keep(observation: Observation, seen: list[torch.Tensor] = seen) -> None:
-            seen.append(observation.hidden)
+            seen.append(observation.batch.hidden)
 
         for unnormed in (False, True):
             if unnormed:

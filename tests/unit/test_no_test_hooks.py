@@ -11,7 +11,11 @@ PRODUCT = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted((ROOT / "openrlhf_mtp").rglob("*.py"))
 }
-CALLERS = [*(ROOT / "docs").glob("*.py"), *(ROOT / "scripts").glob("*"), *(ROOT / "examples").rglob("*.py")]
+CALLERS = [
+    *(ROOT / "docs").glob("*.py"),
+    *(path for path in (ROOT / "scripts").glob("*") if path.is_file()),
+    *(ROOT / "examples").rglob("*.py"),
+]
 """Beside the product: measurements of the documentation, generators, examples."""
 
 
