@@ -3,9 +3,9 @@
     python -m ci.e2e --backend rayjob --image REGISTRY/openrlhf-mtp:0.1.0-cpu --job examples/arithmetic/job.yaml \\
         --values helm/openrlhf-mtp/ci/cpu-smoke-values.yaml --namespace e2e
 
-Install; `helm test` beside the training; a trainer pod is deleted; the run goes on from its checkpoint in a second
+Install; `helm test` beside the training; a trainer pod is deleted; the run resumes from its checkpoint in a second
 attempt and succeeds; uninstall; then the namespace holds what it held before. Ends with the seconds of each part.
-Exit code 0, or 2 with what was not as promised. Whatever happens, the release and its claims are removed.
+Exit code 0, or 2 with the differences from what was expected. Whatever happens, the release and its claims are removed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Life:
         """All of it.
 
         Raises:
-            BenchmarkError: something was not as promised.
+            BenchmarkError: something was not as expected.
         """
         before = self.cluster.everything()
         self.clock.begin("install")
@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BenchmarkError, ChartError, ReleaseError, KeyboardInterrupt) as failure:
         print(f"e2e: {told(failure)}", file=sys.stderr)
         return FAILED
-    print(f"{life.clock.table()}\ne2e: {arguments.backend} is as promised")
+    print(f"{life.clock.table()}\ne2e: {arguments.backend} is as expected")
     return 0
 
 

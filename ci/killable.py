@@ -1,7 +1,7 @@
 """A call in a process of its own, for work that nothing else can end at once.
 
 Python sees no signal while Helm's Go code waits for a hook, and Helm's own cancellation gives up the wait alone: the
-install goes on in the background and would create the run after its removal.
+install continues in the background and would create the run after its removal.
 """
 
 from __future__ import annotations

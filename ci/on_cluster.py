@@ -81,7 +81,7 @@ class ClusterRun:
             yield
 
     def status(self) -> str:
-        """Complete, Failed, or "" while the run goes on."""
+        """Complete, Failed, or "" during the run."""
         if self.rendered.of_kind("RayJob"):
             return rayjob_end(self._rayjob_status())
         job = self.cluster.batch.read_namespaced_job(f"{self.run}-submitter", self.cluster.namespace)
@@ -183,7 +183,7 @@ class ClusterRun:
 
 
 def rayjob_end(status: dict[str, Any]) -> str:
-    """How a RayJob ended: Complete, Failed, or "" while it goes on.
+    """How a RayJob ended: Complete, Failed, or "" during the run.
 
     KubeRay calls every Ray job Complete that has not failed, one that was stopped, too: so ends a run that has failed
     and that another attempt would not help.

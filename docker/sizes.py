@@ -64,7 +64,7 @@ class Wheel:
 
 
 class Remote(io.RawIOBase):
-    """A file behind a URL of which only the end is read; for `zipfile`."""
+    """A file behind a URL whose end alone is read; for `zipfile`."""
 
     def __init__(self, url: str, size: int) -> None:
         self.url, self.size, self.at = url, size, 0

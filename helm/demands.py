@@ -87,7 +87,7 @@ def amount(text: object) -> Decimal:
 
 
 def requests(rendered: Rendered) -> Counter[str]:
-    """The sum of the requests of all pods that are there while the run goes on, by resource."""
+    """The sum of the requests of all pods that exist during the run, by resource."""
     total: Counter[str] = Counter()
     for one in pods(rendered):
         if one.role not in BESIDE:

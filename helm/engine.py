@@ -1,6 +1,6 @@
 """The one module that knows helm-python-sdk: Helm's own Go engine, so that tests see what `helm` would make.
 
-The package is young, so nothing else imports it. A chart is loaded anew for each render, as its handle keeps values.
+The package is young, so nothing else imports it. Each render loads the chart again, because a handle keeps values.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _free(value: Value) -> Schema:
 
 
 def _items(value: Value) -> Schema:
-    """The schema of a list's items; draft 7 ignores what stands beside a $ref."""
+    """The schema of a list's items; draft 7 ignores keywords beside a $ref."""
     more = value.extra.get("items", {})
     if name := value.extra.get("kubernetes"):
         return {"items": {"allOf": [{"$ref": f"#/definitions/{name}"}, {"type": "object", **more}]}}

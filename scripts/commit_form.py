@@ -19,7 +19,7 @@ REVERT = re.compile(r'Revert "|Reapply "')
 
 
 def rooms() -> set[str]:
-    """Return the names that may stand before the colon: folders, files at the top without their ending, and `all`."""
+    """Return the names that may precede the colon: folders, files at the top without their ending, and `all`."""
     top = [path for path in ROOT.iterdir() if not path.name.startswith(".") or path.name == ".github"]
     inner = [path for path in (ROOT / "openrlhf_mtp").iterdir() if path.is_dir()]
     return {path.name.strip(".").partition(".")[0].lower() for path in [*top, *inner]} | {"all"}

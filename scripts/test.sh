@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that `make test` runs after set-up: lint, then the small tests and the engines side by side, and beside them, one
-# after the other, what starts Ray. All parts are run even if one has failures; at the end stand the slowest tests and the
-# time by tier. See tests/README.md.
+# after the other, what starts Ray. All parts are run even if one has failures; at the end it prints the slowest tests and
+# the time by tier. See tests/README.md.
 #
 #   bash scripts/test.sh [--nightly] [PYTEST-ARGUMENT...]     for example tests/unit: only that, in one process
 set -euo pipefail

@@ -43,17 +43,17 @@ def user_facing_errors(run: Path) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as end:
-            raise KeyboardInterrupt(how_to_go_on(run)) from end
+            raise KeyboardInterrupt(how_to_continue(run)) from end
         except (RayTaskError, RayActorError) as error:
             if interrupted.is_set():
-                raise KeyboardInterrupt(how_to_go_on(run)) from error
+                raise KeyboardInterrupt(how_to_continue(run)) from error
             cause = _cause(error)
             raise (
                 JobError(str(cause)) if isinstance(cause, JobError) else RunFailed(_words(cause, run))
             ) from error
 
 
-def how_to_go_on(run: Path) -> str:
+def how_to_continue(run: Path) -> str:
     """Say how to continue an interrupted run: DeepSpeed names a complete checkpoint in a file `latest` beside it."""
     saved = max(run.rglob("latest"), key=lambda file: file.stat().st_mtime, default=None)
     if saved is not None:

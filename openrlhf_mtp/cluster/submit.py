@@ -210,7 +210,7 @@ class Submitter:
                 output = jobs.get_job_logs(job_id)
             except (OSError, RuntimeError) as problem:
                 if _unknown(problem):
-                    return "LOST (the head was started anew)", None
+                    return "LOST (the head restarted)", None
                 if self.clock() - answered > LOST_S:
                     return f"LOST (the head has not answered for {LOST_S:g} s)", None
                 self._wait()

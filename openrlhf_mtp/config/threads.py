@@ -1,6 +1,6 @@
 """Threads of each process of a job on a host without CUDA.
 
-Ray gives an actor as many as it was promised CPUs, which is one here. In synchronous mode engines and trainer take
+Ray gives an actor as many threads as it reserved CPUs, which is one here. In synchronous mode engines and trainer take
 turns, so each of the two may have every core; processes that work at the same time share them.
 """
 

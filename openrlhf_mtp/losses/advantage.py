@@ -2,7 +2,7 @@
 
 The setting is `mtp.advantage`. `training.advantage_weights` reads a run's samples and normalizes over its ranks.
 
-Our design for the second stage of MTP-RL (Findings of ACL 2026, 1871), of which only the abstract is public: samples
+Our design for the second stage of MTP-RL (Findings of ACL 2026, 1871), whose abstract alone is public: samples
 with a positive advantage are where the policy is moving to, so the head should follow there first. With a = advantage
 of the sample and a temperature t:
 

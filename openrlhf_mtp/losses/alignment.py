@@ -119,7 +119,7 @@ def find_anchors(
     depths: int,
     *,
     fraction: float = 1.0,
-    draw: int = 0,
+    seed: int = 0,
 ) -> Anchors:
     """Collect the counted anchors of a batch with what their depths read, predict and are compared with.
 
@@ -129,12 +129,12 @@ def find_anchors(
         segment_ids: equal and nonzero within a sample, 0 for padding [B, T].
         depths: number of depths k.
         fraction: take this share of them, see `sampled_positions`.
-        draw: number of the draw; another one gives another choice.
+        seed: of the choice; another one gives another choice.
     """
     mask = anchor_mask(action_mask, segment_ids, depths)
     taken = mask[..., 0]
     if fraction < 1.0:
-        taken = taken & sampled_positions(input_ids, segment_ids, fraction, draw)
+        taken = taken & sampled_positions(input_ids, segment_ids, fraction, seed)
     grid, present = _grid(taken)
     row = present.nonzero()[:, 0]
     index = grid[present] + row * input_ids.shape[1]

@@ -1,7 +1,7 @@
 """A random share of the anchors: reproducible, and the same however samples are padded or split.
 
 `mtp.anchor_fraction` trains on a part of the anchors. The part is a function of the sample's own tokens and of the
-number of the draw, so that neither micro-batches nor ranks nor padding change it.
+seed, so that neither micro-batches nor ranks nor padding change it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ GOLDEN = 0.6180339887498949
 """Fractional part of the golden ratio: multiples of it fill [0, 1) most evenly."""
 
 
-def sampled_positions(input_ids: Tensor, segment_ids: Tensor, fraction: float, draw: int) -> Tensor:
-    """Sample positions of a batch, each with probability `fraction` over the draws.
+def sampled_positions(input_ids: Tensor, segment_ids: Tensor, fraction: float, seed: int) -> Tensor:
+    """Sample positions of a batch, each with probability `fraction` over the seeds.
 
     Position i of a sample is taken when frac(phase + i * golden ratio) < fraction. The phase is a hash of the sample's
-    tokens and of the number of the draw. Positions are spread evenly, which independent coins would not do.
+    tokens and of `seed`. Positions are spread evenly, which independent coins would not do.
 
     Args:
         input_ids: tokens [B, T].
         segment_ids: nonzero within a sample, 0 for padding [B, T].
         fraction: probability of each position, in (0, 1).
-        draw: number of the draw; another one gives another choice.
+        seed: of the choice; another one gives another choice.
 
     Returns:
         Bool [B, T]; what it says of padding means nothing.
@@ -32,7 +32,7 @@ def sampled_positions(input_ids: Tensor, segment_ids: Tensor, fraction: float, d
     position = inside.long().cumsum(1) - 1
     terms = _mixed((input_ids + 1) * 0x9E3779B97F4A7C1 + position)
     digest = terms.where(inside, 0).sum(1)
-    digest = _mixed(digest + _mixed(torch.full_like(digest, draw + 1)))
+    digest = _mixed(digest + _mixed(torch.full_like(digest, seed + 1)))
     phase = (digest & (2**52 - 1)).double() / 2**52
     return (phase[:, None] + position * GOLDEN) % 1.0 < fraction
 

@@ -117,9 +117,9 @@ class OutputHead:
         assert not weight.requires_grad, "this loss takes constants of the policy"
         return cls(weight[:vocab_size], temperature, **options)  # type: ignore[arg-type]
 
-    def logits(self, states: Tensor, space: Scratch) -> Tensor:
-        """[R, H] -> [R, V], in `space`."""
-        return project(states, self.weight, self.temperature, space)
+    def logits(self, states: Tensor, scratch: Scratch) -> Tensor:
+        """[R, H] -> [R, V], in `scratch`."""
+        return project(states, self.weight, self.temperature, scratch)
 
     def backprop_states(self, gradient: Tensor) -> Tensor:
         """dL/d logits [R, V] -> this part's share of dL/d states [R, H]."""
@@ -143,18 +143,18 @@ class _Batch:
     depth_weight: Tensor  # [k]
 
     def chunk(
-        self, rows: slice, states: Tensor, spaces: tuple[Scratch, Scratch], *, needs_grad: bool
+        self, rows: slice, states: Tensor, scratch: tuple[Scratch, Scratch], *, needs_grad: bool
     ) -> tuple[Sums, AnchorRecords, Tensor | None]:
         """Some anchors, whose hidden states are `states` [n, k, H]: their sums, figures and dL/d states.
 
-        `spaces` hold the logits of drafts and of targets.
+        `scratch` holds the logits of drafts and of targets.
         """
         anchors, shape = self.anchors, states.shape[:2]
         # anchors i and i+1 share k-1 of their k targets: each target's logits are there once
         needed, target_row = anchors.target_index[rows].unique(return_inverse=True)
         draft, target = (
-            self.output_head.logits(states.flatten(0, 1), spaces[0]),
-            self.targets(needed, spaces[1]),
+            self.output_head.logits(states.flatten(0, 1), scratch[0]),
+            self.targets(needed, scratch[1]),
         )
         where = (target_row.flatten(), anchors.tokens[rows].flatten())
         scalars = row_statistics(draft, target, *where, self.output_head.shard)
@@ -216,11 +216,11 @@ class _ChunkedLoss(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         gradient = torch.zeros_like(states) if needs_grad else None
         step = batch.output_head.anchors_at_once(states.shape[1])
-        totals, records, spaces = [], [], (Scratch(), Scratch())
+        totals, records, scratch = [], [], (Scratch(), Scratch())
         # an empty batch still runs one empty chunk, so that every rank returns sums of the right shape
         for start in range(0, max(len(states), 1), step):
             rows = slice(start, start + step)
-            sums, record, piece = batch.chunk(rows, states[rows].detach(), spaces, needs_grad=needs_grad)
+            sums, record, piece = batch.chunk(rows, states[rows].detach(), scratch, needs_grad=needs_grad)
             if gradient is not None and piece is not None:
                 gradient[rows] = piece
             totals.append(sums)

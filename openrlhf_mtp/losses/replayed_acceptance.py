@@ -39,7 +39,7 @@ class ReplayedCounts:
 
 
 def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCounts:
-    """Follow the engine through responses of which every anchor is given.
+    """Replay the engine's rejection sampling over responses whose anchors are all given.
 
     Args:
         accept: r_ij = min(1, q(x) / p(x)), the chance that depth j was accepted, given the text [N, k].
@@ -75,7 +75,7 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
 def _visits(moves: Tensor) -> Tensor:
     """Probability that each place is visited, when place 0 is: moves [T, R, k + 1], by length of the jump, -> [T, R].
 
-    A recurrence over T places, of which the state is the probability of the next k + 1. It is linear, so that pieces
+    A recurrence over T places; its state is the probability of the next k + 1. It is linear, so that pieces
     of T^1/2 places are run side by side from every unit state, and then put together: 2 T^1/2 steps instead of T.
     """
     places, responses, size = moves.shape

@@ -25,8 +25,8 @@ def from_hidden(
     assert not output_weight.requires_grad, "targets are constants of the policy"
     states, weight = hidden.flatten(0, 1), output_weight[:vocab_size]
 
-    def logits(index: Tensor, space: Scratch) -> Tensor:
-        return project(states[index], weight, temperature, space)
+    def logits(index: Tensor, scratch: Scratch) -> Tensor:
+        return project(states[index], weight, temperature, scratch)
 
     return logits
 
@@ -42,8 +42,8 @@ def from_logits(logits: Tensor, position: Tensor | None = None, vocab_size: int 
     assert not logits.requires_grad, "targets are constants of the policy"
     flat = logits.flatten(0, 1)[:, :vocab_size]
 
-    def rows(index: Tensor, space: Scratch) -> Tensor:
-        taken = space.take(len(index), flat.shape[1], flat)
+    def rows(index: Tensor, scratch: Scratch) -> Tensor:
+        taken = scratch.take(len(index), flat.shape[1], flat)
         return torch.index_select(flat, 0, index if position is None else position[index], out=taken)
 
     return rows

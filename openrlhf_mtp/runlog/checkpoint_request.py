@@ -2,7 +2,7 @@
 
 The pod writes `.checkpoint-requested` and waits. The controller, after the step it is in, saves a checkpoint whatever
 `ckpt.save_steps` says, and removes the file. Nobody waits in vain: a run that lives keeps touching `.running`, and
-`.stepping` is there as long as a step is going on that will answer.
+`.stepping` exists while a step is running that will answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WAIT = "OPENRLHF_MTP_CHECKPOINT_WAIT_S"
 
 
 class CheckpointSettings(Protocol):
-    """OpenRLHF's `args.ckpt`, of which one setting is used here."""
+    """The one setting of OpenRLHF's `args.ckpt` that is used here."""
 
     save_steps: int
 

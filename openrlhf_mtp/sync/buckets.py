@@ -2,7 +2,7 @@
 
     | tensor 0 | pad to 64 | tensor 1 | pad | ... | checksum 0 | checksum 1 | ... |
 
-Both sides compute the same plan from the manifest. The checksums travel in the bucket itself: the trainer can pack
+Both sides compute the same buckets from the manifest. The checksums travel in the bucket itself: the trainer can pack
 bucket by bucket (gathering sharded parameters as it goes) and still the receiver can name the tensor that was damaged.
 """
 
@@ -56,8 +56,8 @@ def _align(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-def plan(specs: Iterable[TensorSpec], bucket_bytes: int) -> list[Bucket]:
-    """Fill buckets in the given order up to `bucket_bytes` each; a tensor larger than that travels alone.
+def pack_into_buckets(specs: Iterable[TensorSpec], bucket_bytes: int) -> list[Bucket]:
+    """Fill buckets in the given order, up to `bucket_bytes` each; a tensor larger than that travels alone.
 
     Raises:
         ValueError: `bucket_bytes` is not positive.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
-from openrlhf_mtp.sync.buckets import plan
+from openrlhf_mtp.sync.buckets import pack_into_buckets
 from openrlhf_mtp.sync.errors import ManifestMismatch
 from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.manifest import Manifest, WeightSource, diff
@@ -72,7 +72,7 @@ def open_sync(
     _require_same_tensors(sources, held)
     group = _join(engines, held, settings, host, device or torch.device("cpu"))
     parts = {
-        name: Part(source, plan(source.manifest.tensors, settings.bucket_mib * MIB))
+        name: Part(source, pack_into_buckets(source.manifest.tensors, settings.bucket_mib * MIB))
         for name, source in sources.items()
     }
     return Sender(engines, parts, group, settings)

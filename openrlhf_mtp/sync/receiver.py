@@ -24,7 +24,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from openrlhf_mtp.sync.buckets import damaged, plan, unpack
+from openrlhf_mtp.sync.buckets import damaged, pack_into_buckets, unpack
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
 from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.loaded_layers import LoadedLayer, loaded_layers, manifest_of, tied_heads
@@ -118,7 +118,7 @@ class MTPUpdateInfo(WeightTransferUpdateInfo):
 
     Attributes:
         tensors: its manifest, as `Manifest.to_wire` rows.
-        bucket_bytes: the bucket size both sides plan with.
+        bucket_bytes: the bucket size that both sides use.
         place: names the part in errors.
     """
 
@@ -180,7 +180,7 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         if group is None:
             raise SyncError("the weight sync is not open: call sync_init before sync_round")
         deadline = Deadline(group.timeout_s, ROUND_LIMIT)
-        buckets = plan(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
+        buckets = pack_into_buckets(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
         for number, bucket in enumerate(buckets, start=1):
             place = f"{update_info.place} bucket {number}/{len(buckets)}"
             # A new buffer each time: layerwise reload keeps views until a layer is complete.

@@ -59,7 +59,7 @@ class AdvantageMetrics:
         self._fallbacks += int(weights.is_fallback)
 
     def drain(self) -> dict[str, float]:
-        """Metrics since the last call on this rank, and start anew."""
+        """Metrics since the last call on this rank; reset them."""
         row = {
             metrics.MTP_ADVANTAGE_WEIGHT_MAX: self._largest,
             metrics.MTP_ADVANTAGE_FALLBACK: self._fallbacks / max(1, self._steps),

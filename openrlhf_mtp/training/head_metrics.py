@@ -54,7 +54,7 @@ class HeadMetrics:
         self._by_depth += torch.stack([part.detach().double() for part in by_depth]).cpu()
 
     def add_replayed(self, counts: ReplayedCounts) -> None:
-        """Add the replay of one micro-batch, of which every anchor was measured."""
+        """Add the replay of one micro-batch, in which every anchor was measured."""
         self._replayed += (
             torch.cat(
                 [

@@ -60,7 +60,7 @@ class HeadStep:
         weights, joint_weights = self._weights(info.micro_batches)
         return StepInputs(
             normalizers=dict(info),
-            draw=self.head_trainer.draw,
+            anchor_seed=self.head_trainer.anchor_seed,
             policy_has_moved=self._policy_has_moved,
             weights=weights,
             joint_weights=joint_weights,
@@ -102,7 +102,9 @@ class HeadStep:
 
     def _sums_of(self, joint: JointTerm, experience: Any) -> Tensor:
         seen = self.actor.observe(experience)
-        return joint.sums(experience, seen, self.head_trainer.anchors(seen.batch, self.head_trainer.draw))
+        return joint.sums(
+            experience, seen, self.head_trainer.anchors(seen.batch, self.head_trainer.anchor_seed)
+        )
 
     def end(self, *, is_optimizer_step: bool, is_boundary_known: bool) -> None:
         """After the policy's part of a micro-batch, update the head where an optimizer step ends.

@@ -72,8 +72,8 @@ class HeadTrainer:
         self._stopwatch = Stopwatch()
 
     @property
-    def draw(self) -> int:
-        """Number of this head step's choice of anchors."""
+    def anchor_seed(self) -> int:
+        """Seed of this head step's choice of anchors."""
         return self.seed * 1_000_003 + self.steps
 
     def accumulate(
@@ -81,7 +81,7 @@ class HeadTrainer:
         batch: HeadBatch,
         normalizer: float | Tensor,
         *,
-        draw: int | None = None,
+        anchor_seed: int | None = None,
         row_weight: Tensor | None = None,
         completes_step: bool | None = None,
     ) -> MTPLossOutput:
@@ -91,14 +91,14 @@ class HeadTrainer:
             batch: the micro-batch.
             normalizer: the summed loss is divided by this. The same value for all micro-batches of an optimizer
                 step makes the update independent of how the batch was split.
-            draw: number of the choice of anchors; None takes this head step's.
+            anchor_seed: seed of the choice of anchors; None takes this head step's.
             row_weight: how much each sample weighs in the loss [B], 1 on average; None is 1.
             completes_step: whether it is the optimizer step's last, which in RL may have fewer micro-batches than
                 DeepSpeed counts to; None lets DeepSpeed count.
         """
         with self._stopwatch.running():
             with torch.set_grad_enabled(self.engine is not None):
-                output = self.loss(batch, draw=draw, row_weight=row_weight)
+                output = self.loss(batch, anchor_seed=anchor_seed, row_weight=row_weight)
             if self.engine is not None:
                 if completes_step is not None and self.engine.managed_gradient_accumulation():
                     self.engine.set_gradient_accumulation_boundary(completes_step)
@@ -126,15 +126,15 @@ class HeadTrainer:
         """Action tokens that the depths predict in each row, over all depths: positions [B, T], [B, T] -> [B]."""
         return anchor_mask(action_mask, segment_ids, self.depths).sum((1, 2))
 
-    def anchors(self, batch: HeadBatch, draw: int) -> Anchors:
-        """The anchors that a draw trains on."""
+    def anchors(self, batch: HeadBatch, anchor_seed: int) -> Anchors:
+        """The anchors that `anchor_seed` chooses."""
         return find_anchors(
             batch.sequences,
             batch.action_mask,
             batch.segment_ids,
             self.depths,
             fraction=self.objective.anchor_fraction,
-            draw=draw,
+            seed=anchor_seed,
         )
 
     @property
@@ -142,11 +142,11 @@ class HeadTrainer:
         return mixture(self.schedule.at(self.steps), OBJECTIVES)
 
     def loss(
-        self, batch: HeadBatch, *, draw: int | None = None, row_weight: Tensor | None = None
+        self, batch: HeadBatch, *, anchor_seed: int | None = None, row_weight: Tensor | None = None
     ) -> MTPLossOutput:
         """The summed loss of a micro-batch with the current objective."""
         module = self.head if self.engine is None else self.engine
-        anchors = self.anchors(batch, self.draw if draw is None else draw)
+        anchors = self.anchors(batch, self.anchor_seed if anchor_seed is None else anchor_seed)
         with self.trunk.constants(sharded=self.trunk_sharded) as (embedding, output_weight):
             states = module(
                 batch.hidden,
@@ -185,10 +185,10 @@ class HeadTrainer:
         if self.schedule.watches(self.steps):
             step = HeadMetrics(self.depths, sums)
             step.all_reduce()
-            self.schedule.observe(self.steps, step.mean_alpha())
+            self.schedule.record(self.steps, step.mean_alpha())
 
     def drain(self) -> dict[str, float]:
-        """Metrics since the last call, over all data-parallel ranks (collective), and start anew."""
+        """Metrics since the last call, over all data-parallel ranks; reset them (collective)."""
         kept = HeadMetrics(self.depths, self._sums, self._replayed)
         self._sums, self._replayed = [], []
         kept.all_reduce()

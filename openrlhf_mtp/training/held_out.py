@@ -34,19 +34,21 @@ class HeldOut(NamedTuple):
     records: Mapping[str, NDArray[Any]]
 
 
-def evaluate_head(trainer: HeadTrainer, settings: ObjectiveSettings, batches: Iterable[HeadBatch]) -> HeldOut:
-    """Measure the trainer's head on every anchor of `batches`, without a gradient (collective).
+def evaluate_head(
+    head_trainer: HeadTrainer, settings: ObjectiveSettings, batches: Iterable[HeadBatch]
+) -> HeldOut:
+    """Measure the head on every anchor of `batches`, without a gradient (collective).
 
     The loss is the objective that `settings` end with, whatever its schedule trains with at the moment.
     """
     measured = HeadTrainer(
         engine=None,
-        head=trainer.head,
-        trunk=trainer.trunk,
-        depths=trainer.depths,
+        head=head_trainer.head,
+        trunk=head_trainer.trunk,
+        depths=head_trainer.depths,
         objective=ObjectiveSettings(objective=settings.objective, depth_decay=settings.depth_decay),
-        temperature=trainer.temperature,
-        trunk_sharded=trainer.trunk_sharded,
+        temperature=head_trainer.temperature,
+        trunk_sharded=head_trainer.trunk_sharded,
     )
     parts = []
     for batch in batches:
@@ -54,7 +56,9 @@ def evaluate_head(trainer: HeadTrainer, settings: ObjectiveSettings, batches: It
         del batch  # with its logits, before the next one's are computed
     bases = [MTP_LOSS, MTP_EXPECTED_LENGTH]
     bases += [
-        depth_metric(base, j) for base in (MTP_ALPHA, MTP_ALPHA_GREEDY) for j in range(1, trainer.depths + 1)
+        depth_metric(base, j)
+        for base in (MTP_ALPHA, MTP_ALPHA_GREEDY)
+        for j in range(1, head_trainer.depths + 1)
     ]
     row = measured.drain()
     return HeldOut(

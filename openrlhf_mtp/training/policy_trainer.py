@@ -171,7 +171,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             output = head_trainer.accumulate(
                 seen.batch,
                 inputs.normalizer,
-                draw=inputs.draw,
+                anchor_seed=inputs.anchor_seed,
                 row_weight=inputs.row_weight(experience),
                 completes_step=info.completes_step,
             )

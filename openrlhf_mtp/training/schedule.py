@@ -37,8 +37,8 @@ class Schedule:
         """Whether the overlap measured at this head step can end the warm-up."""
         return self.settings.kl_until_alpha is not None and step < self.warmup_steps
 
-    def observe(self, step: int, alpha: float) -> None:
-        """The overlap at head step `step`, mean over depths and all ranks; ends the warm-up when it is enough."""
+    def record(self, step: int, alpha: float) -> None:
+        """Record the overlap at head step `step`, mean over depths and ranks; end the warm-up when it is enough."""
         threshold = self.settings.kl_until_alpha
         if self.watches(step) and threshold is not None and alpha >= threshold:
             self.warmup_steps = step + 1

@@ -17,7 +17,7 @@ class StepInputs:
 
     Attributes:
         normalizers: OpenRLHF's, over the tokens and samples of the whole step on all ranks.
-        draw: number of the step's choice of anchors.
+        anchor_seed: seed of the step's choice of anchors.
         policy_has_moved: whether an update was taken since the rollout.
         weights: of samples in the head's loss, by advantage; None when all count alike.
         joint_weights: of samples in the joint cross-entropy, which counts other tokens.
@@ -25,7 +25,7 @@ class StepInputs:
     """
 
     normalizers: dict[str, Any]
-    draw: int
+    anchor_seed: int
     policy_has_moved: bool
     weights: AdvantageWeights | None = None
     joint_weights: AdvantageWeights | None = None

@@ -57,4 +57,4 @@ def _topology(groups: list[dict[str, Any]], *, queued: bool) -> Iterator[str]:
     if named:
         same = len({tuple(sorted(requests[group["groupName"]].items())) for group in named}) == 1
         if len(named) != 2 or not same or min(group["replicas"] for group in named) != 1:
-            yield "Kueue: a group is two alike, of which one has one pod"
+            yield "Kueue: a group is two alike, one with one pod"

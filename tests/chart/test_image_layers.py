@@ -44,7 +44,7 @@ def test_the_layers_are_copied_in_their_order_before_the_sources():
 
 
 def test_only_the_projects_own_modules_are_compiled_after_the_layers():
-    """Compiling is done anew whatever is there: every compiled module would lie in two layers."""
+    """Compiling starts over whatever is there: every compiled module would lie in two layers."""
     for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE):
         if "install.sh project" in stage:
             assert re.findall(r"install\.sh compile (.*?) \\", stage) == ["/opt/venv openrlhf_mtp"]

@@ -1,4 +1,4 @@
-"""A null stands for the default, wherever it is: in a value, a section or a map, given with `--set` or in a file."""
+"""A null means the default, wherever it is: in a value, a section or a map, given with `--set` or in a file."""
 
 import pytest
 

@@ -153,7 +153,7 @@ def until(what: str, found: Callable[[], Any], timeout_s: float, every_s: float 
     """Wait for something true and return it; a server that does not answer in between is waited for as well.
 
     Raises:
-        TimeoutError: naming it, and what stood in the way at last.
+        TimeoutError: naming it, and the last obstacle.
     """
     limit_s = seconds(timeout_s)
     end = time.monotonic() + limit_s

@@ -5,7 +5,7 @@
 #   bash tests/cluster/build_kube.sh        about 3 minutes on two free cores (250 s of CPU), 2 GB while it builds, 180 MB after
 #
 # Debian 12 packages Kubernetes 1.20 with all its dependencies, and Go 1.19, which builds it. A build that was interrupted
-# goes on where it was.
+# continues where it was.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 CACHE=$(realpath -m "${KUBE_CACHE:-.cache/kube}")

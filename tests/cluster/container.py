@@ -43,7 +43,7 @@ class Container:
 
     @property
     def ip(self) -> str:
-        """The pod's address; it stays when the container is started anew."""
+        """The pod's address; it stays when the container restarts."""
         return f"{SUBNET}.{self.number}"
 
     @property
@@ -74,7 +74,7 @@ class Container:
         return KILLED if code == -signal.SIGKILL else code
 
     def start(self, network: Network) -> None:
-        """Start it, or start it anew after it has ended."""
+        """Start it, or restart it after it has ended."""
         root = self.folder / "root"
         root.mkdir(exist_ok=True)
         namespaces = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]

@@ -1,7 +1,7 @@
 """Runs the pods of one node as processes in namespaces of their own: what a kubelet and a container engine would do.
 
 Each pod gets its own network namespace and address, its own /dev/shm, its volumes, its user and its environment; its
-command runs as it stands in the pod. Readiness, preStop hooks, grace periods, restarts and service names are carried
+command runs as the pod has it. Readiness, preStop hooks, grace periods, restarts and service names are carried
 out. Not carried out: resource limits, liveness probes, images (a pod sees this machine's own Python and this
 checkout), seccomp, NetworkPolicies.
 """

@@ -9,7 +9,7 @@ It does with a RayJob what the operator's source does (K8sJobMode, the rules of 
     a failed attempt is repeated in a fresh cluster, whatever its exit code; not one whose head is silent for long (1.7)
     a RayJob that is deleted: Ray is told to stop the job, then the pods go with their owner
 
-Not emulated: a pod that is deleted is not made anew, and HTTPMode. That the operator does the same is not tested.
+Not emulated: a pod that is deleted is not replaced, and HTTPMode. That the operator does the same is not tested.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Seen:
 
 
 def judge(rules: Rules, seen: Seen) -> tuple[str, str] | None:
-    """JobDeploymentStatus and reason of an attempt that has ended; None while it goes on."""
+    """JobDeploymentStatus and reason of an attempt that has ended; None while it runs."""
     if seen.waited_s >= seen.active_s:
         return "Failed", "DeadlineExceeded"
     if not seen.submitted:

@@ -43,5 +43,5 @@ def test_a_runs_whole_life_is_as_promised(
         output, _ = process.communicate(timeout=seconds(1400))
         print(output)
         assert process.returncode == 0, output
-    assert f"e2e: {backend} is as promised" in output
+    assert f"e2e: {backend} is as expected" in output
     until("nothing left", lambda: cluster.left_of(name) == [], 60)

@@ -1,4 +1,4 @@
-"""Faults on the local cluster, each with the end that a user is promised."""
+"""Faults on the local cluster, each with the end that the documentation states."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_pod_that_is_told_to_stop_gets_a_checkpoint_first(cluster: Cluster, as
     assert steps(folder) == EVERY_STEP
     assert (
         rows(folder)[: SAVED + 1] == before[: SAVED + 1]
-    )  # the checkpoint came after the step that was going on
+    )  # the checkpoint came after the step that was running
     cluster.finish("drain")
 
 

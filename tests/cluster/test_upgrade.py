@@ -1,4 +1,4 @@
-"""`helm test` beside a run, and `helm upgrade` that goes on in its folder, on a real API server."""
+"""`helm test` beside a run, and `helm upgrade` that continues in its folder, on a real API server."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ LOOKED_UP = {
 
 
 def _undecorated(value: Any) -> Any:
-    """What stands behind `@ray.remote` on a class, and behind the tracing that Ray wraps around its methods."""
+    """The class behind `@ray.remote`, and behind the tracing that Ray wraps around its methods."""
     value = value.__ray_metadata__.modified_class if hasattr(value, "__ray_metadata__") else value
     return inspect.unwrap(value)
 
@@ -230,6 +230,6 @@ def test_gradient_accumulation_is_compensated_in_the_token_count():
 
 
 def test_padding_and_actions_are_where_the_head_looks_for_them():
-    """Column t - 1 of the action mask speaks of token t: the mask is cut as the log-probs are."""
+    """Column t - 1 of the action mask is for token t: the mask is cut as the log-probs are."""
     source = (SOURCE / "trainer" / "ppo_utils" / "samples_generator.py").read_text(encoding="utf-8")
     assert "action_mask[1:truncate_length]" in source

@@ -14,7 +14,7 @@ PROMPTS, EPISODES = 11, 3
 
 
 def loader(workers: int = 0) -> Any:
-    """OpenRLHF's prompt loader in ours, over `PROMPTS` numbers, shuffled anew in each pass."""
+    """OpenRLHF's prompt loader in ours, over `PROMPTS` numbers, shuffled again in each pass."""
     import torch
     from torchdata.stateful_dataloader import StatefulDataLoader
 

@@ -1,4 +1,4 @@
-"""A reward that cannot be had ends the run; OpenRLHF alone logs the exception and goes on without the reward."""
+"""A reward that cannot be had ends the run; OpenRLHF alone logs the exception and continues without the reward."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_a_killed_run_resumes_where_it_was_and_a_frozen_head_stays_as_it_is(asse
     done = rl_jobs.run(assets, *words, "--resume")
     rows = assert_sound(done, assets / "cut")
     assert rows[:2] == kept, "steps before the checkpoint are not trained again"
-    assert rows[2]["policy/lr"] < rows[1]["policy/lr"] < rows[0]["policy/lr"], "the schedule goes on"
+    assert rows[2]["policy/lr"] < rows[1]["policy/lr"] < rows[0]["policy/lr"], "the schedule continues"
     head, exported = tensors(assets / "policy" / "mtp"), tensors(assets / "cut" / "final" / "mtp")
     assert all((head[name] == exported[name]).all() for name in head)
 

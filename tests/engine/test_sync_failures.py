@@ -70,7 +70,7 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
 
 
 def run(faults: dict[int, int | None]) -> dict[int, End]:
-    """Start the ranks in `faults`; signal 0 stands for "expect that somebody never joins"."""
+    """Start the ranks in `faults`; signal 0 means "expect that somebody never joins"."""
     context = multiprocessing.get_context("spawn")
     pipes = {rank: context.Pipe() for rank in faults}
     processes = {}

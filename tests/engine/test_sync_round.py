@@ -141,7 +141,7 @@ class Job:
         return float((engine - trainer.gather(-1, tokens[1:, None])[:, 0]).abs().max())
 
     def start_request(self) -> None:
-        """From now on a request runs, of which a few tokens are there."""
+        """From now on a request runs that has produced a few tokens."""
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
@@ -277,7 +277,7 @@ def find_stale_copies(job: Job) -> dict[str, Any]:
 
 def refuse_and_damage(job: Job) -> dict[str, Any]:
     """A sync whose trainer holds other tensors, then one whose head is damaged on the way."""
-    from openrlhf_mtp.sync.buckets import plan
+    from openrlhf_mtp.sync.buckets import pack_into_buckets
     from openrlhf_mtp.sync.errors import ManifestMismatch
     from openrlhf_mtp.sync.opening import open_sync
 
@@ -289,7 +289,7 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
     job.sync.round()
     broadcast = job.sync._group.broadcast
     name = "model.blocks.0.proj.weight"
-    bucket = plan(job.head_source.manifest.tensors, job.settings.bucket_mib * 2**20)[0]
+    bucket = pack_into_buckets(job.head_source.manifest.tensors, job.settings.bucket_mib * 2**20)[0]
     offset = next(slot.offset for slot in bucket.slots if slot.spec.name == name)
 
     def damage(buffer: Any, place: str, *args: Any) -> None:

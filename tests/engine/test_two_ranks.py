@@ -72,7 +72,7 @@ def rl_update(
     train_with: Callable[[Any], Any] = lambda actor: runs.train(actor, range(STEPS)),
     **more: Any,
 ) -> dict[str, Any]:
-    """One optimizer step a rollout batch, through OpenRLHF's trainer; the policy stands still (learning rate 0)."""
+    """One optimizer step a rollout batch, through OpenRLHF's trainer; the policy does not move (learning rate 0)."""
     flags = {
         "actor__adam__lr": 0,
         "rollout__batch_size": BATCH // runs.SAMPLES_PER_PROMPT,

@@ -54,7 +54,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def quoted(page: str) -> list[str]:
-    """What stands between backticks in the page's running text and tables."""
+    """The text between backticks in the page's running text and tables."""
     return QUOTED.findall(FENCED.sub("", text(page)))
 
 

@@ -5,7 +5,8 @@
 
 From the same policy and the same head (study 1's e2e TV head of that seed), 100 steps of GRPO: the head left as it was
 before RL, trained on with CE, with e2e TV, and with e2e TV weighted by the advantage (`mtp.advantage`, our design).
-Acceptance is what the engines counted. Interrupted, it goes on where it stopped. Result: README.md beside this file.
+Acceptance is what the engines counted. After an interrupt it continues where it stopped.
+Result: README.md beside this file.
 """
 
 import sys

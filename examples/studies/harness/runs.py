@@ -1,7 +1,7 @@
 """The runs of a study: each one `openrlhf-mtp` command in a folder of its own.
 
-A run that finished with the same job and overrides is skipped; one that was cut off goes on from its last checkpoint.
-Without one, or with another job than it began with, it starts anew. The pre-RL stage's responses are the same for
+A run that finished with the same job and overrides is skipped; one that was cut off resumes from its last checkpoint.
+Without one, or with another job than it began with, it starts over. The pre-RL stage's responses are the same for
 every arm of a seed, so they are generated once: each run gets a copy of those that are there (the stage keeps them only
 if policy, prompts and sampling match).
 """
@@ -63,7 +63,7 @@ def run_one(study: Study, arm: Arm, place: Place, runs: Path) -> int:
     if study.command == "pretrain":
         share_responses(study, place, runs)
     command = command_line(study, arm, place, runs)
-    print(f"{place.arm}, seed {place.seed}: {'going on' if resume else 'start'}", file=sys.stderr, flush=True)
+    print(f"{place.arm}, seed {place.seed}: {'resume' if resume else 'start'}", file=sys.stderr, flush=True)
     started = time.monotonic()
     with (place.folder / LOG).open("a", encoding="utf-8") as log:
         code = subprocess.run(

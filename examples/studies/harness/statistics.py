@@ -1,6 +1,6 @@
 """Means over seeds with 95 % intervals: Student's t, which is wide for three seeds, as it must be.
 
-The interval speaks of seeds alone; it says nothing about other tasks or models.
+The interval covers variation over seeds; it says nothing about other tasks or models.
 """
 
 from collections.abc import Sequence

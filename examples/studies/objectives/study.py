@@ -6,7 +6,7 @@
 Seven objectives train the same fresh head on the same responses of the same policy for the same 300 steps; the
 distributional ones that a cold head cannot learn from (tv, e2e_tv) spend the first 60 of them on KL. Measured on
 held-out responses: acceptance at each of three depths and the expected length, for drafts that are sampled from the
-head and for greedy ones. Interrupted, it goes on where it stopped. Result: README.md beside this file.
+head and for greedy ones. After an interrupt it continues where it stopped. Result: README.md beside this file.
 """
 
 import sys

@@ -6,8 +6,8 @@
 From the same policy and the same head, 150 steps of GRPO with four updates a rollout: the head trained without touching
 the policy (detach), its cross-entropy or its policy-gradient loss also reaching the policy with a fixed coefficient,
 and with OCC's tracked one. Besides the reward: the two terms whose ratio is OCC's coefficient (of the joint arms), the
-alignment of head and policy updates and the magnitude of the head's. Interrupted, it goes on where it stopped. Result:
-README.md beside this file.
+alignment of head and policy updates and the magnitude of the head's. After an interrupt it continues where it stopped.
+Result: README.md beside this file.
 """
 
 import sys

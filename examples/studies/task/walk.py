@@ -7,7 +7,7 @@ A move is a letter with a fixed length (`LENGTHS`); no move may be made twice in
 valid at every step, so most responses are right in a great many ways: which move is made is real entropy, the two
 digits after it are arithmetic, and the last steps must steer to the goal.
 
-The reference walker has a taste: it weighs the moves by the place it stands on. Its walks are drawn exactly from its
+The reference walker has a taste: it weighs the moves by the place it is at. Its walks are drawn exactly from its
 taste *conditioned on reaching the goal*. With w(m | s) the taste at place s and v_n(s, m) the probability to end well
 when n steps are left and m was the last move,
 

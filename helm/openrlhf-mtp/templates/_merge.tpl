@@ -22,7 +22,7 @@ the values. */}}
 {{- $_ := set . "pods" $pods -}}
 {{- end -}}
 
-{{/* The key by which entries of a list are one and the same; "*" stands for the whole entry. Other lists are replaced. */}}
+{{/* The key by which entries of a list are one and the same; "*" means the whole entry. Other lists are replaced. */}}
 {{- define "mtp.entryKeys" -}}
 extraEnv: name
 extraVolumes: name
@@ -38,7 +38,7 @@ envFrom: "*"
 startCommands: "*"
 {{- end -}}
 
-{{/* Settings of pods: `pods`, and each of the given sections laid over what is below it; a null of a section stands for the
+{{/* Settings of pods: `pods`, and each of the given sections laid over what is below it; a null of a section means the
 default. Arguments: root, over (names of sections). JSON: every key of `pods`, and the sections' own. */}}
 {{- define "mtp.podSettings" -}}
 {{- $made := deepCopy .root.Values.pods -}}

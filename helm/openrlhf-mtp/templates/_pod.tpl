@@ -43,8 +43,8 @@ ephemeral-storage: {{ . | quote }}
 - {name: agent, containerPort: 52365, protocol: TCP}
 {{- end -}}
 
-{{/* Ray's own health: of the node, and on the head of the control plane too. A pod that waits for the head is not started
-anew while the run may still start. */}}
+{{/* Ray's own health: of the node, and on the head of the control plane too. A pod that waits for the head is not
+restarted while the run may still start. */}}
 {{- define "mtp.probes" -}}
 startupProbe:
   httpGet: {path: /api/healthz, port: 52365}

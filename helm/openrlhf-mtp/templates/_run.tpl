@@ -16,7 +16,7 @@ wandb itself takes the one in WANDB_API_KEY first, so that the secret is on no c
 
 {{- define "mtp.runScript" -}}
 #!/usr/bin/env bash
-# The run: what the Ray job executes, on the head pod. A retry executes it again and goes on from the last checkpoint.
+# The run: what the Ray job executes, on the head pod. A retry executes it again and continues from the last checkpoint.
 set -euo pipefail
 cd /workspace
 export JOB=/etc/openrlhf-mtp/job.yaml RUN={{ include "mtp.shellWord" (include "mtp.runFolder" .) }}
@@ -44,7 +44,7 @@ while [[ -e "$RUNNING" && "$(cat "$RUNNING")" != "$ME" && $(age) -lt 60 ]]; do
   sleep 2
 done
 echo "$ME" > "$RUNNING"
-rm -f "$STEPPING" # of an attempt that was killed; the controller makes it anew
+rm -f "$STEPPING" # of an attempt that was killed; the controller creates it again
 # Ray ends a job by SIGTERM to every process below this one. The driver then waits for a checkpoint, and as long as it does
 # the run lives: this shell ends after it, and the heartbeat only with this shell.
 heartbeat() { trap '' TERM; while sleep 10; do touch -c "$RUNNING"; done; }

@@ -34,7 +34,7 @@ def whole() -> Whole | None:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StageParts:
     """A stage's name and its parts."""
 
     name: str
@@ -44,9 +44,9 @@ class Plan:
 class Whole:
     """The progress of all the work. Any thread that does a part may call its methods."""
 
-    def __init__(self, plans: Sequence[Plan], console: Console) -> None:
-        self._plans, self._console = plans, console
-        self._estimate = Estimate([part for plan in plans for part in plan.parts])
+    def __init__(self, stages: Sequence[StageParts], console: Console) -> None:
+        self._stages, self._console = stages, console
+        self._estimate = Estimate([part for stage in stages for part in stage.parts])
         self._stage, self._in_stage = -1, 0
         self._count, self._detail = "", ""
         self._lock = threading.RLock()
@@ -62,15 +62,15 @@ class Whole:
     def skip(self, stage: int) -> None:
         """Stage number `stage` is done already."""
         with self._lock:
-            self._estimate.skip(len(self._plans[stage].parts))
-            self.print(f"[{stage + 1}/{len(self._plans)}] {self._plans[stage].name}: done before")
+            self._estimate.skip(len(self._stages[stage].parts))
+            self.print(f"[{stage + 1}/{len(self._stages)}] {self._stages[stage].name}: done before")
 
     def end(self, text: str) -> None:
         """The stage is finished; `text` says what was done."""
         with self._lock:
             stage, self._stage = self._stage, -1  # no line to show until the next stage begins
-            self._move(len(self._plans[stage].parts))
-            self.print(f"[{stage + 1}/{len(self._plans)}] {self._plans[stage].name}: {text}")
+            self._move(len(self._stages[stage].parts))
+            self.print(f"[{stage + 1}/{len(self._stages)}] {self._stages[stage].name}: {text}")
 
     def restart(self) -> None:
         """The stage starts over."""
@@ -81,7 +81,7 @@ class Whole:
     def enter(self, part: str) -> None:
         """The part of this name begins; what comes before it in its stage is over."""
         with self._lock:
-            names = [each.name for each in self._plans[self._stage].parts]
+            names = [each.name for each in self._stages[self._stage].parts]
             self._move(names.index(part))
             self._say()
 
@@ -89,7 +89,7 @@ class Whole:
         """The current part is over, the next one of the stage begins."""
         with self._lock:
             self._count = self._detail = ""
-            if self._in_stage + 1 < len(self._plans[self._stage].parts):
+            if self._in_stage + 1 < len(self._stages[self._stage].parts):
                 self._move(self._in_stage + 1)
                 self._say()
 
@@ -109,10 +109,10 @@ class Whole:
     def line(self) -> str:
         """The one line."""
         with self._lock:
-            plan = self._plans[self._stage]
-            name = plan.parts[self._in_stage].name
+            stage = self._stages[self._stage]
+            name = stage.parts[self._in_stage].name
             detail = f"  {self._detail}" if self._detail else ""
-            return f"[{self._stage + 1}/{len(self._plans)}] {name}{self._count}, {self._estimate}{detail}"
+            return f"[{self._stage + 1}/{len(self._stages)}] {name}{self._count}, {self._estimate}{detail}"
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -177,18 +177,20 @@ def run_quickstart(out: Path, *, teach: bool = False, overwrite: bool = False, v
     try:
         return _run(quickstart, overwrite=overwrite)
     except StageFailed as failure:
-        raise StageFailed(f"{failure}\ngo on: {quickstart.command()}") from failure
+        raise StageFailed(f"{failure}\nto continue: {quickstart.command()}") from failure
     except StageInterrupted as end:
-        raise StageInterrupted(f"{end}; finished stages are kept\ngo on: {quickstart.command()}") from end
+        raise StageInterrupted(
+            f"{end}; finished stages are kept\nto continue: {quickstart.command()}"
+        ) from end
     except OSError as problem:  # outside the stages: a full disk, a folder that lost its permissions
-        raise StageFailed(f"{indented(reason(problem))}\ngo on: {quickstart.command()}") from problem
+        raise StageFailed(f"{indented(reason(problem))}\nto continue: {quickstart.command()}") from problem
 
 
 def _run(quickstart: Quickstart, *, overwrite: bool) -> int:
     out = quickstart.out
     marks = _marks(out, quickstart, overwrite=overwrite)
     stages = quickstart.stages()
-    whole = Whole([stage.plan for stage in stages], Console(stderr=True))
+    whole = Whole([stage.stage_parts for stage in stages], Console(stderr=True))
     with peak_memory() as peak, whole.shown():
         seconds = run_stages(stages, marks, whole, out / LOG)
     peak_gib = max(peak.bytes / 2**30, _peak_of_earlier_stages(out / SUMMARY))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from openrlhf_mtp.cli.failures import RunFailed
 from openrlhf_mtp.cli.progress.estimate import Part
-from openrlhf_mtp.cli.progress.line import Plan, Whole
+from openrlhf_mtp.cli.progress.line import StageParts, Whole
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog.run_folder import RunFolderError
 
@@ -42,9 +42,9 @@ class Stage:
     run: Callable[[bool], None]
 
     @property
-    def plan(self) -> Plan:
-        """The stage as the line of progress plans it."""
-        return Plan(self.name, self.parts)
+    def stage_parts(self) -> StageParts:
+        """The name and parts of the stage, for the line of progress."""
+        return StageParts(self.name, self.parts)
 
 
 class StageFailed(RunFailed):
@@ -98,7 +98,7 @@ def run_stages(stages: Sequence[Stage], marks: Marks, whole: Whole, log: Path) -
     Args:
         stages: in order; a stage that runs again makes all after it run again.
         marks: of earlier calls.
-        whole: told where the work is; its plans are those of the stages.
+        whole: told where the work is; its stages are these.
         log: file to which the traceback of a failure is added.
 
     Returns:

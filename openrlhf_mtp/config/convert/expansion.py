@@ -118,7 +118,7 @@ class _Fields:
         self.open = False
 
     def add(self, text: str, *, quoted: bool, line: int | None = None) -> None:
-        """Go on with the current field; unquoted text is split at blanks."""
+        """Continue the current field; unquoted text is split at blanks."""
         if quoted:
             self._go_on(text, line)
             return
@@ -258,7 +258,7 @@ def _hole(part: Variable, value: Unknown | None, env: Environment) -> str:
         scalar = part.name if not part.index and not part.operator else None
         return env.holes.mark(part.raw, value.reason, scalar)
     if part.name in ("@", "*"):
-        return env.holes.mark(part.raw, "stands for the arguments of the script")
+        return env.holes.mark(part.raw, "means the arguments of the script")
     if part.name.isdigit():
         return env.holes.mark(part.raw, "is an argument of the script")
     if not part.name.isidentifier():

@@ -54,7 +54,7 @@ def job_text(
     """
     lines = [
         f"# {_one_line(title)}",
-        "# Comments: the line of the script, and what stood there if it had another name.",
+        "# Comments: the line of the script, and the name there if it was another.",
     ]
     left = list(unplaced)
     if left:

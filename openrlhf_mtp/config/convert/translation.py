@@ -40,7 +40,7 @@ class Setting:
         value: typed; texts may hold holes that are environment variables.
         written: the words of the script, for numbers that should look the same; empty when the value is another.
         line: of the script.
-        was: what stood there, "" when the name is the same.
+        was: the name in the script, "" when the name is the same.
         waits: the value is a number or a choice that an environment variable gives; the text is then its mark.
     """
 

@@ -15,7 +15,7 @@ CLUSTER_GPUS = "OPENRLHF_MTP_CLUSTER_GPUS"
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OTHER_VENDORS = {"rocm-smi": "AMD", "amd-smi": "AMD", "xpu-smi": "Intel"}
-"""Driver tool -> whose GPUs it speaks for."""
+"""Driver tool -> the vendor of the GPUs it manages."""
 
 
 @dataclass(frozen=True)

@@ -139,14 +139,14 @@ class _Reader:
         assert name is not None
         if any(one.anchor == name for one in self._open):
             raise self._wrong(
-                f"*{printable(cut(name))} stands inside its own anchor &{printable(cut(name))}, so it would never end"
+                f"*{printable(cut(name))} is inside its own anchor &{printable(cut(name))}, so it would never end"
             )
         if name not in self._anchors:
             raise self._wrong(f"*{printable(cut(name))}: there is no anchor &{printable(cut(name))} above it")
         value, size = self._anchors[name]
         self._copies += size
         if self._copies > MOST_COPIES:
-            raise self._wrong(f"the aliases stand for more than {MOST_COPIES:,} values; write fewer")
+            raise self._wrong(f"the aliases expand to more than {MOST_COPIES:,} values; write fewer")
         self._no_key("an alias")
         self._put(value, size)
 
@@ -250,7 +250,7 @@ def _not_yaml(error: yaml.YAMLError, text: str) -> JobError:
     line = 1 if mark is None else mark.line + 1
     here = "\n".join(text.splitlines()[max(0, line - 2) : line])
     if re.search(r"[\[{,:][^#\n]*\$\{", here):
-        words += '; inside [ ] and { } a variable stands in quotes, "${NAME}"'
+        words += '; inside [ ] and { }, put a variable in quotes: "${NAME}"'
     elif re.search(r"^\s*\t", here, re.MULTILINE):
         words += "; indent with spaces, not with tabs"
     return JobError(f"is not valid YAML, line {line}: {words}")

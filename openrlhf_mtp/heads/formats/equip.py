@@ -1,4 +1,4 @@
-"""Attach a head to a policy checkpoint: the one it brings along, or a new one.
+"""Attach a head to a policy checkpoint: its native one, or a new one.
 
 A new block starts as a copy of the trunk's last layer and final norm, so that it already speaks the output head's
 language. If that layer has experts, the dense block starts as the mean of a few of them.

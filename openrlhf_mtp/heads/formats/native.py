@@ -1,4 +1,4 @@
-"""Take over the head that a checkpoint brings along, and give it back under its own names.
+"""Import the native head of a checkpoint, and export it under its own names.
 
 A native head becomes an ordinary head of ours (`model.blocks.{n}.*`) with `layout` set: names change, the halves of
 the projection change places where the family reads [token; hidden], and experts are stacked as transformers holds

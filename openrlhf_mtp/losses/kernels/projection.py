@@ -28,9 +28,9 @@ class Scratch:
         return self._memory[: rows * columns].view(rows, columns)
 
 
-def project(states: Tensor, weight: Tensor, temperature: float, space: Scratch) -> Tensor:
-    """states @ weight.T / temperature: [R, H], [V, H] -> [R, V] in the weight's type; a constant, in `space`."""
+def project(states: Tensor, weight: Tensor, temperature: float, scratch: Scratch) -> Tensor:
+    """states @ weight.T / temperature: [R, H], [V, H] -> [R, V] in the weight's type; a constant, in `scratch`."""
     with torch.no_grad():
-        logits = space.take(len(states), len(weight), weight)
+        logits = scratch.take(len(states), len(weight), weight)
         torch.mm(states.to(weight.dtype), weight.t(), out=logits)
         return logits if temperature == 1.0 else logits.div_(temperature)

@@ -55,18 +55,18 @@ def row_statistics(
         shard: this rank's part of the vocabulary.
     """
     kernels, local = _kernels(draft_logits), tokens - shard.start
-    peaks: RowMax = kernels.peaks(draft_logits, target_logits)
-    max_q, max_p = peaks.max_q.clone(), peaks.max_p.clone()
+    row_max: RowMax = kernels.row_max(draft_logits, target_logits)
+    max_q, max_p = row_max.max_q.clone(), row_max.max_p.clone()
     shard.reduce(max_q, dist.ReduceOp.MAX)
     shard.reduce(max_p, dist.ReduceOp.MAX)
     # a part whose own maximum is not the whole's did not hold the draft's mode
-    at_mode = _at(target_logits, target_row, peaks.mode).masked_fill(peaks.max_q < max_q, float("-inf"))
+    at_mode = _at(target_logits, target_row, row_max.mode).masked_fill(row_max.max_q < max_q, float("-inf"))
     shard.reduce(at_mode, dist.ReduceOp.MAX)
     every = torch.arange(len(draft_logits), device=draft_logits.device)
     at_token = [_at(draft_logits, every, local), _at(target_logits, target_row, local)]
-    sums = torch.stack([peaks.sum_q * (peaks.max_q - max_q).exp(), *at_token])
+    sums = torch.stack([row_max.sum_q * (row_max.max_q - max_q).exp(), *at_token])
     shard.reduce(sums, dist.ReduceOp.SUM)
-    sum_p = shard.reduce(peaks.sum_p * (peaks.max_p - max_p).exp(), dist.ReduceOp.SUM)
+    sum_p = shard.reduce(row_max.sum_p * (row_max.max_p - max_p).exp(), dist.ReduceOp.SUM)
     lse_q, lse_p = max_q + sums[0].log(), (max_p + sum_p.log())[target_row]
     overlaps = kernels.overlaps(draft_logits, target_logits, target_row, lse_q, lse_p)
     alpha, overlap_mass, kl, reverse_kl, entropy = shard.reduce(overlaps, dist.ReduceOp.SUM).unbind()

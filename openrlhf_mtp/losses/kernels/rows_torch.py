@@ -47,7 +47,7 @@ def _mode(logits: Tensor) -> Tensor:
     return torch.where(best_of_rest > best, whole + place, column)
 
 
-def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _row_max_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Largest logit, sum of exp(logit - largest), and column of the largest, of every row."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     largest, total = logits.new_empty(2, len(logits), dtype=wide)
@@ -62,10 +62,10 @@ def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return largest, total, mode
 
 
-def peaks(draft_logits: Tensor, target_logits: Tensor) -> RowMax:
+def row_max(draft_logits: Tensor, target_logits: Tensor) -> RowMax:
     """The first pass: maxima, sums and modes."""
-    max_q, sum_q, mode = _peaks_of(draft_logits)
-    max_p, sum_p, _ = _peaks_of(target_logits)
+    max_q, sum_q, mode = _row_max_of(draft_logits)
+    max_p, sum_p, _ = _row_max_of(target_logits)
     return RowMax(max_q, sum_q, mode, max_p, sum_p)
 
 

@@ -176,7 +176,7 @@ def _wide_type(logits: Tensor) -> tl.dtype:
     return tl.float64 if logits.dtype == torch.float64 else tl.float32
 
 
-def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _row_max_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Largest logit, sum of exp(logit - largest) and column of the largest, of every row [R]."""
     rows, columns = logits.shape
     spans = triton.cdiv(columns, SPAN)
@@ -203,10 +203,10 @@ def _peaks_of(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def peaks(draft_logits: Tensor, target_logits: Tensor) -> RowMax:
+def row_max(draft_logits: Tensor, target_logits: Tensor) -> RowMax:
     """The first pass: maxima, sums and modes."""
-    max_q, sum_q, mode = _peaks_of(draft_logits)
-    max_p, sum_p, _ = _peaks_of(target_logits)
+    max_q, sum_q, mode = _row_max_of(draft_logits)
+    max_p, sum_p, _ = _row_max_of(target_logits)
     return RowMax(max_q, sum_q, mode, max_p, sum_p)
 
 

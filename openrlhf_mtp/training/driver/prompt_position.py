@@ -54,7 +54,7 @@ class PromptLoader:
         return {LOADER: self.loader.state_dict(), WAITING: [*self.generated, *self._again]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`, or from the state of OpenRLHF's own loader, as older checkpoints have it."""
+        """Continue from `state_dict()`, or from the state of OpenRLHF's own loader, as older checkpoints have it."""
         position = state.get(LOADER, state)
         self._again = list(state.get(WAITING, []))
         self._is_at_end = bool(position.get(_FINISHED))

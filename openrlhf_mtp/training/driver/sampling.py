@@ -40,7 +40,7 @@ class FilterWatch:
         self._scores.append(score)
 
     def nothing_left(self) -> str:
-        """The message for a rollout of which no prompt passed."""
+        """The message for a rollout in which no prompt passed the filter."""
         return f"dynamic filtering let none of {self.drawn} prompts pass: nothing was trained on them; {self._why()}"
 
     def _why(self) -> str:

@@ -72,7 +72,7 @@ class JointMetrics:
             self._step_losses.append(each.sum() if losses_add_up else each.mean())
 
     def drain(self) -> dict[str, float]:
-        """Metrics since the last call, and start anew (collective)."""
+        """Metrics since the last call; reset them (collective)."""
         rows, self._rows = self._rows, []
         loss = torch.tensor([sum(map(float, self._step_losses)), len(self._step_losses)], dtype=torch.float64)
         self._step_losses = []

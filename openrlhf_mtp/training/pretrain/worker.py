@@ -1,6 +1,7 @@
 """The pre-RL stage on one data-parallel rank: the trunk frozen, the head trained on the policy's own responses.
 
-One stage before RL is enough (Bebop, arXiv 2606.12370); during RL the regime decides whether it goes on.
+One stage before RL is enough (Bebop, arXiv 2606.12370); during RL, the regime decides whether the head
+is trained further.
 """
 
 from __future__ import annotations

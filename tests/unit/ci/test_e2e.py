@@ -29,7 +29,7 @@ def test_the_claims_that_the_notes_name_are_those_that_are_kept():
 
 
 class Played:
-    """A run and its cluster, of which only what a test sets is there."""
+    """A run and its cluster, with nothing but what a test sets."""
 
     def __init__(self, *, log="", status="", everything=(), summary=None):
         self.log, self.status = lambda role="": log, lambda: status

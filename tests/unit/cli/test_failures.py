@@ -1,4 +1,4 @@
-"""Whatever comes back from Ray after an interrupt is the interrupt, and it says how the run goes on."""
+"""Whatever comes back from Ray after an interrupt is the interrupt, and the message says how to continue the run."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from openrlhf_mtp.cli.failures import how_to_go_on, user_facing_errors
+from openrlhf_mtp.cli.failures import how_to_continue, user_facing_errors
 from openrlhf_mtp.config.errors import JobError
 
 
@@ -41,7 +41,7 @@ def test_the_newest_checkpoint_counts(tmp_path: Path):
         (tmp_path / part).mkdir()
         (tmp_path / part / "latest").write_text(f"global_step{number}")
         os.utime(tmp_path / part / "latest", (number, number))
-    assert "(global_step1)" in how_to_go_on(tmp_path)
+    assert "(global_step1)" in how_to_continue(tmp_path)
 
 
 def test_what_another_attempt_would_end_with_too_keeps_its_words_and_its_exit_code(tmp_path):

@@ -19,7 +19,7 @@ PODS = [TRAINER, *ROLLOUTS, HEAD]
 
 
 class Played(Broadcasts):
-    """Broadcasts of which a rule says whether they arrive."""
+    """Broadcasts that arrive or not by a rule."""
 
     def over(self, nodes, limit_s):
         return Reached(1.5, [["NET/IB/GDRDMA"]] * 3) if self.ray({node.name for node in nodes}) else None

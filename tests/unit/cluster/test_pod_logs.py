@@ -266,7 +266,7 @@ def test_a_pod_gets_a_folder_of_its_own_and_finds_it_again(tmp_path):
     assert own_folder(logs, "run1-trainer-0", first / "folder") == logs / "run1-trainer-0"
     # the same name at the next attempt, as a StatefulSet gives it
     assert own_folder(logs, "run1-trainer-0", second / "folder") == logs / "run1-trainer-0.2"
-    # a container that is started anew in its pod
+    # a container that restarts in its pod
     assert own_folder(logs, "run1-trainer-0", first / "folder") == logs / "run1-trainer-0"
 
 
@@ -303,7 +303,7 @@ def test_a_pods_logs_are_shown_and_kept_through_a_kill_and_a_flush(pod):
     copy = folder / "run" / "logs" / "run1-rollout-0" / SESSION / WORKER
     until("a line", lambda: "[MTPRolloutActor pid=812] RuntimeError: CUDA error" in console(folder), 20)
     until("its copy", copy.exists, 20)
-    process.kill()  # with its container, which Kubernetes starts anew
+    process.kill()  # with its container, which Kubernetes restarts
     process.wait()
     files.append(WORKER, b"the last words\n")
     start("--keep", folder / "run" / "logs")

@@ -23,7 +23,7 @@ class Killed(Exception):
 
 
 class World:
-    """A head that can be down or anew, jobs that end as told, pods that can be scaled."""
+    """A head that can be down or restarted, jobs that end as told, pods that can be scaled."""
 
     def __init__(self, ends, *, head_from=0.0):
         self.now, self.head_from = 0.0, head_from
@@ -173,7 +173,7 @@ def test_a_head_that_was_started_anew_does_not_know_the_job():
 
     world.down = restart
     assert world.run() == 0
-    assert "LOST (the head was started anew)" in world.said
+    assert "LOST (the head restarted)" in world.said
 
 
 def test_a_head_that_never_comes_ends_the_run_in_time():

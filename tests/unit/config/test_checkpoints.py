@@ -1,4 +1,4 @@
-"""Which checkpoint a resumed run goes on from: the newest one that is whole, and what is said about the others."""
+"""The checkpoint that a run resumes from: the newest one that is whole, and what is said about the others."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever stands in a job file or in an override: it is a job, or it is refused with the file and the line."""
+"""Any job file or override either is a job, or it is refused with the file and the line."""
 
 import contextlib
 import io

@@ -93,7 +93,7 @@ def test_the_grid_lists_each_rows_anchors_in_order(layout, depths, draw):
     actions, segments = (torch.tensor([row, row[::-1], row]) for row in layout)
     tokens = torch.arange(actions.numel()).view(3, -1)
     for fraction in (1.0, 0.4):
-        anchors = find_anchors(tokens, actions, segments, depths, fraction=fraction, draw=draw)
+        anchors = find_anchors(tokens, actions, segments, depths, fraction=fraction, seed=draw)
         per_row = [anchors.grid[b][anchors.present[b]].tolist() for b in range(3)]
         assert all(row == sorted(set(row)) for row in per_row)
         assert [i for b, row in enumerate(per_row) for i in (b * len(layout[0]) + p for p in row)] == (

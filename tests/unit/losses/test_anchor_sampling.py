@@ -1,4 +1,4 @@
-"""A random share of the anchors, which belongs to the sample and to the number of the draw."""
+"""A random share of the anchors, which belongs to the sample and to the seed."""
 
 import torch
 from hypothesis import given

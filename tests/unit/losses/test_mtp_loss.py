@@ -223,7 +223,7 @@ def test_a_temperature_without_a_distribution_is_refused(temperature):
 def test_a_share_of_the_anchors_estimates_the_whole_without_bias(name):
     batch = random_batch(rows=6, length=30)
     whole = batch.loss(name).loss_sum.item()
-    draws = [batch.loss(name, choice={"fraction": 0.5, "draw": draw}).loss_sum.item() for draw in range(300)]
+    draws = [batch.loss(name, choice={"fraction": 0.5, "seed": draw}).loss_sum.item() for draw in range(300)]
     mean, error = np.mean(draws), np.std(draws) / len(draws) ** 0.5
     assert abs(mean - whole) < 4 * error
     assert np.std(draws) > 0.0
@@ -231,7 +231,7 @@ def test_a_share_of_the_anchors_estimates_the_whole_without_bias(name):
 
 def test_a_share_of_the_anchors_keeps_the_reported_means():
     batch = random_batch(rows=6, length=30)
-    part = batch.loss("tv", choice={"fraction": 0.5, "draw": 1})
+    part = batch.loss("tv", choice={"fraction": 0.5, "seed": 1})
     assert 0.2 < len(part.anchors.index) / len(batch.loss("tv").anchors.index) < 0.8
     alpha = part.records.alpha[part.anchors.mask]
     assert (part.sums.alpha_sum.sum() / part.sums.depth_count.sum()).item() == pytest.approx(

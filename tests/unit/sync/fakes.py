@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.config.settings.mtp import SyncSettings
-from openrlhf_mtp.sync.buckets import damaged, plan, unpack
+from openrlhf_mtp.sync.buckets import damaged, pack_into_buckets, unpack
 from openrlhf_mtp.sync.errors import CorruptTransfer
 from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
@@ -25,7 +25,7 @@ from openrlhf_mtp.sync.waiting import Deadline
 
 
 def source(tensors: dict[str, Tensor]) -> WeightSource:
-    """A source over a dictionary, read anew each round."""
+    """A source over a dictionary, read again each round."""
     specs = (TensorSpec(name, tuple(t.shape), dtype_name(t.dtype)) for name, t in tensors.items())
     return WeightSource(Manifest(tuple(specs)), lambda: iter(tensors.items()))
 
@@ -88,7 +88,7 @@ class FakeEngine:
         probe = None if request["probe"] is None else Probe(**request["probe"])
         for part in self.manifests:
             update = request[part]
-            buckets = plan(Manifest.from_wire(update["tensors"]).tensors, update["bucket_bytes"])
+            buckets = pack_into_buckets(Manifest.from_wire(update["tensors"]).tensors, update["bucket_bytes"])
             for number, bucket in enumerate(buckets, start=1):
                 place = f"{update['place']} bucket {number}/{len(buckets)}"
                 buffer = torch.empty(bucket.size, dtype=torch.uint8)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.sync.buckets import ALIGNMENT, WORD, Bucket, damaged, pack, plan, unpack
+from openrlhf_mtp.sync.buckets import ALIGNMENT, WORD, Bucket, damaged, pack, pack_into_buckets, unpack
 from openrlhf_mtp.sync.manifest import TensorSpec
 
 SPECS = st.lists(
@@ -33,7 +33,7 @@ def packed(bucket: Bucket, tensors: Iterator[tuple[str, torch.Tensor]]) -> torch
 def test_a_plan_holds_every_tensor_once_in_order_aligned_and_within_the_limit(
     specs: list[TensorSpec], limit: int
 ):
-    buckets = plan(specs, limit)
+    buckets = pack_into_buckets(specs, limit)
     assert [slot.spec for bucket in buckets for slot in bucket.slots] == specs
     for bucket in buckets:
         assert bucket.size <= limit or len(bucket.slots) == 1
@@ -50,7 +50,7 @@ def test_unpacking_gives_the_packed_bits_back(specs: list[TensorSpec], limit: in
     tensors = values(specs)
     stream = iter(tensors)
     received = []
-    for bucket in plan(specs, limit):
+    for bucket in pack_into_buckets(specs, limit):
         buffer = packed(bucket, stream)
         assert damaged(bucket, buffer) == []
         received += unpack(bucket, buffer)
@@ -60,7 +60,7 @@ def test_unpacking_gives_the_packed_bits_back(specs: list[TensorSpec], limit: in
 
 @given(SPECS, st.data())
 def test_a_flipped_bit_is_found_and_the_tensor_named(specs: list[TensorSpec], data: st.DataObject):
-    (bucket,) = plan(specs, 1 << 20)
+    (bucket,) = pack_into_buckets(specs, 1 << 20)
     buffer = packed(bucket, iter(values(specs)))
     slot = data.draw(st.sampled_from(bucket.slots))
     buffer[data.draw(st.integers(slot.offset, slot.end - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -69,11 +69,15 @@ def test_a_flipped_bit_is_found_and_the_tensor_named(specs: list[TensorSpec], da
 
 def test_a_tensor_larger_than_a_bucket_travels_alone():
     specs = [TensorSpec(name, (size,), "float32") for name, size in (("a", 4), ("big", 9999), ("b", 4))]
-    assert [[s.spec.name for s in bucket.slots] for bucket in plan(specs, 1024)] == [["a"], ["big"], ["b"]]
+    assert [[s.spec.name for s in bucket.slots] for bucket in pack_into_buckets(specs, 1024)] == [
+        ["a"],
+        ["big"],
+        ["b"],
+    ]
 
 
 def test_values_are_cast_to_the_dtype_on_the_wire():
-    (bucket,) = plan([TensorSpec("w", (3,), "bfloat16")], 1024)
+    (bucket,) = pack_into_buckets([TensorSpec("w", (3,), "bfloat16")], 1024)
     exact = torch.tensor([1.0, 1.00390625, -2.5])
     ((_, received),) = unpack(bucket, packed(bucket, iter([("w", exact)])))
     assert torch.equal(received, exact.bfloat16())
@@ -91,11 +95,11 @@ def test_values_are_cast_to_the_dtype_on_the_wire():
     ],
 )
 def test_a_source_that_leaves_its_manifest_is_refused(tensors: list, message: str):
-    (bucket,) = plan([TensorSpec("w", (2,), "float32")], 1024)
+    (bucket,) = pack_into_buckets([TensorSpec("w", (2,), "float32")], 1024)
     with pytest.raises(ValueError, match=message):
         packed(bucket, iter(tensors))
 
 
 def test_a_bucket_needs_room():
     with pytest.raises(ValueError, match="bucket size must be positive, got 0"):
-        plan([], 0)
+        pack_into_buckets([], 0)

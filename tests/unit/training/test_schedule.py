@@ -35,7 +35,7 @@ def test_measured_overlap_ends_the_warm_up_early():
     for step, alpha in enumerate([0.1, 0.4, 0.55]):
         assert measured.at(step) == KL
         assert measured.watches(step)
-        measured.observe(step, alpha)
+        measured.record(step, alpha)
     assert measured.at(3) == {"e2e_tv": 1.0}
     assert not measured.watches(3)
 
@@ -43,9 +43,9 @@ def test_measured_overlap_ends_the_warm_up_early():
 def test_the_warm_up_never_comes_back_and_is_never_longer_than_allowed():
     measured = schedule(kl_warmup_steps=4, kl_until_alpha=0.5)
     for step in range(4):
-        measured.observe(step, 0.0)
+        measured.record(step, 0.0)
     assert measured.at(4) == {"e2e_tv": 1.0}
-    measured.observe(4, 0.9)
+    measured.record(4, 0.9)
     assert measured.warmup_steps == 4
 
 
@@ -64,11 +64,11 @@ def test_a_resumed_schedule_goes_on_as_the_first_would_have(cut, alphas):
 
     whole, first = fresh(), fresh()
     for step in range(cut):
-        whole.observe(step, alphas[step])
-        first.observe(step, alphas[step])
+        whole.record(step, alphas[step])
+        first.record(step, alphas[step])
     second = fresh()
     second.load_state(first.state())
     for step in range(cut, 10):
         assert second.at(step) == whole.at(step)
-        whole.observe(step, alphas[step])
-        second.observe(step, alphas[step])
+        whole.record(step, alphas[step])
+        second.record(step, alphas[step])

@@ -17,7 +17,7 @@ EXPERIENCE = SimpleNamespace(advantages=torch.tensor([[1.0], [-1.0]]) * MASK, ac
 
 
 def inputs(**parts):
-    return StepInputs(normalizers=NORMALIZERS, draw=0, policy_has_moved=True, **parts)
+    return StepInputs(normalizers=NORMALIZERS, anchor_seed=0, policy_has_moved=True, **parts)
 
 
 def test_nothing_of_it_changes_between_micro_batches():

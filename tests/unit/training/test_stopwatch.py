@@ -1,4 +1,4 @@
-"""What is timed is added up, and starts anew once it was read."""
+"""Times are added up, and reset once they are read."""
 
 import time
 

@@ -8,18 +8,18 @@ from rich.console import Console
 from openrlhf_mtp.cli.progress import line as module
 from openrlhf_mtp.cli.progress.counting import counted
 from openrlhf_mtp.cli.progress.estimate import Part
-from openrlhf_mtp.cli.progress.line import Plan, Whole, whole
+from openrlhf_mtp.cli.progress.line import StageParts, Whole, whole
 from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.runlog.row_writer import RowWriter
 
-PLANS = [
-    Plan("pretrain", [Part("starting", 60.0), Part("head", 60.0), Part("report", 0.0)]),
-    Plan("train", [Part("RL", 60.0)]),
+STAGES = [
+    StageParts("pretrain", [Part("starting", 60.0), Part("head", 60.0), Part("report", 0.0)]),
+    StageParts("train", [Part("RL", 60.0)]),
 ]
 
 
 def told(width=80, terminal=False):
-    return Whole(PLANS, Console(file=io.StringIO(), width=width, force_terminal=terminal))
+    return Whole(STAGES, Console(file=io.StringIO(), width=width, force_terminal=terminal))
 
 
 def test_a_line_says_stage_part_count_time_and_what_there_is_to_say():
@@ -61,9 +61,9 @@ def test_a_terminal_never_gets_a_second_row(width):
 def test_a_terminal_is_shown_every_moment_of_a_whole():
     one = told(60, terminal=True)
     with one.shown():
-        for stage, plan in enumerate(PLANS):
+        for stage, listed in enumerate(STAGES):
             one.begin(stage)
-            for part in plan.parts:
+            for part in listed.parts:
                 one.enter(part.name)
                 one.step(1, 2, "detail")
                 one.print("warning: something")

@@ -18,7 +18,7 @@ def failing(monkeypatch, error):
     monkeypatch.setattr(Quickstart, "equip", equip)
 
 
-def test_a_failure_says_which_stage_why_where_and_how_to_go_on(tmp_path, monkeypatch):
+def test_a_failure_says_which_stage_why_where_and_how_to_continue(tmp_path, monkeypatch):
     failing(monkeypatch, OSError(28, "No space left on device"))
     with pytest.raises(StageFailed) as failure:
         run_quickstart(tmp_path)
@@ -26,18 +26,18 @@ def test_a_failure_says_which_stage_why_where_and_how_to_go_on(tmp_path, monkeyp
         "stage 1 of 3, equip (a policy with an MTP head, and prompts), failed:",
         "  OSError: [Errno 28] No space left on device",
         f"log: {tmp_path}/quickstart.log",
-        f"go on: openrlhf-mtp quickstart --out {tmp_path}",
+        f"to continue: openrlhf-mtp quickstart --out {tmp_path}",
     ]
     assert "Traceback" in (tmp_path / "quickstart.log").read_text()
 
 
-def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch):
+def test_an_interrupt_says_how_to_continue(tmp_path, monkeypatch):
     failing(monkeypatch, KeyboardInterrupt("the same command with --resume"))
     with pytest.raises(KeyboardInterrupt) as end:
         run_quickstart(tmp_path)
     assert str(end.value).splitlines() == [
         "in stage 1 of 3, equip (a policy with an MTP head, and prompts); finished stages are kept",
-        f"go on: openrlhf-mtp quickstart --out {tmp_path}",
+        f"to continue: openrlhf-mtp quickstart --out {tmp_path}",
     ]
 
 
@@ -45,7 +45,7 @@ def test_what_fails_outside_a_stage_is_words_too(tmp_path, monkeypatch):
     (tmp_path / ".stages").mkdir()
     (tmp_path / ".stages" / "equip.begun").mkdir()  # nonsense in our own folder
     monkeypatch.setattr(module, "JOB", module.JOB)
-    with pytest.raises(StageFailed, match="go on: openrlhf-mtp quickstart"):
+    with pytest.raises(StageFailed, match="to continue: openrlhf-mtp quickstart"):
         run_quickstart(tmp_path)
 
 

@@ -37,7 +37,7 @@ class Pipeline:
             )
             for name in ("first", "second")
         ]
-        whole = Whole([stage.plan for stage in stages], Console(file=self.screen, width=200))
+        whole = Whole([stage.stage_parts for stage in stages], Console(file=self.screen, width=200))
         return run_stages(stages, Marks(self.folder / "marks"), whole, self.log)
 
 

@@ -256,7 +256,7 @@ def test_short_lived_names_are_known_too():
         ("--adam_betas $N 1", "--adam_betas $N 1: $N is not set by the script; set actor.adam.betas"),
         ("--seed 1$N", "--seed 1$N: $N is not set by the script; set train.seed"),
         ("--save_path $(date)", "--save_path $(date): $(date) is computed by the shell; set ckpt.output_dir"),
-        ('--seed 1 "$@"', "$@: $@ stands for the arguments of the script"),
+        ('--seed 1 "$@"', "$@: $@ means the arguments of the script"),
         ("--adam_betas 0.9", "--adam_betas 0.9: --adam_betas takes 2 values"),
         ("-h", "-h: h: unknown key"),
         ("x", "x: --bf16 takes no value"),

@@ -43,7 +43,7 @@ def in_bash(script: str) -> list[str] | None:
 def test_words_are_those_that_bash_would_pass(body):
     script = f"{SETUP}{MODULE} {body}\n"
     expected = in_bash(script)
-    undefined = "$V\\\n" in body  # a name that goes on in the next line, which nobody writes
+    undefined = "$V\\\n" in body  # a name that continues in the next line, which nobody writes
     if expected is not None and not undefined and "$" not in "".join(got := words(script)):
         assert got == expected
 

@@ -19,7 +19,7 @@ OLD = {old: now for old, now, *_ in csv.reader(TABLE.open(encoding="utf-8"), del
 
 
 def suggested(name: str) -> str:
-    """What stands after "did you mean", "" when nothing is suggested."""
+    """The name after "did you mean"; "" when nothing is suggested."""
     return unknown(name, KNOWN).partition("; did you mean ")[2]
 
 

@@ -1,4 +1,4 @@
-"""Heads that checkpoints bring along: names and math as vLLM has them, there and back bit for bit, or refused."""
+"""Native heads of checkpoints: names and math as vLLM has them, there and back bit for bit, or refused."""
 
 from __future__ import annotations
 

@@ -4,12 +4,12 @@ from openrlhf_mtp.losses.kernels.projection import Scratch, project
 
 
 def test_the_next_chunk_uses_the_memory_of_the_one_before() -> None:
-    space, like = Scratch(), torch.zeros(())
-    first = space.take(3, 4, like)
-    smaller = space.take(2, 5, like)
+    scratch, like = Scratch(), torch.zeros(())
+    first = scratch.take(3, 4, like)
+    smaller = scratch.take(2, 5, like)
     assert smaller.shape == (2, 5)
     assert smaller.data_ptr() == first.data_ptr()
-    assert space.take(4, 4, like).shape == (4, 4)
+    assert scratch.take(4, 4, like).shape == (4, 4)
 
 
 def test_logits_are_divided_by_the_temperature_and_have_the_weights_type() -> None:

@@ -1,4 +1,4 @@
-"""The few numbers a row comes down to, and their gradient: the torch kernels against float64 autograd."""
+"""Statistics per row, and their gradient: the torch kernels against float64 autograd."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from openrlhf_mtp.upstream.vllm.context_end import PATCH
 
 
 class Runner:
-    """vLLM's, asked about a batch of which one sequence is near its end."""
+    """vLLM's, asked about a batch with one sequence near its end."""
 
     def __init__(self, method: str) -> None:
         self.speculative_config = SimpleNamespace(method=method)
