@@ -60,7 +60,7 @@ def run_folder(values):
     return re.search("RUN='(.*)'", render(values).one("ConfigMap")["data"]["run.sh"])[1]
 
 
-def test_more_memory_goes_on_in_the_same_run_folder_and_another_job_does_not():
+def test_more_memory_continues_in_the_same_run_folder_and_another_job_does_not():
     plain = job_values(JOB)
     assert run_folder(plain) == run_folder(merged(plain, {"trainer": {"memory": "100Gi"}}))
     assert run_folder(plain) != run_folder(merged(plain, {"job": {"overrides": ["rollout.batch_size=3"]}}))

@@ -162,7 +162,7 @@ def test_a_run_that_makes_no_progress_ends_after_its_retries(
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("version", ["1.6.2", "1.7.0"])
-def test_a_head_that_comes_back_goes_on_and_has_cost_an_attempt(
+def test_a_head_that_comes_back_continues_and_has_cost_an_attempt(
     cluster: Cluster, assets: Path, version: str
 ) -> None:
     name = f"head-{version.replace('.', '')}"

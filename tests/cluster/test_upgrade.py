@@ -16,7 +16,9 @@ STEPS = 60
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-def test_a_run_is_tested_while_it_trains_and_goes_on_after_an_upgrade(cluster: Cluster, assets: Path) -> None:
+def test_a_run_is_tested_while_it_trains_and_continues_after_an_upgrade(
+    cluster: Cluster, assets: Path
+) -> None:
     folder = volume(cluster, assets, "upgraded")
     job = tiny_job(merged(LONG, {"train": {"num_episodes": STEPS // 3}}))
     small = values(cluster, {"job": {"config": job, "gracePeriodSeconds": 120}})

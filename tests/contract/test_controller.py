@@ -98,7 +98,7 @@ def seen() -> dict[str, Any]:
     return in_fresh_process(look)
 
 
-def test_an_alarm_that_warns_is_said_and_the_run_goes_on(seen):
+def test_an_alarm_that_warns_is_said_and_the_run_continues(seen):
     assert seen["warns"] == {"rows": [1, 2, 3], "saved": [], "said": ["collapsed"], "ended": ""}
 
 

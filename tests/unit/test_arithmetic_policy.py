@@ -75,7 +75,7 @@ def test_its_files_are_small_and_tracked_as_binary():
     assert "*.safetensors binary" in (EXAMPLE.parents[1] / ".gitattributes").read_text()
 
 
-def test_lessons_that_lead_nowhere_end_with_a_number_of_batches_and_the_right_teachers_exam(monkeypatch):
+def test_lessons_without_progress_end_after_a_number_of_batches(monkeypatch):
     monkeypatch.setattr(teach, "BATCH", 1)
     monkeypatch.setattr(teach, "EXAM_PROBLEMS", 2)
     school = teach.School(seed=0, max_batches=3)

@@ -49,7 +49,7 @@ def test_training_is_entered_when_the_last_response_has_been_rated(folder):
         assert phase(folder) == "training"
 
 
-def test_generation_goes_on_while_a_response_waits_for_its_reward(folder):
+def test_generation_continues_while_a_response_waits_for_its_reward(folder):
     make_holdable(folder)
     spec = importlib.util.spec_from_file_location("held_reward", folder / "assets/reward.py")
     reward = importlib.util.module_from_spec(spec)

@@ -255,7 +255,7 @@ class Commands:
         return self
 
 
-def test_a_cut_run_goes_on_from_its_checkpoint_and_one_without_starts_anew(tmp_path, monkeypatch):
+def test_a_cut_run_resumes_from_its_checkpoint_or_starts_over(tmp_path, monkeypatch):
     commands = Commands()
     monkeypatch.setattr(runs, "subprocess", commands)
     arm, place = DRIFT.arms[0], Place("pre_rl_only", 1, tmp_path / "drift" / "pre_rl_only" / "seed_1", False)
@@ -280,7 +280,7 @@ def leave_a_checkpoint(place):
         (place.folder / name).touch()
 
 
-def test_a_run_whose_job_was_edited_starts_anew_and_its_old_result_does_not_count(tmp_path, monkeypatch):
+def test_a_run_whose_job_was_edited_starts_over_without_its_old_result(tmp_path, monkeypatch):
     commands = Commands()
     monkeypatch.setattr(runs, "subprocess", commands)
     monkeypatch.setattr(type(DRIFT), "jobs", tmp_path / "jobs")

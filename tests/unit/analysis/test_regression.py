@@ -25,7 +25,7 @@ def test_points_on_a_line_give_that_line_and_no_doubt():
     assert (line.x_low, line.x_high, line.points, line.clusters) == (0.0, 5.0, 4, 4)
 
 
-def test_the_interval_of_the_slope_holds_it_19_times_in_20_although_tokens_depend_on_each_other():
+def test_the_slope_interval_covers_95_percent_with_dependent_tokens():
     rng = np.random.default_rng(0)
     held = {"clusters": 0, "points": 0}
     trials = 400

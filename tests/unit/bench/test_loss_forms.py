@@ -28,7 +28,7 @@ def test_ours_and_plain_have_the_same_loss_and_gradient(objective: str) -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_the_workload_has_the_anchors_it_names_and_drafts_that_resemble_their_targets() -> None:
+def test_the_workload_has_the_named_anchors_and_drafts_near_their_targets() -> None:
     inputs = make_inputs(SMALL)
     assert inputs.anchors.mask[:, -1].sum() == SMALL.tokens
     overlap = 1.0 - FORMS["ours"](inputs, Workload(**{**vars(SMALL), "objective": "e2e_tv"})).item()

@@ -25,7 +25,7 @@ def test_workers_that_fail_after_an_interrupt_are_not_what_ended_the_run(tmp_pat
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_interrupt_says_which_checkpoint_it_goes_on_from(tmp_path):
+def test_an_interrupt_says_which_checkpoint_it_continues_from(tmp_path):
     checkpoints = tmp_path / "checkpoints" / "_actor"
     checkpoints.mkdir(parents=True)
     (checkpoints / "latest").write_text("global_step10")

@@ -52,15 +52,15 @@ def test_a_run_that_is_resumed_on_another_kind_of_machine_keeps_its_precision(tm
     assert read_machine(tmp_path)["ds.param_dtype"] == "fp32", "for the next time it is resumed"
 
 
-def test_a_run_that_starts_anew_or_names_its_precision_does_not_look_at_the_one_before(
+def test_a_new_run_or_a_named_precision_ignores_the_earlier_choice(
     tmp_path: Path,
 ) -> None:
     settle(JobContext(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
     named = JobContext(job(tmp_path, "ds.param_dtype=bf16"), SLOW_IN_BFLOAT16)
     assert settle(named, tmp_path, resume=True).precision.name == "bf16"
     settle(JobContext(job(tmp_path), SLOW_IN_BFLOAT16), tmp_path, resume=False)
-    anew = settle(JobContext(job(tmp_path), FAST_IN_BFLOAT16), tmp_path, resume=False)
-    assert anew.precision.name == "bf16"
+    fresh = settle(JobContext(job(tmp_path), FAST_IN_BFLOAT16), tmp_path, resume=False)
+    assert fresh.precision.name == "bf16"
 
 
 def test_the_machine_is_measured_only_where_the_job_leaves_the_choice(

@@ -152,7 +152,7 @@ def test_a_run_that_has_succeeded_is_not_run_again(run, capsys):
 
 
 @pytest.mark.parametrize("code", [USER_ERROR, 1])
-def test_a_run_that_has_failed_for_good_is_begun_anew(run, code):
+def test_a_run_that_has_failed_for_good_starts_over(run, code):
     run.retries = 0
     run.fails(code)
     assert run.begin() == 0

@@ -163,7 +163,7 @@ def test_a_connection_that_drops_for_a_moment_costs_nothing():
     assert "attempt 1 of 3: SUCCEEDED" in world.said
 
 
-def test_a_head_that_was_started_anew_does_not_know_the_job():
+def test_a_head_that_restarted_does_not_know_the_job():
     world = World([("SUCCEEDED", 0), ("SUCCEEDED", 0)])
 
     def restart(now):

@@ -74,7 +74,7 @@ def test_a_missing_file_is_noticed_by_the_list_and_without_it_by_the_ranks(tmp_p
         assert resume_point(folder).checkpoint == Checkpoint(folder, "global_step1")
 
 
-def test_a_run_cut_between_the_policys_save_and_the_critics_goes_back_to_where_both_are(tmp_path):
+def test_a_run_cut_between_two_saves_resumes_where_policy_and_critic_agree(tmp_path):
     save(tmp_path, 1, roles=(ACTOR, HEAD, CRITIC), sealed=False)
     save(tmp_path, 2, roles=(ACTOR, HEAD), sealed=False)
     point = resume_point(tmp_path)
@@ -130,7 +130,7 @@ def test_a_whole_checkpoint_of_the_same_job_is_worth_no_word(folder, resumed):
     assert resumed() == []
 
 
-def test_a_damaged_checkpoint_is_named_with_the_one_the_run_goes_on_from(folder, resumed):
+def test_a_damaged_checkpoint_is_named_with_the_one_the_run_resumes_from(folder, resumed):
     checkpoint_folder = folder / "run" / "checkpoints"
     ranks = int(load_job(folder / "job.yaml", (), SPECS).value("actor.num_gpus_per_node"))
     save(checkpoint_folder, 1, ranks=ranks)

@@ -306,7 +306,7 @@ def test_adapters_are_accepted_in_every_regime(problems):
 OCC = ("mtp.regime=joint_policy", "mtp.coefficient.kind=occ")
 
 
-def test_occ_with_one_optimizer_step_a_rollout_batch_is_refused_with_the_setting_to_change(problems):
+def test_occ_with_one_optimizer_step_per_rollout_batch_is_refused(problems):
     (found,) = problems(*OCC)
     assert found.startswith("error: mtp.coefficient.kind: got occ, expected fixed with one optimizer step")
     assert "forever" in found

@@ -126,7 +126,7 @@ def test_other_formats_are_looked_at_too(found, name, tmp_path):
     assert "data.label_key: got answer, expected one of the columns of" in text
 
 
-def test_a_folder_with_an_at_sign_is_refused_before_the_loader_takes_it_for_a_hub_name(found):
+def test_a_folder_with_an_at_sign_is_refused_before_loading(found):
     (text,) = found([GOOD], name="data/u@home/rows.jsonl")
     assert "expected a path without @" in text
 

@@ -14,9 +14,7 @@ from tests.unit.heads import tiny as beside_transformers
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *NATIVE_FAMILIES])
-def test_check_takes_every_family_of_the_table_for_pretraining_and_the_dense_ones_for_rl(
-    problems, folder, name
-):
+def test_check_accepts_all_families_for_pretraining_and_dense_ones_for_rl(problems, folder, name):
     own = {**HEAD["mtp"], "trunk_model_type": name}
     (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, "model_type": name, **EXPERTS}))
     (folder / "policy" / "mtp" / "config.json").write_text(json.dumps({**HEAD, "mtp": own}))
@@ -39,7 +37,7 @@ def test_every_layout_is_of_a_family_of_the_table():
     assert BUILT_IN == {"mimo": "qwen2"}
 
 
-def test_every_family_for_rl_is_tried_beside_transformers_in_an_engine_and_in_a_sync_round():
+def test_every_rl_family_is_tested_for_parity_drafting_and_sync():
     assert set(beside_transformers.FAMILIES) == set(DENSE)
     assert {case["model_type"] for case in on_engines.FAMILIES.values()} == set(DENSE)
     rounds = Path(on_engines.__file__).with_name("test_sync_round.py").read_text(encoding="utf-8")

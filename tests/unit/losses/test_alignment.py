@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from openrlhf_mtp.losses.alignment import action_positions, anchor_mask, find_anchors, next_tokens
 
 
-def test_openrlhfs_action_mask_speaks_of_the_next_column():
+def test_openrlhfs_action_mask_is_for_the_next_column():
     # column t-1 of OpenRLHF's mask is about token t: here tokens 2 and 3 are actions
     assert action_positions(torch.tensor([[0, 1, 1]])).tolist() == [[False, False, True, True]]
 

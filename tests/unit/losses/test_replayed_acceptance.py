@@ -48,7 +48,7 @@ def anchors_of(texts, p, q):
     return *flat, (torch.arange(responses)[:, None] * length + index).flatten()
 
 
-def test_the_replay_counts_what_rejection_sampling_does_where_the_plain_mean_does_not():
+def test_the_replay_matches_rejection_sampling_and_the_plain_mean_does_not():
     generator = torch.Generator().manual_seed(1)
     logits = 2.5 * torch.randn(VOCABULARY, VOCABULARY, generator=generator)
     noise = 1.5 * torch.randn(DEPTHS, VOCABULARY, VOCABULARY, generator=generator)

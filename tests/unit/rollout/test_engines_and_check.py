@@ -45,13 +45,13 @@ def values(settings: type, name: str) -> tuple[Any, ...]:
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.chdir(tmp_path)
     equipped.fill(tmp_path)
-    # files are read once, and again after read_anew()
+    # files are read once, and again after read_again()
     for name in ("read_json", "read_model_config"):
         monkeypatch.setattr(head_contract, name, functools.cache(getattr(head_contract, name)))
     return load_job(tmp_path / "job.yaml", [], flag_specs())
 
 
-def read_anew() -> None:
+def read_again() -> None:
     """Forget what the files held."""
     for read in (head_contract.read_json, head_contract.read_model_config):
         read.cache_clear()  # type: ignore[attr-defined]
@@ -115,7 +115,7 @@ def test_over_all_ways_to_draw_and_verify_drafts(job: Job, heard: Heard, tmp_pat
             tried += 1
     assert 0 < accepted < tried
     equipped.write_config(tmp_path / "policy" / "mtp" / "config.json", equipped.HEAD, hidden_size=128)
-    read_anew()
+    read_again()
     contexts = [JobContext(replace(job, mtp=mtp), Host(0)) for mtp in ways if mtp.rollout.speculate]
     assert not any(answer_alike(context, heard) for context in contexts)
 
@@ -178,7 +178,7 @@ def test_over_all_heads_and_shapes_that_a_job_wants(job: Job, heard: Heard, tmp_
     for policy, content in product(POLICIES, heads()):
         equipped.write_config(tmp_path / "policy" / "config.json", policy)
         equipped.write_config(tmp_path / "policy" / "mtp" / "config.json", content)
-        read_anew()
+        read_again()
         for depths, blocks, max_len in product((2, 3, 4), (1, 2), (64, 256)):
             sized = job.with_flags(data__max_len=max_len)
             for speculate, verify in product(
@@ -204,5 +204,5 @@ def test_over_all_files_that_may_be_missing(job: Job, heard: Heard, tmp_path: Pa
     drafting = replace(job, mtp=job.mtp.model_copy(update={"rollout": rollout}))
     assert answer_alike(JobContext(drafting, Host(0)), heard)
     (tmp_path / gone).unlink()
-    read_anew()
+    read_again()
     assert not answer_alike(JobContext(drafting, Host(0)), heard)

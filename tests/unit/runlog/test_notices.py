@@ -23,7 +23,7 @@ def test_a_folder_without_notices_has_none(tmp_path):
     assert read_notices(tmp_path) == []
 
 
-def test_a_notice_is_shown_while_the_run_goes_on_and_not_again_when_it_is_resumed(tmp_path, capsys):
+def test_a_notice_is_shown_during_the_run_and_not_again_on_resume(tmp_path, capsys):
     for _ in range(2):
         with RowWriter(tmp_path), follow_run(tmp_path, title="RL"):
             say(tmp_path, "step 1: nothing passed the filter")

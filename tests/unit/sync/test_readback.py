@@ -62,7 +62,7 @@ def test_the_comparison_names_engine_and_model_and_passes_over_equal_ones() -> N
     assert str(error.value).splitlines()[1:] == ["  engine 1 head: norm (layer norm.weight, worker 0)"]
 
 
-def test_a_probe_expects_the_same_columns_of_every_matrix_of_a_width_and_whole_vectors() -> None:
+def test_a_probe_uses_the_same_columns_for_a_width_and_whole_vectors() -> None:
     probe = Probe(columns=3, seed=5)
     matrix = torch.randn(4, 20)
     chosen = probe.chosen(20)

@@ -195,7 +195,7 @@ def chosen(own: HeadTrainer, batch: HeadBatch, step: int) -> list[int]:
     return output.anchors.index.tolist()
 
 
-def test_a_share_of_the_anchors_is_drawn_anew_each_step_and_again_after_a_resume():
+def test_each_step_chooses_other_anchors_and_a_resumed_step_the_same():
     batch = random_batch(rows=6, length=30)
     half = [trainer(objective="kl", anchor_fraction=0.5, seed=seed) for seed in (0, 0, 1)]
     first, again, other = (chosen(own, batch, 5) for own in half)
@@ -216,7 +216,7 @@ def test_what_is_counted_of_a_row_is_what_its_loss_counts(objective):
     assert counts[-1] > counts[0]
 
 
-def test_held_out_anchors_are_all_measured_with_the_objective_that_training_ends_with():
+def test_all_held_out_anchors_are_measured_with_the_final_objective():
     own, batch = trainer(**COLD, anchor_fraction=0.5), random_batch()
     parts = [some_rows(batch, slice(n, n + 2)) for n in (0, 2)]
     found = evaluate_head(own, own.objective, parts)

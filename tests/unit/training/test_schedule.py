@@ -58,7 +58,7 @@ def test_a_mixture_keeps_its_weights():
 
 
 @given(st.integers(0, 10), st.lists(st.floats(0, 1), min_size=10, max_size=10))
-def test_a_resumed_schedule_goes_on_as_the_first_would_have(cut, alphas):
+def test_a_resumed_schedule_continues_as_the_first_would_have(cut, alphas):
     def fresh():
         return schedule(kl_warmup_steps=8, kl_until_alpha=0.6, blend_steps=2)
 

@@ -7,7 +7,7 @@ import pytest
 from openrlhf_mtp.training.stopwatch import Stopwatch
 
 
-def test_only_what_runs_within_counts_and_reading_starts_anew():
+def test_time_inside_the_context_counts_and_reading_resets_it():
     watch = Stopwatch()
     began = time.perf_counter()
     for _ in range(2):

@@ -26,7 +26,7 @@ class Machine:
 
 
 @given(st.floats(0.3, 20.0))
-def test_after_the_first_part_the_estimate_is_half_way_from_the_usual_to_the_machine_or_nearer(slower):
+def test_after_one_part_the_estimate_errs_at_most_half_as_much_as_the_usual(slower):
     machine = Machine(slower)
     machine.spend(40.0)
     machine.estimate.move(1)

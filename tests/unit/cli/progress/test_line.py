@@ -37,7 +37,7 @@ def test_a_line_says_stage_part_count_time_and_what_there_is_to_say():
     assert one.line().startswith("[2/2] RL, ")
 
 
-def test_a_stage_that_begins_anew_is_at_its_first_part():
+def test_a_stage_that_restarts_is_at_its_first_part():
     one = told()
     one.begin(0)
     one.enter("head")

@@ -82,7 +82,7 @@ def test_a_stages_folder_is_emptied_whatever_took_its_place(tmp_path):
         ("runs/my run", True, "openrlhf-mtp quickstart --out 'runs/my run' --teach"),
     ],
 )
-def test_the_command_that_goes_on_is_the_one_that_was_given(tmp_path, out, teach, command):
+def test_the_command_that_continues_is_the_one_that_was_given(tmp_path, out, teach, command):
     assert Quickstart(type(tmp_path)(out), teach=teach, verbose=False).command() == command
 
 

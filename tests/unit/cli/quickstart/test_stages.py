@@ -75,7 +75,7 @@ def test_a_stage_that_fails_is_named_with_the_reason_and_its_traceback_is_in_the
     assert "in attempt" in pipeline.log.read_text()
 
 
-def test_a_stage_that_failed_goes_on_at_the_next_call(pipeline):
+def test_a_stage_that_failed_continues_at_the_next_call(pipeline):
     pipeline.ends = {"first": [ValueError("once")]}
     with pytest.raises(StageFailed):
         pipeline.run()
@@ -85,7 +85,7 @@ def test_a_stage_that_failed_goes_on_at_the_next_call(pipeline):
     assert len(pipeline.ran) == 3
 
 
-def test_what_cannot_be_gone_on_with_begins_anew_once(pipeline):
+def test_a_stage_that_cannot_resume_restarts_once(pipeline):
     pipeline.ends = {"first": [ValueError("once"), ValueError("damaged"), ValueError("for good")]}
     with pytest.raises(StageFailed, match="once"):
         pipeline.run()
@@ -95,7 +95,7 @@ def test_what_cannot_be_gone_on_with_begins_anew_once(pipeline):
     assert "damaged" in pipeline.screen.getvalue()
 
 
-def test_an_attempt_on_other_inputs_is_not_gone_on_with(pipeline):
+def test_an_attempt_on_other_inputs_is_not_resumed(pipeline):
     pipeline.ends = {"first": [ValueError("once")]}
     with pytest.raises(StageFailed):
         pipeline.run()
@@ -104,7 +104,7 @@ def test_an_attempt_on_other_inputs_is_not_gone_on_with(pipeline):
     assert pipeline.ran == ["first", "first", "second"]
 
 
-def test_an_interrupt_names_its_stage_and_is_gone_on_from(pipeline):
+def test_an_interrupt_names_its_stage_and_can_be_resumed(pipeline):
     pipeline.ends = {"first": [KeyboardInterrupt()]}
     with pytest.raises(StageInterrupted, match="stage 1 of 2, first"):
         pipeline.run()

@@ -115,7 +115,7 @@ def test_a_function_is_read_where_it_is_called_with_its_arguments():
     assert words(f"main() {{\n  D=b\n}}\nD=a\nmain\n{MODULE} $D") == ["b"]
 
 
-def test_words_that_a_script_adds_under_a_condition_keep_it_and_leave_the_others_alone():
+def test_words_added_under_a_condition_keep_that_condition():
     script = (
         'A=(--seed 1)\nif [ "$X" ]; then\n  A+=(--bf16 --zpg 2)\nfi\n[ $Y ] && A+=(--perf)\n'
         f'A+=(--l2 0.1)\n{MODULE} "${{A[@]}}"\n'

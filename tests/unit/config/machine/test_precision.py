@@ -91,7 +91,7 @@ def test_who_works_alone_has_every_core_and_who_works_at_the_same_time_shares(tm
     assert share_out(situation(tmp_path, *overrides, host=EIGHT), {}) == expected
 
 
-def test_before_rl_the_engines_and_the_heads_trainer_take_turns_in_asynchronous_jobs_too(tmp_path):
+def test_before_rl_engines_and_head_trainer_alternate_even_if_asynchronous(tmp_path):
     s = situation(
         tmp_path,
         "train.async_enable=true",

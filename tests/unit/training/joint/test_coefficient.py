@@ -48,7 +48,7 @@ def test_a_rank_whose_own_coefficient_is_0_takes_part_in_what_all_ranks_compute(
     assert not PAPER.is_needed(nothing, policy_has_moved=True)
 
 
-def test_a_coefficient_multiplies_losses_in_the_paper_and_advantages_in_the_released_code():
+def test_the_paper_scales_losses_and_the_released_code_scales_advantages():
     coefficient = torch.tensor([0.6, 0.0, -0.3], dtype=torch.float64)
     for paper in (PAPER, FIXED):
         inside, outside = paper.factors(coefficient)

@@ -52,7 +52,7 @@ def test_what_lies_outside_the_mask_does_not_matter():
     assert occ_sums(new, old, spoiled, mask).equal(occ_sums(new, old, head, mask))
 
 
-def test_a_policy_that_has_not_moved_gives_zero_and_a_head_that_agrees_with_the_old_policy_stays_finite():
+def test_occ_terms_are_zero_for_an_unmoved_policy_and_finite_for_an_agreeing_head():
     new, old, head, mask = random_step(2)
     assert not occ_coefficient(occ_sums(old, old, head, mask), 1.0).any()
     assert not occ_coefficient(occ_sums(new, old, old.expand_as(head), mask), 1.0).any()
@@ -102,7 +102,7 @@ def test_smoothing_mixes_with_the_step_before_and_bounds_come_last():
 
 @settings(max_examples=20)
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=8), st.floats(0, 0.9))
-def test_a_resumed_tracker_goes_on_as_if_nothing_had_happened(ratios, smoothing):
+def test_a_resumed_tracker_continues_as_if_nothing_had_happened(ratios, smoothing):
     whole, first = tracker(smoothing=smoothing), tracker(smoothing=smoothing)
     for ratio in ratios[:-1]:
         whole.of(sums_of(ratio, ratio, ratio))
