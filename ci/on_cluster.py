@@ -196,8 +196,8 @@ def rayjob_end(status: dict[str, Any]) -> str:
 
 def news(before: str, now: str) -> str:
     """What has been printed since: all of it where another file was begun, by the kubelet at 10 MiB or by a new pod."""
-    goes_on = len(now) >= len(before) and now.startswith(before[:BEGINNING])
-    return now[len(before) :] if goes_on else now
+    continues = len(now) >= len(before) and now.startswith(before[:BEGINNING])
+    return now[len(before) :] if continues else now
 
 
 def summary_in(output: str) -> dict[str, Any]:

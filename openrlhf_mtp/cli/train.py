@@ -15,7 +15,7 @@ from openrlhf_mtp.cli.machine import Choice, settle, this_machine
 from openrlhf_mtp.cli.processes import peak_memory, sampling_interval_s
 from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
-from openrlhf_mtp.config.checkpoints import all_of, go_on_from, resume_point
+from openrlhf_mtp.config.checkpoints import all_of, resume_from, resume_point
 from openrlhf_mtp.config.head_contract import Sampling
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
@@ -62,7 +62,7 @@ def _has_checkpoint(folder: Path) -> bool:
         return not folder.exists()  # not on this machine perhaps: the trainer looks for itself
     point = resume_point(folder)
     if point.checkpoint is not None:
-        go_on_from(point.checkpoint)
+        resume_from(point.checkpoint)
     return True
 
 

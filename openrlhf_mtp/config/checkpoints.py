@@ -159,7 +159,7 @@ def resume_point(folder: Path) -> ResumePoint:
     return ResumePoint(None, tuple(damaged))
 
 
-def go_on_from(checkpoint: Checkpoint) -> None:
+def resume_from(checkpoint: Checkpoint) -> None:
     """Have OpenRLHF resume every role from this checkpoint."""
     for role in ROLES:
         pointer = checkpoint.folder / role / LATEST

@@ -120,7 +120,7 @@ class _Fields:
     def add(self, text: str, *, quoted: bool, line: int | None = None) -> None:
         """Continue the current field; unquoted text is split at blanks."""
         if quoted:
-            self._go_on(text, line)
+            self._continue_field(text, line)
             return
         at = line
         for piece in _BLANKS.split(text):
@@ -128,9 +128,9 @@ class _Fields:
                 self.close()
                 at = None if at is None else at + piece.count("\n") + piece.count(LINE_MARK)
             elif piece:
-                self._go_on(piece, at)
+                self._continue_field(piece, at)
 
-    def _go_on(self, text: str, line: int | None) -> None:
+    def _continue_field(self, text: str, line: int | None) -> None:
         if not self.text and line is not None:  # also after an opening quote
             self.here = line
         elif not self.open:

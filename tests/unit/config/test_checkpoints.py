@@ -80,7 +80,7 @@ def test_a_run_cut_between_two_saves_resumes_where_policy_and_critic_agree(tmp_p
     point = resume_point(tmp_path)
     assert point.checkpoint is not None
     assert point.checkpoint.tag == "global_step1"
-    checkpoints.go_on_from(point.checkpoint)
+    checkpoints.resume_from(point.checkpoint)
     assert {(tmp_path / role / "latest").read_text() for role in (ACTOR, HEAD, CRITIC)} == {"global_step1"}
     assert latest(tmp_path) == point.checkpoint
 
