@@ -59,7 +59,7 @@ def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     """The policy worker of a job with one trainer rank and no engines."""
     from tqdm import tqdm
 
-    from openrlhf_mtp.training.driver.context import RunContext
+    from openrlhf_mtp.training.controller.context import RunContext
     from openrlhf_mtp.upstream.openrlhf.bindings import bind_progress
     from openrlhf_mtp.upstream.openrlhf.flags import parse
     from openrlhf_mtp.upstream.processes import prepare_process

@@ -85,7 +85,7 @@ def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None, room: int) -
     """
     from openrlhf.datasets.utils import blending_datasets
 
-    from openrlhf_mtp.training.driver.prompts import CheckedPrompts
+    from openrlhf_mtp.training.controller.prompts import CheckedPrompts
 
     strategy = _OfflineStrategy(args)
     data = blending_datasets(

@@ -69,7 +69,7 @@ def _has_checkpoint(folder: Path) -> bool:
 def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> SimpleNamespace:
     """The job as OpenRLHF's parsed and validated arguments, with what was chosen and our settings beside them."""
     from openrlhf_mtp.rollout.monitor import EngineMonitor
-    from openrlhf_mtp.training.driver.context import RunContext
+    from openrlhf_mtp.training.controller.context import RunContext
     from openrlhf_mtp.upstream.openrlhf.flags import parse
 
     args = parse(job.to_argv())
@@ -141,7 +141,7 @@ def bound_train(args: Any) -> Any:
 
     from openrlhf_mtp.cluster.placement import Placements, placed_actor_group
     from openrlhf_mtp.rollout.engine import engine_factory
-    from openrlhf_mtp.training.driver.controller import AsyncController, SyncController
+    from openrlhf_mtp.training.controller.loop import AsyncController, SyncController
     from openrlhf_mtp.training.ray_actor import PolicyActor
     from openrlhf_mtp.upstream.openrlhf.bindings import bind_entry_point
 

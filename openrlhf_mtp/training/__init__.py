@@ -10,7 +10,7 @@
 | `schedule`, `advantage_weights` | the objective of a head step; the weights of its samples |
 | `joint` | the joint regimes: the term in the policy's loss, and OCC's coefficient |
 | `pretrain` | the stage before RL |
-| `driver` | the Ray driver's side: prompts, samples, experience, the loop over steps |
+| `controller` | the controller, a Ray actor: prompts, samples, experience, the loop over RL steps |
 | `weight_source` | the weights that are sent to the engines |
 | `finite`, `reduce`, `stopwatch` | finite numbers only; sums over ranks; times |
 """

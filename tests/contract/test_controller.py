@@ -31,7 +31,7 @@ def controller(out: Path, alarms: dict[int, Any]) -> Any:
     """A synchronous controller between its start and its end, with engines that alarm at given steps."""
     import openrlhf.trainer.ppo_trainer as upstream
 
-    from openrlhf_mtp.training.driver import controller as ours
+    from openrlhf_mtp.training.controller import loop as ours
 
     upstream.ray = ours.ray = SimpleNamespace(get=lambda refs: refs)
     made = object.__new__(ours.SyncController)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from openrlhf_mtp.training.driver.step_row import STATUS_NAMES
+from openrlhf_mtp.training.controller.step_row import STATUS_NAMES
 from tests.processes import in_fresh_process
 
 SOURCE = Path(next(iter(importlib.util.find_spec("openrlhf").submodule_search_locations)))
@@ -153,15 +153,15 @@ def look() -> dict[str, Any]:
 
     prepare_process()
     from openrlhf_mtp.training import ray_actor
-    from openrlhf_mtp.training.driver import controller, experience, sampling
+    from openrlhf_mtp.training.controller import experience, loop, sampling
 
     ours = {
         (ACTOR, "ActorPPOTrainer"): ray_actor.PolicyTrainer,
         (ACTOR, "PolicyModelActor"): ray_actor.PolicyActor,
-        (PPO, "PPOTrainer"): controller.SyncController,
-        (ASYNC, "TrainingActor"): controller.AsyncTrainingController,
-        (ASYNC, "PPOTrainerAsync"): controller.AsyncController,
-        (ASYNC, "GenerateSamplesActor"): controller.AsyncGeneratingController,
+        (PPO, "PPOTrainer"): loop.SyncController,
+        (ASYNC, "TrainingActor"): loop.AsyncTrainingController,
+        (ASYNC, "PPOTrainerAsync"): loop.AsyncController,
+        (ASYNC, "GenerateSamplesActor"): loop.AsyncGeneratingController,
         (PPO, "SamplesGenerator"): sampling.TrainingSamples,
         (PPO, "RemoteExperienceMaker"): experience.EvenExperienceMaker,
     }

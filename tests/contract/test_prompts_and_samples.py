@@ -18,7 +18,7 @@ def loader(workers: int = 0) -> Any:
     import torch
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    from openrlhf_mtp.training.driver.prompt_position import PromptLoader
+    from openrlhf_mtp.training.controller.prompt_position import PromptLoader
 
     torch.manual_seed(3)  # from which the loader draws its own seed
     data = [f"prompt {number}" for number in range(PROMPTS)]
@@ -63,7 +63,7 @@ def generator(
     """Our samples generator; Ray's calls return at once what they are asked for."""
     import openrlhf.trainer.ppo_utils.samples_generator as upstream
 
-    from openrlhf_mtp.training.driver.sampling import TrainingSamples
+    from openrlhf_mtp.training.controller.sampling import TrainingSamples
 
     upstream.ray = SimpleNamespace(get=lambda refs: refs, wait=lambda refs, **_: (refs[:1], refs[1:]))
     args = SimpleNamespace(
@@ -163,7 +163,7 @@ def shares(samples: int, ranks: int, micro: int) -> dict[str, Any]:
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
     from openrlhf_mtp.runlog.notices import read_notices
-    from openrlhf_mtp.training.driver.experience import EvenExperienceMaker, in_equal_parts
+    from openrlhf_mtp.training.controller.experience import EvenExperienceMaker, in_equal_parts
 
     def sample(number: int) -> Any:
         length = 3 + number % 4

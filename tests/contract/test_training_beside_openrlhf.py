@@ -41,7 +41,7 @@ def gaps() -> list[dict[str, float]]:
 
     import torch
 
-    from openrlhf_mtp.training.driver.controller import logprob_gap
+    from openrlhf_mtp.training.controller.loop import logprob_gap
 
     def experience(engine: Any, trainer: Any, mask: Any) -> Any:
         return SimpleNamespace(

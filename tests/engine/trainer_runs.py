@@ -46,7 +46,7 @@ def write_policy(folder: Path, *, tied: bool = False) -> Path:
 def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any) -> Any:
     """The job's parsed and validated arguments; `flags` are OpenRLHF's, with `__` for a dot."""
     from openrlhf_mtp.config.settings.mtp import MTPSettings
-    from openrlhf_mtp.training.driver.context import RunContext
+    from openrlhf_mtp.training.controller.context import RunContext
     from openrlhf_mtp.upstream.openrlhf.flags import parse
 
     chosen = {

@@ -5,7 +5,7 @@ full, and DeepSpeed takes a step after a fixed number of micro-batches only: wha
 to the next rollout's first update, and was logged as a step without being one. Here a step ends where OpenRLHF's own
 window of micro-batches ends, over which it normalizes the loss; for full windows that is what DeepSpeed counts to.
 
-Every rank must bring the same number of samples (`training.driver.experience` sees to it).
+Every rank must bring the same number of samples (`training.controller.experience` sees to it).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import pytest
 
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.metric_table import UnknownMetric
-from openrlhf_mtp.training.driver.step_row import OWN_PREFIXES, STATUS_NAMES, evaluation_row, step_row
+from openrlhf_mtp.training.controller.step_row import OWN_PREFIXES, STATUS_NAMES, evaluation_row, step_row
 
 
 def test_every_name_we_translate_to_is_declared():

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.runlog.notices import say
-from openrlhf_mtp.training.driver.experience import all_ranks
-from openrlhf_mtp.training.driver.prompt_position import waiting
-from openrlhf_mtp.training.driver.samples import CheckedSamples
+from openrlhf_mtp.training.controller.experience import all_ranks
+from openrlhf_mtp.training.controller.prompt_position import waiting
+from openrlhf_mtp.training.controller.samples import CheckedSamples
 
 
 class FilterWatch:

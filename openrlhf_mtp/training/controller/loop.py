@@ -22,12 +22,12 @@ from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog import checkpoint_request, metrics
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.row_writer import RowWriter
-from openrlhf_mtp.training.driver.context import RunContext
-from openrlhf_mtp.training.driver.experience import EvenExperienceMaker
-from openrlhf_mtp.training.driver.prompt_position import prepare_datasets
-from openrlhf_mtp.training.driver.prompts import CheckedPrompts
-from openrlhf_mtp.training.driver.sampling import TrainingSamples
-from openrlhf_mtp.training.driver.step_row import evaluation_row, step_row
+from openrlhf_mtp.training.controller.context import RunContext
+from openrlhf_mtp.training.controller.experience import EvenExperienceMaker
+from openrlhf_mtp.training.controller.prompt_position import prepare_datasets
+from openrlhf_mtp.training.controller.prompts import CheckedPrompts
+from openrlhf_mtp.training.controller.sampling import TrainingSamples
+from openrlhf_mtp.training.controller.step_row import evaluation_row, step_row
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_async_workers, bind_controller, plain_class
 from openrlhf_mtp.upstream.openrlhf.evaluation import kept_samples

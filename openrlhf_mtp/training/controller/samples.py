@@ -8,7 +8,7 @@ from typing import Any
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from openrlhf_mtp.runlog.notices import say
-from openrlhf_mtp.training.driver.extra_logs import drop_uneven, usable
+from openrlhf_mtp.training.controller.extra_logs import drop_uneven, usable
 
 
 class CheckedSamples(SamplesGenerator):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.training.driver.extra_logs import drop_uneven, usable
+from openrlhf_mtp.training.controller.extra_logs import drop_uneven, usable
 
 VALUES = st.one_of(
     st.none(),

@@ -8,7 +8,7 @@ from typing import Any
 import openrlhf.trainer.ppo_trainer as upstream
 
 from openrlhf_mtp.config.updates import Updates
-from openrlhf_mtp.training.driver.experience import training_ranks
+from openrlhf_mtp.training.controller.experience import training_ranks
 
 Batch = tuple[list[Any], list[Any], list[Any], list[Any]]
 """What OpenRLHF's loader yields: data sources, prompts, labels, images."""
