@@ -112,9 +112,9 @@ def _watch(head_step: Any, clock: PartClock) -> None:
     """Time the head's part of a step; None in the form without a head."""
     if head_step is None:
         return
-    timed, trainer, joint = clock.timing("head"), head_step.head_trainer, head_step.joint
+    timed, head_trainer, joint = clock.timing("head"), head_step.head_trainer, head_step.joint
     head_step.begin, head_step.end = timed(head_step.begin), timed(head_step.end)
-    trainer.accumulate = timed(trainer.accumulate)
+    head_trainer.accumulate = timed(head_trainer.accumulate)
     if joint is not None:
         joint.term = timed(joint.term)
 

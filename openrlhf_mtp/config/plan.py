@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def errors(self) -> int:
-        """Conflicts that stop the job."""
+        """The number of problems that stop the job."""
         return sum(problem.level == "error" for problem in self.problems)
 
 
@@ -56,7 +56,7 @@ def render(plan: Plan, width: int) -> str:
     for title, rows in plan.sections:
         lines += [title, *_table(rows, width), ""]
     warnings = len(plan.problems) - plan.errors
-    found = f"Conflicts: {plan.errors} error(s), {warnings} warning(s)" if plan.problems else "No conflicts."
+    found = f"Problems: {plan.errors} error(s), {warnings} warning(s)" if plan.problems else "No problems."
     return "\n".join([*lines, found])
 
 

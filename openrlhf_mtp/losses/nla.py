@@ -4,7 +4,7 @@
 
 The factor 1 / alpha cancels what makes TV slow on a cold head: the TV gradient is at most 2 alpha in sum, this one at
 most 2 (LK losses, arXiv 2602.23881). The sum over depths is minus the log of the probability that the whole draft is
-accepted. It fails where a position cannot be learnt: it keeps pulling there as hard as anywhere, while TV lets go.
+accepted. It fails where a position cannot be learned: it keeps pulling there as hard as anywhere, while TV lets go.
 Counts every depth inside the mask.
 """
 

@@ -4,7 +4,7 @@
 
 Seeks a mode: mass of q where p has none is expensive, mass of p that q misses is free, so a small head drafts fewer
 tokens but drafts them with confidence (compared in Bebop, arXiv 2606.12370, section 4). It fails on a cold head: the
-gradient carries a factor q_v, so a token the head never drafts is never learnt, and p close to 0 makes the loss large
+gradient carries a factor q_v, so a token the head never drafts is never learned, and p close to 0 makes the loss large
 and noisy. Counts every depth inside the mask.
 """
 

@@ -20,7 +20,7 @@ from openrlhf_mtp.sync.transport import choose_backend, device_id
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Calls, Deadline
 
 Held = Mapping[str, Any]
-"""What an engine says that it holds: `ReceivingWorker.mtp_manifest`."""
+"""The tensors that an engine reports: `ReceivingWorker.mtp_manifest`."""
 
 
 class OtherRank:

@@ -259,7 +259,7 @@ def test_the_tools_images_steps_end_in_the_check_of_what_helper_pods_run(tmp_pat
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "No conflicts."), done.stderr
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "No problems."), done.stderr
 
 
 def compiled(path):

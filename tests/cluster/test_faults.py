@@ -67,7 +67,7 @@ def test_a_lost_pod_costs_an_attempt_but_no_saved_step(
     # every step is there once, and those up to the checkpoint were not taken again
     assert steps(folder) == EVERY_STEP
     assert rows(folder)[: SAVED + 1] == before[: SAVED + 1]
-    # what was learnt before the fault is not lost
+    # what was learned before the fault is not lost
     assert final_reward(folder) > LEARNT
     cluster.finish(name)
 

@@ -1,4 +1,4 @@
-"""Every committed job file loads and has no conflict on the hardware it states; its scripts do what they say."""
+"""Every committed job file loads and has no problem on the hardware it states; its scripts do what they say."""
 
 import ast
 import importlib.util
@@ -72,10 +72,10 @@ def test_every_example_is_listed_with_its_hardware():
 
 
 @pytest.mark.parametrize("path", JOBS, ids=job_id)
-def test_a_job_file_has_no_conflict_on_its_hardware(path):
+def test_a_job_file_has_no_problem_on_its_hardware(path):
     made = situation(path)
-    assert [str(conflict) for conflict in check(made)] == []
-    assert [str(conflict) for conflict in upstream_problems(made.job)] == []
+    assert [str(problem) for problem in check(made)] == []
+    assert [str(problem) for problem in upstream_problems(made.job)] == []
 
 
 @pytest.mark.parametrize("path", JOBS, ids=job_id)

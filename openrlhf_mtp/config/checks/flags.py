@@ -15,7 +15,7 @@ ATTENTION = (
     "flash_attention_4",
     "flex_attention",
 )
-"""What transformers 5 knows by name; a name with a slash is a kernel of the Hub, one with `|` a variant."""
+"""The names that transformers 5 knows; a name with a slash is a kernel of the Hub, one with `|` a variant."""
 
 SYNC_FLAGS = ("vllm.sync_backend", "vllm.sync_with_ray")
 

@@ -10,7 +10,7 @@ from openrlhf_mtp.config.problem import Problem, error, refuse, warn
 from openrlhf_mtp.config.run_files import RUN_YAML
 
 DATA = ("data.prompt_dataset", "data.prompt_probs", "data.prompt_split", "data.max_samples")
-"""What a position in the prompts is a position in."""
+"""The settings that a position in the prompts depends on."""
 
 _NEW_RUN = (
     "or start a new run from an exported policy (actor.model_name_or_path and mtp.head: final/ and final/mtp, or a "

@@ -28,11 +28,11 @@ _SECTIONS = (
 )
 _WIDTH = 110
 _COLUMN = 44
-"""Where comments begin, behind shorter lines."""
+"""The column at which comments begin, behind shorter lines."""
 _ESCAPES = {'"': '"', "\\": "\\", "\n": "n", "\t": "t"}
 _BARE = re.compile(r"[A-Za-z_./~][\w./~@%+-]*\Z", re.ASCII)
 _REFERENCE = re.compile(r"\$+\{[A-Za-z_]\w*(?::-[^{}]*)?\}")
-"""What a job file would replace by the environment's variable."""
+"""Text that a job file would replace by the environment's variable."""
 
 
 def job_text(

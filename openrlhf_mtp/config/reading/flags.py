@@ -26,7 +26,7 @@ _READ: dict[Kind, Callable[[object], Scalar]] = {
 }
 _PLURAL = {"int": "whole numbers", "float": "numbers", "str": "texts"}
 _NEGATIVE = re.compile(r"-\d+|-\d*\.\d+")
-"""What argparse takes for a negative number; anything else with a dash in front is an option to it."""
+"""The form that argparse takes for a negative number; anything else with a dash in front is an option to it."""
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ FLASH = "ds.attn_implementation=flash_attention_2"
 
 @pytest.fixture
 def said(tmp_path: Path):
-    """Conflicts of the job above with overrides, as `level: text`."""
+    """Problems of the job above with overrides, as `level: text`."""
     (tmp_path / "job.yaml").write_text(JOB, encoding="utf-8")
 
     def run(*overrides: str) -> list[str]:
         job = load_job(tmp_path / "job.yaml", overrides, flag_specs())
-        return [f"{conflict.level}: {conflict}" for conflict in upstream_problems(job)]
+        return [f"{problem.level}: {problem}" for problem in upstream_problems(job)]
 
     return run
 
@@ -116,7 +116,7 @@ def test_a_crash_of_its_validation_is_kept_back_where_we_know_what_is_wrong(tmp_
     job = load_job(
         tmp_path / "job.yaml", ["reward.remote_url=null", "algo.advantage.estimator=gae"], flag_specs()
     )
-    assert any(conflict.setting == CRASH for conflict in upstream_problems(job))
+    assert any(problem.setting == CRASH for problem in upstream_problems(job))
     found = all_problems(JobContext(job, Host(8), look_at_files=False))
-    assert any(conflict.setting == "reward.remote_url" for conflict in found)
-    assert not any(conflict.setting == CRASH for conflict in found)
+    assert any(problem.setting == "reward.remote_url" for problem in found)
+    assert not any(problem.setting == CRASH for problem in found)

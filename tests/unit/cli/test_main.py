@@ -81,7 +81,7 @@ def test_a_missing_job_file_is_a_user_error(run, tmp_path):
     assert "is not a file" in err
 
 
-def test_training_is_refused_before_anything_starts_with_every_conflict(run, tmp_path, monkeypatch):
+def test_training_is_refused_before_anything_starts_with_every_problem(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(
         "vllm: {num_engines: 1}\nrollout: {temperature: 0}\nmtp: {}", encoding="utf-8"
@@ -98,19 +98,19 @@ def test_training_is_refused_before_anything_starts_with_every_conflict(run, tmp
     assert not (tmp_path / "runs").exists()
 
 
-def test_check_prints_the_plan_and_fails_on_a_conflict(run, tmp_path):
+def test_check_prints_the_plan_and_fails_on_a_problem(run, tmp_path):
     (tmp_path / "job.yaml").write_text("vllm: {num_engines: 1}\nmtp: {}", encoding="utf-8")
     code, out, err = run("check", str(tmp_path / "job.yaml"))
     assert code == USER_ERROR
     assert "Roles" in out
-    assert re.search(r"Conflicts: [0-9]+ error", out.splitlines()[-1])
+    assert re.search(r"Problems: [0-9]+ error", out.splitlines()[-1])
     assert "error: data.prompt_dataset" in err, "where the errors of a job that cannot be read go, too"
 
 
 def test_check_of_a_right_job_ends_with_0(run, project_root, monkeypatch):
     monkeypatch.chdir(project_root)
     code, out, _ = run("check", "examples/dapo_qwen3-8b_8gpu/job.yaml", "--gpus", "8", "--no-files")
-    assert (code, out.splitlines()[-1]) == (0, "No conflicts.")
+    assert (code, out.splitlines()[-1]) == (0, "No problems.")
 
 
 def test_a_setting_that_openrlhf_would_change_behind_the_users_back_is_refused(run, tmp_path):

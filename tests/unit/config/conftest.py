@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def problems(folder: Path) -> Callable[..., list[str]]:
-    """Check that job with overrides and the installed OpenRLHF's flags; returns `level: text` of each conflict."""
+    """Check that job with overrides and the installed OpenRLHF's flags; returns `level: text` of each problem."""
 
     def run(*overrides: str, gpus: int = 0, host: Host | None = None, **situation: object) -> list[str]:
         job = load_job(folder / "job.yaml", overrides, flag_specs())

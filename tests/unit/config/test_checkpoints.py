@@ -109,7 +109,7 @@ def test_a_run_without_checkpoints_has_nothing_to_say(tmp_path):
 
 @pytest.fixture
 def resumed(folder):
-    """Conflicts of a job that resumes the run in `folder / "run"`."""
+    """Problems of a job that resumes the run in `folder / "run"`."""
     out = folder / "run"
 
     def find(*overrides: str, resumes: bool = True) -> list[str]:

@@ -16,7 +16,7 @@ from tests.unit.config.equipped import TRUNK
 SPECS = flag_specs()
 
 
-def test_a_right_job_has_no_conflict(problems):
+def test_a_right_job_has_no_problem(problems):
     assert problems() == []
 
 

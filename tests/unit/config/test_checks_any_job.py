@@ -1,4 +1,4 @@
-"""Whatever a job's flags are, if each is one that its flag may have: a plan and conflicts, never an exception."""
+"""Whatever a job's flags are, if each is one that its flag may have: a plan and problems, never an exception."""
 
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,15 @@ HOSTS = (Host(0), Host(8, 80.0), Host(0, driver_problem="nvidia-smi failed"))
 
 @settings(deadline=None, max_examples=150)
 @given(changed=flags(), host=st.sampled_from(HOSTS), width=st.integers(40, 120), head=st.booleans())
-def test_any_job_has_a_plan_and_conflicts_that_name_settings(right, changed, host, width, head):
+def test_any_job_has_a_plan_and_problems_that_name_settings(right, changed, host, width, head):
     job = Job(right.path, {**right.flags, **changed}, right.mtp if head else None, SPECS)
     plan = make_plan(JobContext(job, host))
     assert render(plan, width).count("\n") > 10
-    assert all(conflict.setting and "None" not in str(conflict) for conflict in plan.problems)
+    assert all(problem.setting and "None" not in str(problem) for problem in plan.problems)
 
 
 @settings(deadline=None, max_examples=40)
 @given(changed=flags())
 def test_openrlhf_has_an_answer_to_any_job(right, changed):
     job = Job(right.path, {**right.flags, **changed}, right.mtp, SPECS)
-    assert all(conflict.text for conflict in upstream_problems(job))
+    assert all(problem.text for problem in upstream_problems(job))

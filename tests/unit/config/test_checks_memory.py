@@ -103,7 +103,7 @@ def test_the_example_for_one_gpu_of_24_gb_fits_there(project_root, tmp_path):
 
     def found(*overrides: str) -> list[str]:
         job = load_job(example, [f"actor.model_name_or_path={tmp_path}", *overrides], SPECS)
-        return [str(conflict) for conflict in trainer(JobContext(job, A_24_GB_GPU))]
+        return [str(problem) for problem in trainer(JobContext(job, A_24_GB_GPU))]
 
     assert found() == []
     awake = ("vllm.enable_sleep=false", "vllm.gpu_memory_utilization=0.4")

@@ -22,7 +22,7 @@ Found = Callable[..., list[str]]
 
 @pytest.fixture
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
-    """Conflicts of a job on these rows, or on a file that is given as it is."""
+    """Problems of a job on these rows, or on a file that is given as it is."""
     monkeypatch.chdir(tmp_path)
 
     def run(rows: list[object] | bytes, *overrides: str, name: str = "rows.jsonl") -> list[str]:

@@ -113,11 +113,11 @@ def test_gpus_are_counted_as_openrlhf_places_the_roles(tmp_path, overrides, expe
     assert {role.name: 0 if role.shares else role.gpus for role in found} == expected
 
 
-def test_the_plan_fits_a_narrow_terminal_and_counts_conflicts(tmp_path):
+def test_the_plan_fits_a_narrow_terminal_and_counts_problems(tmp_path):
     plan = make_plan(JobContext(job(tmp_path, "mtp.depths=2"), Host(0)))
     text = render(plan, 60)
     assert max(map(len, text.splitlines())) <= 60
-    assert f"Conflicts: {plan.errors} error(s)" in text
+    assert f"Problems: {plan.errors} error(s)" in text
     assert plan.errors > 0
 
 
