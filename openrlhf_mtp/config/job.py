@@ -18,7 +18,7 @@ from typing import Any
 
 from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.reading import yaml_text
-from openrlhf_mtp.config.reading.flags import FlagSpecs, FlagValue
+from openrlhf_mtp.config.reading.flag_spec import FlagSpecs, FlagValue
 from openrlhf_mtp.config.reading.given import Given, GivenSettings, at
 from openrlhf_mtp.config.reading.job_text import is_script, read_text, script_error, source_name
 from openrlhf_mtp.config.reading.names import unknown

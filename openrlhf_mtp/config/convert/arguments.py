@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from openrlhf_mtp.config.convert.expansion import Field
 from openrlhf_mtp.config.convert.parts import LINE_MARK, Holes
-from openrlhf_mtp.config.reading.flags import FlagSpecs
+from openrlhf_mtp.config.reading.flag_spec import FlagSpecs
 from openrlhf_mtp.config.reading.names import unknown
 from openrlhf_mtp.config.reading.old_names import DROPPED, SHORT_LIVED, name_today, old_names
 from openrlhf_mtp.config.settings.section import mtp_names

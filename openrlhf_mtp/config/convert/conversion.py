@@ -10,7 +10,7 @@ from openrlhf_mtp.config.convert.launches import Launch, Reading, read_script
 from openrlhf_mtp.config.convert.parts import HOLE, Holes
 from openrlhf_mtp.config.convert.translation import Setting, Translation, translate
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.reading.flags import FlagSpecs, FlagValue, Scalar
+from openrlhf_mtp.config.reading.flag_spec import FlagSpecs, FlagValue, Scalar
 
 MOST_LETTERS = 1_000_000
 """A longer text is no launch script."""

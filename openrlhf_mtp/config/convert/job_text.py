@@ -9,7 +9,7 @@ from openrlhf_mtp.config.convert.parts import HOLE, Holes
 from openrlhf_mtp.config.convert.translation import Setting
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.reading import yaml_text
-from openrlhf_mtp.config.reading.flags import Scalar
+from openrlhf_mtp.config.reading.flag_spec import Scalar
 
 _SECTIONS = (
     "actor",

@@ -7,7 +7,7 @@ from openrlhf_mtp.config.convert.arguments import Given, Unplaced
 from openrlhf_mtp.config.convert.defaults import changed_defaults, shown_versions, versions_of
 from openrlhf_mtp.config.convert.parts import HOLE, Holes
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.reading.flags import FlagSpec, FlagSpecs, FlagValue, Scalar
+from openrlhf_mtp.config.reading.flag_spec import FlagSpec, FlagSpecs, FlagValue, Scalar
 from openrlhf_mtp.config.reading.old_names import (
     DID_NOTHING,
     DROPPED,

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.reading.flags import FlagValue
+from openrlhf_mtp.config.reading.flag_spec import FlagValue
 from openrlhf_mtp.config.reading.values import shown
 
 OUTPUTS = ("ckpt.path", "ckpt.output_dir", "logger.tensorboard_dir")

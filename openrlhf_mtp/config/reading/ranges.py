@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from openrlhf_mtp.config.errors import JobError
-from openrlhf_mtp.config.reading.flags import FlagValue
+from openrlhf_mtp.config.reading.flag_spec import FlagValue
 from openrlhf_mtp.config.reading.values import LARGEST_WHOLE, digits
 
 

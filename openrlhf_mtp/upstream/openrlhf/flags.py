@@ -26,7 +26,7 @@ from typing import Any
 
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.machine.precision import SETTING
-from openrlhf_mtp.config.reading.flags import FlagSpec, Kind
+from openrlhf_mtp.config.reading.flag_spec import FlagSpec, Kind
 from openrlhf_mtp.upstream.openrlhf.precision import extend_choices
 
 ENTRY_POINT = "openrlhf.cli.train_ppo_ray"

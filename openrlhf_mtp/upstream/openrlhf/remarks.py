@@ -25,7 +25,7 @@ HARMLESS = {
 
 
 SAID_ELSEWHERE = ("critic.model_name_or_path",)
-"""Dropped too, and reported by `config.checks.flags` with the critic's other settings."""
+"""Dropped too, and reported by `config.checks.openrlhf_flags` with the critic's other settings."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
-from openrlhf_mtp.config.reading.flags import FlagSpec, FlagSpecs
+from openrlhf_mtp.config.reading.flag_spec import FlagSpec, FlagSpecs
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config import equipped
 

@@ -13,7 +13,7 @@ from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.plan import make_plan, render
-from openrlhf_mtp.config.reading.flags import FlagSpec
+from openrlhf_mtp.config.reading.flag_spec import FlagSpec
 from openrlhf_mtp.config.reading.ranges import LARGEST_WHOLE, RANGES, in_range
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config import equipped

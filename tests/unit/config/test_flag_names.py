@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import openrlhf_mtp
-from openrlhf_mtp.config.reading.flags import FlagSpec
+from openrlhf_mtp.config.reading.flag_spec import FlagSpec
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 
 PACKAGE = Path(openrlhf_mtp.__file__).parent

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openrlhf_mtp.config.convert.conversion import Conversion, convert
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.job import Job, load_job
-from openrlhf_mtp.config.reading.flags import FlagSpec
+from openrlhf_mtp.config.reading.flag_spec import FlagSpec
 from openrlhf_mtp.config.reading.old_names import DROPPED, SHORT_LIVED, old_names
 from openrlhf_mtp.config.reading.paths import absolute_path
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs, parse_only
