@@ -35,7 +35,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 class InProcessEngine:
-    """`sync.sender.Engine` over an `LLM` in this process, with calls in a thread as a Ray actor's would be."""
+    """`sync.sender.RolloutEngine` over an `LLM` in this process, with calls in a thread as a Ray actor's would be."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm

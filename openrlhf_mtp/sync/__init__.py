@@ -1,13 +1,16 @@
-"""Trainer weights (policy and head) to every rollout engine, in one verified round that cannot hang.
+"""Trainer weights (policy and head) to every rollout engine in one round, which has a deadline.
 
 One round, after the updates of an RL step:
 
 1. Announce: `sender` calls every engine's actor; it pauses, and its workers wait (`rollout.actor`, `receiver`).
 2. Send: `sender` takes the tensors off their source, packs a bucket with checksums, and broadcasts it in `group`.
 3. Load: `receiver` refuses a damaged bucket and hands its tensors to vLLM's own loader, layer by layer.
-4. Read back: `receiver` digests what the engine's layers really compute with (`readback`).
+4. Read back: in a verified round, `receiver` digests what the engine's layers compute with (`readback`).
 5. Answer: the actor drops the blocks that older weights computed, resumes, and returns the digests.
-6. Compare: `sender` holds them against the digests of what it sent; one that differs ends the run, by name.
+6. Compare: `sender` compares them with the digests of what it sent; an error names each tensor that differs.
+
+`mtp.sync.verify_every` says which rounds are verified. The first of them reads back every column of each matrix, later
+ones a sample of columns.
 
 | module | side | what |
 |---|---|---|

@@ -104,7 +104,7 @@ def manifest_of(layers: list[LoadedLayer]) -> Manifest:
     return Manifest(tuple(specs.values()))
 
 
-def tied_heads(model: nn.Module) -> Iterator[tuple[ParallelLMHead, str]]:
+def tied_output_heads(model: nn.Module) -> Iterator[tuple[ParallelLMHead, str]]:
     """Output heads that share their parameter with an embedding, with the embedding's path."""
     tables = {
         id(module.weight): path
@@ -190,7 +190,7 @@ def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, work
     if layer.num_added_embeddings or getattr(layer, "bias", None) is not None:
         raise ValueError(f"{path}: added vocabulary and biased output heads are not supported")
     is_head = isinstance(layer, ParallelLMHead)
-    tied: dict[nn.Module, str] = dict(tied_heads(model)) if is_head else {}
+    tied: dict[nn.Module, str] = dict(tied_output_heads(model)) if is_head else {}
     spec = TensorSpec(
         f"{tied.get(layer, path)}.weight",
         (layer.org_vocab_size, layer.embedding_dim),

@@ -14,7 +14,7 @@ from openrlhf_mtp.sync.buckets import pack_into_buckets
 from openrlhf_mtp.sync.errors import ManifestMismatch
 from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.manifest import Manifest, WeightSource, diff
-from openrlhf_mtp.sync.sender import MIB, Engine, Part, Sender
+from openrlhf_mtp.sync.sender import MIB, Part, RolloutEngine, Sender
 from openrlhf_mtp.sync.store import TRAINER_RANK, Rendezvous, new_token, serve_store
 from openrlhf_mtp.sync.transport import choose_backend, device_id
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Calls, Deadline
@@ -23,7 +23,7 @@ Held = Mapping[str, Any]
 """The tensors that an engine reports: `ReceivingWorker.mtp_manifest`."""
 
 
-class OtherRank:
+class GatheringRank:
     """A trainer rank that sends nothing: it runs through the sources, so that collective gathers match rank 0's."""
 
     def __init__(self, sources: Sequence[WeightSource]) -> None:
@@ -37,7 +37,7 @@ class OtherRank:
 
 
 def open_sync(
-    engines: Sequence[Engine],
+    engines: Sequence[RolloutEngine],
     settings: SyncSettings,
     policy: WeightSource,
     head: WeightSource | None,
@@ -45,8 +45,8 @@ def open_sync(
     host: str = "127.0.0.1",
     device: torch.device | None = None,
     rank: int = TRAINER_RANK,
-) -> Sender | OtherRank:
-    """Compare manifests with every engine, then connect all ranks.
+) -> Sender | GatheringRank:
+    """Compare the tensors' names, shapes and types with those of every engine, then connect all ranks.
 
     Engines may still be loading their model; the first answer has a time limit of its own.
 
@@ -67,7 +67,7 @@ def open_sync(
     """
     sources = {"policy": policy} | ({} if head is None else {"head": head})
     if rank != TRAINER_RANK:
-        return OtherRank(list(sources.values()))
+        return GatheringRank(list(sources.values()))
     held = _ask_what_they_hold(engines, settings)
     _require_same_tensors(sources, held)
     group = _join(engines, held, settings, host, device or torch.device("cpu"))
@@ -78,7 +78,7 @@ def open_sync(
     return Sender(engines, parts, group, settings)
 
 
-def _ask_what_they_hold(engines: Sequence[Engine], settings: SyncSettings) -> list[Held]:
+def _ask_what_they_hold(engines: Sequence[RolloutEngine], settings: SyncSettings) -> list[Held]:
     calls = Calls("sync_manifest", [engine.sync_manifest() for engine in engines])
     return calls.results(Deadline(settings.start_timeout_s, "mtp.sync.start_timeout_s"))
 
@@ -101,7 +101,11 @@ def _require_same_tensors(sources: Mapping[str, WeightSource], held: Sequence[He
 
 
 def _join(
-    engines: Sequence[Engine], held: Sequence[Held], settings: SyncSettings, host: str, device: torch.device
+    engines: Sequence[RolloutEngine],
+    held: Sequence[Held],
+    settings: SyncSettings,
+    host: str,
+    device: torch.device,
 ) -> SyncGroup:
     """Serve the store, call every engine there, and connect.
 

@@ -27,7 +27,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from openrlhf_mtp.sync.buckets import damaged, pack_into_buckets, unpack
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
 from openrlhf_mtp.sync.group import SyncGroup
-from openrlhf_mtp.sync.loaded_layers import LoadedLayer, loaded_layers, manifest_of, tied_heads
+from openrlhf_mtp.sync.loaded_layers import LoadedLayer, loaded_layers, manifest_of, tied_output_heads
 from openrlhf_mtp.sync.manifest import Manifest
 from openrlhf_mtp.sync.readback import Probe, Rows
 from openrlhf_mtp.sync.store import Rendezvous
@@ -202,8 +202,8 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         """
         with _quiet_reload():
             finalize_layerwise_reload(self.model, self.model_config)
-        for head, _ in tied_heads(self.model):
-            head.quant_method.process_weights_after_loading(head)
+        for output_head, _ in tied_output_heads(self.model):
+            output_head.quant_method.process_weights_after_loading(output_head)
 
     def shutdown(self) -> None:
         """Leave the group."""

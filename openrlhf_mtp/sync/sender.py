@@ -1,4 +1,4 @@
-"""The trainer's side of a round: `Sender.round` sends policy and head to every engine and checks what arrived.
+"""The trainer's side of a round: `Sender.round` sends policy and head to every engine, and compares what it read back.
 
     sender = open_sync(engines, settings, policy, head)  # in sync.opening: both sides hold the same tensors
     report = sender.round()                              # after the updates of every RL step
@@ -30,7 +30,7 @@ SAMPLED_COLUMNS = 32
 MIB = 2**20
 
 
-class Engine(Protocol):
+class RolloutEngine(Protocol):
     """The calls of a round to a rollout engine (all its tensor-parallel workers), without blocking.
 
     `rollout.actor.MTPRolloutActor` has these methods, and passes them on to `sync.receiver` in each worker.
@@ -46,8 +46,8 @@ class Engine(Protocol):
         """Every worker receives, then answers what it read back: `ReceivingWorker.mtp_sync_round`."""
 
 
-class ActorEngine:
-    """An `Engine` over the Ray handle of a rollout actor."""
+class RayEngine:
+    """A `RolloutEngine` over the Ray handle of a rollout actor."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
@@ -111,16 +111,16 @@ class Answers:
     """The engines' answers to a round.
 
     Attributes:
-        engines: for each engine, what `ReceivingWorker.mtp_sync_round` returned in each worker.
+        by_engine: for each engine, what `ReceivingWorker.mtp_sync_round` returned in each worker.
         waited_s: seconds from the last bucket to the last answer.
     """
 
-    engines: Sequence[Sequence[Mapping[str, Any]]]
+    by_engine: Sequence[Sequence[Mapping[str, Any]]]
     waited_s: float
 
     def digests(self) -> list[list[WorkerDigests]]:
         """List what each worker of each engine read back."""
-        return [[worker["digests"] for worker in workers] for workers in self.engines]
+        return [[worker["digests"] for worker in workers] for workers in self.by_engine]
 
 
 class Sender:
@@ -135,7 +135,7 @@ class Sender:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        engines: Sequence[RolloutEngine],
         parts: Mapping[str, Part],
         group: SyncGroup,
         settings: SyncSettings,
@@ -146,11 +146,11 @@ class Sender:
         self._rounds = 0
 
     def round(self) -> SyncReport:
-        """Send everything once, and prove that every engine computes with it.
+        """Send policy and head once and, in the rounds that `verify_every` selects, compare what engines read back.
 
         Raises:
             SyncTimeout, SyncError: an engine failed, hangs or is gone.
-            StaleWeights: an engine computes with other weights.
+            StaleWeights: a verified round, and an engine read back other weights than were sent.
             ValueError: a source changed, or holds NaN. All of these are fatal: engines may be half loaded.
         """
         this = self._next_round()
@@ -218,11 +218,11 @@ class Sender:
     def _finish(self, this: Round, calls: Calls) -> Answers:
         """Wait until every engine has loaded the last bucket, read back, and dropped its prefix cache."""
         begin = time.monotonic()
-        engines = calls.results(this.deadline)
-        return Answers(engines, waited_s=time.monotonic() - begin)
+        by_engine = calls.results(this.deadline)
+        return Answers(by_engine, waited_s=time.monotonic() - begin)
 
     def _report(self, this: Round, sent: Sent, answers: Answers) -> SyncReport:
-        slowest = max(worker["verify_s"] for workers in answers.engines for worker in workers)
+        slowest = max(worker["verify_s"] for workers in answers.by_engine for worker in workers)
         return SyncReport(
             seconds=time.monotonic() - this.start,
             bytes=sum(part.source.manifest.nbytes for part in self._parts.values()),

@@ -23,8 +23,8 @@ from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.sync.opening import OtherRank, open_sync
-from openrlhf_mtp.sync.sender import ActorEngine, Sender
+from openrlhf_mtp.sync.opening import GatheringRank, open_sync
+from openrlhf_mtp.sync.sender import RayEngine, Sender
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
 from openrlhf_mtp.training.trunk import unwrapped
@@ -48,18 +48,18 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         """The class that wraps the policy; without a head OpenRLHF's own, for all models it knows, vision included."""
         return Actor if mtp is None else ObservedPolicy
 
-    def _open_sync(self) -> Sender | OtherRank | None:
+    def _open_sync(self) -> Sender | GatheringRank | None:
         """The sender of the weights (every rank calls it); None where OpenRLHF sends, or nobody."""
         return self._connect() if self.vllm_engines and self.trainer.own_sync else None
 
-    def _connect(self) -> Sender | OtherRank:
+    def _connect(self) -> Sender | GatheringRank:
         """Connect to the engines, which must hold the same tensors; the head is left out when they do not draft."""
         mtp, head_trainer = self.strategy.args.mtp, self.trainer.head_trainer
         model = unwrapped(self.actor.model)
         dtype = mtp.rollout.dtype if mtp is not None else dtype_name(next(model.parameters()).dtype)
         is_drafting = head_trainer is not None and mtp.rollout.speculate
         return open_sync(
-            [ActorEngine(engine) for engine in self.vllm_engines],
+            [RayEngine(engine) for engine in self.vllm_engines],
             mtp.sync if mtp is not None else SyncSettings(),
             policy_source(model, dtype, sharded=self.strategy.args.ds.zero_stage == 3),
             head_source(head_trainer.head, dtype) if is_drafting else None,

@@ -28,7 +28,7 @@ Measured = Callable[[str], dict[str, Any]]
 
 
 class LocalEngine:
-    """`sync.sender.Engine` over an in-process LLM, calling what the rollout actor calls."""
+    """`sync.sender.RolloutEngine` over an in-process LLM, calling what the rollout actor calls."""
 
     def __init__(self, llm: Any) -> None:
         self.llm = llm

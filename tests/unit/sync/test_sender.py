@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.sync.errors import StaleWeights, SyncError, SyncTimeout
-from openrlhf_mtp.sync.opening import OtherRank, open_sync
+from openrlhf_mtp.sync.opening import GatheringRank, open_sync
 from tests.patience import seconds
 from tests.unit.sync.fakes import Start, source
 
@@ -130,7 +130,7 @@ def test_other_trainer_ranks_run_through_their_sources_and_send_nothing(start: S
 
     policy = source(job.policy)
     sync = open_sync(job.engines, SyncSettings(), type(policy)(policy.manifest, gather), None, rank=1)
-    assert isinstance(sync, OtherRank)
+    assert isinstance(sync, GatheringRank)
     assert sync.round() is None
     assert gathered == list(job.policy)
     assert job.engines[0].calls == []
