@@ -38,7 +38,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     model.policy,
     model.unsupported_modes,
     model.context_length,
-    head.head_files,
+    head.head_fits,
     head.head_training,
     regime.joint,
     regime.unused,

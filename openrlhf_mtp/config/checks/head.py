@@ -7,7 +7,7 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, warning
 
 
-def head_files(context: JobContext) -> Iterator[Problem]:
+def head_fits(context: JobContext) -> Iterator[Problem]:
     """The head is on this machine and was made for this policy (`config.head_contract`)."""
     policy = context.policy
     if context.mtp is not None and context.look_at_files:

@@ -9,14 +9,14 @@ from openrlhf_mtp.config.problem import Problem, warning
 
 def distribution(context: JobContext) -> Iterator[Problem]:
     """Rollouts follow the whole policy (`config.head_contract`)."""
-    yield from head_contract.distribution(context.sampling, context.mtp)
+    yield from head_contract.sampling_problems(context.sampling, context.mtp)
 
 
 def drafts(context: JobContext) -> Iterator[Problem]:
     """Drafts are verified exactly and drawn as the head was trained for (`config.head_contract`), and made at all."""
     if context.mtp is None:
         return
-    yield from head_contract.drafting(context.mtp)
+    yield from head_contract.drafting_problems(context.mtp)
     if not context.mtp.rollout.speculate and context.mtp.regime != "frozen":
         yield warning(
             "mtp.rollout.speculate",

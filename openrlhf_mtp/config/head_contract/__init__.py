@@ -1,13 +1,18 @@
 """The rules that a head must fit, and by which its drafts are drawn and verified: one for everybody who asks.
 
-`openrlhf-mtp check` asks before anything starts, the engine room asks once before it creates engines (`require`), and
+`openrlhf-mtp check` asks before anything starts, `rollout` asks once before it creates engines (`require`), and
 the loader of a head asks with the head's own configuration (`fit.differences`). Nothing here imports torch or vLLM.
 """
 
 import logging
 from collections.abc import Iterator
 
-from openrlhf_mtp.config.head_contract.drafting import WHOLE_POLICY, Sampling, distribution, drafting
+from openrlhf_mtp.config.head_contract.drafting import (
+    WHOLE_POLICY,
+    Sampling,
+    drafting_problems,
+    sampling_problems,
+)
 from openrlhf_mtp.config.head_contract.fit import Wanted, misfits
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, head_files, head_folder, policy_files
 from openrlhf_mtp.config.model_files import read_json, read_model_config
@@ -17,13 +22,13 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 __all__ = [
     "WHOLE_POLICY",
     "Sampling",
-    "distribution",
-    "drafting",
+    "all_problems",
+    "drafting_problems",
     "head_folder",
     "head_problems",
     "policy_files",
-    "problems",
     "require",
+    "sampling_problems",
 ]
 
 logger = logging.getLogger(__name__)
@@ -54,7 +59,7 @@ def head_problems(
         yield from misfits(policy_config, read_json(folder / CONFIG_FILE), wanted, folder)
 
 
-def problems(mtp: MTPSettings, policy: str, sampling: Sampling) -> Iterator[Problem]:
+def all_problems(mtp: MTPSettings, policy: str, sampling: Sampling) -> Iterator[Problem]:
     """All that forbids drafting in a job, or makes it pointless, from the files on this machine."""
     yield from policy_files(policy)
     yield from head_problems(
@@ -64,8 +69,8 @@ def problems(mtp: MTPSettings, policy: str, sampling: Sampling) -> Iterator[Prob
         policy_config=read_model_config(policy),
         drafts=mtp.rollout.speculate,
     )
-    yield from distribution(sampling, mtp)
-    yield from drafting(mtp)
+    yield from sampling_problems(sampling, mtp)
+    yield from drafting_problems(mtp)
 
 
 def require(mtp: MTPSettings, policy: str, sampling: Sampling) -> None:
@@ -75,7 +80,7 @@ def require(mtp: MTPSettings, policy: str, sampling: Sampling) -> None:
         JobErrors: each error.
         JobError: a `config.json` is not JSON.
     """
-    found = list(problems(mtp, policy, sampling))
+    found = list(all_problems(mtp, policy, sampling))
     for problem in found:
         if problem.level == "warning":
             logger.warning("%s", problem)

@@ -26,7 +26,7 @@ WHOLE_POLICY = Sampling()
 """From all of the policy's distribution, at temperature 1."""
 
 
-def distribution(sampling: Sampling, mtp: MTPSettings | None) -> Iterator[Problem]:
+def sampling_problems(sampling: Sampling, mtp: MTPSettings | None) -> Iterator[Problem]:
     """Rollouts must follow the whole policy: the head is trained, and log-probs are taken, on all of it.
 
     Args:
@@ -51,7 +51,7 @@ def distribution(sampling: Sampling, mtp: MTPSettings | None) -> Iterator[Proble
         )
 
 
-def drafting(mtp: MTPSettings) -> Iterator[Problem]:
+def drafting_problems(mtp: MTPSettings) -> Iterator[Problem]:
     """Drafts must be verified exactly, and drawn as the head was trained for; nothing where engines draft nothing."""
     rollout = mtp.rollout
     if not rollout.speculate:

@@ -27,7 +27,8 @@ class Wanted:
     """The shape a job wants of its head.
 
     Attributes:
-        blocks: MTP blocks.
+        blocks: MTP blocks: `num_blocks` of the job, `num_layers` of a head's `config.json` (format 1 keeps
+            that key).
         depths: tokens drafted per target forward.
         max_len: longest sequence in tokens, None when no limit is known.
         drafts: rollouts draft with it; false for a head that is trained alone.

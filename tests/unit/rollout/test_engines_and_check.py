@@ -1,4 +1,4 @@
-"""`check` and the engine room answer alike, for every combination of the settings that both look at.
+"""`check` and `rollout` answer alike, for every combination of the settings that both look at.
 
 The contract has two parts that read disjoint arguments: how drafts are drawn and verified (`mtp`, how the job samples)
 and whether the head fits (two configurations, `Wanted`). So each part is tried over its whole product, with the other
@@ -30,7 +30,7 @@ from openrlhf_mtp.rollout.engine import engine_overrides
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config import equipped
 
-RULES = (model.policy, head.head_files, sampling.distribution, sampling.drafts)
+RULES = (model.policy, head.head_fits, sampling.distribution, sampling.drafts)
 """The checks that ask the contract."""
 
 
@@ -62,7 +62,7 @@ def checked(context: JobContext) -> set[Problem]:
 
 
 class Heard(logging.Handler):
-    """What the engine room logs."""
+    """What `rollout` logs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def heard() -> Iterator[Heard]:
 def answer_alike(context: JobContext, heard: Heard) -> bool:
     """Compare both answers word for word; whether the job is accepted.
 
-    Engines that do not draft load no head, so the engine room asks nothing: then check's answers are the trainer's.
+    Engines that do not draft load no head, so `rollout` asks nothing: then check's answers are the trainer's.
     """
     assert context.mtp is not None
     heard.problems.clear()
@@ -97,7 +97,7 @@ def answer_alike(context: JobContext, heard: Heard) -> bool:
     if not context.mtp.rollout.speculate:
         assert not errors
         assert not heard.problems
-        assert not list(head_contract.drafting(context.mtp))
+        assert not list(head_contract.drafting_problems(context.mtp))
         return True
     found = checked(context)
     assert errors == {str(problem) for problem in found if problem.level == "error"}

@@ -1,4 +1,4 @@
-"""The contract as the engine room asks for it, before any process is started."""
+"""The contract as `rollout` asks for it, before any process is started."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from openrlhf_mtp.config.errors import JobErrors
-from openrlhf_mtp.config.head_contract import Sampling, drafting, require
+from openrlhf_mtp.config.head_contract import Sampling, drafting_problems, require
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 POLICY = {"model_type": "qwen2", "hidden_size": 64, "vocab_size": 100}
@@ -50,7 +50,7 @@ def test_what_only_costs_speed_is_logged(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_the_default_job_is_lossless_and_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert list(drafting(MTPSettings())) == []
+    assert list(drafting_problems(MTPSettings())) == []
     require(MTPSettings(), str(folders(tmp_path, HEAD)), Sampling())
     assert caplog.text == ""
 
