@@ -41,7 +41,7 @@ METHODS = ("losses.md", "regimes.md", "occ.md", "advantage_aware.md")
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 QUOTED = re.compile(r"`([^`\n]+)`")
-CODE = re.compile(r"(?:openrlhf_mtp|tests|examples|scripts|docs|helm)/[\w./-]*\w(?:::?\w+)?")
+CODE = re.compile(r"(?:openrlhf_mtp|tests|examples|scripts|docs|helm)/[\w./-]*\w(?:::?\w+(?:\.\w+)?)?")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -101,9 +101,12 @@ def test_the_examples_of_a_page_print_what_it_says(page):
 
 
 def defined(path: Path) -> set[str]:
-    """Functions and classes of a file, and the methods of those classes."""
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, kinds)}
+    """Functions and classes of a file, and `Class.method` of those classes."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    top = ast.parse(path.read_text("utf-8")).body
+    classes = [node for node in top if isinstance(node, ast.ClassDef)]
+    methods = {f"{c.name}.{node.name}" for c in classes for node in c.body if isinstance(node, functions)}
+    return methods | {node.name for node in top if isinstance(node, (*functions, ast.ClassDef))}
 
 
 def without_placeholder(path: Path) -> Path:
@@ -121,6 +124,28 @@ def test_every_file_function_and_test_a_page_names_is_there(page):
         if not path.exists() or (name and name not in defined(path)):
             missing.append(reference)
     assert missing == []
+
+
+def training_step_points() -> dict[str, set[str]]:
+    """The `Class.method`s that each numbered line of `PolicyTrainer.training_step`'s docstring names."""
+    file = ROOT / "openrlhf_mtp/training/policy_trainer.py"
+    (step,) = (
+        node
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name == "training_step"
+    )
+    lines = re.findall(r"^(\d)\. (.*)$", ast.get_docstring(step) or "", re.M)
+    return {number: set(re.findall(r"`(\w+\.\w+)`", line)) for number, line in lines}
+
+
+def test_the_overview_numbers_a_training_step_as_its_code_does():
+    points = training_step_points()
+    assert len(points) > 4
+    for number, methods in points.items():
+        rows = [row for row in text("overview.md").splitlines() if row.startswith(f"| 5.{number} |")]
+        assert rows, number
+        for method in methods:
+            assert any(f":{method}`" in row for row in rows), (number, method)
 
 
 def test_the_map_from_papers_to_code_names_every_objective_with_a_test():
