@@ -6,7 +6,6 @@ The micro-batches in between are in `policy_trainer.PolicyTrainer.training_step`
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ class HeadStep:
     Args:
         mtp: the job's settings.
         head_trainer: trains the head.
-        actor: the policy.
+        policy: the policy that trains.
         policy_loss: OpenRLHF's `PolicyLoss` of this run.
     """
 
@@ -38,13 +37,12 @@ class HeadStep:
         self,
         mtp: MTPSettings,
         head_trainer: HeadTrainer,
-        actor: ObservedPolicy,
+        policy: ObservedPolicy,
         policy_loss: Callable[..., Any],
     ) -> None:
         self.mtp = mtp
         self.head_trainer = head_trainer
-        self.actor = actor
-        self.joint = JointTerm(mtp, head_trainer, policy_loss) if mtp.is_joint else None
+        self.joint = JointTerm(mtp, head_trainer, policy, policy_loss) if mtp.is_joint else None
         self._advantage_metrics = AdvantageMetrics()
         self._policy_has_moved = True
 
@@ -64,14 +62,17 @@ class HeadStep:
             policy_has_moved=self._policy_has_moved,
             weights=weights,
             joint_weights=joint_weights,
-            coefficient=None if self.joint is None else self._coefficient(self.joint, info.micro_batches),
+            coefficient=None
+            if self.joint is None
+            else self.joint.begin(info.micro_batches, policy_has_moved=self._policy_has_moved),
         )
 
     def _weights(self, experiences: list[Any]) -> tuple[AdvantageWeights | None, AdvantageWeights | None]:
         """The samples' weights in the head's loss, and in the joint cross-entropy."""
         if not self.mtp.advantage.is_on:
             return None, None
-        _to_device(experiences)
+        for experience in experiences:
+            experience.to_device(torch.cuda.current_device())
         weights = step_weights(self.mtp.advantage, experiences, _counts(self.head_trainer.row_counts))
         self._advantage_metrics.add(weights, experiences)
         if self.mtp.regime != "joint_ce":
@@ -79,32 +80,6 @@ class HeadStep:
         # the joint cross-entropy counts all predicted tokens, whatever the head's own objective counts
         predicted = _counts(self.head_trainer.predicted_tokens)
         return weights, step_weights(self.mtp.advantage, experiences, predicted)
-
-    def _coefficient(self, joint: JointTerm, experiences: list[Any]) -> Tensor | None:
-        return joint.coefficient_ahead(
-            policy_has_moved=self._policy_has_moved,
-            sums_ahead=partial(self._sums_ahead, joint, experiences) if len(experiences) > 1 else None,
-        )
-
-    @torch.no_grad()
-    def _sums_ahead(self, joint: JointTerm, experiences: list[Any]) -> Tensor:
-        """OCC's sums over micro-batches whose backward has not begun: one more forward pass over each.
-
-        The coefficient multiplies the first micro-batch's backward already and depends on the last one's tokens. The
-        alternative without this pass would keep the graphs of all micro-batches.
-        """
-        _to_device(experiences)
-        first, *others = experiences
-        total = self._sums_of(joint, first)
-        for experience in others:
-            total = total + self._sums_of(joint, experience)
-        return total
-
-    def _sums_of(self, joint: JointTerm, experience: Any) -> Tensor:
-        seen = self.actor.observe(experience)
-        return joint.sums(
-            experience, seen, self.head_trainer.anchors(seen.batch, self.head_trainer.anchor_seed)
-        )
 
     def end(self, *, is_optimizer_step: bool, is_boundary_known: bool) -> None:
         """After the policy's part of a micro-batch, update the head where an optimizer step ends.
@@ -140,11 +115,6 @@ class HeadStep:
         self.head_trainer.load_state(state)
         if self.joint is not None and "coefficient" in state:
             self.joint.load_state(state["coefficient"])
-
-
-def _to_device(experiences: list[Any]) -> None:
-    for experience in experiences:
-        experience.to_device(torch.cuda.current_device())
 
 
 def _counts(count: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Any], Tensor]:

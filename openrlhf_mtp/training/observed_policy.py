@@ -37,8 +37,8 @@ class Observation:
     log_probs: Tensor
 
 
-OnForward = Callable[[Observation], Tensor | None]
-"""Called at the end of a forward pass, before anything is updated; returns a term for the policy's loss, or None."""
+OnForward = Callable[[Observation], None]
+"""Called at the end of a forward pass, before anything is updated."""
 
 
 class ObservedPolicy(Actor):
@@ -46,7 +46,7 @@ class ObservedPolicy(Actor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._on_forward: Callable[[Observation], None] | None = None
+        self._on_forward: OnForward | None = None
         self._hidden: Tensor | None = None
         self._hook = self.trunk().output_head.register_forward_pre_hook(self._keep_hidden)
 
@@ -64,16 +64,14 @@ class ObservedPolicy(Actor):
             self._hidden = inputs[0]
 
     @contextmanager
-    def observed(self, on_forward: OnForward) -> Iterator[Callable[[], Tensor | None]]:
+    def observed(self, on_forward: OnForward) -> Iterator[None]:
         """Within this context every forward pass ends with a call of `on_forward`.
 
-        The call comes before the policy's backward and update, so it sees the weights that produced the states. Its
-        result is handed out once by the function that the context gives, for the backward of the same pass.
+        The call comes before the policy's backward and update, so it sees the weights that produced the states.
         """
-        terms: list[Tensor | None] = []
-        self._on_forward = lambda seen: terms.append(on_forward(seen))
+        self._on_forward = on_forward
         try:
-            yield lambda: terms.pop() if terms else None
+            yield
         finally:
             self._on_forward = self._hidden = None
 

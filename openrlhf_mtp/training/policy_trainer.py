@@ -166,8 +166,9 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         if self._inputs is None or info.position == 0:
             self._inputs = head_step.begin(info)
         inputs, head_trainer, joint = self._inputs, head_step.head_trainer, head_step.joint
+        terms: list[Tensor | None] = []  # the forward pass's, until its backward takes it
 
-        def on_forward(seen: Observation) -> Tensor | None:
+        def on_forward(seen: Observation) -> None:
             output = head_trainer.accumulate(
                 seen.batch,
                 inputs.normalizer,
@@ -176,9 +177,9 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
                 completes_step=info.completes_step,
             )
             self._output = output
-            return None if joint is None else joint.term(experience, seen, output, inputs)
+            terms.append(None if joint is None else joint.term(experience, seen, output, inputs))
 
-        with self.actor.observed(on_forward) as term, added_to_backward(self.strategy, term):
+        with self.actor.observed(on_forward), added_to_backward(self.strategy, terms.pop):
             status: dict[str, Any] = super().training_step(experience, kl_ctl, step, info)
         head_step.end(
             is_optimizer_step=info.completes_step,

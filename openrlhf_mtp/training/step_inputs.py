@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openrlhf_mtp.losses.advantage import AdvantageWeights
 from openrlhf_mtp.training.advantage_weights import advantages_of
+from openrlhf_mtp.training.joint.coefficient import StepCoefficient, Undecided
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,11 @@ class StepInputs:
     Attributes:
         normalizers: OpenRLHF's, over the tokens and samples of the whole step on all ranks.
         anchor_seed: seed of the step's choice of anchors.
-        policy_has_moved: whether an update was taken since the rollout.
+        policy_has_moved: whether the policy was updated since it scored the tokens.
         weights: of samples in the head's loss, by advantage; None when all count alike.
         joint_weights: of samples in the joint cross-entropy, which counts other tokens.
-        coefficient: lambda of the joint term [k]; None without one, and where the step's one micro-batch makes it.
+        coefficient: of the joint term, `Undecided` until the step's only micro-batch decides it; None outside the joint
+            regimes.
     """
 
     normalizers: dict[str, Any]
@@ -29,7 +31,7 @@ class StepInputs:
     policy_has_moved: bool
     weights: AdvantageWeights | None = None
     joint_weights: AdvantageWeights | None = None
-    coefficient: Tensor | None = None
+    coefficient: StepCoefficient | Undecided | None = None
 
     @property
     def normalizer(self) -> Tensor:

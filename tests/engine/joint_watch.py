@@ -100,6 +100,7 @@ def watched(outcome: Outcome) -> Iterator[None]:
     """Compare every micro-batch's term with the formula, just before its backward."""
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
+    from openrlhf_mtp.training.joint.coefficient import Undecided
     from openrlhf_mtp.training.joint.term import JointTerm, action_tokens
     from openrlhf_mtp.training.policy_trainer import PolicyTrainer
     from openrlhf_mtp.training.trunk import Trunk
@@ -116,16 +117,17 @@ def watched(outcome: Outcome) -> Iterator[None]:
             micro.matrices = tuple(matrix.view_as(matrix) for matrix in matrices)
             yield micro.matrices
 
-    def making(joint: JointTerm, experience: Any, seen: Any, output: Any, step: Any) -> Any:
+    def making(joint: JointTerm, experience: Any, seen: Any, output: Any, inputs: Any) -> Any:
         joints[:] = [joint]
         micro.experience, micro.seen, micro.anchors = experience, seen, output.anchors
         micro.tokens = action_tokens(experience, seen.log_probs)
-        micro.coefficient = None if step.coefficient is None else step.coefficient.tolist()
-        micro.term = make(joint, experience, seen, output, step)
+        undecided = isinstance(inputs.coefficient, Undecided)
+        micro.coefficient = None if undecided else inputs.coefficient.values.tolist()
+        micro.term = make(joint, experience, seen, output, inputs)
         return micro.term
 
     def weighing(joint: JointTerm, coefficient: Any, *args: Any) -> Any:
-        micro.coefficient = coefficient.tolist()
+        micro.coefficient = coefficient.values.tolist()
         return weigh(joint, coefficient, *args)
 
     def comparing(strategy: Any, loss: Any, *args: Any, **kwargs: Any) -> None:

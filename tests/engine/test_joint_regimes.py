@@ -178,7 +178,7 @@ def run_with_unlike_ranks(folder: Path, out: Path) -> list[dict[str, float]]:
         runs.arguments(folder, out, {**OCC, "coefficient": coefficient}, **MOVING)
     )
     own = torch.full((DEPTHS,), float(os.environ["RANK"]), dtype=torch.float64)
-    with mock.patch.object(ReleasedOCC, "of", return_value=own):
+    with mock.patch.object(ReleasedOCC, "from_sums", return_value=own):
         return runs.train(actor, range(2))
 
 

@@ -3,8 +3,8 @@
 | module | holds |
 |---|---|
 | `term` | the term: the head's log-probs of the action tokens, attached to the policy, and the loss on them |
-| `coefficient` | what a coefficient answers; the fixed one; smoothing and bounds |
-| `occ` | the paper's coefficient |
+| `coefficient` | what decides a coefficient, and from what; the fixed one |
+| `occ` | the paper's coefficient; smoothing and bounds |
 | `occ_released` | the coefficient of the paper's public code, with the same methods, for comparison |
 | `metrics` | the coefficient, OCC's two terms and the term's loss, as metrics |
 """

@@ -1,12 +1,13 @@
 """The coefficient of the joint term: lambda_j, how much of depth j's loss the policy gets in an optimizer step.
 
-Three classes have the same methods: `FixedCoefficient` here, the paper's OCC in `occ`, and the form of OCC's public
-code in `occ_released`, for comparison.
+Three classes decide it in the same way (`Coefficient`): `FixedCoefficient` here, the paper's OCC in `occ`, and the form
+of OCC's public code in `occ_released`, for comparison.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class ActionTokens(NamedTuple):
     Attributes:
         mask: true for action tokens.
         log_probs: under the policy as it is now.
-        old_log_probs: under the policy that generated the tokens.
+        old_log_probs: under the policy that scored them before its first update on them.
         advantages: of the tokens.
         rollout_log_probs: as the engine reported them; None when not kept.
     """
@@ -36,46 +37,62 @@ class HeadLogProbs(NamedTuple):
     """The head's log-probs of action tokens in OpenRLHF's layout: column t - 1 holds the value for token t.
 
     Attributes:
-        values: log q^j [k, B, T - 1], nat; 0 where depth j predicts nothing.
-        mask: where it does [k, B, T - 1].
+        values: log q^j [k, B, T - 1], nat; 0 where depth j predicts nothing. Gradients reach the policy.
+        constants: the same values, detached.
+        mask: where depth j predicts a token [k, B, T - 1].
     """
 
     values: Tensor
+    constants: Tensor
     mask: Tensor
 
 
-class Factors(NamedTuple):
-    """The factors of a coefficient, by depth.
+class Scored(NamedTuple):
+    """A micro-batch's action tokens, scored by the policy and by the head."""
+
+    tokens: ActionTokens
+    head_log_probs: HeadLogProbs
+
+
+class StepCoefficient(NamedTuple):
+    """The coefficient of an optimizer step, decided.
 
     Attributes:
-        advantages: factor inside the policy loss [k].
-        loss: factor on a depth's loss [k].
+        values: lambda by depth [k].
+        inside: factor inside a depth's policy loss, on the advantages [k].
+        outside: factor on a depth's loss [k].
+        is_needed: whether the term must be computed, the same on every rank.
+        occ_sums: OCC's sums over all ranks, `occ.occ_sums` [3, k]; None if the coefficient does not come from them.
     """
 
-    advantages: list[float]
-    loss: list[float]
+    values: Tensor
+    inside: list[float]
+    outside: list[float]
+    is_needed: bool
+    occ_sums: Tensor | None = None
+
+
+class Undecided:
+    """The coefficient of an optimizer step of one micro-batch, which that micro-batch's tokens will decide."""
+
+    is_needed: ClassVar[bool] = True
 
 
 class Coefficient(Protocol):
-    """The interface of a coefficient to the joint term. Sums of micro-batches may be added up."""
+    """The interface of a coefficient to the joint term.
 
-    measures_occ: bool
-    """Whether OCC's two terms must be measured beside it, to compare regimes."""
+    Attributes:
+        needs_occ_measured: whether OCC's two terms must be measured beside it, to compare regimes.
+        before_move: its value in an optimizer step at which the policy has not moved since it scored the tokens.
+        after_move: its value in the later ones; None if it depends on their tokens.
+    """
 
-    def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
-        """lambda [k] before any token of the optimizer step is seen; None if it depends on them."""
+    needs_occ_measured: bool
+    before_move: StepCoefficient
+    after_move: StepCoefficient | None
 
-    def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
-        """Whether the head's log-probs must be computed, the same on every rank."""
-
-    def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
-        """The addends of a micro-batch in the sums behind lambda."""
-
-    def of(self, sums: Tensor) -> Tensor:
-        """lambda [k] from the sums of this rank's micro-batches (collective)."""
-
-    def factors(self, coefficient: Tensor) -> Factors:
-        """The factors that lambda [k] multiplies."""
+    def decide(self, scored: Sequence[Scored]) -> StepCoefficient:
+        """The value in an optimizer step whose micro-batches on this rank are `scored` (collective)."""
 
     def state(self) -> dict[str, list[float]]:
         """The state that a checkpoint keeps."""
@@ -84,39 +101,20 @@ class Coefficient(Protocol):
         """Restore `state()`; one of another kind is no error, a regime may have been changed."""
 
 
-def on_losses(coefficient: Tensor) -> Factors:
-    """The joint term's mean over depths, (1/k) sum_j lambda_j L_j."""
-    depths = len(coefficient)
-    return Factors([1.0] * depths, [factor / depths for factor in coefficient.tolist()])
-
-
 class FixedCoefficient:
-    """lambda is `mtp.coefficient.value` at every depth and in every step."""
+    """lambda is `mtp.coefficient.value` at every depth and in every step: (1/k) sum_j lambda L_j."""
 
-    measures_occ = True
+    needs_occ_measured = True
 
     def __init__(self, settings: CoefficientSettings, depths: int) -> None:
-        self.value = torch.full((depths,), settings.value, dtype=torch.float64)
+        values = torch.full((depths,), settings.value, dtype=torch.float64)
+        constant = StepCoefficient(values, [1.0] * depths, [settings.value / depths] * depths, is_needed=True)
+        self.before_move = constant
+        self.after_move: StepCoefficient | None = constant
 
-    def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
-        """The constant [k]."""
-        return self.value
-
-    def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
-        """True at every optimizer step."""
-        return True
-
-    def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
-        """Nothing: no token changes a constant."""
-        return torch.zeros(0)
-
-    def of(self, sums: Tensor) -> Tensor:
-        """The constant [k]."""
-        return self.value
-
-    def factors(self, coefficient: Tensor) -> Factors:
-        """lambda_j / k on each depth's loss."""
-        return on_losses(coefficient)
+    def decide(self, scored: Sequence[Scored]) -> StepCoefficient:
+        """The constant: no token changes it."""
+        return self.before_move
 
     def state(self) -> dict[str, list[float]]:
         """Nothing is remembered."""
@@ -124,35 +122,3 @@ class FixedCoefficient:
 
     def load_state(self, state: dict[str, list[float]]) -> None:
         """Nothing is restored."""
-
-
-class Smoothing:
-    """Mix a coefficient with the optimizer step's before, then bound it; both are off by default."""
-
-    def __init__(self, settings: CoefficientSettings) -> None:
-        self.settings = settings
-        self._previous: Tensor | None = None
-
-    def settled(self, coefficient: Tensor, *, tokens: float) -> Tensor:
-        """The coefficient that is used [k].
-
-        Without tokens, on the first update after a rollout, it is 0 and nothing is remembered.
-        """
-        if not tokens:
-            return torch.zeros_like(coefficient)
-        if self._previous is not None and self.settings.smoothing > 0.0:
-            weight = self.settings.smoothing
-            coefficient = weight * self._previous + (1.0 - weight) * coefficient
-        self._previous = coefficient
-        if self.settings.bounds is not None:
-            coefficient = coefficient.clamp(*self.settings.bounds)
-        return coefficient
-
-    def state(self) -> dict[str, list[float]]:
-        """The state that a checkpoint keeps."""
-        return {} if self._previous is None else {"previous": self._previous.tolist()}
-
-    def load_state(self, state: dict[str, list[float]]) -> None:
-        """Restore what `state()` returned."""
-        if "previous" in state:
-            self._previous = torch.tensor(state["previous"], dtype=torch.float64)

@@ -13,6 +13,8 @@ from openrlhf_mtp.runlog.metrics import (
     OCC_SIGN,
     depth_metric,
 )
+from openrlhf_mtp.training.joint.coefficient import Scored, StepCoefficient
+from openrlhf_mtp.training.joint.occ import occ_sums
 from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
@@ -26,14 +28,15 @@ class JointMetrics:
         self._losses: list[Tensor] = []
         self._step_losses: list[Tensor] = []
 
-    def add_coefficient(self, coefficient: Tensor) -> None:
-        """Add an optimizer step's coefficient [k]."""
-        row = {
-            depth_metric(MTP_COEFFICIENT, j): value for j, value in enumerate(coefficient.tolist(), start=1)
-        }
-        self._rows.append({MTP_COEFFICIENT: float(coefficient.mean()), **row})
+    def add_coefficient(self, coefficient: StepCoefficient) -> None:
+        """Add an optimizer step's coefficient, and OCC's two terms where they have decided it."""
+        values = coefficient.values
+        row = {depth_metric(MTP_COEFFICIENT, j): value for j, value in enumerate(values.tolist(), start=1)}
+        self._rows.append({MTP_COEFFICIENT: float(values.mean()), **row})
+        if coefficient.occ_sums is not None:
+            self._add_reduced_occ_sums(coefficient.occ_sums)
 
-    def add_terms(self, sums: Tensor) -> None:
+    def _add_reduced_occ_sums(self, sums: Tensor) -> None:
         """Add OCC's two terms of an optimizer step, from `occ_sums` over all ranks [3, k]."""
         alignment, magnitude, tokens = sums.cpu()
         if not tokens.any():
@@ -46,9 +49,10 @@ class JointMetrics:
             row[depth_metric(OCC_SIGN, j)] = float(alignment[j - 1].sign())
         self._rows.append(row)
 
-    def measure_terms(self, sums: Tensor) -> None:
-        """Add a micro-batch to OCC's two terms, from `occ_sums` of this rank [3, k]."""
-        self._measured.append(sums)
+    def measure_occ(self, scored: Scored) -> None:
+        """Add a micro-batch to OCC's two terms, where they do not decide the coefficient."""
+        tokens, head = scored
+        self._measured.append(occ_sums(tokens.log_probs, tokens.old_log_probs, head.constants, head.mask))
 
     def add_loss(self, loss: Tensor) -> None:
         """Add a micro-batch's loss without its coefficient, a mean over depths (scalar, detached)."""
@@ -65,7 +69,7 @@ class JointMetrics:
             total = measured[0]
             for sums in measured[1:]:
                 total = total + sums
-            self.add_terms(all_reduce_sum(total))
+            self._add_reduced_occ_sums(all_reduce_sum(total))
         losses, self._losses = self._losses, []
         if losses:
             each = torch.stack(losses)

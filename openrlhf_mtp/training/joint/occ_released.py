@@ -6,12 +6,15 @@ rank's own coefficient, and a coefficient inside the advantage, so that a negati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
-from openrlhf_mtp.training.joint.coefficient import ActionTokens, Factors, HeadLogProbs, Smoothing
-from openrlhf_mtp.training.joint.occ import EPSILON
+from openrlhf_mtp.training.joint.coefficient import Scored, StepCoefficient
+from openrlhf_mtp.training.joint.occ import EPSILON, Smoothing
 
 
 def released_code_sums(
@@ -24,7 +27,7 @@ def released_code_sums(
 
     Args:
         log_probs: of the action tokens under the policy [B, S].
-        old_log_probs: under the policy that generated them [B, S].
+        old_log_probs: under the policy that scored them before its first update on them [B, S].
         head_log_probs: under the head, by depth [k, B, S]; `old_log_probs` where it has none.
         action_mask: true for action tokens [B, S].
 
@@ -41,37 +44,33 @@ def released_code_sums(
 class ReleasedOCC:
     """The public code's coefficient; the same methods as `occ.OCC`."""
 
-    measures_occ = True
+    needs_occ_measured = True
 
     def __init__(self, settings: CoefficientSettings, depths: int) -> None:
         self.settings, self.depths = settings, depths
         self.smoothing = Smoothing(settings)
+        nothing = torch.zeros(depths, dtype=torch.float64)
+        self.before_move = self._inside(nothing)._replace(is_needed=False)
+        self.after_move: StepCoefficient | None = None
 
-    def ahead(self, *, policy_has_moved: bool) -> Tensor | None:
-        """0 as long as the policy has not moved; otherwise it depends on the tokens."""
-        return None if policy_has_moved else torch.zeros(self.depths, dtype=torch.float64)
+    def decide(self, scored: Sequence[Scored]) -> StepCoefficient:
+        """lambda_j on the advantages, from this rank's micro-batches; nothing is reduced."""
+        return self._inside(self.from_sums(reduce(torch.add, map(_sums, scored))))
 
-    def is_needed(self, coefficient: Tensor | None, *, policy_has_moved: bool) -> bool:
-        """Wherever OCC's terms are measured: whether a rank's own coefficient is 0 must not decide."""
-        return policy_has_moved
-
-    def sums(self, tokens: ActionTokens, head: HeadLogProbs) -> Tensor:
-        """`released_code_sums` of a micro-batch [2]."""
-        # positions without a log-prob count as no difference, as padding does there
-        values = torch.where(head.mask, head.values.detach(), tokens.old_log_probs)
-        return released_code_sums(tokens.log_probs, tokens.old_log_probs, values, tokens.mask)
-
-    def of(self, sums: Tensor) -> Tensor:
-        """The mean ratio from this rank's sums: [2] -> [k], 0 beyond depth 1; nothing is reduced."""
+    def from_sums(self, sums: Tensor) -> Tensor:
+        """The mean ratio from this rank's sums: [2] -> [k], 0 beyond depth 1."""
         coefficient = torch.zeros(self.depths, dtype=torch.float64)
         total, positions = sums.tolist()
         coefficient[0] = self.settings.scale * total / max(1.0, positions)
-        return self.smoothing.settled(coefficient, tokens=positions)
+        return self.smoothing.smoothed(coefficient, tokens=positions)
 
-    def factors(self, coefficient: Tensor) -> Factors:
-        """lambda_j on the advantages; a depth without a coefficient has no loss."""
-        inside = coefficient.tolist()
-        return Factors(inside, [float(factor != 0.0) for factor in inside])
+    def _inside(self, values: Tensor) -> StepCoefficient:
+        """Factors on the advantages; a depth without a coefficient has no loss.
+
+        The term is computed even at 0: whether a rank's own coefficient is 0 must not decide what all ranks compute.
+        """
+        inside = values.tolist()
+        return StepCoefficient(values, inside, [float(factor != 0.0) for factor in inside], is_needed=True)
 
     def state(self) -> dict[str, list[float]]:
         """The state that a checkpoint keeps."""
@@ -80,3 +79,11 @@ class ReleasedOCC:
     def load_state(self, state: dict[str, list[float]]) -> None:
         """Restore what `state()` returned."""
         self.smoothing.load_state(state)
+
+
+def _sums(scored: Scored) -> Tensor:
+    """`released_code_sums` of a micro-batch [2]."""
+    tokens, head = scored
+    # positions without a log-prob count as no difference, as padding does there
+    values = torch.where(head.mask, head.constants, tokens.old_log_probs)
+    return released_code_sums(tokens.log_probs, tokens.old_log_probs, values, tokens.mask)

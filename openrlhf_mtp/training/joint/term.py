@@ -5,13 +5,12 @@
                    action token in place of the policy's log-prob, against the same old log-probs and advantages
 
 The policy's loss becomes L_RL + (1/k) sum_j lambda_j L_j (OCC, arXiv 2605.28184, with k = 1 there). The head is a fixed
-function here and its parameters follow `mtp.objective`, so that what keeps drafts accepted and
-what flows into the policy are set apart.
+function here: the term trains the policy, and `mtp.objective` trains the head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,15 +18,23 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding as lookup
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.losses.alignment import Anchors
+from openrlhf_mtp.losses.alignment import Anchors, find_anchors
 from openrlhf_mtp.losses.kernels.token_log_probs import token_log_probs
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.training.head_trainer import HeadTrainer
-from openrlhf_mtp.training.joint.coefficient import ActionTokens, Coefficient, FixedCoefficient, HeadLogProbs
+from openrlhf_mtp.training.joint.coefficient import (
+    ActionTokens,
+    Coefficient,
+    FixedCoefficient,
+    HeadLogProbs,
+    Scored,
+    StepCoefficient,
+    Undecided,
+)
 from openrlhf_mtp.training.joint.metrics import JointMetrics
-from openrlhf_mtp.training.joint.occ import OCC, occ_sums
+from openrlhf_mtp.training.joint.occ import OCC
 from openrlhf_mtp.training.joint.occ_released import ReleasedOCC
-from openrlhf_mtp.training.observed_policy import Observation
+from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
 from openrlhf_mtp.training.step_inputs import StepInputs
 from openrlhf_mtp.training.stopwatch import Stopwatch
 
@@ -49,45 +56,65 @@ class JointTerm:
     Args:
         mtp: the job's settings; its regime is a joint one.
         head_trainer: the trainer of the head that the log-probs come from.
+        policy: the policy that trains.
         policy_loss: OpenRLHF's `PolicyLoss` of this run.
     """
 
-    def __init__(self, mtp: MTPSettings, head_trainer: HeadTrainer, policy_loss: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        mtp: MTPSettings,
+        head_trainer: HeadTrainer,
+        policy: ObservedPolicy,
+        policy_loss: Callable[..., Any],
+    ) -> None:
         self.mtp = mtp
         self.head_trainer = head_trainer
+        self.policy = policy
         self.policy_loss = policy_loss
         self.metrics = JointMetrics(mtp.depths)
-        self.coefficient = build_coefficient(mtp, self.metrics)
+        self.coefficient = build_coefficient(mtp)
         self.stopwatch = Stopwatch()
 
-    def coefficient_ahead(
-        self, *, policy_has_moved: bool, sums_ahead: Callable[[], Tensor] | None
-    ) -> Tensor | None:
-        """lambda [k] at the start of an optimizer step (collective).
+    def begin(self, micro_batches: Sequence[Any], *, policy_has_moved: bool) -> StepCoefficient | Undecided:
+        """Decide lambda before an optimizer step's first micro-batch, if it can be decided then (collective).
+
+        lambda multiplies the first micro-batch's backward and may depend on the last one's tokens. Several
+        micro-batches are therefore scored ahead; keeping the graphs of all of them would be the alternative. A single
+        one decides by the forward pass that it trains on.
 
         Args:
-            policy_has_moved: whether an update was taken since the rollout.
-            sums_ahead: adds up the sums of all its micro-batches, one more forward pass over each; unset where there is
-                one micro-batch, whose own forward pass will do.
-
-        Returns:
-            None if the first micro-batch's `term` makes it.
+            micro_batches: OpenRLHF's, of the whole step on this rank.
+            policy_has_moved: whether the policy was updated since it scored them.
         """
-        coefficient = self.coefficient.ahead(policy_has_moved=policy_has_moved)
-        if coefficient is None and sums_ahead is not None:
+        coefficient = self.coefficient.after_move if policy_has_moved else self.coefficient.before_move
+        if coefficient is None:
+            if len(micro_batches) == 1:
+                return Undecided()
             with self.stopwatch.running():
-                coefficient = self.coefficient.of(sums_ahead())
-        if coefficient is not None:
-            self.metrics.add_coefficient(coefficient)
+                coefficient = self.coefficient.decide(self._scored_ahead(micro_batches))
+        self.metrics.add_coefficient(coefficient)
         return coefficient
 
-    def sums(self, experience: Any, seen: Observation, anchors: Anchors) -> Tensor:
-        """The addends of a micro-batch in the sums behind the coefficient."""
-        head = self.log_probs(seen, anchors)
-        return self.coefficient.sums(action_tokens(experience, seen.log_probs), head)
+    @torch.no_grad()
+    def _scored_ahead(self, micro_batches: Sequence[Any]) -> list[Scored]:
+        """Micro-batches whose backward has not begun, by one more forward pass over each."""
+        scored = []
+        for experience in micro_batches:
+            experience.to_device(torch.cuda.current_device())
+            seen = self.policy.observe(experience)
+            anchors = find_anchors(
+                seen.batch.sequences,
+                seen.batch.action_mask,
+                seen.batch.segment_ids,
+                self.mtp.depths,
+                fraction=self.mtp.anchor_fraction,
+                seed=self.head_trainer.anchor_seed,
+            )
+            scored.append(Scored(action_tokens(experience, seen.log_probs), self.log_probs(seen, anchors)))
+        return scored
 
     def term(
-        self, experience: Any, seen: Observation, output: MTPLossOutput, step: StepInputs
+        self, experience: Any, seen: Observation, output: MTPLossOutput, inputs: StepInputs
     ) -> Tensor | None:
         """(1/k) sum_j lambda_j L_j of a micro-batch (scalar), normalized like OpenRLHF's policy loss.
 
@@ -95,64 +122,61 @@ class JointTerm:
             experience: OpenRLHF's micro-batch.
             seen: the policy's forward pass on it.
             output: the head's own loss on it, which has computed the same log-probs already.
-            step: what its optimizer step has fixed.
+            inputs: what its optimizer step has fixed.
+
+        Returns:
+            None where the optimizer step's coefficient needs no term.
         """
+        coefficient = inputs.coefficient
+        assert coefficient is not None, "a joint regime's optimizer step begins with `begin`"
+        if not coefficient.is_needed:
+            return None
         with self.stopwatch.running():
-            coefficient, has_moved = step.coefficient, step.policy_has_moved
-            if not self.coefficient.is_needed(coefficient, policy_has_moved=has_moved):
-                return None
-            head = self.log_probs(seen, output.anchors, known=output.records.log_q)
-            tokens = action_tokens(experience, seen.log_probs)
-            if self.coefficient.measures_occ and has_moved:
-                self.metrics.measure_terms(
-                    occ_sums(tokens.log_probs, tokens.old_log_probs, head.values.detach(), head.mask)
-                )
-            if coefficient is None:
-                coefficient = self.coefficient.of(self.coefficient.sums(tokens, head))
+            head_log_probs = self.log_probs(seen, output.anchors, known=output.records.log_q)
+            scored = Scored(action_tokens(experience, seen.log_probs), head_log_probs)
+            if self.coefficient.needs_occ_measured and inputs.policy_has_moved:
+                self.metrics.measure_occ(scored)
+            if isinstance(coefficient, Undecided):
+                coefficient = self.coefficient.decide([scored])
                 self.metrics.add_coefficient(coefficient)
-            return self._weighted(coefficient, head, tokens, step.joint_row_weight(experience), step)
+            return self._weighted(coefficient, scored, inputs.joint_row_weight(experience), inputs)
 
     def _weighted(
-        self,
-        coefficient: Tensor,
-        head: HeadLogProbs,
-        tokens: ActionTokens,
-        row_weight: Tensor | None,
-        step: StepInputs,
+        self, coefficient: StepCoefficient, scored: Scored, row_weight: Tensor | None, inputs: StepInputs
     ) -> Tensor:
         """(1/k) sum_j lambda_j L_j."""
-        inside, outside = self.coefficient.factors(coefficient)
+        tokens, head = scored
         total = head.values.new_zeros(())
         unweighted = head.values.new_zeros(())
         for j, (values, mask) in enumerate(zip(head.values, head.mask, strict=True)):
             if self.mtp.regime == "joint_ce":
-                loss = self._cross_entropy(values, mask, row_weight, step)
+                loss = self._cross_entropy(values, mask, row_weight, inputs)
             else:
-                scaled = tokens._replace(advantages=tokens.advantages * inside[j])
-                loss = self._policy_loss(values, mask, scaled, step)
+                scaled = tokens._replace(advantages=tokens.advantages * coefficient.inside[j])
+                loss = self._policy_loss(values, mask, scaled, inputs)
             unweighted += loss.detach() / self.mtp.depths
-            total = total + outside[j] * loss
+            total = total + coefficient.outside[j] * loss
         self.metrics.add_loss(unweighted)
         return total
 
     def _cross_entropy(
-        self, values: Tensor, mask: Tensor, row_weight: Tensor | None, step: StepInputs
+        self, values: Tensor, mask: Tensor, row_weight: Tensor | None, inputs: StepInputs
     ) -> Tensor:
         weighted = values * mask if row_weight is None else values * mask * row_weight[:, None]
-        tokens, ranks = step.normalizers["batch_num_tokens"], step.normalizers["dp_size"]
+        tokens, ranks = inputs.normalizers["batch_num_tokens"], inputs.normalizers["dp_size"]
         loss: Tensor = -weighted.sum() / tokens * ranks / self.mtp.anchor_fraction
         return loss
 
-    def _policy_loss(self, values: Tensor, mask: Tensor, tokens: ActionTokens, step: StepInputs) -> Tensor:
+    def _policy_loss(self, values: Tensor, mask: Tensor, tokens: ActionTokens, inputs: StepInputs) -> Tensor:
         loss: Tensor = self.policy_loss(
             values,
             tokens.old_log_probs,
             tokens.advantages,
             action_mask=mask.to(values.dtype),
             rollout_log_probs=tokens.rollout_log_probs,
-            **step.normalizers,
+            **inputs.normalizers,
         )[0]
-        # a mean over all tokens misses those that were not chosen; a mean over each sequence does not
+        # `anchor_fraction` drops tokens: a mean over all tokens is rescaled, a mean over each sequence is not
         is_token_mean: bool = self.policy_loss.token_level_loss  # type: ignore[attr-defined]
         return loss / self.mtp.anchor_fraction if is_token_mean else loss
 
@@ -188,7 +212,8 @@ class JointTerm:
         values = log_q.new_zeros(shape).flatten(1).index_put(where, log_q)
         mask = torch.zeros(shape, dtype=torch.bool, device=log_q.device).flatten(1)
         mask = mask.index_put(where, log_q.new_ones(()).bool())
-        return HeadLogProbs(values.view(shape), mask.view(shape))
+        values = values.view(shape)
+        return HeadLogProbs(values, values.detach(), mask.view(shape))
 
     def state(self) -> dict[str, list[float]]:
         """The state that a checkpoint keeps."""
@@ -199,14 +224,14 @@ class JointTerm:
         self.coefficient.load_state(state)
 
 
-def build_coefficient(mtp: MTPSettings, metrics: JointMetrics) -> Coefficient:
+def build_coefficient(mtp: MTPSettings) -> Coefficient:
     """The coefficient that `mtp.coefficient` asks for."""
     settings = mtp.coefficient
     if settings.kind == "fixed":
         return FixedCoefficient(settings, mtp.depths)
     if settings.occ_variant == "released_code":
         return ReleasedOCC(settings, mtp.depths)
-    return OCC(settings, mtp.depths, metrics)
+    return OCC(settings, mtp.depths)
 
 
 def fixed_function(head: nn.Module) -> Callable[..., list[Tensor]]:

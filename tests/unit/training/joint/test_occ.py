@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
 from openrlhf_mtp.training.joint.coefficient import FixedCoefficient
-from openrlhf_mtp.training.joint.metrics import JointMetrics
 from openrlhf_mtp.training.joint.occ import EPSILON, OCC, occ_coefficient, occ_sums
 from openrlhf_mtp.training.joint.occ_released import ReleasedOCC, released_code_sums
 
@@ -80,7 +79,7 @@ def test_the_released_codes_mean_explodes_where_the_head_agrees():
 
 
 def tracker(**settings):
-    return OCC(CoefficientSettings(kind="occ", **settings), DEPTHS, JointMetrics(DEPTHS))
+    return OCC(CoefficientSettings(kind="occ", **settings), DEPTHS)
 
 
 def sums_of(*ratios):
@@ -89,15 +88,15 @@ def sums_of(*ratios):
 
 def test_smoothing_and_bounds_are_off_by_default():
     plain = tracker()
-    plain.of(sums_of(1.0, 1.0, 1.0))
-    assert plain.of(sums_of(-50.0, 0.0, 50.0)).tolist() == pytest.approx([-50.0, 0.0, 50.0])
+    plain.from_sums(sums_of(1.0, 1.0, 1.0))
+    assert plain.from_sums(sums_of(-50.0, 0.0, 50.0)).tolist() == pytest.approx([-50.0, 0.0, 50.0])
 
 
 def test_smoothing_mixes_with_the_step_before_and_bounds_come_last():
     smooth = tracker(smoothing=0.75, bounds=(-1.0, 1.0))
-    assert smooth.of(sums_of(4.0, 0.0, -8.0)).tolist() == pytest.approx([1.0, 0.0, -1.0])
+    assert smooth.from_sums(sums_of(4.0, 0.0, -8.0)).tolist() == pytest.approx([1.0, 0.0, -1.0])
     # the bound does not enter what is remembered: 0.75 * 4 + 0.25 * -8 = 1, 0.75 * -8 + 0.25 * 24 = 0
-    assert smooth.of(sums_of(-8.0, 0.8, 24.0)).tolist() == pytest.approx([1.0, 0.2, 0.0], abs=1e-6)
+    assert smooth.from_sums(sums_of(-8.0, 0.8, 24.0)).tolist() == pytest.approx([1.0, 0.2, 0.0], abs=1e-6)
 
 
 @settings(max_examples=20)
@@ -105,33 +104,32 @@ def test_smoothing_mixes_with_the_step_before_and_bounds_come_last():
 def test_a_resumed_tracker_continues_as_if_nothing_had_happened(ratios, smoothing):
     whole, first = tracker(smoothing=smoothing), tracker(smoothing=smoothing)
     for ratio in ratios[:-1]:
-        whole.of(sums_of(ratio, ratio, ratio))
-        first.of(sums_of(ratio, ratio, ratio))
+        whole.from_sums(sums_of(ratio, ratio, ratio))
+        first.from_sums(sums_of(ratio, ratio, ratio))
     second = tracker(smoothing=smoothing)
     second.load_state(first.state())
     last = sums_of(ratios[-1], 0.0, 1.0)
-    assert second.of(last).tolist() == whole.of(last).tolist()
+    assert second.from_sums(last).tolist() == whole.from_sums(last).tolist()
 
 
 def test_the_scale_multiplies_both_forms_and_the_released_code_knows_depth_1_alone():
-    assert tracker(scale=0.5).of(sums_of(2.0, 4.0, -6.0)).tolist() == pytest.approx([1.0, 2.0, -3.0])
+    assert tracker(scale=0.5).from_sums(sums_of(2.0, 4.0, -6.0)).tolist() == pytest.approx([1.0, 2.0, -3.0])
     step = torch.tensor([6.0, 4.0], dtype=torch.float64)  # sum of ratios, positions
     released = ReleasedOCC(CoefficientSettings(kind="occ", scale=2.0), DEPTHS)
-    assert released.of(step).tolist() == [3.0, 0.0, 0.0]
-    assert released.of(torch.zeros(2)).tolist() == [0.0, 0.0, 0.0]
+    assert released.from_sums(step).tolist() == [3.0, 0.0, 0.0]
+    assert released.from_sums(torch.zeros(2)).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_the_fixed_coefficient_is_the_settings():
     fixed = FixedCoefficient(CoefficientSettings(value=0.3), DEPTHS)
-    for moved in (False, True):
-        ahead = fixed.ahead(policy_has_moved=moved)
-        assert ahead is not None
-        assert ahead.tolist() == [0.3] * DEPTHS
+    for known in (fixed.before_move, fixed.after_move):
+        assert known is not None
+        assert known.values.tolist() == [0.3] * DEPTHS
 
 
 def test_the_first_update_after_a_rollout_is_zero_and_leaves_the_memory_alone():
     smooth = tracker(smoothing=0.5)
-    smooth.of(sums_of(2.0, 2.0, 2.0))
+    smooth.from_sums(sums_of(2.0, 2.0, 2.0))
     nothing = torch.zeros(3, DEPTHS, dtype=torch.float64)
-    assert smooth.of(nothing).tolist() == [0.0] * DEPTHS
-    assert smooth.of(sums_of(4.0, 4.0, 4.0)).tolist() == pytest.approx([3.0] * DEPTHS)
+    assert smooth.from_sums(nothing).tolist() == [0.0] * DEPTHS
+    assert smooth.from_sums(sums_of(4.0, 4.0, 4.0)).tolist() == pytest.approx([3.0] * DEPTHS)
