@@ -100,7 +100,7 @@ def head_loss(
         head=head,
         trunk=Trunk.of(model),
         depths=DEPTHS,
-        objective=ObjectiveSettings(objective=objective, kl_warmup_steps=0),
+        settings=ObjectiveSettings(objective=objective, kl_warmup_steps=0),
         temperature=1.0,
     )
     return trainer.loss(HeadBatch(tokens, attention, actions, hidden))

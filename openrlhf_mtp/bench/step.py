@@ -92,8 +92,8 @@ def measure(workload: Workload, report: Report[float]) -> list[Result]:
         heads = {name: step_trainer.head_parts(actor, mtp) for name, mtp in workload.forms().items()}
         experiences = list(step_trainer.experiences(actor, workload))
         clock = PartClock(PARTS)
-        for _, _, head_step in heads.values():
-            _watch(head_step, clock)
+        for _, _, head_steps in heads.values():
+            _watch(head_steps, clock)
         with timed_step(actor.trainer, clock.timing):
             runs = take_turns(
                 {
@@ -108,12 +108,12 @@ def measure(workload: Workload, report: Report[float]) -> list[Result]:
     return [Result(name, of_form.counted) for name, of_form in runs.items()]
 
 
-def _watch(head_step: Any, clock: PartClock) -> None:
+def _watch(head_steps: Any, clock: PartClock) -> None:
     """Time the head's part of a step; None in the form without a head."""
-    if head_step is None:
+    if head_steps is None:
         return
-    timed, head_trainer, joint = clock.timing("head"), head_step.head_trainer, head_step.joint
-    head_step.begin, head_step.end = timed(head_step.begin), timed(head_step.end)
+    timed, head_trainer, joint = clock.timing("head"), head_steps.head_trainer, head_steps.joint
+    head_steps.begin, head_steps.end = timed(head_steps.begin), timed(head_steps.end)
     head_trainer.accumulate = timed(head_trainer.accumulate)
     if joint is not None:
         joint.term = timed(joint.term)
@@ -121,7 +121,7 @@ def _watch(head_step: Any, clock: PartClock) -> None:
 
 def _step(trainer: Any, head: tuple[Any, Any, Any], experiences: list[Any], clock: PartClock) -> Step:
     """One optimizer step in a form."""
-    trainer.mtp, trainer.head_trainer, trainer.head_step = head
+    trainer.mtp, trainer.head_trainer, trainer.head_steps = head
     for experience in experiences:
         trainer.replay_buffer.append(experience)
     start = now()

@@ -124,11 +124,11 @@ def _no_engines(engines: list[Any]) -> Any:
 
 def head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, Any]:
     """The parts of a form that the trainer holds: settings, head trainer, and the head's part of a step."""
-    from openrlhf_mtp.training.head_step import HeadStep
+    from openrlhf_mtp.training.head_step import HeadSteps
     from openrlhf_mtp.training.policy_trainer import build_head_trainer
 
-    class LaterStep(HeadStep):
-        """A step that is never the first after a rollout, at which OCC's coefficient is 0 and costs nothing."""
+    class LaterSteps(HeadSteps):
+        """Steps that are never the first after a rollout, at which OCC's coefficient is 0 and costs nothing."""
 
         def begin_rollout_batch(self) -> None:
             self._policy_has_moved = True
@@ -137,7 +137,7 @@ def head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, An
         return None, None, None
     mtp, trainer = MTPSettings.model_validate(section), actor.trainer
     head = build_head_trainer(trainer.strategy, trainer.actor, mtp)
-    return mtp, head, LaterStep(mtp, head, trainer.actor, trainer.actor_loss_fn)
+    return mtp, head, LaterSteps(mtp, head, trainer.actor, trainer.actor_loss_fn)
 
 
 def experiences(actor: Any, workload: Workload) -> Iterator[Any]:

@@ -31,12 +31,12 @@ def from_hidden(
     return logits
 
 
-def from_logits(logits: Tensor, position: Tensor | None = None, vocab_size: int | None = None) -> Targets:
+def from_logits(logits: Tensor, packed_index: Tensor | None = None, vocab_size: int | None = None) -> Targets:
     """Take the logits that the policy's own forward pass computed, already divided by the temperature.
 
     Args:
         logits: detached [B, T, V'], or [1, P, V'] for a packed batch of P tokens.
-        position: for a packed batch, where each position of the flattened batch lies in it [B * T].
+        packed_index: for a packed batch, where each position of the flattened batch lies in it [B * T].
         vocab_size: V, when columns beyond it are padding.
     """
     assert not logits.requires_grad, "targets are constants of the policy"
@@ -44,6 +44,6 @@ def from_logits(logits: Tensor, position: Tensor | None = None, vocab_size: int 
 
     def rows(index: Tensor, scratch: Scratch) -> Tensor:
         taken = scratch.take(len(index), flat.shape[1], flat)
-        return torch.index_select(flat, 0, index if position is None else position[index], out=taken)
+        return torch.index_select(flat, 0, index if packed_index is None else packed_index[index], out=taken)
 
     return rows

@@ -18,7 +18,8 @@ class HeadBatch:
         attention_mask: 1 for tokens, 0 for padding on either side [B, T].
         action_mask: true where the token at that position was sampled by the policy [B, T].
         hidden: the policy's last hidden states [B, T, H] as the head reads them: after the final norm, or before it.
-        targets: the policy's logits; unset projects the hidden states, which must then be those after the norm.
+        targets: reads the policy's logits by index; None projects the hidden states, which must then be those after
+            the norm.
     """
 
     sequences: Tensor

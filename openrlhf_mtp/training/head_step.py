@@ -23,7 +23,7 @@ from openrlhf_mtp.training.step_inputs import StepInputs
 from openrlhf_mtp.upstream.openrlhf.optimizer_step import StepInfo
 
 
-class HeadStep:
+class HeadSteps:
     """Begins and ends the optimizer steps of a run's head.
 
     Args:
@@ -81,19 +81,20 @@ class HeadStep:
         predicted = _counts(self.head_trainer.predicted_tokens)
         return weights, step_weights(self.mtp.advantage, experiences, predicted)
 
-    def end(self, *, is_optimizer_step: bool, is_boundary_known: bool) -> None:
+    def end(self, *, is_optimizer_step: bool, has_dynamic_batches: bool) -> None:
         """After the policy's part of a micro-batch, update the head where an optimizer step ends.
 
         Args:
             is_optimizer_step: it was the optimizer step's last.
-            is_boundary_known: OpenRLHF steps only then (dynamic batches); otherwise DeepSpeed counts for itself.
+            has_dynamic_batches: OpenRLHF steps at the last only; otherwise the head's `step` is called each time and
+                acts at the boundary that `HeadTrainer.accumulate` set.
         """
-        if is_optimizer_step or not is_boundary_known:
+        if is_optimizer_step or not has_dynamic_batches:
             self.head_trainer.step()
         if is_optimizer_step:
             self._policy_has_moved = True
             if self.joint is not None:
-                self.joint.metrics.end_step(losses_add_up=is_boundary_known)
+                self.joint.metrics.end_step(losses_add_up=has_dynamic_batches)
 
     def drain(self) -> dict[str, float]:
         """The metrics of head and joint term since the last call (collective)."""

@@ -1,8 +1,8 @@
 """Train the head on hidden states of the policy: shared by the pre-RL stage and by RL in every regime.
 
-Here the policy is a constant: hidden states, embedding and output head are detached, and the head has an engine of its
-own, so no gradient of this loss can reach the policy (OCC's regime "detach", arXiv 2605.28184). The joint
-regimes' addition is in `joint.term`.
+Here the policy is a constant (OCC's regime "detach", arXiv 2605.28184): the hidden states come detached from
+`observed_policy`, `Trunk.constants` detaches embedding and output head, and the head has a DeepSpeed engine of its own.
+The joint regimes' addition is in `joint.term`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import embedding as lookup
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.alignment import Anchors, anchor_mask, find_anchors
+from openrlhf_mtp.losses.alignment import anchor_mask, find_anchors
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, Sums, depth_weights, mtp_loss
 from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts, replay_acceptance
@@ -38,7 +38,7 @@ class HeadTrainer:
         head: the head itself.
         trunk: where embedding and output head are.
         depths: number of depths k.
-        objective: what is minimized, and its schedule.
+        settings: what is minimized, and its schedule.
         temperature: the rollout's sampling temperature, at which all distributions are taken.
         trunk_sharded: true when ZeRO-3 shards the policy.
         seed: of the choice of anchors.
@@ -51,7 +51,7 @@ class HeadTrainer:
         head: MTPHead,
         trunk: Trunk,
         depths: int,
-        objective: ObjectiveSettings,
+        settings: ObjectiveSettings,
         temperature: float,
         trunk_sharded: bool = False,
         seed: int = 0,
@@ -60,8 +60,8 @@ class HeadTrainer:
         self.head = head
         self.trunk = trunk
         self.depths = depths
-        self.objective = objective
-        self.schedule = Schedule(objective)
+        self.settings = settings
+        self.schedule = Schedule(settings)
         self.temperature = temperature
         self.trunk_sharded = trunk_sharded
         self.seed = seed
@@ -118,27 +118,16 @@ class HeadTrainer:
     def row_counts(self, action_mask: Tensor, segment_ids: Tensor) -> Tensor:
         """How much of the current objective each row of a micro-batch is: positions [B, T], [B, T] -> [B]."""
         mask = anchor_mask(action_mask, segment_ids, self.depths)
-        weight = depth_weights(self.depths, self.objective.depth_decay).to(mask.device)
-        counts = anchor_counts(self._objective, mask.flatten(0, 1), weight)
+        weight = depth_weights(self.depths, self.settings.depth_decay).to(mask.device)
+        counts = anchor_counts(self._loss_function, mask.flatten(0, 1), weight)
         return counts.view(mask.shape[:2]).sum(1)
 
     def predicted_tokens(self, action_mask: Tensor, segment_ids: Tensor) -> Tensor:
         """Action tokens that the depths predict in each row, over all depths: positions [B, T], [B, T] -> [B]."""
         return anchor_mask(action_mask, segment_ids, self.depths).sum((1, 2))
 
-    def anchors(self, batch: HeadBatch, anchor_seed: int) -> Anchors:
-        """The anchors that `anchor_seed` chooses."""
-        return find_anchors(
-            batch.sequences,
-            batch.action_mask,
-            batch.segment_ids,
-            self.depths,
-            fraction=self.objective.anchor_fraction,
-            seed=anchor_seed,
-        )
-
     @property
-    def _objective(self) -> Objective:
+    def _loss_function(self) -> Objective:
         return mixture(self.schedule.at(self.steps), OBJECTIVES)
 
     def loss(
@@ -146,7 +135,14 @@ class HeadTrainer:
     ) -> MTPLossOutput:
         """The summed loss of a micro-batch with the current objective."""
         module = self.head if self.engine is None else self.engine
-        anchors = self.anchors(batch, self.anchor_seed if anchor_seed is None else anchor_seed)
+        anchors = find_anchors(
+            batch.sequences,
+            batch.action_mask,
+            batch.segment_ids,
+            self.depths,
+            fraction=self.settings.anchor_fraction,
+            seed=self.anchor_seed if anchor_seed is None else anchor_seed,
+        )
         with self.trunk.constants(sharded=self.trunk_sharded) as (embedding, output_weight):
             states = module(
                 batch.hidden,
@@ -162,9 +158,9 @@ class HeadTrainer:
                 anchors,
                 batch.targets or from_hidden(batch.hidden, output_weight, self.temperature, vocab_size),
                 OutputHead.of(output_weight, self.temperature, vocab_size=vocab_size),
-                self._objective,
+                self._loss_function,
                 row_weight=row_weight,
-                depth_decay=self.objective.depth_decay,
+                depth_decay=self.settings.depth_decay,
             )
 
     def step(self) -> None:

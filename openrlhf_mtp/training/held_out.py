@@ -46,7 +46,7 @@ def evaluate_head(
         head=head_trainer.head,
         trunk=head_trainer.trunk,
         depths=head_trainer.depths,
-        objective=ObjectiveSettings(objective=settings.objective, depth_decay=settings.depth_decay),
+        settings=ObjectiveSettings(objective=settings.objective, depth_decay=settings.depth_decay),
         temperature=head_trainer.temperature,
         trunk_sharded=head_trainer.trunk_sharded,
     )

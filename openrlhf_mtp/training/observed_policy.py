@@ -131,15 +131,15 @@ def observation(
     """
     sequences, action_mask, attention_mask = inputs
     assert action_mask is not None, "a pass without action tokens is not observed"
-    position = None
+    packed_index = None
     if hidden.shape[:2] != sequences.shape:
-        hidden, position = _in_rows(hidden, attention_mask)
+        hidden, packed_index = _in_rows(hidden, attention_mask)
     batch = HeadBatch(
         sequences=sequences,
         attention_mask=attention_mask,
         action_mask=action_positions(action_mask),
         hidden=hidden.detach(),
-        targets=from_logits(logits.detach(), position, vocab_size),
+        targets=from_logits(logits.detach(), packed_index, vocab_size),
     )
     return Observation(batch, hidden, log_probs.detach())
 
@@ -149,5 +149,5 @@ def _in_rows(packed: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     present = attention_mask.flatten().bool()
     padded = packed.new_zeros(present.numel(), packed.shape[-1])
     padded = padded.index_put((present.nonzero().flatten(),), packed[0, : int(present.sum())])
-    position = (present.long().cumsum(0) - 1).clamp(min=0)
-    return padded.view(*attention_mask.shape, -1), position
+    packed_index = (present.long().cumsum(0) - 1).clamp(min=0)
+    return padded.view(*attention_mask.shape, -1), packed_index

@@ -1,7 +1,7 @@
 """OpenRLHF's PPO trainer with a head in it: the story of a training step, and the head's metrics.
 
-Both call OpenRLHF's own methods and add to them. The policy's loss, backward and update are OpenRLHF's; in the joint
-regimes one term is added to the loss at the point where it is back-propagated.
+`PolicyTrainer`'s methods call OpenRLHF's own and add to them. The policy's loss, backward and update are OpenRLHF's; in
+the joint regimes one term is added to the loss at the point where it is back-propagated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from openrlhf_mtp.training.head_average import HeadAverage
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_metrics import anchor_records
-from openrlhf_mtp.training.head_step import HeadStep
+from openrlhf_mtp.training.head_step import HeadSteps
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
@@ -64,7 +64,7 @@ def build_head_trainer(strategy: Any, actor: ObservedPolicy, mtp: MTPSettings) -
         head=head,
         trunk=trunk,
         depths=mtp.depths,
-        objective=mtp,
+        settings=mtp,
         temperature=strategy.args.rollout.temperature,
         trunk_sharded=strategy.args.ds.zero_stage == 3,
         seed=strategy.args.train.seed,
@@ -79,14 +79,14 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self.head_trainer = None if self.mtp is None else build_head_trainer(strategy, actor, self.mtp)
         self.global_step = 0
         self.own_sync = uses_own_sync(strategy.args.run.own_sync)
-        self._window: StepInfo | None = None
+        self._dynamic_step: StepInfo | None = None
         self._inputs: StepInputs | None = None  # of the optimizer step that OpenRLHF's loop is in
         self._output: MTPLossOutput | None = None  # of the micro-batch it is at, for the records
         super().__init__(strategy, actor, *args, **kwargs)
-        self.head_step = (
+        self.head_steps = (
             None
             if self.mtp is None or self.head_trainer is None
-            else HeadStep(self.mtp, self.head_trainer, actor, self.actor_loss_fn)
+            else HeadSteps(self.mtp, self.head_trainer, actor, self.actor_loss_fn)
         )
         self.head_average = self._head_average()
 
@@ -104,14 +104,14 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
 
     def ppo_train(self, kl_ctl: float) -> dict[str, Any]:
         """OpenRLHF's training on the replay buffer, then the head's metrics of the same updates."""
-        if self.head_step is not None:
-            self.head_step.begin_rollout_batch()
-            self._window = None
+        if self.head_steps is not None:
+            self.head_steps.begin_rollout_batch()
+            self._dynamic_step = None
         status: dict[str, Any] = super().ppo_train(kl_ctl)
         self.global_step += 1
         require_finite(status, step=self.global_step, where="training")
-        if self.head_step is not None:
-            row = self.head_step.drain()
+        if self.head_steps is not None:
+            row = self.head_steps.drain()
             metrics.validate(row)
             status.update(row)
             self._keep_records()
@@ -148,24 +148,28 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             yield self.actor.observe(rows).batch
 
     def training_step(
-        self, experience: Any, kl_ctl: float, step: int, loss_batch_info: dict[str, Any] | None = None
+        self,
+        experience: Any,
+        kl_ctl: float,
+        micro_batch_number: int,
+        loss_batch_info: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Train policy and head on one micro-batch: OpenRLHF's training step, with the head's part in its middle.
 
-        1. Before an optimizer step's first micro-batch, fix what all of them share: `HeadStep.begin`.
+        1. Before an optimizer step's first micro-batch, fix what all of them share: `HeadSteps.begin`.
         2. OpenRLHF's forward pass; what the head reads of it is detached, once: `ObservedPolicy.forward`.
         3. The head's loss on it and the head's backward: `HeadTrainer.accumulate`.
         4. In the joint regimes, the term that is to reach the policy: `JointTerm.term`.
         5. OpenRLHF's loss, plus that term, its backward and its update.
-        6. After an optimizer step's last micro-batch, the head's own update: `HeadStep.end`.
+        6. After an optimizer step's last micro-batch, the head's own update: `HeadSteps.end`.
         """
-        head_step = self.head_step
-        if head_step is None:
-            return super().training_step(experience, kl_ctl, step, loss_batch_info)
-        info = self._step_info(experience, step, loss_batch_info)
-        if self._inputs is None or info.position == 0:
-            self._inputs = head_step.begin(info)
-        inputs, head_trainer, joint = self._inputs, head_step.head_trainer, head_step.joint
+        head_steps = self.head_steps
+        if head_steps is None:
+            return super().training_step(experience, kl_ctl, micro_batch_number, loss_batch_info)
+        info = self._step_info(experience, micro_batch_number, loss_batch_info)
+        if self._inputs is None or info.micro_batch_index == 0:
+            self._inputs = head_steps.begin(info)
+        inputs, head_trainer, joint = self._inputs, head_steps.head_trainer, head_steps.joint
         terms: list[Tensor | None] = []  # the forward pass's, until its backward takes it
 
         def on_forward(seen: Observation) -> None:
@@ -180,16 +184,18 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             terms.append(None if joint is None else joint.term(experience, seen, output, inputs))
 
         with self.actor.observed(on_forward), added_to_backward(self.strategy, terms.pop):
-            status: dict[str, Any] = super().training_step(experience, kl_ctl, step, info)
-        head_step.end(
+            status: dict[str, Any] = super().training_step(experience, kl_ctl, micro_batch_number, info)
+        head_steps.end(
             is_optimizer_step=info.completes_step,
-            is_boundary_known=self.args.train.dynamic_batch_enable,
+            has_dynamic_batches=self.args.train.dynamic_batch_enable,
         )
         if info.completes_step and self.head_average is not None:
             self.head_average.update()
         return status
 
-    def _step_info(self, experience: Any, step: int, loss_batch_info: dict[str, Any] | None) -> StepInfo:
+    def _step_info(
+        self, experience: Any, micro_batch_number: int, loss_batch_info: dict[str, Any] | None
+    ) -> StepInfo:
         """The optimizer step that a micro-batch belongs to, with OpenRLHF's normalizers."""
         if not self.args.train.dynamic_batch_enable:
             assert isinstance(loss_batch_info, StepInfo), "upstream.last_step has OpenRLHF's loop pass it"
@@ -198,8 +204,10 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             self.strategy,
             experience.action_mask,
             replay_buffer=self.replay_buffer,
-            step=step,
+            step=micro_batch_number,
             dynamic_batch=True,
         )
-        self._window = dynamic_window(self.replay_buffer, step, normalizers, self._window)
-        return self._window
+        self._dynamic_step = dynamic_window(
+            self.replay_buffer, micro_batch_number, normalizers, self._dynamic_step
+        )
+        return self._dynamic_step

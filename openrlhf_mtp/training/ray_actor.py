@@ -101,7 +101,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
                 "its final/. Otherwise restore the folder"
             )
         _, state = self.strategy.load_ckpt(head_trainer.engine, str(ckpt / HEAD), tag=tag)
-        self.trainer.head_step.load_state(state)
+        self.trainer.head_steps.load_state(state)
 
     def save_checkpoint(
         self, tag: str, client_states: Any = None, metric_value: Any = None, metric_key: Any = None
@@ -116,7 +116,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
                 tag,
                 ckpt.max_num + 1,  # the one before must outlive a cut between this save and the policy's
                 ckpt.max_mem,
-                self.trainer.head_step.state(),
+                self.trainer.head_steps.state(),
                 metric_value=metric_value,
                 metric_key=metric_key,
             )

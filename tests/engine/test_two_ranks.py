@@ -149,7 +149,7 @@ def float32_update(
         head=head,
         trunk=Trunk.of(policy),
         depths=3,
-        objective=ObjectiveSettings(**objective),
+        settings=ObjectiveSettings(**objective),
         temperature=1.0,
     )
     before = runs.head_masters(trainer)

@@ -14,7 +14,7 @@ from openrlhf_mtp.runlog.metrics import (
     depth_metric,
 )
 from openrlhf_mtp.training.joint.coefficient import Scored, StepCoefficient
-from openrlhf_mtp.training.joint.occ import occ_sums
+from openrlhf_mtp.training.joint.occ import sums_of
 from openrlhf_mtp.training.reduce import all_reduce_sum
 
 
@@ -51,8 +51,7 @@ class JointMetrics:
 
     def measure_occ(self, scored: Scored) -> None:
         """Add a micro-batch to OCC's two terms, where they do not decide the coefficient."""
-        tokens, head = scored
-        self._measured.append(occ_sums(tokens.log_probs, tokens.old_log_probs, head.constants, head.mask))
+        self._measured.append(sums_of(scored))
 
     def add_loss(self, loss: Tensor) -> None:
         """Add a micro-batch's loss without its coefficient, a mean over depths (scalar, detached)."""

@@ -50,6 +50,12 @@ def occ_sums(log_probs: Tensor, old_log_probs: Tensor, head_log_probs: Tensor, m
     return torch.stack([(rl * mtp).sum((1, 2)), mtp.square().sum((1, 2)), mask.sum((1, 2)).double()])
 
 
+def sums_of(scored: Scored) -> Tensor:
+    """`occ_sums` of a micro-batch [3, k]."""
+    tokens, head_log_probs = scored
+    return occ_sums(tokens.log_probs, tokens.old_log_probs, head_log_probs.constants, head_log_probs.mask)
+
+
 def occ_coefficient(sums: Tensor, scale: float) -> Tensor:
     """lambda_j from the sums of `occ_sums`: [3, k] -> [k]."""
     alignment, magnitude, _ = sums
@@ -102,15 +108,7 @@ class OCC:
 
     def decide(self, scored: Sequence[Scored]) -> StepCoefficient:
         """lambda_j / k on each depth's loss, from the sums of all micro-batches and ranks (collective)."""
-        sums = all_reduce_sum(
-            reduce(
-                torch.add,
-                (
-                    occ_sums(tokens.log_probs, tokens.old_log_probs, head.constants, head.mask)
-                    for tokens, head in scored
-                ),
-            )
-        )
+        sums = all_reduce_sum(reduce(torch.add, map(sums_of, scored)))
         return self._on_losses(self.from_sums(sums), sums)
 
     def from_sums(self, sums: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class ReleasedOCC:
 
 def _sums(scored: Scored) -> Tensor:
     """`released_code_sums` of a micro-batch [2]."""
-    tokens, head = scored
+    tokens, head_log_probs = scored
     # positions without a log-prob count as no difference, as padding does there
-    values = torch.where(head.mask, head.constants, tokens.old_log_probs)
+    values = torch.where(head_log_probs.mask, head_log_probs.constants, tokens.old_log_probs)
     return released_code_sums(tokens.log_probs, tokens.old_log_probs, values, tokens.mask)

@@ -145,10 +145,10 @@ class JointTerm:
         self, coefficient: StepCoefficient, scored: Scored, row_weight: Tensor | None, inputs: StepInputs
     ) -> Tensor:
         """(1/k) sum_j lambda_j L_j."""
-        tokens, head = scored
-        total = head.values.new_zeros(())
-        unweighted = head.values.new_zeros(())
-        for j, (values, mask) in enumerate(zip(head.values, head.mask, strict=True)):
+        tokens, head_log_probs = scored
+        total = head_log_probs.values.new_zeros(())
+        unweighted = head_log_probs.values.new_zeros(())
+        for j, (values, mask) in enumerate(zip(head_log_probs.values, head_log_probs.mask, strict=True)):
             if self.mtp.regime == "joint_ce":
                 loss = self._cross_entropy(values, mask, row_weight, inputs)
             else:

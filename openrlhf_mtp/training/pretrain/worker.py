@@ -71,7 +71,7 @@ class HeadPretrainWorker(BaseModelActor):
             head=head,
             trunk=trunk,
             depths=self.mtp.depths,
-            objective=self.settings,
+            settings=self.settings,
             temperature=self.settings.temperature or self.strategy.args.rollout.temperature,
             seed=self.strategy.args.train.seed,
         )

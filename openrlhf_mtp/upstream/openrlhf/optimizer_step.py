@@ -18,18 +18,18 @@ class StepInfo(dict[str, Any]):
 
     Attributes:
         micro_batches: this rank's micro-batches of the optimizer step.
-        position: which of them this is, from 0.
+        micro_batch_index: which of them this is, from 0.
     """
 
-    def __init__(self, normalizers: dict[str, Any], micro_batches: list[Any], position: int) -> None:
+    def __init__(self, normalizers: dict[str, Any], micro_batches: list[Any], micro_batch_index: int) -> None:
         super().__init__(normalizers)
         self.micro_batches = micro_batches
-        self.position = position
+        self.micro_batch_index = micro_batch_index
 
     @property
     def completes_step(self) -> bool:
         """Whether this micro-batch is the optimizer step's last."""
-        return self.position + 1 == len(self.micro_batches)
+        return self.micro_batch_index + 1 == len(self.micro_batches)
 
 
 def with_windows(iterate: Windows) -> StepWindows:
@@ -48,13 +48,13 @@ def with_windows(iterate: Windows) -> StepWindows:
                 yield item
 
         window: list[Any] = []
-        position = 0
+        index = 0
         for item, normalizers in iterate(recorded(), *args):
-            if position == len(window):
-                window, position = list(fetched), 0
+            if index == len(window):
+                window, index = list(fetched), 0
                 fetched.clear()
-            yield item, StepInfo(normalizers, window, position)
-            position += 1
+            yield item, StepInfo(normalizers, window, index)
+            index += 1
 
     return iterate_with_windows
 

@@ -44,7 +44,7 @@ def trainer_loss(trunk, head, tokens, objective):
         head=head,
         trunk=Trunk.of(trunk),
         depths=DEPTHS,
-        objective=ObjectiveSettings(objective=objective, kl_warmup_steps=0),
+        settings=ObjectiveSettings(objective=objective, kl_warmup_steps=0),
         temperature=1.0,
     )
     return trainer.loss(HeadBatch(tokens, mask, mask, hidden.detach()))

@@ -40,7 +40,7 @@ def trainer(*, engine: Any = None, seed: int = 0, **objective: Any) -> HeadTrain
         head=head,
         trunk=trunk,
         depths=DEPTHS,
-        objective=ObjectiveSettings.model_validate({"kl_warmup_steps": 0, **objective}),
+        settings=ObjectiveSettings.model_validate({"kl_warmup_steps": 0, **objective}),
         temperature=TEMPERATURE,
         seed=seed,
     )
@@ -191,7 +191,7 @@ def test_the_settings_depth_weights_are_used():
 def chosen(own: HeadTrainer, batch: HeadBatch, step: int) -> list[int]:
     own.steps = step
     output = own.loss(batch)
-    assert output.anchors.fraction == own.objective.anchor_fraction
+    assert output.anchors.fraction == own.settings.anchor_fraction
     return output.anchors.index.tolist()
 
 
@@ -219,7 +219,7 @@ def test_what_is_counted_of_a_row_is_what_its_loss_counts(objective):
 def test_all_held_out_anchors_are_measured_with_the_final_objective():
     own, batch = trainer(**COLD, anchor_fraction=0.5), random_batch()
     parts = [some_rows(batch, slice(n, n + 2)) for n in (0, 2)]
-    found = evaluate_head(own, own.objective, parts)
+    found = evaluate_head(own, own.settings, parts)
     rows = gathered(own, batch)
     sums = rows.sums("e2e_tv")
     assert found.metrics["eval/mtp/loss"] == pytest.approx(sums["loss_sum"] / sums["loss_count"], rel=1e-4)

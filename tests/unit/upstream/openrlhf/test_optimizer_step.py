@@ -30,7 +30,7 @@ def test_each_micro_batch_knows_its_optimizer_step(count, size):
     for item, info in got:
         start = item // size * size
         assert info.micro_batches == items[start : start + size]
-        assert info.position == item - start
+        assert info.micro_batch_index == item - start
 
 
 def test_the_info_is_passed_on_as_openrlhfs_keyword_arguments():
@@ -46,7 +46,7 @@ def test_dynamic_batches_end_their_step_where_the_buffer_says(step, window, posi
 
     buffer = Buffer(dynamic_optimizer_step=[1, 0, 0, 1], collate_fn=lambda batch: batch[0])
     info = dynamic_window(buffer, step, {})
-    assert (info.micro_batches, info.position) == (window, position)
+    assert (info.micro_batches, info.micro_batch_index) == (window, position)
 
 
 def test_dynamic_batches_of_a_step_are_put_together_once():
