@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from openrlhf_mtp.losses.advantage import AdvantageWeights
 from openrlhf_mtp.training.advantage_weights import advantages_of
-from openrlhf_mtp.training.joint.coefficient import StepCoefficient, Undecided
+
+
+class StepCoefficient(NamedTuple):
+    """The coefficient of an optimizer step's joint term, decided.
+
+    Attributes:
+        values: lambda by depth [k].
+        inside: factor inside a depth's policy loss, on the advantages [k].
+        outside: factor on a depth's loss [k].
+        is_needed: whether the term must be computed, the same on every rank.
+        occ_sums: OCC's sums over all ranks, `joint.occ.occ_sums` [3, k]; None if it does not come from them.
+    """
+
+    values: Tensor
+    inside: list[float]
+    outside: list[float]
+    is_needed: bool
+    occ_sums: Tensor | None = None
+
+
+class Undecided:
+    """The coefficient of an optimizer step of one micro-batch, which that micro-batch's tokens will decide."""
+
+    is_needed: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,9 @@ def watched(outcome: Outcome) -> Iterator[None]:
     """Compare every micro-batch's term with the formula, just before its backward."""
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
-    from openrlhf_mtp.training.joint.coefficient import Undecided
     from openrlhf_mtp.training.joint.term import JointTerm, action_tokens
     from openrlhf_mtp.training.policy_trainer import PolicyTrainer
+    from openrlhf_mtp.training.step_inputs import Undecided
     from openrlhf_mtp.training.trunk import Trunk
     from openrlhf_mtp.upstream.openrlhf.extra_loss import added_to_backward
 

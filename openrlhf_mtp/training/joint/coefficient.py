@@ -7,12 +7,13 @@ of OCC's public code in `occ_released`, for comparison.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
+from openrlhf_mtp.training.step_inputs import StepCoefficient
 
 
 class ActionTokens(NamedTuple):
@@ -52,30 +53,6 @@ class Scored(NamedTuple):
 
     tokens: ActionTokens
     head_log_probs: HeadLogProbs
-
-
-class StepCoefficient(NamedTuple):
-    """The coefficient of an optimizer step, decided.
-
-    Attributes:
-        values: lambda by depth [k].
-        inside: factor inside a depth's policy loss, on the advantages [k].
-        outside: factor on a depth's loss [k].
-        is_needed: whether the term must be computed, the same on every rank.
-        occ_sums: OCC's sums over all ranks, `occ.occ_sums` [3, k]; None if the coefficient does not come from them.
-    """
-
-    values: Tensor
-    inside: list[float]
-    outside: list[float]
-    is_needed: bool
-    occ_sums: Tensor | None = None
-
-
-class Undecided:
-    """The coefficient of an optimizer step of one micro-batch, which that micro-batch's tokens will decide."""
-
-    is_needed: ClassVar[bool] = True
 
 
 class Coefficient(Protocol):

@@ -13,9 +13,10 @@ from openrlhf_mtp.runlog.metrics import (
     OCC_SIGN,
     depth_metric,
 )
-from openrlhf_mtp.training.joint.coefficient import Scored, StepCoefficient
+from openrlhf_mtp.training.joint.coefficient import Scored
 from openrlhf_mtp.training.joint.occ import sums_of
 from openrlhf_mtp.training.reduce import all_reduce_sum
+from openrlhf_mtp.training.step_inputs import StepCoefficient
 
 
 class JointMetrics:

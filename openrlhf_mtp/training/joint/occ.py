@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
-from openrlhf_mtp.training.joint.coefficient import Scored, StepCoefficient
+from openrlhf_mtp.training.joint.coefficient import Scored
 from openrlhf_mtp.training.reduce import all_reduce_sum
+from openrlhf_mtp.training.step_inputs import StepCoefficient
 
 EPSILON = 1e-8
 

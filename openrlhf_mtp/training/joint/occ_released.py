@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.regime import CoefficientSettings
-from openrlhf_mtp.training.joint.coefficient import Scored, StepCoefficient
+from openrlhf_mtp.training.joint.coefficient import Scored
 from openrlhf_mtp.training.joint.occ import EPSILON, Smoothing
+from openrlhf_mtp.training.step_inputs import StepCoefficient
 
 
 def released_code_sums(

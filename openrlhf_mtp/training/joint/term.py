@@ -28,14 +28,12 @@ from openrlhf_mtp.training.joint.coefficient import (
     FixedCoefficient,
     HeadLogProbs,
     Scored,
-    StepCoefficient,
-    Undecided,
 )
 from openrlhf_mtp.training.joint.metrics import JointMetrics
 from openrlhf_mtp.training.joint.occ import OCC
 from openrlhf_mtp.training.joint.occ_released import ReleasedOCC
 from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
-from openrlhf_mtp.training.step_inputs import StepInputs
+from openrlhf_mtp.training.step_inputs import StepCoefficient, StepInputs, Undecided
 from openrlhf_mtp.training.stopwatch import Stopwatch
 
 

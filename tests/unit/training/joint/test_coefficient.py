@@ -14,10 +14,10 @@ from openrlhf_mtp.training.joint.coefficient import (
     FixedCoefficient,
     HeadLogProbs,
     Scored,
-    Undecided,
 )
 from openrlhf_mtp.training.joint.occ import OCC
 from openrlhf_mtp.training.joint.occ_released import ReleasedOCC
+from openrlhf_mtp.training.step_inputs import Undecided
 
 DEPTHS = 3
 FIXED = FixedCoefficient(CoefficientSettings(value=0.3), DEPTHS)
