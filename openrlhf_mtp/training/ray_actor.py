@@ -1,6 +1,7 @@
 """OpenRLHF's trainer process with a head in it: loads, resumes, sends, saves and exports policy and head together.
 
-`PolicyActor` is the Ray actor's plain class; the trainer it constructs is `policy_trainer.PolicyTrainer`.
+`PolicyActor` is a plain class, of which `cli.train` makes a Ray actor. The trainer that it constructs is
+`policy_trainer.PolicyTrainer`.
 """
 
 from __future__ import annotations
