@@ -1,29 +1,8 @@
-import json
 from pathlib import Path
-from typing import Any
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout import engine
-
-POLICY = {"model_type": "qwen2", "hidden_size": 64, "vocab_size": 100}
-HEAD = {
-    "architectures": ["EagleMTPDraft"],
-    "hidden_size": 64,
-    "vocab_size": 100,
-    "mtp": {"format": 1, "depths": 3, "num_layers": 1, "trunk_model_type": "qwen2"},
-}
-
-
-def settings(**rollout: Any) -> MTPSettings:
-    return MTPSettings.model_validate({"rollout": {"dtype": "float32", **rollout}})
-
-
-def folders(root: Path, head: dict[str, Any]) -> Path:
-    (root / "mtp").mkdir()
-    (root / "config.json").write_text(json.dumps(POLICY))
-    (root / "mtp" / "config.json").write_text(json.dumps(head))
-    (root / "mtp" / "model.safetensors").touch()
-    return root
+from tests.unit.config.head_contract.equipped_folder import HEAD, folders, settings
 
 
 def test_the_draft_is_sampled_and_as_deep_as_the_job_says(tmp_path: Path) -> None:

@@ -2,33 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.head_contract import Sampling, drafting_problems, require
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-
-POLICY = {"model_type": "qwen2", "hidden_size": 64, "vocab_size": 100}
-HEAD: dict[str, Any] = {
-    "architectures": ["EagleMTPDraft"],
-    "hidden_size": 64,
-    "vocab_size": 100,
-    "mtp": {"format": 1, "depths": 3, "num_layers": 1, "trunk_model_type": "qwen2"},
-}
-
-
-def settings(**rollout: Any) -> MTPSettings:
-    return MTPSettings.model_validate({"rollout": {"dtype": "float32", **rollout}})
-
-
-def folders(root: Path, head: dict[str, Any]) -> Path:
-    (root / "mtp").mkdir()
-    (root / "config.json").write_text(json.dumps(POLICY))
-    (root / "mtp" / "config.json").write_text(json.dumps(head))
-    (root / "mtp" / "model.safetensors").touch()
-    return root
+from tests.unit.config.head_contract.equipped_folder import HEAD, POLICY, folders, settings
 
 
 def test_drafts_that_would_not_follow_the_policy_are_refused(tmp_path: Path) -> None:
