@@ -124,7 +124,7 @@ def _no_engines(engines: list[Any]) -> Any:
 
 def head_parts(actor: Any, section: dict[str, Any] | None) -> tuple[Any, Any, Any]:
     """The parts of a form that the trainer holds: settings, head trainer, and the head's part of a step."""
-    from openrlhf_mtp.training.head_step import HeadSteps
+    from openrlhf_mtp.training.head_steps import HeadSteps
     from openrlhf_mtp.training.policy_trainer import build_head_trainer
 
     class LaterSteps(HeadSteps):

@@ -29,7 +29,7 @@ from openrlhf_mtp.training.head_average import HeadAverage
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_metrics import anchor_records
-from openrlhf_mtp.training.head_step import HeadSteps
+from openrlhf_mtp.training.head_steps import HeadSteps
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
