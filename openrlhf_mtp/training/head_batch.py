@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from openrlhf_mtp.losses.alignment import Anchors, find_anchors
 from openrlhf_mtp.losses.targets import Targets
 
 
@@ -40,3 +41,9 @@ class HeadBatch:
     def position_ids(self) -> Tensor:
         """Position of each token within its sample, from 0 [B, T]."""
         return (self.segment_ids.cumsum(-1) - 1).clamp(min=0)
+
+    def anchors(self, depths: int, *, fraction: float, seed: int) -> Anchors:
+        """The anchors of a head step, the same whenever it asks; see `find_anchors`."""
+        return find_anchors(
+            self.sequences, self.action_mask, self.segment_ids, depths, fraction=fraction, seed=seed
+        )

@@ -16,7 +16,7 @@ from torch.nn.functional import embedding as lookup
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
-from openrlhf_mtp.losses.alignment import anchor_mask, find_anchors
+from openrlhf_mtp.losses.alignment import anchor_mask
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, Sums, depth_weights, mtp_loss
 from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts, replay_acceptance
@@ -135,14 +135,8 @@ class HeadTrainer:
     ) -> MTPLossOutput:
         """The summed loss of a micro-batch with the current objective."""
         module = self.head if self.engine is None else self.engine
-        anchors = find_anchors(
-            batch.sequences,
-            batch.action_mask,
-            batch.segment_ids,
-            self.depths,
-            fraction=self.settings.anchor_fraction,
-            seed=self.anchor_seed if anchor_seed is None else anchor_seed,
-        )
+        seed = self.anchor_seed if anchor_seed is None else anchor_seed
+        anchors = batch.anchors(self.depths, fraction=self.settings.anchor_fraction, seed=seed)
         with self.trunk.constants(sharded=self.trunk_sharded) as (embedding, output_weight):
             states = module(
                 batch.hidden,

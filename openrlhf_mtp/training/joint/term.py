@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding as lookup
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.losses.alignment import Anchors, find_anchors
+from openrlhf_mtp.losses.alignment import Anchors
 from openrlhf_mtp.losses.kernels.token_log_probs import token_log_probs
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.training.head_trainer import HeadTrainer
@@ -100,13 +100,8 @@ class JointTerm:
         for experience in micro_batches:
             experience.to_device(torch.cuda.current_device())
             seen = self.policy.observe(experience)
-            anchors = find_anchors(
-                seen.batch.sequences,
-                seen.batch.action_mask,
-                seen.batch.segment_ids,
-                self.mtp.depths,
-                fraction=self.mtp.anchor_fraction,
-                seed=self.head_trainer.anchor_seed,
+            anchors = seen.batch.anchors(
+                self.mtp.depths, fraction=self.mtp.anchor_fraction, seed=self.head_trainer.anchor_seed
             )
             scored.append(Scored(action_tokens(experience, seen.log_probs), self.log_probs(seen, anchors)))
         return scored
