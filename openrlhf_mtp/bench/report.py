@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.runlog.provenance import git_revision, installed_versions
 
 
@@ -84,7 +85,7 @@ def table(
 def publish(out: Path, file: str, record: Mapping[str, Any], tables: Iterable[Table]) -> None:
     """Write the record and its provenance into the folder, print the tables and the file's name."""
     content = {**provenance(), **record}
-    (out / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_atomically(out / file, json.dumps(content, indent=2) + "\n")
     console = Console()
     for one in tables:
         console.print(one)

@@ -37,6 +37,7 @@ from openrlhf_mtp.cli.quickstart.stages import (
     run_stages,
 )
 from openrlhf_mtp.cli.quickstart.table import goals, render
+from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.job import Job, load_job
 from openrlhf_mtp.config.run_files import CHECKPOINTS, REPORT, TRAINED_HEAD
 from openrlhf_mtp.runlog.run import read_run
@@ -202,7 +203,7 @@ def _run(quickstart: Quickstart, *, overwrite: bool) -> int:
         "goals": {goal.name: goal.met for goal in reached},
         "rl": summary,
     }
-    (out / SUMMARY).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_atomically(out / SUMMARY, json.dumps(record, indent=2) + "\n")
     Console().print(render(reached, summary, seconds, peak_gib))
     print(f"\nThe head's own report: {quickstart.pretrained / REPORT}")
     print(
