@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +18,13 @@ sys.path.insert(0, str(STUDIES))
 
 from drift.study import STUDY as DRIFT  # noqa: E402
 from entropy.study import STUDY as ENTROPY  # noqa: E402
-from harness import jobs, results, runs  # noqa: E402
+from entropy.study import slopes_of_length  # noqa: E402
+from harness import acceptance, jobs, results, runs  # noqa: E402
 from harness import main as command_line  # noqa: E402
-from harness.statistics import interval, paired  # noqa: E402
-from harness.study import Arm, Place  # noqa: E402
+from harness.contrasts import compare_all, contrast_lines, verdict  # noqa: E402
+from harness.curves import curves  # noqa: E402
+from harness.statistics import compared, holm, interval, paired  # noqa: E402
+from harness.study import Arm, Column, Contrast, Place  # noqa: E402
 from objectives.study import STUDY as OBJECTIVES  # noqa: E402
 from regimes.study import STUDY as REGIMES  # noqa: E402
 from task.prompts import write_data  # noqa: E402
@@ -177,6 +181,141 @@ def test_intervals_over_seeds_are_students():
     assert paired([1.0, 4.0], [2.0, 8.0], ratio=True).mean == 0.5
 
 
+@pytest.mark.parametrize(("ratio", "least"), [(False, 0.4), (True, 0.05)])
+def test_the_tests_of_pairs_are_scipys(ratio, least):
+    from scipy import stats
+
+    arm, against = [3.1, 2.9, 3.4, 3.3, 3.0], [3.0, 2.9, 3.1, 3.2, 3.1]
+    pairs = [a / b - 1.0 if ratio else a - b for a, b in zip(arm, against, strict=True)]
+    found = compared(arm, against, ratio=ratio, least=least)
+    assert found.p == pytest.approx(stats.ttest_1samp(pairs, 0.0).pvalue)
+    one_sided = [
+        stats.ttest_1samp(pairs, -least, alternative="greater").pvalue,
+        stats.ttest_1samp(pairs, least, alternative="less").pvalue,
+    ]
+    assert found.p_equivalent == pytest.approx(max(one_sided))
+    assert (found.mean, found.low, found.high) == tuple(vars(paired(arm, against, ratio=ratio)).values())
+
+
+def test_the_detectable_effect_is_seen_in_four_of_five_repeats():
+    seeds = [[0.1, 0.4, -0.2, 0.3, 0.5], [0.0] * 5]
+    spread = statistics.stdev(seeds[0])
+    effect = compared(*seeds).detectable
+    rng, seen, repeats = random.Random(1), 0, 4000
+    for _ in range(repeats):
+        drawn = [rng.gauss(effect, spread) for _ in range(5)]
+        seen += interval(drawn).low > 0.0
+    assert seen / repeats == pytest.approx(0.8, abs=0.03)
+
+
+def test_pairs_without_spread_or_without_a_second_seed_have_the_tests_they_can_have():
+    alone = compared([1.0], [0.0], least=1.0)
+    assert (alone.mean, alone.low, alone.p, alone.detectable, alone.p_equivalent) == (
+        1.0,
+        None,
+        None,
+        None,
+        None,
+    )
+    same = compared([1.0, 2.0], [1.0, 2.0], least=0.1)
+    assert (same.p, same.p_equivalent, same.detectable) == (1.0, 0.0, 0.0)
+    assert compared([1.0, 2.0], [0.0, 1.0]).p == 0.0
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8))
+def test_holm_keeps_the_order_and_lies_between_no_adjustment_and_bonferronis(p_values):
+    adjusted = holm(p_values)
+    for p, new in zip(p_values, adjusted, strict=True):
+        assert p <= new <= min(1.0, len(p_values) * p) or new == pytest.approx(p)
+    assert sorted(adjusted) == [adjusted[at] for at in sorted(range(len(p_values)), key=p_values.__getitem__)]
+
+
+def test_a_familys_p_values_are_adjusted_and_those_of_other_roles_are_not():
+    values = {"a": [{"x": 1.0}, {"x": 1.2}, {"x": 1.4}], "b": [{"x": 0.0}, {"x": 0.1}, {"x": 0.5}]}
+    plain, other, ratio, aa = (
+        Contrast("a", "b", "x", role="primary", expected="+", least=2.0),
+        Contrast("a", "b", "x"),
+        Contrast("b", "a", "x", ratio=True),
+        Contrast("a", "a", "x", role="aa", least=0.1),
+    )
+    found = compare_all([plain, other, ratio, aa, Contrast("a", "missing", "x")], values)
+    assert len(found) == 4
+    assert found[0]["p_holm"] == found[0]["p"]
+    assert found[1]["p_holm"] == min(1.0, 2 * found[1]["p"])
+    assert found[3]["p_holm"] == found[3]["p"] == 1.0
+    assert found[0]["verdict"] == "as expected, but within ±2"
+    assert found[3]["verdict"] == "no difference within ±0.1"
+    lines = contrast_lines(found, {"x": Column("x", "length", 2)})
+    assert lines[2].startswith("| **primary** length: a − b (expected +) | +1.00 (")
+    assert lines[4].startswith("| length: b / a | 0.15 (")
+    assert lines[5].startswith("| A/A length: a − a | +0.00 (")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "as expected"),
+        ({"expected": None}, "differs"),
+        ({"expected": "-"}, "opposite to the expected sign"),
+        ({"mean": 0.9, "ratio": True}, "opposite to the expected sign"),
+        ({"p_holm": 0.05}, "undecided"),
+        ({"p_holm": 0.05, "p_equivalent": 0.04}, "equivalent, within ±0.1"),
+        ({"p_equivalent": 0.04}, "as expected, but within ±0.1"),
+        ({"role": "aa"}, "differs: look for a cause"),
+        ({"role": "aa", "p_holm": 0.3}, "no difference"),
+        ({"p_holm": None}, "one seed: no test"),
+    ],
+)
+def test_the_verdict_of_a_contrast(change, expected):
+    each = {
+        "mean": 0.5,
+        "ratio": False,
+        "role": "primary",
+        "expected": "+",
+        "least": 0.1,
+        "p_equivalent": 0.5,
+    }
+    assert verdict({**each, "p_holm": 0.01, **change}) == expected
+
+
+def test_curves_stay_small_and_keep_first_values_and_gaps():
+    rows = [{"step": step, "a/b": 1.0 / 3.0, **({"c": 2.0} if step else {})} for step in range(100)]
+    whole = curves(rows).splitlines()
+    assert whole[:3] == ["step,a/b,c", "0,0.3333,", "1,0.3333,2"]
+    assert len(whole) == 101
+    thinned = curves(rows, largest=600)
+    assert len(thinned) <= 600
+    assert [line.split(",")[0] for line in thinned.splitlines()[1:4]] == ["0", "4", "8"]
+    assert curves([{"step": 1, "a": float("nan")}]) == "step,a\n1,nan\n"
+
+
+def test_an_aa_arm_runs_with_another_seed_from_the_same_start(tmp_path):
+    place = Place("detach", 2, tmp_path / "regimes" / "detach" / "seed_2", False)
+    same, again = REGIMES.arms[0], replace(REGIMES.arms[0], seed_offset=100)
+    plain, offset = (runs.command_line(REGIMES, arm, place, tmp_path) for arm in (same, again))
+    assert [(a, b) for a, b in zip(plain, offset, strict=True) if a != b] == [
+        ("train.seed=2", "train.seed=102")
+    ]
+    assert runs.fingerprint(REGIMES, same, place) != runs.fingerprint(REGIMES, again, place)
+
+
+def test_runs_of_several_commits_are_named_before_more_are_spent(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "run_one", lambda *_: 0)
+    monkeypatch.setattr(runs, "git_revision", lambda: "f" * 40)
+    study = replace(OBJECTIVES, seeds=[1], arms=OBJECTIVES.arms[:2])
+    finish(study, study.places(tmp_path, smoke=False)["ce"][0])
+    runs.run_all(study, tmp_path, smoke=False, parallel=1)
+    assert "warning: runs of several commits would be compared: 0123abc, fffffff" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ALL, ids=lambda study: study.name)
+def test_a_study_has_one_primary_contrast_with_its_sign_and_least_effect(study):
+    primary = [each for each in study.contrasts if each.role == "primary"]
+    assert len(primary) == 1
+    assert primary[0].least is not None
+    assert primary[0].expected is not None
+
+
 def test_settings_of_an_arm_replace_those_of_the_base_job_and_leave_the_rest():
     base = {"mtp": {"depths": 3, "optim": {"lr": 1}}, "train": {"seed": 1}}
     change = {"mtp": {"optim": {"lr": 2}, "objective": "tv"}}
@@ -297,6 +436,49 @@ def test_a_run_whose_job_was_edited_starts_over_without_its_old_result(tmp_path,
     assert runs.finished(DRIFT, arm, place)
 
 
+def measured_by(given):
+    """An `Acceptance` of responses whose drafts are accepted as `given` says, a [anchors, 2] table a response."""
+    rows = [np.asarray(each, dtype=np.float32) for each in given]
+    every = np.concatenate(rows)
+    place = np.concatenate([np.arange(len(row)) for row in rows])
+    response = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    return acceptance.Acceptance(every, every, every, every, every, place * 0, response, place)
+
+
+def test_a_walk_visits_the_anchors_that_an_engine_drafts_from():
+    none, both, cut = [0.0, 0.0], [1.0, 1.0], [1.0, np.nan]
+    # from place 0 a rejected draft leads to place 1, whose two accepted ones lead to place 4: 3 and 2 are not visited
+    walk = acceptance.walked(measured_by([[none, both, none, none, cut]]), "sampled")
+    assert walk == pytest.approx({"walked": 0.5, "walked_length": 2.0, "reach_1": 2 / 3, "reach_2": 1 / 3})
+    twice = acceptance.walked(measured_by([[none, both, none, none, cut]] * 2), "greedy")
+    assert twice == pytest.approx(walk), "a second response is walked from its own beginning"
+
+
+def test_the_rate_over_all_anchors_is_the_mean_of_their_products():
+    values = acceptance.summary(measured_by([[[0.5, 0.5], [1.0, 0.0], [0.4, np.nan]]]))
+    assert values["sampled/rate"] == pytest.approx((0.75 + 1.0) / 2 / 2)
+    assert values["sampled/length"] == pytest.approx(1.0 + 2.0 * values["sampled/rate"])
+    assert values["greedy/depth_1"] == pytest.approx(1.9 / 3)
+
+
+def test_a_slope_in_tokens_of_length_is_that_of_the_lengths_and_the_overlaps_chained():
+    rng = np.random.default_rng(0)
+    entropy = rng.uniform(0.0, 1.0, (400, 1)) * np.ones((1, 2))
+    overlap = (0.9 - 0.2 * entropy).astype(np.float32)
+    measured = replace(
+        measured_by([overlap]),
+        entropy=entropy.astype(np.float32),
+        response=np.repeat(np.arange(20), 20),
+    )
+    found = slopes_of_length(measured, "sampled")
+    exact = np.polyfit(entropy[:, 0], 1.0 + overlap[:, 0] + overlap[:, 0] ** 2, 1)
+    assert found["slope"] == pytest.approx(exact[0], rel=1e-4)
+    assert found["chained"] == pytest.approx(-0.2 * (1.0 + 2.0 * overlap.mean()), rel=1e-4)
+    assert found["slope"] == pytest.approx(found["chained"], rel=0.01), (
+        "nearly straight, and all depths move alike"
+    )
+
+
 def test_the_arms_of_a_seed_share_its_responses(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "subprocess", Commands())
     for seed in (1, 2):
@@ -340,3 +522,8 @@ def test_an_arm_with_a_missing_run_is_not_summed_up(tmp_path):
     assert "| ce | 0.200 (-0.048 to 0.448) | 1.000 (1.000 to 1.000) |" in text
     assert "| e2e_tv | 0.200 (-0.048 to 0.448) | – |" in text
     assert "Not run to their end: tv, kl," in text
+    assert result["commits"]["ce"] == ["0123abc"] * 3
+    assert "several commits" not in text
+    (found["ce"][1].folder / "command.txt").write_text("openrlhf-mtp pretrain\ngit 4567def\n")
+    mixed = results.table(study, results.collect(study, found))
+    assert "**The runs are of several commits:** 0123abc (ce, e2e_tv); 4567def (ce)." in mixed

@@ -57,7 +57,7 @@ STUDY = Study(
         Column("drift/mismatch", "mismatch"),
     ],
     contrasts=[
-        Contrast("online_e2e_tv", "pre_rl_only", "length/last"),
+        Contrast("online_e2e_tv", "pre_rl_only", "length/last", role="primary", expected="+", least=0.05),
         Contrast("online_ce", "pre_rl_only", "length/last"),
         Contrast("online_e2e_tv", "online_ce", "length/last"),
         Contrast("online_e2e_tv", "online_ce", "length/mean"),

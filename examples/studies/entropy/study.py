@@ -3,14 +3,17 @@
     python examples/studies/entropy/study.py            no runs of its own: after study 1, a minute
     python examples/studies/entropy/study.py --smoke    two minutes, most of them study 1's smoke form
 
-Heads that CE, TV and e2e TV trained in study 1, anchor by anchor on held-out responses: how acceptance falls with the
-entropy of the policy, by the slope of a line fitted to every anchor and depth, for sampled and for greedy drafts.
-Twice, because entropy and the kind of token are bound together in this task: over all tokens, and over those alone
-where a move is chosen, which is what free choice is here. Hardware: one CPU core. Result: README.md beside this file.
+Heads that CE, TV and e2e TV trained in study 1, anchor by anchor on held-out responses: how the acceptance length
+falls with the entropy of the policy, in tokens per nat as Bebop has it, for sampled and for greedy drafts; and how the
+overlap of a single depth does, per nat. The slopes are those of lines fitted to every anchor, or to every anchor and
+depth. The second twice, because entropy and the kind of token are bound together in this task: over all tokens, and
+over those alone where a move is chosen, which is what free choice is here. Hardware: one CPU core. Result: README.md
+beside this file.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,7 @@ BINS = 8
 Points = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 
 
-def points(measured: Acceptance, way: str, *, moves_only: bool) -> Points:
+def points(measured: Acceptance, way: str, *, moves_only: bool = False) -> Points:
     """Entropy, acceptance and response of every anchor and depth that counts."""
     counted = ~np.isnan(measured.sampled)
     if moves_only:
@@ -43,10 +46,19 @@ def points(measured: Acceptance, way: str, *, moves_only: bool) -> Points:
     return measured.entropy[counted], vars(measured)[way][counted], response[counted]
 
 
+def lengths(measured: Acceptance, way: str) -> Points:
+    """Mean entropy over its depths, expected length and response of every anchor that has all depths."""
+    whole = ~np.isnan(measured.sampled).any(1)
+    length = 1.0 + acceptance.expected_accepted(vars(measured)[way][whole])
+    return measured.entropy[whole].mean(1), length, measured.response[whole]
+
+
 def measure(place: Place) -> Values:
-    """Slopes (per nat), intercepts, and the range of entropy that they were fitted over."""
+    """Slopes (tokens of length per nat; overlap per nat), intercepts, and the range of entropy of the fit."""
     measured = acceptance.of_run(place)
     values: Values = {}
+    for way in ("sampled", "greedy"):
+        values |= {f"length/{way}/{key}": value for key, value in slopes_of_length(measured, way).items()}
     for tokens, moves_only in (("all", False), ("moves", True)):
         for way in ("sampled", "greedy"):
             entropy, accepted, response = points(measured, way, moves_only=moves_only)
@@ -59,9 +71,26 @@ def measure(place: Place) -> Values:
     return values
 
 
-def binned(place: Place, way: str) -> plots.Series:
-    """Mean acceptance in bins of equal width in entropy, at the bins' mean entropy, all tokens."""
-    entropy, accepted, _ = points(acceptance.of_run(place), way, moves_only=False)
+def slopes_of_length(measured: Acceptance, way: str) -> Values:
+    """Tokens of acceptance length per nat, in two ways that need not agree where acceptance is no straight line.
+
+    `slope`: of a line through the anchors' lengths. `chained`: the slope of the overlap times dE/d alpha = sum_j j
+    alpha^(j-1) at the mean overlap: what a shift of all depths' entropies would do if it moved all of them alike.
+    """
+    entropy, length, response = lengths(measured, way)
+    line = fit_line(entropy, length, response)
+    overlap = vars(measured)[way]
+    each = fit_line(*points(measured, way))
+    if line is None or each is None:  # the two-minute form may be too short for a line
+        return {"slope": np.nan, "intercept": np.nan, "chained": np.nan}
+    alpha = float(np.nanmean(overlap))
+    derivative = sum(j * alpha ** (j - 1) for j in range(1, overlap.shape[1] + 1))
+    return {"slope": line.slope, "intercept": line.intercept, "chained": derivative * each.slope}
+
+
+def binned(found: Points) -> plots.Series:
+    """Means in bins of equal width in entropy, at the bins' mean entropy."""
+    entropy, accepted, _ = found
     edges = np.linspace(0.0, np.quantile(entropy, 0.99), BINS + 1)
     where = np.digitize(entropy, edges[1:-1])
     filled = [number for number in range(BINS) if (where == number).sum() >= 20]
@@ -72,16 +101,22 @@ def binned(place: Place, way: str) -> plots.Series:
 
 
 def figure(places: Mapping[str, Sequence[Place]]) -> Figure:
-    """Acceptance against entropy in bins, a line a head and seed."""
-    figure, axes = style.panels(2)
-    for axis, way in zip(axes, ("sampled", "greedy"), strict=True):
-        for number, (arm, runs) in enumerate(places.items()):
-            for run in runs:
-                axis.plot(
-                    *binned(run, way), "o-", color=plots.COLORS[number], markersize=3, linewidth=1, label=arm
-                )
-        style.label(axis, f"acceptance, {way} drafts", "", x="entropy of the policy (nat)")
-        style.unit_interval(axis)
+    """Length against entropy (above) and overlap against entropy (below) in bins, a line a head and seed."""
+    figure, axes = style.panels(4)
+    for number, (arm, runs) in enumerate(places.items()):
+        for run in runs:
+            measured = acceptance.of_run(run)
+            for axis, (read, way) in zip(
+                axes, product((lengths, points), ("sampled", "greedy")), strict=True
+            ):
+                shown = binned(read(measured, way))
+                axis.plot(*shown, "o-", color=plots.COLORS[number], markersize=3, linewidth=1, label=arm)
+    for axis, (unit, way) in zip(
+        axes, product(("length (tokens)", "overlap"), ("sampled", "greedy")), strict=True
+    ):
+        style.label(axis, f"{unit}, {way} drafts", "", x="entropy of the policy (nat)")
+        if unit == "overlap":
+            style.unit_interval(axis)
     style.legend(axes[0])
     return figure
 
@@ -95,6 +130,10 @@ STUDY = Study(
     measure=measure,
     figure=figure,
     columns=[
+        Column("length/sampled/slope", "tokens of length per nat, sampled", 2),
+        Column("length/greedy/slope", "tokens of length per nat, greedy", 2),
+        Column("length/sampled/chained", "the same from the overlap's slope, sampled", 2),
+        Column("length/greedy/chained", "the same from the overlap's slope, greedy", 2),
         Column("all/sampled/slope", "slope, sampled, all tokens"),
         Column("all/greedy/slope", "slope, greedy, all tokens"),
         Column("moves/sampled/slope", "slope, sampled, moves"),
@@ -105,6 +144,9 @@ STUDY = Study(
         Column("all/entropy_high", "entropy, 95 %"),
     ],
     contrasts=[
+        Contrast("e2e_tv", "ce", "length/sampled/slope", role="primary", expected="+", least=0.1),
+        Contrast("tv", "ce", "length/sampled/slope", expected="+", least=0.1),
+        Contrast("e2e_tv", "ce", "length/greedy/slope", least=0.1),
         *(
             Contrast(arm, "ce", name, ratio)
             for arm in ("tv", "e2e_tv")

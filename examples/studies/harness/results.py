@@ -1,4 +1,4 @@
-"""A study's result: `result.json` (everything), `result.md` (the table), `result.png` (the figure)."""
+"""A study's result: `result.json` (everything), `result.md` (the table), `result.png` (the figure), `curves/`."""
 
 import json
 import os
@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.runs import MARK, finished
-from harness.statistics import Interval, interval, paired
-from harness.study import Contrast, Place, Study, Values
-from openrlhf_mtp.config.run_files import COMMAND
-from openrlhf_mtp.runlog.provenance import installed_versions
+from harness.contrasts import cell, compare_all, contrast_lines
+from harness.curves import write_curves
+from harness.runs import MARK, commit_of, finished
+from harness.statistics import interval
+from harness.study import Place, Study
+from openrlhf_mtp.runlog.provenance import git_revision, installed_versions
 
 Places = Mapping[str, Sequence[Place]]
 
@@ -32,18 +33,16 @@ def collect(study: Study, places: Places) -> dict[str, Any]:
         arm: {name: asdict(interval([run[name] for run in runs])) for name in runs[0]}
         for arm, runs in values.items()
     }
-    contrasts = [
-        {**asdict(each), **asdict(_compared(each, values[each.arm], values[each.against]))}
-        for each in study.contrasts
-        if all(each.name in values.get(arm, [{}])[0] for arm in (each.arm, each.against))
-    ]
+    commits = {arm: [commit_of(run) for run in runs] for arm, runs in whole.items()}
     return {
         "study": study.name,
         "question": study.question,
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"cpu_cores": os.cpu_count(), "cpu": _processor(), "threads_per_run": 1},
         "versions": {"python": platform.python_version(), **installed_versions()},
-        "git": sorted({_revision(run) for runs in whole.values() for run in runs}),
+        "git": sorted({commit for runs in commits.values() for commit in runs}),
+        "commits": commits,
+        "measured_at": git_revision(),
         "seeds": [run.seed for run in next(iter(places.values()))],
         "missing": [arm for arm in places if arm not in whole],
         "seconds": {
@@ -52,18 +51,8 @@ def collect(study: Study, places: Places) -> dict[str, Any]:
         },
         "runs": values,
         "summary": summary,
-        "contrasts": contrasts,
+        "contrasts": compare_all(study.contrasts, values),
     }
-
-
-def _compared(contrast: Contrast, values: Sequence[Values], against: Sequence[Values]) -> Interval:
-    name = contrast.name
-    return paired([run[name] for run in values], [run[name] for run in against], ratio=contrast.ratio)
-
-
-def _revision(run: Place) -> str:
-    """The commit that a run was made with, from the last line of its `command.txt`."""
-    return (run.folder / COMMAND).read_text(encoding="utf-8").splitlines()[-1].removeprefix("git ")
 
 
 def _processor() -> str:
@@ -90,19 +79,16 @@ def table(study: Study, result: Mapping[str, Any]) -> str:
     ]
     for arm, measured in result["summary"].items():
         cells = [
-            _cell(measured[column.name], column.digits) if column.name in measured else "–"
+            cell(measured[column.name], column.digits) if column.name in measured else "–"
             for column in columns
         ]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     if result["missing"]:
         lines += ["", f"Not run to their end: {', '.join(result['missing'])}."]
+    if len(result["git"]) > 1:
+        lines += ["", "**The runs are of several commits:** " + "; ".join(_commits(result)) + "."]
     if result["contrasts"]:
-        headings = {column.name: column for column in study.columns}
-        lines += ["", "| compared seed by seed | |", "|---|---|"]
-        for each in result["contrasts"]:
-            column = headings[each["name"]]
-            what = f"{column.heading}: {each['arm']} {'/' if each['ratio'] else '−'} {each['against']}"
-            lines.append(f"| {what} | {_cell(each, column.digits, sign='' if each['ratio'] else '+')} |")
+        lines += ["", *contrast_lines(result["contrasts"], {column.name: column for column in study.columns})]
     return "\n".join(lines) + "\n"
 
 
@@ -114,15 +100,16 @@ def _minutes(result: Mapping[str, Any]) -> float:
     return sum(sum(seconds) for seconds in result["seconds"].values()) / 60.0
 
 
-def _cell(value: Mapping[str, float | None], digits: int, sign: str = "") -> str:
-    if value["low"] is None:
-        return f"{value['mean']:{sign}.{digits}f}"
-    mean, low, high = (f"{value[part]:{sign}.{digits}f}" for part in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+def _commits(result: Mapping[str, Any]) -> list[str]:
+    """Each commit with the arms that have runs of it."""
+    return [
+        f"{commit[:7]} ({', '.join(arm for arm, runs in result['commits'].items() if commit in runs)})"
+        for commit in result["git"]
+    ]
 
 
 def write_result(study: Study, places: Places, out: Path) -> dict[str, Any]:
-    """Collect, and write the three files into `out`."""
+    """Collect, and write the three files and the curves into `out`."""
     result = collect(study, places)
     out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -130,4 +117,6 @@ def write_result(study: Study, places: Places, out: Path) -> dict[str, Any]:
     whole = {arm: runs for arm, runs in places.items() if arm in result["summary"]}
     if whole:
         study.figure(whole).savefig(out / "result.png")
+        if study.runs_of is None:
+            write_curves(out / "curves", whole)
     return result

@@ -19,6 +19,8 @@ from pathlib import Path
 from harness.assets import equipped
 from harness.jobs import job_file
 from harness.study import STUDIES, Arm, Place, Study
+from openrlhf_mtp.config.run_files import COMMAND
+from openrlhf_mtp.runlog.provenance import git_revision
 
 MARK = "study.json"
 """Written when a run has finished: the fingerprint of its job, and what it took."""
@@ -46,11 +48,25 @@ def run_all(study: Study, runs: Path, *, smoke: bool, parallel: int) -> None:
     )  # a cut study has whole seeds, which can be compared
     waiting = [place for place in by_seed if not finished(study, arms[place.arm], place)]
     print(f"{study.name}: {len(places)} runs, {len(waiting)} to do", file=sys.stderr, flush=True)
+    warn_of_other_commits([place for place in places if place not in waiting], bool(waiting))
     with ThreadPoolExecutor(parallel) as pool:
         codes = list(pool.map(lambda place: run_one(study, arms[place.arm], place, runs), waiting))
     failed = [str(place.folder / LOG) for place, code in zip(waiting, codes, strict=True) if code]
     if failed:
         raise RunsFailed("these runs ended with an error:\n" + "\n".join(failed))
+
+
+def warn_of_other_commits(done: list[Place], more: bool) -> None:
+    """Say before it costs time that arms would be compared across commits; delete the old runs to run them again."""
+    commits = {commit_of(place) for place in done} | ({git_revision()} if more else set())
+    if len(commits) > 1:
+        listed = ", ".join(sorted(commit[:7] for commit in commits))
+        print(f"warning: runs of several commits would be compared: {listed}", file=sys.stderr, flush=True)
+
+
+def commit_of(place: Place) -> str:
+    """The commit that a finished run was made with, from the last line of its `command.txt`."""
+    return (place.folder / COMMAND).read_text(encoding="utf-8").splitlines()[-1].removeprefix("git ")
 
 
 def run_one(study: Study, arm: Arm, place: Place, runs: Path) -> int:
@@ -93,7 +109,7 @@ def can_resume(study: Study, arm: Arm, place: Place) -> bool:
 def command_line(study: Study, arm: Arm, place: Place, runs: Path) -> list[str]:
     """The words after `openrlhf-mtp`, but for how to treat an earlier run."""
     overrides = [
-        f"train.seed={place.seed}",
+        f"train.seed={place.seed + arm.seed_offset}",
         f"actor.model_name_or_path={equipped(runs, place.seed).absolute()}",
         f"data.prompt_dataset={(runs / 'data' / 'train.jsonl').absolute()}",
         f"eval.dataset={(runs / 'data' / 'eval.jsonl').absolute()}",
@@ -127,7 +143,8 @@ def fingerprint(study: Study, arm: Arm, place: Place) -> str:
     head = study.head_of and (study.head_of[0].name, study.head_of[1])
     settings = list(study.smoke_settings) if place.smoke else []
     text = job_file(study, arm).read_text(encoding="utf-8")
-    return hashlib.sha256(json.dumps([text, place.seed, head, settings]).encode()).hexdigest()
+    offset = [arm.seed_offset] if arm.seed_offset else []
+    return hashlib.sha256(json.dumps([text, place.seed, head, settings, *offset]).encode()).hexdigest()
 
 
 def finished(study: Study, arm: Arm, place: Place) -> bool:

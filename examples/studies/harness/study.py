@@ -16,10 +16,15 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things compared: a name and the settings in which it differs from the studies' base job."""
+    """One of the things compared: a name and the settings in which it differs from the studies' base job.
+
+    An arm with the settings of another and a `seed_offset`, which is added to `train.seed`, makes an A/A test: all
+    that differs is chance, so the contrast shows how large chance is. Policy and head start as the seed without offset.
+    """
 
     name: str
     settings: Mapping[str, Any]
+    seed_offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,25 @@ class Column:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two arms compared seed by seed, to state with an interval: `arm` minus `against`, or `arm` over `against`."""
+    """Two arms compared seed by seed, to state with an interval: `arm` minus `against`, or `arm` over `against`.
+
+    Attributes:
+        arm, against: the names of the two arms.
+        name: of the value that is compared.
+        ratio: compare by quotient.
+        role: what the study was made to decide ("primary", one a study), what else it shows ("secondary"), or an A/A
+            test ("aa"), whose arms differ by chance alone. Holm's adjustment is within a role; A/A tests have none.
+        expected: the sign that the difference should have (of the ratio minus 1), written down before the study ran.
+        least: the smallest difference that would matter, for the equivalence test; None where none was fixed.
+    """
 
     arm: str
     against: str
     name: str
     ratio: bool = False
+    role: Literal["primary", "secondary", "aa"] = "secondary"
+    expected: Literal["+", "-"] | None = None
+    least: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from harness.study import Arm, Column, Contrast, Study
 from objectives.study import STUDY as OBJECTIVES
 
 STEPS = 150
+MATTERS = 0.02
+"""Reward: a smaller difference would not decide which regime to use."""
 
 
 def arm(name: str, **mtp: object) -> Arm:
@@ -52,16 +54,28 @@ STUDY = Study(
         Column("reward/mean", "reward, all steps"),
         Column("eval/last", "held-out reward at the end"),
         Column("length/last", "acceptance length, last 10 steps"),
+        Column("length/mean", "acceptance length, all steps"),
         Column("coefficient/mean", "coefficient", 4),
         Column("alignment/mean", "⟨δ_RL δ_MTP⟩", 6),
         Column("magnitude/mean", "⟨δ_MTP²⟩", 5),
     ],
     contrasts=[
+        Contrast("joint_policy_1.0", "detach", "reward/last", role="primary", expected="-", least=MATTERS),
         *(
-            Contrast(arm, "detach", name)
-            for name in ("reward/last", "reward/mean", "eval/last")
-            for arm in ("joint_ce", "joint_policy_0.1", "joint_policy_1.0", "occ")
+            Contrast(arm, "detach", "reward/last", expected="-", least=MATTERS)
+            for arm in ("joint_ce", "joint_policy_0.1")
         ),
+        *(
+            Contrast(arm, "detach", name, expected="-", least=MATTERS)
+            for name in ("reward/mean", "eval/last")
+            for arm in ("joint_ce", "joint_policy_0.1", "joint_policy_1.0")
+        ),
+        # with a coefficient near 0.002, OCC's arm is detach's: these show how large chance is
+        *(
+            Contrast("occ", "detach", name, role="aa", least=MATTERS)
+            for name in ("reward/last", "reward/mean", "eval/last")
+        ),
+        Contrast("occ", "detach", "length/mean", role="aa"),
         Contrast("occ", "joint_policy_1.0", "reward/last"),
     ],
     head_of=(OBJECTIVES, "e2e_tv"),
