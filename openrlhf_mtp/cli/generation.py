@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from openrlhf_mtp.cli.progress.counting import counted
+from openrlhf_mtp.cli.progress.counting import Count, counted
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
 from openrlhf_mtp.cluster.placement import Placements
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.rollout.monitor import fetch_counters
+from openrlhf_mtp.rollout.stats import EngineCounters, generated
+from openrlhf_mtp.runlog.generation_progress import LOOK_EVERY_S, GenerationProgress
 from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
 
 
@@ -35,7 +41,6 @@ def generate_responses(
         cache: where the responses go.
         prompts_per_shard: so that a prompt's number is unique over shards.
     """
-    import ray
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -43,27 +48,97 @@ def generate_responses(
     engines = _engines(args, mtp, placements)
     # with n > 1, any other kind of output leaves out the samples that ended before the last one
     parameters = SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
-    with counted("responses", sum(len(shards[number]) for number in missing), "prompts") as count:
-        for number in missing:
-            references = [
-                engines[at % len(engines)].generate.remote(
-                    list(ids), _own(parameters, number * prompts_per_shard + at, args.data.max_len - len(ids))
-                )
-                for at, ids in enumerate(shards[number])
-            ]
-            responses: list[Response] = []
-            for at, reference in enumerate(references):
-                request = ray.get(reference)
-                assert len(request.outputs) == parameters.n, "a sample of the prompt is missing"
-                responses += [
-                    Response(
-                        number * prompts_per_shard + at, tuple(request.prompt_token_ids), tuple(one.token_ids)
-                    )
-                    for one in request.outputs
-                ]
-                count.advance()
-            cache.write(number, responses)
+
+    def submit(number: int) -> list[Any]:
+        first = number * prompts_per_shard
+        return [
+            engines[at % len(engines)].generate.remote(
+                list(ids), _own(parameters, first + at, args.data.max_len - len(ids))
+            )
+            for at, ids in enumerate(shards[number])
+        ]
+
+    limits = [
+        parameters.n * min(parameters.max_tokens, args.data.max_len - len(ids))
+        for number in missing
+        for ids in shards[number]
+    ]
+    count = Generated(GenerationProgress(parameters.n * len(limits), sum(limits)))
+    with counted("responses", count), watched(engines, count):
+        for number, references in _two_at_a_time(missing, submit):
+            cache.write(number, _collected(references, number * prompts_per_shard, parameters.n))
+        count.done = count.total  # whatever the engines have counted by now
     placements.release()
+
+
+def _two_at_a_time(
+    missing: Sequence[int], submit: Callable[[int], list[Any]]
+) -> Iterator[tuple[int, list[Any]]]:
+    """Submit each shard while the one before still runs: the last long responses of one leave the engines room."""
+    ahead: deque[tuple[int, list[Any]]] = deque()
+    for number in missing:
+        ahead.append((number, submit(number)))
+        if len(ahead) == 2:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def _collected(references: Sequence[Any], first: int, samples: int) -> list[Response]:
+    """The responses of a shard, whose prompts are numbered from `first`, as soon as all are there."""
+    import ray
+
+    responses: list[Response] = []
+    for prompt, reference in enumerate(references, start=first):
+        request = ray.get(reference)
+        assert len(request.outputs) == samples, "a sample of the prompt is missing"
+        prompt_ids = tuple(request.prompt_token_ids)
+        responses += [Response(prompt, prompt_ids, tuple(one.token_ids)) for one in request.outputs]
+    return responses
+
+
+class Generated(Count):
+    """Responses that ended out of all, with the engines' tokens beside them."""
+
+    def __init__(self, progress: GenerationProgress) -> None:
+        assert progress.responses is not None
+        super().__init__(progress.responses, "responses")
+        self.progress = progress
+
+    def see(self, counters: Sequence[EngineCounters]) -> None:
+        """Take note of the engines' counters since they started."""
+        tokens, ended = generated(counters)
+        self.progress.see(tokens, ended)
+        self.done = self.progress.ended
+
+    @property
+    def has_begun(self) -> bool:
+        return self.progress.tokens > 0
+
+    @property
+    def detail(self) -> str:
+        rate = self.progress.rate()
+        return f"{rate:.3g} tok/s" if rate else ""
+
+    def __str__(self) -> str:
+        return str(self.progress)
+
+
+@contextmanager
+def watched(engines: Sequence[Any], count: Generated) -> Iterator[None]:
+    """Show `count` what the engines count, every few seconds, until the context ends."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        with suppress(Exception):  # whoever waits for the responses says why an engine does not answer
+            while not ended.wait(LOOK_EVERY_S):
+                count.see(fetch_counters(engines))
+
+    # not joined: an engine that still starts answers when it is up
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _own(parameters: Any, prompt: int, room: int) -> Any:

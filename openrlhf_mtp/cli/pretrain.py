@@ -24,7 +24,7 @@ from openrlhf_mtp.runlog.run import read_run
 from openrlhf_mtp.runlog.run_folder import write_summary
 
 PROMPTS_PER_SHARD = 256
-"""Responses are written in shards of this many prompts; a run that is cut off loses at most one."""
+"""Responses are written in shards of this many prompts; a run that is cut off loses at most two."""
 
 
 def run_pretrain(

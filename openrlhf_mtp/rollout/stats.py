@@ -20,6 +20,7 @@ class EngineCounters:
         accepted_per_depth: of those, how many at depth 1, 2, ..., k; empty without speculation.
         generation_tokens: tokens generated.
         busy_seconds: time during which at least one request ran.
+        finished_requests: requests that ended, each sample of a prompt for itself.
     """
 
     num_drafts: int
@@ -28,6 +29,7 @@ class EngineCounters:
     accepted_per_depth: tuple[int, ...]
     generation_tokens: int
     busy_seconds: float
+    finished_requests: int = 0
 
     @classmethod
     def from_dict(cls, counts: dict[str, Any]) -> Self:
@@ -50,6 +52,7 @@ class EngineCounters:
             accepted_per_depth=tuple(a - b for a, b in zip(self.accepted_per_depth, before, strict=True)),
             generation_tokens=self.generation_tokens - earlier.generation_tokens,
             busy_seconds=self.busy_seconds - earlier.busy_seconds,
+            finished_requests=self.finished_requests - earlier.finished_requests,
         )
         if delta.generation_tokens < 0 or delta.num_drafts < 0:
             raise ValueError(
@@ -70,7 +73,13 @@ def total(counters: Sequence[EngineCounters]) -> EngineCounters:
         ),
         generation_tokens=sum(c.generation_tokens for c in counters),
         busy_seconds=sum(c.busy_seconds for c in counters),
+        finished_requests=sum(c.finished_requests for c in counters),
     )
+
+
+def generated(counters: Sequence[EngineCounters]) -> tuple[int, int]:
+    """Tokens sampled and requests ended, over all engines."""
+    return sum(c.generation_tokens for c in counters), sum(c.finished_requests for c in counters)
 
 
 def mean_acceptance_length(counters: EngineCounters) -> float:
@@ -143,4 +152,5 @@ def read_counters(*, busy_seconds: float) -> EngineCounters:
         accepted_per_depth=tuple(per_depth),
         generation_tokens=counts["vllm:generation_tokens"],
         busy_seconds=busy_seconds,
+        finished_requests=counts.get("vllm:request_success", 0),
     )

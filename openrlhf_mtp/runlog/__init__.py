@@ -13,5 +13,6 @@
 | `provenance.py` | versions and git revision for `command.txt` |
 | `agreement.py` | whether trainer and engines agree on acceptance |
 | `checkpoint_request.py` | a stopping pod asks the run for a checkpoint |
+| `generation_progress.py`, `time_left.py` | how far a generation is, in words |
 | `scalars.py` | one number out of whatever a reward function returned |
 """

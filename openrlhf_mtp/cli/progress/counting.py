@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn
 
 from openrlhf_mtp.cli.progress.line import LINE_EVERY_S, shown_beside, whole
+from openrlhf_mtp.runlog.time_left import in_words
 
 
 class Count:
@@ -26,29 +27,38 @@ class Count:
         """So much more is done."""
         self.done += by
 
+    @property
+    def detail(self) -> str:
+        """What a line that shows the numbers themselves puts beside them."""
+        return ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something is done, of the first one perhaps a part."""
+        return self.done > 0
+
     def __str__(self) -> str:
         seconds = self._clock() - self._started
         text = f"{self.done}/{self.total} {self.unit}"
         if not self.done:
             return f"{text}, none yet after {seconds:.0f} s"
         left = seconds / self.done * (self.total - self.done)
-        return f"{text}, {self.done / seconds:.3g} a second, about {left:.0f} s left"
+        return f"{text}, {self.done / seconds:.3g} a second, about {in_words(left)} left"
 
 
 @contextmanager
-def counted(title: str, total: int, unit: str) -> Iterator[Count]:
+def counted(title: str, count: Count) -> Iterator[None]:
     """Show a count on standard error until the context ends, or tell it to the whole that this is a part of.
 
     Args:
         title: put before it.
-        total: where it ends.
-        unit: what is counted, in the plural.
+        count: whoever does the work advances it.
     """
-    count, console = Count(total, unit), Console(stderr=True)
+    console = Console(stderr=True)
     show = _bar if console.is_terminal else _lines
     show = show if whole() is None else _part
     with shown_beside(show, title, count, console):
-        yield count
+        yield
 
 
 def _lines(ended: threading.Event, title: str, count: Count, _: Console) -> None:
@@ -60,17 +70,18 @@ def _lines(ended: threading.Event, title: str, count: Count, _: Console) -> None
 def _part(ended: threading.Event, title: str, count: Count, _: Console) -> None:
     told = whole()
     assert told is not None
-    while not ended.wait(0.5) and not count.done:
-        pass  # up to the first one it is the start of what does the work
+    while not ended.wait(0.5) and not count.has_begun:
+        pass  # up to then it is the start of what does the work
     told.enter(title)
     while not ended.wait(0.5):
-        told.step(count.done, count.total)
-    told.step(count.done, count.total)
+        told.step(count.done, count.total, count.detail)
+    told.step(count.done, count.total, count.detail)
 
 
 def _bar(ended: threading.Event, title: str, count: Count, console: Console) -> None:
-    with Progress(console=console) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=16))
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=count.total)
         while not ended.wait(0.5):
-            progress.update(task, completed=count.done)
+            progress.update(task, completed=count.done, description=f"{title}: {count}")
         progress.update(task, completed=count.done)

@@ -17,7 +17,8 @@ def test_a_count_says_rate_and_time_left():
 
 def test_a_log_gets_lines_while_it_waits_and_one_at_the_end(capsys, monkeypatch):
     monkeypatch.setattr(counting, "LINE_EVERY_S", 0.01)
-    with counted("responses", 3, "prompts") as count:
+    count = Count(3, "prompts")
+    with counted("responses", count):
         count.advance(3)
         count_of_lines = 0
         while count_of_lines < 2:
@@ -27,7 +28,8 @@ def test_a_log_gets_lines_while_it_waits_and_one_at_the_end(capsys, monkeypatch)
 
 def test_work_that_fails_shows_how_far_it_came(capsys):
     def work():
-        with counted("responses", 3, "prompts") as count:
+        count = Count(3, "prompts")
+        with counted("responses", count):
             count.advance()
             raise ValueError("an engine ended")
 

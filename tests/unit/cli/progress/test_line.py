@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from openrlhf_mtp.cli.progress import line as module
-from openrlhf_mtp.cli.progress.counting import counted
+from openrlhf_mtp.cli.progress.counting import Count, counted
 from openrlhf_mtp.cli.progress.estimate import Part
 from openrlhf_mtp.cli.progress.line import StageParts, Whole, whole
 from openrlhf_mtp.cli.progress.run_line import follow_run
@@ -105,7 +105,8 @@ def test_a_run_and_a_count_tell_the_whole_instead_of_the_terminal(tmp_path, caps
     with one.shown():
         assert whole() is one
         one.begin(0)
-        with counted("head", 3, "prompts") as count:
+        count = Count(3, "prompts")
+        with counted("head", count):
             count.advance(3)
         one.end("done")
         one.begin(1)
@@ -128,7 +129,7 @@ def test_after_an_error_no_next_part_is_announced(tmp_path, capsys):
     with one.shown():
         one.begin(0)
         with pytest.raises(ValueError, match="an engine ended"):
-            work(counted("head", 3, "prompts"))
+            work(counted("head", Count(3, "prompts")))
         with pytest.raises(ValueError, match="an engine ended"):
             work(follow_run(tmp_path, title="head", total=2))
     assert "report" not in capsys.readouterr().err
