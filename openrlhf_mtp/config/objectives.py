@@ -26,6 +26,7 @@ OBJECTIVES: dict[str, Facts] = {
     "reverse_kl": Facts(),
     "tv": Facts(measures_overlap=True, needs_warm_head=True),
     "e2e_tv": Facts(measures_overlap=True, needs_warm_head=True),
+    "e2e_tv_sampled": Facts(measures_overlap=True, needs_warm_head=True),
     "nla": Facts(measures_overlap=True),
     "lk_hybrid": Facts(measures_overlap=True),
 }

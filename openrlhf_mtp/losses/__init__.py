@@ -5,7 +5,7 @@ together. The policy is a constant for all of them: the caller detaches it, and 
 
 | module | holds |
 |---|---|
-| `ce`, `kl`, `reverse_kl`, `tv`, `e2e_tv`, `nla`, `lk_hybrid` | one objective each |
+| `ce`, `kl`, `reverse_kl`, `tv`, `e2e_tv`, `e2e_tv_sampled`, `nla`, `lk_hybrid` | one objective each |
 | `mixture` | a weighted sum of objectives |
 | `types` | the one input and the one output of every objective |
 | `alignment`, `anchor_sampling` | depth j at anchor i; a random share of the anchors |

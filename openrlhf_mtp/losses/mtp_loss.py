@@ -180,6 +180,7 @@ class _Batch:
                 kl=kl,
                 reverse_kl=reverse_kl,
                 log_q=log_q,
+                log_p=scalars.log_p.view(shape),
                 mask=self.anchors.mask[rows],
                 anchor_weight=self.anchor_weight[rows].to(alpha.dtype),
                 depth_weight=self.depth_weight.to(alpha.dtype),

@@ -21,6 +21,7 @@ class ObjectiveInput:
         kl: KL(p || q), nat [N, k].
         reverse_kl: KL(q || p), nat [N, k].
         log_q: log q of the token that was sampled, nat [N, k].
+        log_p: log p of the same token, nat, a constant [N, k].
         mask: true where the depth counts at this anchor [N, k]; a row is true up to some depth, false after it.
             Uncounted entries hold finite numbers of no meaning.
         anchor_weight: how much each anchor matters, 1 on average [N] (`advantage`).
@@ -31,6 +32,7 @@ class ObjectiveInput:
     kl: Tensor
     reverse_kl: Tensor
     log_q: Tensor
+    log_p: Tensor
     mask: Tensor
     anchor_weight: Tensor
     depth_weight: Tensor
@@ -63,7 +65,8 @@ def anchor_counts(objective: Objective, mask: Tensor, depth_weight: Tensor) -> T
     blank = torch.zeros(mask.shape, dtype=depth_weight.dtype, device=mask.device)
     with torch.enable_grad():
         weight = torch.ones(len(mask), dtype=depth_weight.dtype, device=mask.device, requires_grad=True)
-        count = objective(ObjectiveInput(blank, blank, blank, blank, mask, weight, depth_weight)).loss_count
+        inputs = ObjectiveInput(blank, blank, blank, blank, blank, mask, weight, depth_weight)
+        count = objective(inputs).loss_count
         (counts,) = torch.autograd.grad(count, weight)
     return counts
 

@@ -16,6 +16,7 @@ from torch.nn.functional import embedding as lookup
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.acceptance import acceptance_ratio
 from openrlhf_mtp.losses.alignment import anchor_mask
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, Sums, depth_weights, mtp_loss
@@ -112,7 +113,7 @@ class HeadTrainer:
         if self.engine is not None and self.schedule.watches(self.steps):
             self._step_sums.append(sums)
         if output.anchors.fraction == 1.0:  # a replay needs every anchor of a response
-            accept = (output.records.log_q - output.records.log_p).exp().clamp(max=1.0)
+            accept = acceptance_ratio(output.records.log_q, output.records.log_p)
             self._replayed.append(replay_acceptance(accept, output.anchors.mask, output.anchors.index))
 
     def row_counts(self, action_mask: Tensor, segment_ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ def softmax(x: Any) -> Any:
 
 
 def row_loss(name: str, q: Any, p: Any, token: int) -> float:
-    """One depth's loss at one anchor; e2e_tv is not a sum over depths, see `objective`."""
+    """One depth's loss at one anchor; the end-to-end ones are no sums over depths, see `objective`."""
     alpha = np.minimum(p, q).sum()
     kl = (p * (np.log(p) - np.log(q))).sum()
     share = np.exp(-3.0 * alpha)
@@ -28,6 +28,18 @@ def row_loss(name: str, q: Any, p: Any, token: int) -> float:
     return float(losses[name])
 
 
+def on_text(q: Any, p: Any, token: Any, inside: int) -> tuple[float, Any]:
+    """Of e2e_tv_sampled at an anchor whose first depths are inside: V_1, and R_j alpha_j by depth."""
+    k = len(q)
+    alpha = np.array([np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)])
+    ratio = np.array([min(1.0, q[j][token[j]] / p[j][token[j]]) for j in range(k)])
+    value = 0.0
+    for j in reversed(range(inside)):
+        baseline = sum(alpha[j] ** m for m in range(1, k - j))
+        value = alpha[j] + ratio[j] * value + baseline * (alpha[j] - ratio[j])
+    return value, np.concatenate([[1.0], ratio.cumprod()[:-1]]) * alpha
+
+
 def sums(name: str, draft: Any, target: Any, token: Any, mask: Any) -> dict[str, Any]:
     """Every field of the loss's sums, by its definition; arguments as for `objective`."""
     k = draft.shape[1]
@@ -37,12 +49,14 @@ def sums(name: str, draft: Any, target: Any, token: Any, mask: Any) -> dict[str,
         q, p = ([softmax(row) for row in side[n]] for side in (draft, target))
         alpha = [np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)]
         reach = np.cumprod(alpha)
+        sampled = on_text(q, p, token[n], mask[n].sum())[1]
         entropy += -(p[0] * np.log(p[0])).sum()
         if mask[n].all():
             length, horizon = length + 1 + reach.sum(), horizon + 1
         for j in range(k):
             if mask[n, j]:
-                loss = 1 - reach[j] if name == "e2e_tv" else row_loss(name, q[j], p[j], token[n, j])
+                kept = {"e2e_tv": reach, "e2e_tv_sampled": sampled}.get(name)
+                loss = row_loss(name, q[j], p[j], token[n, j]) if kept is None else 1 - kept[j]
                 found["depth_loss_sum"][j] += loss
                 found["depth_count"][j] += 1
                 found["alpha_sum"][j] += alpha[j]
@@ -63,6 +77,11 @@ def objective(name: str, draft: Any, target: Any, token: Any, mask: Any) -> tupl
                 alpha = [np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)]
                 total += 1 - sum(np.prod(alpha[: j + 1]) for j in range(k)) / k
                 count += 1
+            continue
+        if name == "e2e_tv_sampled":
+            inside = mask[n].sum()
+            total += (inside - on_text(q, p, token[n], inside)[0]) / k
+            count += inside / k
             continue
         for j in range(k):
             if mask[n, j]:

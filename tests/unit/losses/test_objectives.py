@@ -23,7 +23,7 @@ from openrlhf_mtp.losses.types import anchor_counts
 from tests.unit.losses import reference
 from tests.unit.losses.batches import on_logits
 
-BY_DEPTH = [name for name in OBJECTIVES if name != "e2e_tv"]
+BY_DEPTH = [name for name in OBJECTIVES if not name.startswith("e2e_tv")]
 
 
 def random_rows(seed, anchors=5, depths=3, vocab=7, dtype=torch.float64, spread=2.0):
@@ -207,7 +207,9 @@ def test_a_mixture_without_weight_is_refused(parts):
 
 
 def test_an_unknown_objective_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="got 'mse', expected one of ce, kl, reverse_kl, tv, e2e_tv, nla"):
+    with pytest.raises(
+        ValueError, match="got 'mse', expected one of ce, kl, reverse_kl, tv, e2e_tv, e2e_tv_sampled, nla"
+    ):
         mixture({"mse": 1.0}, OBJECTIVES)
 
 
