@@ -54,12 +54,13 @@ head's own configuration claims of its context, which is the policy's whatever i
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest TV by depth over all proposals, and what verification did with them."""
+    """Largest TV by depth over all proposals, what verification did with them, and the responses."""
 
     tv: list[float]
     proposals: int
     accepted: int
     rejected: int
+    responses: list[list[int]]
 
 
 def chain_distributions(
@@ -145,7 +146,8 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
             tv[CONTEXT - len(known) :] = 0  # drafts beyond the context are never verified
             worst = torch.maximum(worst, tv)
             proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count
-    return Parity(worst.tolist(), proposals, accepted, rejected)
+    responses = [list(request.outputs[0].token_ids) for request in requests]
+    return Parity(worst.tolist(), proposals, accepted, rejected, responses)
 
 
 def measure_all(root: str) -> dict[str, Any]:
@@ -178,3 +180,9 @@ def test_the_engine_drafts_what_training_computes(case: str, measured: dict[str,
     # else only one half of the cache rule was exercised
     assert result.accepted >= 5, result
     assert result.rejected >= 5, result
+
+
+def test_a_seeded_response_is_the_same_whether_its_prompt_was_cut_or_not(measured: dict[str, Any]) -> None:
+    whole, cut = (Parity(**measured[case]) for case in ("qwen2_tied", "qwen2_tied_in_chunks"))
+    assert cut.proposals == whole.proposals
+    assert cut.responses == whole.responses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from openrlhf_mtp.upstream import uncompiled
-from openrlhf_mtp.upstream.vllm import chunk_ends, context_end, draft_depth, sampling, seeds
+from openrlhf_mtp.upstream.vllm import chunk_ends, context_end, draft_depth, draft_seeds, sampling, seeds
 
 PATCHES = (
     sampling.PATCH,
@@ -13,6 +13,7 @@ PATCHES = (
     *chunk_ends.PATCHES,
     context_end.PATCH,
     seeds.PATCH,
+    draft_seeds.PATCH,
     *uncompiled.ENGINE_PATCHES,
 )
 
