@@ -5,6 +5,7 @@
 | `report` | the page |
 | `figures`, `figure_spec` | one file a figure; what a figure declares. docs/analysis.md says what each shows |
 | `summary`, `summary_table` | the numbers at the top of a report, and their table |
+| `lengths` | promised, replayed and measured acceptance length, side by side |
 | `groups` | runs that differ in their seed, as one curve with a band |
 | `positions`, `regression` | entropy and acceptance at recorded positions; lines and means with intervals |
 | `style`, `table` | the look of figures and tables |

@@ -1,8 +1,10 @@
 """The summary of a run: the first and last value of each metric, and the split of the time."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
+from openrlhf_mtp.analysis.lengths import lengths_of
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.rows import Row
 from openrlhf_mtp.runlog.run import Run
@@ -26,16 +28,20 @@ def summarize(run: Run) -> dict[str, Any]:
         `steps`: rows of training (step 0, an evaluation before the first update, is not one);
         `wall_s`: sum of the steps' wall times;
         `time_share`: share of that time by part, as `time_parts` names them;
+        `acceptance_length`: promised, replayed and measured side by side (`lengths.Lengths`), of a run that has
+            all three;
         `not_finite`: metrics that were NaN or infinite in some step, with the first such step;
         `metrics`: for each metric its `first`, `last`, `min`, `max` and `mean` over the steps where it is finite.
     """
     names = sorted({name for row in run.rows for name in row} - {metrics.STEP})
     parts = time_parts(run)
     timed = sum(parts.values())
+    lengths = lengths_of(run.rows)
     return {
         "steps": sum(row[metrics.STEP] > 0 for row in run.rows),
         "wall_s": math.fsum(seconds for seconds in run.series(STEP_TIME)[1] if math.isfinite(seconds)),
         "time_share": {part: seconds / timed for part, seconds in parts.items()} if timed > 0 else {},
+        **({} if lengths is None else {"acceptance_length": asdict(lengths)}),
         "not_finite": {name: step for name in names if (step := first_broken_step(run, name)) is not None},
         "metrics": {name: extent for name in names if (extent := _extent(run, name))},
     }

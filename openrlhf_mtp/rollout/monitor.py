@@ -8,8 +8,7 @@ from typing import Any
 from openrlhf_mtp.config.settings.mtp import GuardSettings
 from openrlhf_mtp.rollout.guard import AcceptanceGuard, Alarm
 from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics
-from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.runlog.agreement import acceptance_gap
+from openrlhf_mtp.runlog.agreement import gap_metrics
 
 
 def fetch_counters(engines: Sequence[Any]) -> list[EngineCounters]:
@@ -46,7 +45,7 @@ class EngineMonitor:
 
         Args:
             rollout_seconds: wall time of the step's generation; 0 discards what was counted (an evaluation).
-            trained: what the trainer measured on the same responses; with it comes `spec/alpha_gap`.
+            trained: what the trainer measured on the same responses; with it come the gaps to it.
         """
         now = self._fetch(self.engines)
         deltas = [later.since(earlier) for later, earlier in zip(now, self._last, strict=True)]
@@ -54,8 +53,7 @@ class EngineMonitor:
         if rollout_seconds <= 0:
             return {}
         row = rollout_metrics(deltas, wall_seconds=rollout_seconds)
-        gap = acceptance_gap({**(trained or {}), **row})
-        return row if gap is None else {**row, metrics.SPEC_ALPHA_GAP: gap}
+        return {**row, **gap_metrics({**(trained or {}), **row})}
 
     def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
         """Return the guard's alarm about a step's row; call it after the row is written, which is the evidence.

@@ -11,7 +11,8 @@ The two are comparable if conditioned alike (`docs/analysis.md` has the measurem
     mtp/expected_length           1 + sum_j prod_{i<=j} alpha_i over all anchors alike: only roughly comparable
 
 `spec/alpha_gap` is the mean over depths of the first difference. Without a replay, the rough prediction replaces it,
-with a wider limit.
+with a wider limit. `spec/length_gap` is the same difference in tokens of acceptance length, from a replay alone, with
+its standard error.
 """
 
 import math
@@ -22,9 +23,13 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_ALPHA,
     MTP_EXPECTED_LENGTH,
     MTP_REACH,
+    MTP_REPLAYED_LENGTH,
     SPEC_ACCEPTANCE_RATE,
     SPEC_ALPHA_GAP,
     SPEC_DRAFTS,
+    SPEC_LENGTH_GAP,
+    SPEC_LENGTH_GAP_SE,
+    SPEC_MEAN_ACCEPTANCE_LENGTH,
     STEP,
     depth_metric,
 )
@@ -41,6 +46,19 @@ def acceptance_gap(row: Row) -> float | None:
     """Predicted minus measured share of drafted tokens that are accepted; None if the row lacks one of the two."""
     predicted, measured = predicted_share(row), row.get(SPEC_ACCEPTANCE_RATE, math.nan)
     return None if predicted is None or not math.isfinite(measured) else predicted - measured
+
+
+def gap_metrics(row: Row) -> dict[str, float]:
+    """The gap metrics of a row that holds both sides; without a side, or a replay, fewer or none."""
+    found = {}
+    share = acceptance_gap(row)
+    if share is not None:
+        found[SPEC_ALPHA_GAP] = share
+    length = row.get(MTP_REPLAYED_LENGTH, math.nan) - row.get(SPEC_MEAN_ACCEPTANCE_LENGTH, math.nan)
+    error = row.get(MTP_ACCEPTED_STD, math.nan) / math.sqrt(max(row.get(SPEC_DRAFTS, math.nan), 1.0))
+    if math.isfinite(length) and math.isfinite(error):
+        found |= {SPEC_LENGTH_GAP: length, SPEC_LENGTH_GAP_SE: error}
+    return found
 
 
 def predicted_share(row: Row) -> float | None:

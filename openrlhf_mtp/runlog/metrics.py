@@ -84,6 +84,12 @@ MTP_REACH = _declare(
     "probability",
     by_depth="Predicted share of drafts accepted through depth j, comparable with spec/acceptance_rate/depth_j",
 )
+MTP_REPLAYED_LENGTH = _declare(
+    "mtp/replayed_length",
+    "token",
+    "1 + sum_j mtp/reach/depth_j: tokens per target forward at the places where an engine drafts, comparable with "
+    "spec/mean_acceptance_length",
+)
 MTP_ACCEPTED_STD = _declare(
     "mtp/accepted_std",
     "token",
@@ -155,6 +161,16 @@ SPEC_ALPHA_GAP = _declare(
     "spec/alpha_gap",
     "fraction",
     "Accepted share of drafted tokens that the trainer predicts, minus the share that the engines counted",
+)
+SPEC_LENGTH_GAP = _declare(
+    "spec/length_gap",
+    "token",
+    "mtp/replayed_length minus spec/mean_acceptance_length: 0 but for noise while trainer and engines agree",
+)
+SPEC_LENGTH_GAP_SE = _declare(
+    "spec/length_gap_se",
+    "token",
+    "Standard error of spec/length_gap that the luck of the step's drafts explains, conditional on the sampled text",
 )
 SPEC_DRAFTS = _declare("spec/drafts", "count", "Drafts verified in the step, all engines")
 SPEC_LOGPROB_GAP = _declare(

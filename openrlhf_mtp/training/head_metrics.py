@@ -20,6 +20,7 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_EXPECTED_LENGTH,
     MTP_LOSS,
     MTP_REACH,
+    MTP_REPLAYED_LENGTH,
     depth_metric,
 )
 from openrlhf_mtp.training.reduce import all_reduce_sum
@@ -97,6 +98,7 @@ class HeadMetrics:
         drafts, variance, *reached = self._replayed.tolist()
         if drafts:
             row[MTP_ACCEPTED_STD] = math.sqrt(variance / drafts)
+            row[MTP_REPLAYED_LENGTH] = 1.0 + sum(reached) / drafts
             row |= {depth_metric(MTP_REACH, j): sums / drafts for j, sums in enumerate(reached, start=1)}
         return row
 

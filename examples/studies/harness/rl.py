@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from harness import plots
 from harness.study import Place, Values
 from openrlhf_mtp.analysis.figures.drift import split_of
+from openrlhf_mtp.analysis.lengths import lengths_of
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.run import read_run
 
@@ -31,6 +32,7 @@ METRICS = {
     "length": metrics.SPEC_MEAN_ACCEPTANCE_LENGTH,
     "accepted": metrics.SPEC_ACCEPTANCE_RATE,
     "promised": metrics.MTP_EXPECTED_LENGTH,
+    "replayed": metrics.MTP_REPLAYED_LENGTH,
     "coefficient": metrics.MTP_COEFFICIENT,
     "alignment": metrics.depth_metric(metrics.OCC_ALIGNMENT, 1),
     "magnitude": metrics.depth_metric(metrics.OCC_MAGNITUDE, 1),
@@ -40,7 +42,8 @@ METRICS = {
 
 def measure(place: Place) -> Values:
     """First, last and mean of each metric that the run has, means of its first and last third of steps, the held-out
-    reward after the last step, and what changed acceptance since the early phase (`analysis.figures.drift`)."""
+    reward after the last step, replayed minus measured acceptance length with its standard error (`analysis.lengths`),
+    and what changed acceptance since the early phase (`analysis.figures.drift`)."""
     values: Values = {}
     for name, metric in METRICS.items():
         _, series = plots.series(place, metric)
@@ -54,6 +57,9 @@ def measure(place: Place) -> Values:
     run = read_run(place.folder)
     _, held_out = run.series(metrics.EVAL_ACCURACY)
     values |= {"eval/first": held_out[0], "eval/last": held_out[-1]}
+    lengths = lengths_of(run.rows)
+    if lengths is not None:
+        values |= {"gap/mean": lengths.gap, "gap/error": lengths.gap_error}
     split = split_of(run)
     if split is not None and split.slope is not None:
         parts = {"change": split.change, "by_entropy": split.by_entropy, "mismatch": split.mismatch}

@@ -69,3 +69,12 @@ def test_broken_numbers_are_named_and_kept_out_of_the_extremes(run_of):
 
 def test_a_run_without_a_step_has_an_empty_summary(run_of):
     assert summarize(run_of()) == {"steps": 0, "wall_s": 0, "time_share": {}, "not_finite": {}, "metrics": {}}
+
+
+def test_the_three_acceptance_lengths_stand_side_by_side(run_of):
+    row = {"mtp/expected_length": 3.5, "mtp/replayed_length": 3.1, "spec/mean_acceptance_length": 3.0}
+    summary = summarize(run_of({"step": 1, **row, "spec/length_gap": 0.1, "spec/length_gap_se": 0.02}))
+    assert summary["acceptance_length"] == pytest.approx(
+        {"steps": 1, "promised": 3.5, "replayed": 3.1, "measured": 3.0, "gap": 0.1, "gap_error": 0.02}
+    )
+    assert "acceptance_length" not in summarize(run_of({"step": 1, **row}))

@@ -66,6 +66,7 @@ def test_the_replay_is_counted_over_all_micro_batches_drafts():
             ReplayedCounts(torch.tensor(drafts), torch.tensor(reached), torch.tensor(variance))
         )
     assert (tally.metrics()["mtp/reach/depth_1"], tally.metrics()["mtp/reach/depth_2"]) == (3 / 4, 2 / 4)
+    assert tally.metrics()["mtp/replayed_length"] == 1 + 3 / 4 + 2 / 4
     assert tally.metrics()["mtp/accepted_std"] == math.sqrt(1 / 4)
 
 

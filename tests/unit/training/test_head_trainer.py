@@ -148,6 +148,7 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
         "mtp/expected_length": sums["length_sum"] / sums["horizon_count"],
     }
     replayed, expected["mtp/accepted_std"] = replay(rows)
+    expected["mtp/replayed_length"] = 1.0 + sum(replayed)
     for j, reached in enumerate(replayed, start=1):
         count = sums["depth_count"][j - 1]
         expected[f"mtp/loss/depth_{j}"] = sums["depth_loss_sum"][j - 1] / count
