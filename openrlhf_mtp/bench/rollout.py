@@ -20,8 +20,14 @@ from openrlhf_mtp.bench.harness import now, take_turns
 from openrlhf_mtp.bench.ratios import Ratio
 from openrlhf_mtp.bench.report import default_device, device_name, publish, table
 from openrlhf_mtp.bench.rollout_engine import Workload, generate, prepare_process, running_engine
-from openrlhf_mtp.bench.rollout_subject import Subject, count_parameters, make_workload, settings_for
-from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.bench.rollout_subject import (
+    STAND_IN_DTYPE,
+    Subject,
+    count_parameters,
+    make_workload,
+    settings_for,
+)
+from openrlhf_mtp.config.settings.mtp import DType, MTPSettings
 from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, read_counters
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.run_folder import writable
@@ -58,7 +64,14 @@ Report = Callable[[Speed], None]
 
 
 def bench_rollout(
-    model: str | None, out: Path, *, head: Path | None = None, prompts: Path | None = None, repeats: int = 3
+    model: str | None,
+    out: Path,
+    *,
+    head: Path | None = None,
+    prompts: Path | None = None,
+    chat_template: bool = True,
+    repeats: int = 3,
+    dtype: DType = "bfloat16",
 ) -> int:
     """Measure, print the table, write `bench_rollout.json` into `out`, and return 0.
 
@@ -67,7 +80,9 @@ def bench_rollout(
         out: where the result and the stand-in go.
         head: the head's folder; default `mtp` inside the policy's.
         prompts: JSON lines with an `input` each; default the quickstart's, or a few arithmetic questions.
+        chat_template: put each prompt into the tokenizer's chat template, where it has one.
         repeats: timed repetitions of each batch.
+        dtype: precision of policy and head; a stand-in has its own.
 
     Raises:
         JobError: a folder is missing, or the head does not fit.
@@ -78,15 +93,17 @@ def bench_rollout(
     device = default_device()
     on_cpu = device == "cpu"
     prepare_process(on_cpu=on_cpu)
-    workload = make_workload(subject, max_new_tokens=64 if on_cpu else 256, repeats=repeats)
-    mtp = settings_for(subject, on_cpu=on_cpu)
+    tokens = 64 if on_cpu else 256
+    workload = make_workload(subject, max_new_tokens=tokens, repeats=repeats, chat_template=chat_template)
     policy, parameters = subject.policy, count_parameters(subject.policy)
-    if on_cpu and parameters < STAND_IN_BELOW:
+    is_small = on_cpu and parameters < STAND_IN_BELOW
+    mtp = settings_for(subject, on_cpu=on_cpu, dtype=STAND_IN_DTYPE if is_small else dtype)
+    if is_small:
         from openrlhf_mtp.bench.stand_in import cached_stand_in
 
         mtp = mtp.model_copy(update={"head": None})
         policy, parameters = cached_stand_in(subject.policy, subject.head, out / "stand_in")
-    note = describe(subject, parameters, device_name(device), is_stand_in=policy != subject.policy)
+    note = describe(subject, parameters, mtp.rollout.dtype, device_name(device), is_stand_in=is_small)
     rows = compare(policy, mtp, workload, show_speed)
     publish(out, RESULT, to_json(rows, note), [render(rows, note)])
     return 0
@@ -136,14 +153,18 @@ def _measure_batch(engine: Any, batch: int, workload: Workload) -> Speed:
     return Speed(batch, tuple(one.tok_s for one in repeats), acceptance_metrics(verified))
 
 
-def describe(subject: Subject, parameters: int, device: str, *, is_stand_in: bool) -> dict[str, Any]:
-    """A description of the measurement: policy, head, size, device."""
+def describe(
+    subject: Subject, parameters: int, dtype: str, device: str, *, is_stand_in: bool
+) -> dict[str, Any]:
+    """A description of the measurement: policy, head, prompts, size, precision, device."""
     import vllm
 
     return {
         "policy": str(subject.policy),
         "head": str(subject.head),
+        "prompts": None if subject.prompts is None else str(subject.prompts),
         "parameters": parameters,
+        "dtype": dtype,
         "stand_in": (
             "a stand-in: the policy's distributions at a larger model's cost, by zero-padded width and upper layers "
             "that write zeros"
@@ -177,8 +198,8 @@ def to_json(comparisons: Sequence[Comparison], note: Mapping[str, Any]) -> dict[
 def render(comparisons: Sequence[Comparison], note: Mapping[str, Any]) -> Table:
     """A row for each batch."""
     title = (
-        f"{note['policy']}\n{note['parameters'] / 1e6:.0f}M parameters, {note['device']}, vLLM {note['vllm']}, "
-        "temperature 1"
+        f"{note['policy']}\n{note['parameters'] / 1e6:.0f}M parameters, {note['dtype']}, {note['device']}, "
+        f"vLLM {note['vllm']}, temperature 1"
     )
     if note["stand_in"] is not None:
         title += f"\n{note['stand_in']}"

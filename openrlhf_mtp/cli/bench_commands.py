@@ -38,17 +38,39 @@ def rollout(
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="prompts: JSON lines, each with an `input`")
     ] = None,
+    chat_template: Annotated[
+        bool, typer.Option(help="put each prompt into the tokenizer's chat template, where it has one")
+    ] = True,
     repeats: Annotated[int, count("timed repetitions of each batch")] = 3,
 ) -> None:
     """Measure tokens per second with and without drafts, at batch 1, 4 and 16, with the same engine and prompts.
 
+    The precision is that of a run on this machine. On a CPU, a model with less than 100 million parameters is replaced
+    by a stand-in of the same distributions.
+
     \b
     Example:
       openrlhf-mtp bench rollout models/qwen2.5-0.5b
+      openrlhf-mtp bench rollout runs/first/final --prompts data/test.jsonl
     """
+    from openrlhf_mtp.bench.report import default_device
     from openrlhf_mtp.bench.rollout import bench_rollout
+    from openrlhf_mtp.cli.machine import measure_speed
+    from openrlhf_mtp.config.machine.precision import AUTO, choose
 
-    raise typer.Exit(bench_rollout(model, out, head=head, prompts=prompts, repeats=repeats))
+    has_cuda = default_device() == "cuda"
+    precision = choose(AUTO, has_cuda=has_cuda, speed=None if has_cuda else measure_speed())
+    raise typer.Exit(
+        bench_rollout(
+            model,
+            out,
+            head=head,
+            prompts=prompts,
+            chat_template=chat_template,
+            repeats=repeats,
+            dtype=precision.dtype,
+        )
+    )
 
 
 @bench.command("loss", short_help="Time and memory of the loss, compared with others.")

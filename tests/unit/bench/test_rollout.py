@@ -17,6 +17,7 @@ ROWS = [Comparison(4, Speed(4, (10.0, 12.0, 20.0), {}), Speed(4, (24.0, 30.0, 36
 NOTE: dict[str, Any] = {
     "policy": "runs/quickstart/rl/final",
     "parameters": 270_000_000,
+    "dtype": "bfloat16",
     "stand_in": "a stand-in: the policy's distributions at a larger model's cost",
     "device": "CPU, 2 threads",
     "vllm": "0.29.0",
@@ -27,7 +28,7 @@ def test_the_table_says_what_was_measured_and_that_it_is_a_stand_in() -> None:
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(rollout.render(ROWS, NOTE))
     text = console.export_text()
-    assert "270M parameters, CPU, 2 threads, vLLM 0.29.0, temperature 1" in text
+    assert "270M parameters, bfloat16, CPU, 2 threads, vLLM 0.29.0, temperature 1" in text
     assert "a stand-in" in text
     assert "2.50x │ 1.20-3.60" in text
     assert "0.80 0.50" in text

@@ -21,7 +21,9 @@ def test_a_model_that_is_no_folder_of_one_is_refused_at_once(tmp_path):
         bench_rollout(str(tmp_path / "none"), tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", "1 + 1", '{"input": 3}', '{"input": ""}', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[1]", "1 + 1", '{"input": 3}', '{"input": ""}', '{"input": [3]}', "\xff"]
+)
 def test_prompts_that_are_none_are_refused_with_the_file(tmp_path, content):
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(content.encode("latin-1"))
