@@ -6,6 +6,7 @@
     metrics.jsonl       one line a step, names from `openrlhf_mtp.runlog.metrics`
     notices.jsonl       what a user should know beside the numbers (`openrlhf_mtp.runlog.notices`)
     records/*.npz       per-anchor entropy and acceptance of some steps (`openrlhf_mtp.runlog.anchor_records`)
+    rollouts/*.jsonl    with `mtp.record.rollouts`: the responses of each RL step (`openrlhf_mtp.runlog.rollouts`)
     summary.json        what the run came to
     tensorboard/        the rows of metrics.jsonl as TensorBoard events
     figures/, report.html   the report (`openrlhf_mtp.analysis`)
@@ -27,6 +28,7 @@ MACHINE = "machine.json"
 METRICS = "metrics.jsonl"
 NOTICES = "notices.jsonl"
 RECORDS = "records"
+ROLLOUTS = "rollouts"
 SUMMARY = "summary.json"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"

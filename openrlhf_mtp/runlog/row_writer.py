@@ -18,13 +18,14 @@ from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.run_files import METRICS, TENSORBOARD
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import drop_records
+from openrlhf_mtp.runlog.rollouts import drop_rollouts
 from openrlhf_mtp.runlog.rows import encoded, read_rows
 
 
 class RowWriter:
     """Write rows to `metrics.jsonl`, one a step, and to TensorBoard. Use it as a context manager, or call `close`.
 
-    `after_step` continues an earlier run from that step: rows and records of later steps, which the resumed run will
+    `after_step` continues an earlier run from that step: rows, records and rollouts of later steps, which the resumed run will
     write again, are dropped. None starts from nothing, so all earlier rows are (`claim` is what protects a finished
     run). A step may be logged once, and steps must grow.
     """
@@ -103,3 +104,4 @@ class RowWriter:
         write_atomically(self._metrics, "".join(encoded(row) for row in kept))
         self._last_step = int(kept[-1][metrics.STEP]) if kept else -1
         drop_records(self.out, after_step=after_step)
+        drop_rollouts(self.out, after_step=after_step)

@@ -19,6 +19,7 @@ from openrlhf_mtp.config.run_files import (
     NOTICES,
     RECORDS,
     REPORT,
+    ROLLOUTS,
     RUN_YAML,
     SUMMARY,
     TENSORBOARD,
@@ -81,7 +82,7 @@ def is_run(path: Path) -> bool:
 def _remove_run(out: Path) -> None:
     for name in (RUN_YAML, COMMAND, MACHINE, METRICS, NOTICES, SUMMARY, REPORT):
         (out / name).unlink(missing_ok=True)
-    for name in (RECORDS, TENSORBOARD, FIGURES):
+    for name in (RECORDS, ROLLOUTS, TENSORBOARD, FIGURES):
         shutil.rmtree(out / name, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from openrlhf_mtp.runlog.rollouts import read_rollouts
 from openrlhf_mtp.runlog.run import read_run
 from tests.engine import rl_jobs
 from tests.engine.rl_jobs import Finished
@@ -24,6 +25,7 @@ from tests.patience import seconds
 
 pytestmark = pytest.mark.alone
 
+ON_REQUEST = ("mtp.head=pre/head", "ckpt.save_steps=2", "mtp.record.rollouts=true")
 STEPS = rl_jobs.PROMPTS // rl_jobs.JOB["rollout"]["batch_size"]
 
 
@@ -87,7 +89,7 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
 
     calls = assets / "reward_calls"
     calls.unlink(missing_ok=True)
-    done = rl_jobs.run(assets, "train", "job.yaml", "--out", "rl", "mtp.head=pre/head", "ckpt.save_steps=2")
+    done = rl_jobs.run(assets, "train", "job.yaml", "--out", "rl", *ON_REQUEST)
     rows = assert_sound(done, assets / "rl")
     samples = (
         rl_jobs.PROMPTS * 4 + 2 * rl_jobs.HELD_OUT * 2
@@ -101,6 +103,15 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
         # an evaluation's tokens, 16 responses, are not the next step's
         generated = row["policy/response_length"] * rl_jobs.JOB["rollout"]["batch_size"] * 4
         assert row["perf/rollout_tokens"] == pytest.approx(generated, rel=0.05)
+
+    for row in rows:
+        kept = read_rollouts(assets / "rl", row["step"])
+        assert len(kept) == 4 * rl_jobs.JOB["rollout"]["batch_size"]
+        assert np.mean([each.reward for each in kept]) == pytest.approx(row["policy/reward"], abs=1e-6)
+        lengths = [end - start for each in kept for start, end in each.sampled]
+        assert np.mean(lengths) == pytest.approx(row["policy/response_length"], abs=1e-3)
+        by_reward = np.corrcoef([each.reward for each in kept], [each.advantage for each in kept])
+        assert by_reward[0, 1] > 0.3, "an advantage is a reward less its group's mean"
 
     before, after = tensors(assets / "pre" / "head"), tensors(assets / "rl" / "final" / "mtp")
     assert before.keys() == after.keys()

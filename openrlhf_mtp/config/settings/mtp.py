@@ -120,6 +120,16 @@ class GuardSettings(Settings):
     )
 
 
+class RecordSettings(Settings):
+    """What a run keeps on request, beside its metrics."""
+
+    rollouts: bool = setting(
+        False,
+        unit="",
+        help="keep each RL step's tokens, texts, rewards and advantages in the run folder, in rollouts/step_*.jsonl",
+    )
+
+
 class MTPSettings(ObjectiveSettings):
     """The `mtp:` section."""
 
@@ -153,6 +163,7 @@ class MTPSettings(ObjectiveSettings):
     rollout: RolloutSettings = setting(RolloutSettings(), unit="", help="drafting in vLLM")
     sync: SyncSettings = setting(SyncSettings(), unit="", help="how weights reach the rollout engines")
     guard: GuardSettings = setting(GuardSettings(), unit="", help="what to do when acceptance collapses")
+    record: RecordSettings = setting(RecordSettings(), unit="", help="what the run folder keeps on request")
     pretrain: PretrainSettings = setting(PretrainSettings(), unit="", help="the stage before RL")
 
     @model_validator(mode="after")

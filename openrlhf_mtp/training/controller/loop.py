@@ -21,11 +21,13 @@ from openrlhf_mtp.config.checkpoints import latest
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog import checkpoint_request, metrics
 from openrlhf_mtp.runlog.notices import say
+from openrlhf_mtp.runlog.rollouts import write_rollouts
 from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.training.controller.context import RunContext
 from openrlhf_mtp.training.controller.experience import EvenExperienceMaker
 from openrlhf_mtp.training.controller.prompt_position import prepare_datasets
 from openrlhf_mtp.training.controller.prompts import CheckedPrompts
+from openrlhf_mtp.training.controller.recorded_rollouts import recorded
 from openrlhf_mtp.training.controller.sampling import TrainingSamples
 from openrlhf_mtp.training.controller.step_row import evaluation_row, step_row
 from openrlhf_mtp.training.finite import require_finite
@@ -83,6 +85,10 @@ class MeasuredTraining:
             require_finite(present, step=self._next_step(), where=f"rollout batch {number}")
         stats: dict[str, float] = super()._compute_rollout_stats(experiences)  # type: ignore[misc]
         stats.update(logprob_gap(experiences))
+        mtp = self.args.mtp  # type: ignore[attr-defined]
+        if mtp is not None and mtp.record.rollouts:
+            responses = recorded(experiences, self.tokenizer)  # type: ignore[attr-defined]
+            write_rollouts(self.writer.out, self._next_step(), responses)
         return stats
 
     def finish_measuring(self) -> None:

@@ -1,0 +1,1 @@
+"""Problems with worked solutions, their reward, and policies taught on them: what the study `replay` trains on."""
