@@ -60,7 +60,11 @@ def read_rollouts(out: Path, step: int) -> list[RecordedResponse]:
         rows = [json.loads(line) for line in lines]
     return [
         RecordedResponse(
-            **{**row, "ids": tuple(row["ids"]), "sampled": tuple((start, end) for start, end in row["sampled"])}
+            **{
+                **row,
+                "ids": tuple(row["ids"]),
+                "sampled": tuple((start, end) for start, end in row["sampled"]),
+            }
         )
         for row in rows
     ]

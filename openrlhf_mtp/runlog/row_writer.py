@@ -25,9 +25,9 @@ from openrlhf_mtp.runlog.rows import encoded, read_rows
 class RowWriter:
     """Write rows to `metrics.jsonl`, one a step, and to TensorBoard. Use it as a context manager, or call `close`.
 
-    `after_step` continues an earlier run from that step: rows, records and rollouts of later steps, which the resumed run will
-    write again, are dropped. None starts from nothing, so all earlier rows are (`claim` is what protects a finished
-    run). A step may be logged once, and steps must grow.
+    `after_step` continues an earlier run from that step: rows, records and rollouts of later steps, which the resumed
+    run will write again, are dropped. None starts from nothing, so all earlier rows are (`claim` is what protects a
+    finished run). A step may be logged once, and steps must grow.
     """
 
     def __init__(self, out: Path, *, after_step: int | None = None) -> None:

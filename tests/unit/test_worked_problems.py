@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-STUDIES = Path(__file__).parents[2] / "examples" / "studies"
-sys.path.insert(0, str(STUDIES))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 
-from worked.problems import SHARES, Problem, problems, solution  # noqa: E402
-from worked.reward import grade, reward_func  # noqa: E402
+from worked.problems import SHARES, Problem, problems, solution
+from worked.reward import grade, reward_func
 
 SUM = Problem("sum", "25-20+30", 35)
 EQUATION = Problem("equation", "7x+23=3x+51", 7)
@@ -20,7 +19,7 @@ COUNTDOWN = Problem("countdown", "2,6,7:28", 28)
 
 def test_every_solution_of_the_teacher_earns_the_reward():
     rng = random.Random(3)
-    seen = {family: 0 for family in SHARES}
+    seen = dict.fromkeys(SHARES, 0)
     for each in islice(problems(5, held_out=False), 400):
         seen[each.family] += 1
         written = solution(each, rng)

@@ -113,7 +113,9 @@ def teach(out: Path, *, seed: int, band: tuple[float, float], max_steps: int) ->
     started, begun, found = time.monotonic(), pupil.step, {"solved": -1.0}
     while not band[0] <= found["solved"] <= band[1]:
         if pupil.step >= max_steps:
-            raise RuntimeError(f"solved {found['solved']:.2f} after {pupil.step} batches, wanted {band}; give more --steps")
+            raise RuntimeError(
+                f"solved {found['solved']:.2f} after {pupil.step} batches, wanted {band}; give more --steps"
+            )
         loss = pupil.lesson(lessons.batch(pupil.step))
         if pupil.step % EXAM_EVERY == 0:
             torch.manual_seed(pupil.step)

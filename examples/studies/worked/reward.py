@@ -57,7 +57,8 @@ def solves_countdown(response: str, rules: dict[str, Any]) -> bool:
     if not steps.endswith(".") or not all(map(is_true, lines := steps[:-1].split(";"))) or len(lines) != 2:
         return False
     first, second = (STEP.fullmatch(line) for line in lines)
-    assert first is not None and second is not None, "is_true has matched both"
+    assert first is not None, "is_true has matched it"
+    assert second is not None, "is_true has matched it"
     numbers = sorted([int(first[1]), int(first[3]), int(second[3])])
     given = sorted(map(int, rules["text"].split(":")[0].split(",")))
     return numbers == given and first[4] == second[1] and int(second[4]) == rules["answer"]

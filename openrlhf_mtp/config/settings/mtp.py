@@ -121,7 +121,7 @@ class GuardSettings(Settings):
 
 
 class RecordSettings(Settings):
-    """What a run keeps on request, beside its metrics."""
+    """Records that a run keeps on request, beside its metrics."""
 
     rollouts: bool = setting(
         False,

@@ -12,7 +12,7 @@ class Letters:
 
     def decode(self, ids, *, skip_special_tokens):
         assert not skip_special_tokens
-        return "".join("_." [token] if token < 2 else chr(95 + token) for token in ids)
+        return "".join("_."[token] if token < 2 else chr(95 + token) for token in ids)
 
 
 def experience():
