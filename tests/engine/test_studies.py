@@ -16,7 +16,7 @@ from tests.patience import seconds
 pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 ROOT = Path(__file__).parents[2]
-STUDIES = ("objectives", "entropy", "drift", "regimes")
+STUDIES = ("objectives", "entropy", "drift", "regimes", "limited_heads")
 
 
 @pytest.fixture(scope="module")

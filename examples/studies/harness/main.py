@@ -31,7 +31,7 @@ def main(study: Study, description: str) -> int:
     parser.add_argument("--result-only", action="store_true", help="run nothing; write what is there")
     args = parser.parse_args()
     if args.write_jobs:
-        for arm in study.arms:
+        for arm in study.arms if study.script is None else ():
             print(job_file(study, arm))
         return 0
     runs = args.runs or Path("runs/studies-smoke" if args.smoke else "runs/studies")
@@ -45,8 +45,11 @@ def main(study: Study, description: str) -> int:
 
 def _run(study: Study, runs: Path, *, smoke: bool, parallel: int) -> int:
     """The shared things, the study whose heads are needed, and the study itself."""
-    make_assets(runs, SMOKE if smoke else FULL, list(study.seeds[:1] if smoke else study.seeds))
     try:
+        if study.prepare is not None:
+            study.prepare(runs, smoke, parallel)
+        else:
+            make_assets(runs, SMOKE if smoke else FULL, list(study.seeds[:1] if smoke else study.seeds))
         if study.head_of is not None and not smoke:
             source, arm = study.head_of
             run_all(_only(source, [arm], study.seeds), runs, smoke=False, parallel=parallel)

@@ -78,12 +78,12 @@ def run_one(study: Study, arm: Arm, place: Place, runs: Path) -> int:
     (place.folder / BEGUN).write_text(fingerprint(study, arm, place) + "\n", encoding="utf-8")
     if study.command == "pretrain":
         share_responses(study, place, runs)
-    command = command_line(study, arm, place, runs)
+    command = words(study, arm, place, runs, resume=resume)
     print(f"{place.arm}, seed {place.seed}: {'resume' if resume else 'start'}", file=sys.stderr, flush=True)
     started = time.monotonic()
     with (place.folder / LOG).open("a", encoding="utf-8") as log:
         code = subprocess.run(
-            [*PROGRAM, *command, "--resume" if resume else "--overwrite"],
+            command,
             cwd=STUDIES.parents[1],
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
             stdout=log,
@@ -104,6 +104,13 @@ def can_resume(study: Study, arm: Arm, place: Place) -> bool:
     is_same = begun.exists() and begun.read_text(encoding="utf-8").strip() == fingerprint(study, arm, place)
     has_rows = (place.folder / "metrics.jsonl").exists()
     return is_same and has_rows and any(place.folder.glob("checkpoints/**/latest"))
+
+
+def words(study: Study, arm: Arm, place: Place, runs: Path, *, resume: bool) -> list[str]:
+    """The whole command of a run."""
+    if study.script is not None:
+        return [*PROGRAM[:3], *study.script(arm, place, runs)]
+    return [*PROGRAM, *command_line(study, arm, place, runs), "--resume" if resume else "--overwrite"]
 
 
 def command_line(study: Study, arm: Arm, place: Place, runs: Path) -> list[str]:
@@ -139,10 +146,12 @@ def share_responses(study: Study, place: Place, runs: Path) -> None:
 
 
 def fingerprint(study: Study, arm: Arm, place: Place) -> str:
-    """What decides a run's result: its job file, seed and head. Paths are not in it: a checkout may be moved."""
+    """What decides a run's result: its job file or settings, seed and head. No paths: a checkout may be moved."""
     head = study.head_of and (study.head_of[0].name, study.head_of[1])
     settings = list(study.smoke_settings) if place.smoke else []
-    text = job_file(study, arm).read_text(encoding="utf-8")
+    text = (
+        json.dumps(dict(arm.settings)) if study.script else job_file(study, arm).read_text(encoding="utf-8")
+    )
     offset = [arm.seed_offset] if arm.seed_offset else []
     return hashlib.sha256(json.dumps([text, place.seed, head, settings, *offset]).encode()).hexdigest()
 

@@ -76,7 +76,7 @@ class Study:
     Attributes:
         name: its folder below `examples/studies`.
         question: one sentence for the head of the result.
-        command: the stage that its runs are.
+        command: the stage that its runs are; "own" for a study that has a `script`.
         arms: what is compared.
         measure: what a finished run came to.
         figure: draws the result from the places and their values.
@@ -86,11 +86,15 @@ class Study:
         seeds: of the full form; the two-minute form has one.
         head_of: the study and the arm whose pretrained head the runs start from; None for a fresh one.
         runs_of: the study whose runs these are; None for its own.
+        script: the words after `python` of one run, for a study whose runs are no `openrlhf-mtp` commands: given the
+            arm, the place and the folder of all runs. It leaves `metrics.jsonl` and `command.txt` in the place.
+        prepare: makes what such a study's runs share: given the folder of all runs, whether it is the two-minute form,
+            and how many processes to use.
     """
 
     name: str
     question: str
-    command: Literal["pretrain", "train"]
+    command: Literal["pretrain", "train", "own"]
     arms: Sequence[Arm]
     measure: Callable[[Place], Values]
     figure: Callable[[Mapping[str, Sequence[Place]]], Figure]
@@ -101,6 +105,8 @@ class Study:
     seeds: Sequence[int] = (1, 2, 3)
     head_of: "tuple[Study, str] | None" = None
     runs_of: "Study | None" = None
+    script: Callable[[Arm, Place, Path], list[str]] | None = None
+    prepare: Callable[[Path, bool, int], None] | None = None
 
     @property
     def folder(self) -> Path:

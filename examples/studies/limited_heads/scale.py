@@ -1,0 +1,89 @@
+"""How large the study is, in its full form and in its two-minute form, and where its files are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from text.policy import Shape
+
+from limited_heads.samples import Sampling
+
+POLICIES = (1, 2)
+"""Seeds of the base policies."""
+
+TEMPERATURES = (0.7, 1.0, 1.3)
+"""At which heads are measured; they are trained at 1."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes.
+
+    Attributes:
+        shape: of the base policies.
+        steps: of their teaching.
+        paragraphs: of the book that are read.
+        anchors: of a run, each once.
+        pool: responses of a policy to train on; each run takes them in an order of its own.
+        tuning, held_out: responses to choose learning rates by, and to measure with, at each temperature.
+        batch: responses of an optimizer step.
+        part, length: of the sampling.
+    """
+
+    shape: Shape
+    steps: int
+    paragraphs: int
+    anchors: int
+    pool: int
+    tuning: int
+    held_out: int
+    batch: int = 4
+    part: int = 128
+    length: int = 256
+
+    def samples(self, policy: int) -> dict[str, Sampling]:
+        """The sets of responses of a policy, by the name of their folder."""
+
+        def sampling(rows: int, number: int, temperature: float = 1.0) -> Sampling:
+            return Sampling(
+                rows, temperature, seed=10 * policy + number, length=self.length, part=min(self.part, rows)
+            )
+
+        sets = {"pool": sampling(self.pool, 1), "tuning": sampling(self.tuning, 2)}
+        for number, temperature in enumerate(TEMPERATURES, 3):
+            sets[held_out(temperature)] = sampling(self.held_out, number, temperature)
+        return sets
+
+
+FULL = Scale(
+    shape=Shape(), steps=500, paragraphs=10_000, anchors=600_000, pool=2560, tuning=256, held_out=384
+)
+SMOKE = Scale(
+    shape=Shape(vocabulary=512, layers=2, width=64, inner=128, heads=2, kv_heads=1, context=256),
+    steps=4,
+    paragraphs=120,
+    anchors=1_500,
+    pool=48,
+    tuning=8,
+    held_out=8,
+    length=64,
+)
+
+
+def held_out(temperature: float) -> str:
+    """The folder of the held-out responses of a temperature."""
+    return f"held_out_{temperature:g}"
+
+
+def policy_of(seed: int) -> int:
+    """The base policy of a run's seed; seeds take turns."""
+    return POLICIES[(seed - 1) % len(POLICIES)]
+
+
+def policy_folder(runs: Path, policy: int) -> Path:
+    """Where a base policy is."""
+    return runs / "text" / f"policy_{policy}"
+
+
+def sample_folder(runs: Path, policy: int, name: str) -> Path:
+    """Where a set of its responses is."""
+    return runs / "text" / f"samples_{policy}" / name

@@ -1,0 +1,152 @@
+"""Study 5: objectives where heads are limited.
+
+    python examples/studies/limited_heads/study.py --parallel 2    two CPU cores, no GPU; about two hours
+    python examples/studies/limited_heads/study.py --smoke         two minutes: two arms, one seed, a tiny policy
+
+Seven ways to train the same fresh head on one pass over samples of a policy of eight layers that was taught on a book:
+deep enough that one block cannot repeat what it does. Measured on held-out samples along the path that an engine takes
+through them: accepted over drafted tokens (E/k), reach by depth, and how length falls with entropy from temperature 0.7
+to 1.3. What is expected, and when the study stops, is in plan.md. After an interrupt it continues. Result: README.md.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness import plots
+from harness.main import main
+from harness.runs import PROGRAM, RunsFailed
+from harness.study import Arm, Column, Contrast, Place, Study, Values
+
+from limited_heads import tuning
+from limited_heads.runs import slope
+from limited_heads.scale import POLICIES, TEMPERATURES, policy_of
+
+NAME = "limited_heads"
+STAGES = Path(__file__).with_name("stages.py")
+OBJECTIVES = ("kl", "e2e_tv", "e2e_tv_sampled", "tv", "lk_hybrid", "ce", "top_k_ce")
+LEAST = 0.01
+"""The smallest difference of E/k that would matter: 0.03 tokens of length at three depths."""
+
+
+def script(arm: Arm, place: Place, runs: Path) -> list[str]:
+    """The words after `python` of one run."""
+    seed, policy = place.seed + arm.seed_offset, policy_of(place.seed)
+    of = ["run", str(arm.settings["objective"]), str(seed), str(policy), str(place.folder.absolute())]
+    return [str(STAGES), *of, "--runs", str(runs.absolute()), *(["--smoke"] if place.smoke else [])]
+
+
+def prepare(runs: Path, smoke: bool, parallel: int) -> None:
+    """Base policies, their samples, and (in the full form) the learning rates."""
+    policies = POLICIES[:1] if smoke else POLICIES
+    for stage in ("policy", "samples"):
+        _all(runs, smoke, parallel, [[stage, str(policy)] for policy in policies])
+    if smoke or (runs / NAME / tuning.CHOSEN).exists():
+        return
+    pilots = [
+        ["pilot", objective, str(rate), str(seed)]
+        for objective in OBJECTIVES
+        for seed in tuning.SEEDS
+        for rate in tuning.RATES
+    ]
+    _all(runs, smoke, parallel, pilots)
+    tuning.write_rates(runs / NAME, OBJECTIVES)
+
+
+def _all(runs: Path, smoke: bool, parallel: int, stages: Sequence[Sequence[str]]) -> None:
+    """Run stages, several at a time; a failed one stops the study after the others.
+
+    Raises:
+        RunsFailed: one ended with an error.
+    """
+
+    def one(stage: Sequence[str]) -> int:
+        words = [str(STAGES), *stage, "--runs", str(runs.absolute()), *(["--smoke"] if smoke else [])]
+        return subprocess.run([*PROGRAM[:3], *words], check=False).returncode
+
+    with ThreadPoolExecutor(parallel) as pool:
+        codes = list(pool.map(one, stages))
+    failed = [" ".join(stage) for stage, code in zip(stages, codes, strict=True) if code]
+    if failed:
+        raise RunsFailed("these stages ended with an error:\n" + "\n".join(failed))
+
+
+def measure(place: Place) -> Values:
+    """What a run's head came to at temperature 1, its lengths at the others, and its slope."""
+    record = json.loads((place.folder / "measured.json").read_text(encoding="utf-8"))
+    by_temperature = {float(temperature): values for temperature, values in record["held_out"].items()}
+    values: Values = {**by_temperature[1.0], "slope": slope(by_temperature), "lr": record["recipe"]["lr"]}
+    for temperature in TEMPERATURES:
+        for name in ("walked", "length", "entropy"):
+            values[f"{name}@{temperature:g}"] = by_temperature[temperature][name]
+    return values
+
+
+def figure(places: Mapping[str, Sequence[Place]]) -> Figure:
+    """Reach by depth, E/k by temperature."""
+    values = {arm: [measure(place) for place in runs] for arm, runs in places.items()}
+    return plots.groups(
+        values,
+        {
+            "accepted over drafted tokens (E/k)": [
+                (f"walked@{temperature:g}", f"T = {temperature:g}") for temperature in TEMPERATURES
+            ],
+            "drafts accepted through depth j": [(f"reach_{j}", f"depth {j}") for j in (1, 2, 3)],
+            "overlap at depth j, all anchors": [(f"alpha_{j}", f"depth {j}") for j in (1, 2, 3)],
+        },
+    )
+
+
+STUDY = Study(
+    name=NAME,
+    question="Which objective gives the most accepted drafts where the head cannot know what the policy knows?",
+    command="own",
+    arms=[
+        *(Arm(objective, {"objective": objective}) for objective in OBJECTIVES),
+        Arm("e2e_tv_again", {"objective": "e2e_tv"}, seed_offset=1000),
+    ],
+    measure=measure,
+    figure=figure,
+    columns=[
+        Column("walked", "E/k"),
+        Column("length", "length"),
+        Column("reach_1", "reach, depth 1"),
+        Column("reach_2", "depth 2"),
+        Column("reach_3", "depth 3"),
+        Column("alpha_1", "overlap, depth 1"),
+        Column("alpha_2", "depth 2"),
+        Column("alpha_3", "depth 3"),
+        Column("greedy_1", "greedy, depth 1"),
+        Column("walked@0.7", "E/k at T = 0.7"),
+        Column("walked@1.3", "E/k at T = 1.3"),
+        Column("slope", "slope (tokens per nat)"),
+        Column("lr", "learning rate", 4),
+    ],
+    contrasts=[
+        Contrast("e2e_tv", "kl", "walked", role="primary", expected="+", least=LEAST),
+        Contrast("e2e_tv_sampled", "e2e_tv", "walked", expected="+", least=LEAST),
+        Contrast("e2e_tv_sampled", "kl", "walked", expected="+", least=LEAST),
+        Contrast("tv", "kl", "walked", expected="+", least=LEAST),
+        Contrast("lk_hybrid", "kl", "walked", expected="+", least=LEAST),
+        Contrast("kl", "ce", "walked", expected="+", least=LEAST),
+        Contrast("top_k_ce", "kl", "walked", expected="-", least=LEAST),
+        Contrast("e2e_tv", "kl", "reach_3", expected="+", least=LEAST),
+        Contrast("e2e_tv", "kl", "slope", expected="+"),
+        Contrast("e2e_tv_again", "e2e_tv", "walked", role="aa", least=LEAST),
+    ],
+    smoke_arms=["kl", "e2e_tv"],
+    smoke_settings=[],
+    seeds=(1, 2, 3, 4, 5),
+    script=script,
+    prepare=prepare,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY, __doc__))

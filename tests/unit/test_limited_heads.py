@@ -1,0 +1,185 @@
+"""Study 5: its sampler, its losses, its runs and its choice of rates."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+STUDIES = Path(__file__).parents[2] / "examples" / "studies"
+sys.path.insert(0, str(STUDIES))
+
+from harness.study import Place  # noqa: E402
+from limited_heads import tuning  # noqa: E402
+from limited_heads.losses import top_k_cross_entropy  # noqa: E402
+from limited_heads.runs import TOP_K, Recipe, figures, measure, slope, train  # noqa: E402
+from limited_heads.samples import Samples, Sampling, make_samples  # noqa: E402
+from limited_heads.scale import FULL, SMOKE, TEMPERATURES, policy_of  # noqa: E402
+from limited_heads.study import OBJECTIVES, STUDY, script  # noqa: E402
+from text.policy import Shape, build_policy  # noqa: E402
+from text.sampling import continue_prompts  # noqa: E402
+from text.tokenizer import train_bpe  # noqa: E402
+
+from openrlhf_mtp.losses import OBJECTIVES as PRODUCTS  # noqa: E402
+
+TINY = Shape(vocabulary=280, layers=2, width=32, inner=48, heads=4, kv_heads=2, context=64)
+SAMPLING = Sampling(rows=12, temperature=1.0, seed=3, prompt=3, length=16, part=4)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    torch.manual_seed(0)
+    tokenizer = train_bpe(["In the beginning"] * 9, vocabulary=280, max_length=64)
+    model = build_policy(TINY, tokenizer).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.mul_(4.0 if parameter.ndim == 2 else 1.0)  # distributions that are not all alike
+    return model
+
+
+@pytest.fixture(scope="module")
+def samples(policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    make_samples(folder, policy, torch.arange(2, 200), SAMPLING)
+    return Samples(folder)
+
+
+def test_the_sampler_keeps_the_hidden_states_that_the_policy_has(policy):
+    prompts = torch.randint(2, 280, (5, 4), generator=torch.Generator().manual_seed(1))
+    tokens, hidden = continue_prompts(policy, prompts, 12, temperature=1.0, seed=2)
+    expected = policy.model(tokens).last_hidden_state
+    torch.testing.assert_close(hidden[:, :-1], expected[:, :-1], rtol=1e-4, atol=1e-4)
+    assert torch.equal(tokens[:, :4], prompts)
+    assert not hidden[:, -1].any(), "the last token was never fed"
+
+
+def test_samples_follow_the_policys_distribution(policy):
+    prompts = torch.tensor([[5, 9, 7]]).repeat(20_000, 1)
+    tokens, _ = continue_prompts(policy, prompts, 4, temperature=0.7, seed=4)
+    wanted = (policy(prompts[:1]).logits[0, -1] / 0.7).softmax(-1)
+    found = torch.bincount(tokens[:, 3], minlength=280) / 20_000
+    # total variation of 20,000 draws from 280 outcomes is at most about (280 / (2 pi 20000))^1/2 = 0.047
+    assert (found - wanted).abs().sum() / 2 < 0.06
+
+
+def test_samples_depend_on_their_seed_alone_and_continue_where_they_were_cut_off(policy, samples, tmp_path):
+    make_samples(tmp_path, policy, torch.arange(2, 200), SAMPLING)
+    (tmp_path / "part_0001.safetensors").unlink()
+    make_samples(tmp_path, policy, torch.arange(2, 200), SAMPLING)
+    again = Samples(tmp_path)
+    assert torch.equal(again.tokens, samples.tokens)
+    assert torch.equal(again.hidden, samples.hidden)
+    assert len(samples.tokens.unique(dim=0)) == 12, "no response twice"
+
+
+def test_a_folder_of_other_samples_is_refused(policy, tmp_path):
+    make_samples(tmp_path, policy, torch.arange(2, 200), SAMPLING)
+    with pytest.raises(ValueError, match=r"got samples made with .*expected .*choose another --runs"):
+        make_samples(tmp_path, policy, torch.arange(2, 200), replace(SAMPLING, temperature=0.7))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40))
+def test_the_top_k_cross_entropy_is_its_formula_and_blind_to_other_tokens(seed, k):
+    rng = torch.Generator().manual_seed(seed)
+    draft, target = (3.0 * torch.randn(3, 32, generator=rng, dtype=torch.float64) for _ in range(2))
+    found = top_k_cross_entropy(draft, target, k)
+    for row in range(3):
+        kept = target[row].argsort(descending=True)[:k].tolist()
+        p, q = (part[row, kept].exp() / part[row, kept].exp().sum() for part in (target, draft))
+        assert found[row].item() == pytest.approx(-(p * q.log()).sum().item())
+    outside = torch.ones(3, 32).scatter(1, target.topk(min(k, 32)).indices, 0.0)
+    torch.testing.assert_close(top_k_cross_entropy(draft + 7.0 * outside, target, k), found)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_a_head_in_one_pass(objective, policy, samples):
+    recipe = Recipe(objective, lr=1e-2, seed=1, anchors=6 * 2 * 12, batch=2)
+    rows = [row for _, row in train(recipe, policy, samples)]
+    assert rows[-1]["step"] == 6
+    head = list(train(recipe, policy, samples))[-1][0]
+    fresh = next(iter(train(replace(recipe, lr=1e-12), policy, samples)))[0]
+    before, after = (figures(measure(policy, each, samples, 1.0))["walked"] for each in (fresh, head))
+    assert after > before
+
+
+def test_a_run_is_a_function_of_its_recipe(policy, samples):
+    recipe = Recipe("e2e_tv", lr=1e-3, seed=1, anchors=48, batch=2)
+    first, again, other = (
+        list(train(each, policy, samples))[-1][0].state_dict()
+        for each in (recipe, recipe, replace(recipe, seed=2))
+    )
+    name = "blocks.0.proj.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
+
+
+def test_a_pass_that_would_repeat_responses_is_refused(policy, samples):
+    with pytest.raises(ValueError, match="got 12 responses, expected 14 for 168 anchors in one pass"):
+        next(iter(train(Recipe("kl", 1e-3, 1, anchors=168, batch=2), policy, samples)))
+
+
+def test_the_figures_are_those_of_the_walk(policy, samples):
+    head = next(iter(train(Recipe("kl", 1e-12, 1, anchors=24, batch=2), policy, samples)))[0]
+    found = figures(measure(policy, head, samples, 1.0))
+    assert found["length"] == pytest.approx(1.0 + 3.0 * found["walked"])
+    assert 1.0 >= found["reach_1"] >= found["reach_2"] >= found["reach_3"] >= 0.0
+
+
+def test_the_slope_is_in_tokens_of_length_per_nat():
+    line = {t: {"entropy": h, "length": 3.0 - 0.5 * h} for t, h in ((0.7, 1.0), (1.0, 2.0), (1.3, 3.5))}
+    assert slope(line) == pytest.approx(-0.5)
+
+
+def test_the_rate_is_chosen_by_the_mean_over_the_pilot_seeds(tmp_path):
+    for rate, values in zip(tuning.RATES, ([0.5, 0.5], [0.4, 0.7], [0.6, 0.45]), strict=True):
+        for seed, walked in zip(tuning.SEEDS, values, strict=True):
+            folder = tuning.pilot_folder(tmp_path, "kl", rate, seed)
+            folder.mkdir(parents=True)
+            (folder / "measured.json").write_text(json.dumps({"held_out": {"1.0": {"walked": walked}}}))
+    tuning.write_rates(tmp_path, ["kl"])
+    assert tuning.chosen_rate(tmp_path, "kl") == 1e-3
+    assert json.loads((tmp_path / tuning.CHOSEN).read_text())["kl"]["at_an_end"] is False
+
+
+def test_a_rate_is_not_chosen_before_all_its_pilots_have_run(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        tuning.write_rates(tmp_path, ["kl"])
+
+
+def test_the_plan_and_the_study_say_the_same():
+    plan = (STUDIES / "limited_heads" / "plan.md").read_text()
+    (primary,) = [each for each in STUDY.contrasts if each.role == "primary"]
+    assert f"`{primary.arm} − {primary.against}` in walked E/k. Expected sign: **{primary.expected}**" in plan
+    assert f"effect of interest: **{primary.least}**" in plan
+    for each in STUDY.contrasts:
+        assert f"`{each.arm} − {each.against}`" in plan
+    for arm in STUDY.arms:
+        assert f"`{arm.name}`" in plan
+    assert "seeds 1 to 5" in plan
+    assert tuple(STUDY.seeds) == (1, 2, 3, 4, 5)
+    assert f"{FULL.pool:,} responses of {FULL.length - 16} tokens" in plan
+    assert f"{FULL.anchors:,} anchors" in plan
+    assert f"{FULL.steps} steps of 4,096 tokens" in plan
+    assert set(OBJECTIVES) - {TOP_K} <= set(PRODUCTS)
+
+
+def test_every_run_reads_each_response_once():
+    for scale in (FULL, SMOKE):
+        each = scale.batch * (scale.length - 16 - 1)
+        assert scale.anchors // each * scale.batch <= scale.pool
+
+
+def test_the_sets_of_responses_are_disjoint_in_their_seeds():
+    seeds = [sampling.seed for policy in (1, 2) for sampling in FULL.samples(policy).values()]
+    assert len(set(seeds)) == len(seeds) == 2 * (2 + len(TEMPERATURES))
+
+
+def test_an_a_a_run_has_the_policy_of_its_seed_and_another_order():
+    again = next(arm for arm in STUDY.arms if arm.seed_offset)
+    place = Place(again.name, 2, Path("runs/limited_heads/e2e_tv_again/seed_2"), smoke=False)
+    words = script(again, place, Path("runs"))
+    assert words[1:5] == ["run", "e2e_tv", "1002", "2"]
+    assert policy_of(2) == 2
