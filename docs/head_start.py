@@ -116,7 +116,7 @@ def first_steps(model: Qwen2ForCausalLM, head: MTPHead, kl_steps: int) -> list[f
         objective = "kl" if step < kl_steps else "e2e_tv"
         output = head_loss(model, head, objective, generator)
         if step in SHOWN:
-            lengths.append((output.sums.length_sum / output.sums.horizon_count).item())
+            lengths.append((output.sums.length_sum / output.sums.depth_count[0]).item())
         optimizer.zero_grad()
         (output.loss_sum / output.sums.loss_count).backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)

@@ -20,6 +20,7 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("replayed length (trainer, where engines draft), mean", metrics.MTP_REPLAYED_LENGTH, ("mean",)),
     ("replayed minus measured length, mean", metrics.SPEC_LENGTH_GAP, ("mean",)),
     ("predicted minus measured share of drafts, mean", metrics.SPEC_ALPHA_GAP, ("mean",)),
+    ("effective share of advantage-weighted samples, mean", metrics.MTP_ADVANTAGE_EFFECTIVE_SHARE, ("mean",)),
     ("engine-trainer log-prob gap, largest step mean (nat)", metrics.SPEC_LOGPROB_GAP, ("max",)),
     ("rollout throughput, mean (token/s)", metrics.PERF_ROLLOUT_TOK_S, ("mean",)),
     ("synchronization, mean (s)", metrics.TIME_SYNC_S, ("mean",)),

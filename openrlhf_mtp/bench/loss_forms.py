@@ -120,8 +120,8 @@ def plain(inputs: Inputs, workload: Workload) -> Tensor:
 
 
 def _end_to_end(alpha: Tensor, anchors: Anchors) -> Tensor:
-    """1 - (1/k) sum_j prod_{i<=j} alpha_i, averaged over the anchors with all depths inside."""
-    return 1.0 - alpha[anchors.mask[:, -1]].cumprod(-1).mean()
+    """1 - prod_{i<=j} alpha_i, averaged over the depths inside, which is the mean of 1 - E / n."""
+    return 1.0 - alpha.cumprod(-1)[anchors.mask].mean()
 
 
 def speculators(inputs: Inputs, workload: Workload) -> Tensor:

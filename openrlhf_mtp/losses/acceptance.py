@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def expected_accepted(alpha: Tensor) -> Tensor:
-    """Expected accepted drafts E = sum_j prod_{i<=j} alpha_i: [..., k] -> [...]; the engine's length is 1 + E.
+    """Expected accepted drafts E = sum_j prod_{i<=j} alpha_i: [..., k] -> [...], if depths are independent.
 
     Nested form E = alpha_1 (1 + alpha_2 (1 + ...)): its derivative with respect to alpha_d is the product before
     d times the nested sum after d, prefix x suffix, so it never divides by alpha_d, which may be 0.

@@ -66,11 +66,22 @@ class AdvantageWeights:
         weighting: name in `WEIGHTINGS`.
         temperature: scale of the advantage.
         mean: mean weight over what the step counts, all ranks; 0 when nothing has weight.
+        effective_share: effective sample size of the weights over the sample size, (sum w)^2 / (n sum w^2), where a
+            sample counts as much as the objective counts of it; 1 when all count alike.
     """
 
     weighting: str
     temperature: float
     mean: float
+    effective_share: float = 1.0
+
+    @classmethod
+    def of(cls, weighting: str, temperature: float, sums: Tensor) -> AdvantageWeights:
+        """From the `weight_sums` of a whole step."""
+        total, squares, counted = sums.tolist()
+        if not total:
+            return cls(weighting, temperature, 0.0)
+        return cls(weighting, temperature, total / counted, total * total / (counted * squares))
 
     @property
     def is_fallback(self) -> bool:
@@ -85,13 +96,16 @@ class AdvantageWeights:
 
 
 def weight_sums(weighting: str, temperature: float, advantages: Tensor, counts: Tensor) -> Tensor:
-    """Sums for the mean, to add over micro-batches and ranks: (sum of weight x count, sum of counts) [2] in float64.
+    """Sums over samples for `AdvantageWeights.of`, to add over micro-batches and ranks: [3] in float64.
 
     Args:
         weighting: name in `WEIGHTINGS`.
         temperature: scale of the advantage.
         advantages: of each sample [B].
-        counts: how much of the objective each sample is [B]; for e2e TV its anchors with all depths inside.
+        counts: how much of the objective each sample is [B].
+
+    Returns:
+        Sums of weight x count, of weight^2 x count, and of the counts.
     """
     weights, counts = WEIGHTINGS[weighting](advantages.double(), temperature), counts.double()
-    return torch.stack([(weights * counts).sum(), counts.sum()])
+    return torch.stack([(weights * counts).sum(), (weights.square() * counts).sum(), counts.sum()])

@@ -57,7 +57,7 @@ def anchor_mask(action_mask: Tensor, segment_ids: Tensor, depths: int) -> Tensor
         depths: number of depths k.
 
     Returns:
-        Bool [B, T, k]. Column k - 1 is the fixed horizon: all depths inside.
+        Bool [B, T, k]. Column k - 1 is true where all depths are inside.
     """
     action_mask = action_mask.bool()
 

@@ -19,8 +19,9 @@ from openrlhf_mtp.losses.types import Objective, ObjectiveInput, ObjectiveOutput
 def mixture(parts: Mapping[str, float], objectives: Mapping[str, Objective]) -> Objective:
     """The objective sum_n parts[n] * objectives[n].
 
-    `loss_count` is the mean of theirs with the same weights. Parts with a fixed horizon count fewer anchors than the
-    rest, and the mean weight of samples is taken over what is counted (`advantage`).
+    `loss_count` is the mean of theirs with the same weights. With `depth_decay`, end-to-end parts count an anchor at
+    the end of a response differently from the rest, and the mean weight of samples is taken over what is counted
+    (`advantage`).
 
     Raises:
         ValueError: no part, an unknown name, or a weight that is not positive.

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from openrlhf_mtp.losses.acceptance import expected_accepted
+from openrlhf_mtp.losses.acceptance import acceptance_ratio, expected_accepted_on_text
 from openrlhf_mtp.losses.alignment import Anchors
 from openrlhf_mtp.losses.kernels.projection import CHUNK_LOGITS, Scratch, project
 from openrlhf_mtp.losses.kernels.rows import row_gradient_, row_statistics
@@ -37,8 +37,8 @@ class Sums(NamedTuple):
         alpha_sum: overlap sum_v min(p_v, q_v) by depth [k], over `depth_count` anchors each.
         greedy_sum: p(argmax q) by depth [k], what a greedy draft would be accepted with, over `depth_count` anchors.
         entropy_sum: entropy of the policy at depth 1's targets, in nats (scalar), over `depth_count[0]` anchors.
-        length_sum: 1 + expected accepted drafts (scalar), over the `horizon_count` anchors with all depths inside.
-        horizon_count: those anchors (scalar).
+        length_sum: 1 + accepted drafts along the text (scalar), over `depth_count[0]` anchors
+            (`acceptance.expected_accepted_on_text`).
     """
 
     loss_sum: Tensor
@@ -49,7 +49,6 @@ class Sums(NamedTuple):
     greedy_sum: Tensor
     entropy_sum: Tensor
     length_sum: Tensor
-    horizon_count: Tensor
 
 
 class AnchorRecords(NamedTuple):
@@ -194,8 +193,8 @@ class _Batch:
 
 def _chunk_sums(inputs: ObjectiveInput, output: ObjectiveOutput, records: AnchorRecords) -> Sums:
     """A chunk's contribution to the sums."""
-    mask, horizon = inputs.mask, inputs.mask[:, -1]
-    dtype = records.alpha.dtype
+    mask, dtype = inputs.mask, records.alpha.dtype
+    accepted = expected_accepted_on_text(records.alpha, acceptance_ratio(records.log_q, records.log_p), mask)
     return Sums(
         loss_sum=output.loss_sum.detach(),
         loss_count=output.loss_count,
@@ -204,8 +203,7 @@ def _chunk_sums(inputs: ObjectiveInput, output: ObjectiveOutput, records: Anchor
         alpha_sum=records.alpha.masked_fill(~mask, 0.0).sum(0),
         greedy_sum=records.greedy.masked_fill(~mask, 0.0).sum(0),
         entropy_sum=records.entropy[:, 0].sum(),
-        length_sum=(1.0 + expected_accepted(records.alpha)).masked_fill(~horizon, 0.0).sum(),
-        horizon_count=horizon.sum().to(dtype),
+        length_sum=(1.0 + accepted).sum(),
     )
 
 

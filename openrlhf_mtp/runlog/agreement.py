@@ -8,7 +8,7 @@ The two are comparable if conditioned alike (`docs/analysis.md` has the measurem
 
     spec/acceptance_rate/depth_j  share of drafts accepted through depth j, at the anchors where the engine drafted
     mtp/reach/depth_j             the same, expected there (`losses.replayed_acceptance`): agrees up to noise
-    mtp/expected_length           1 + sum_j prod_{i<=j} alpha_i over all anchors alike: only roughly comparable
+    mtp/expected_length           the length expected at each anchor, over all anchors alike: only roughly comparable
 
 `spec/alpha_gap` is the mean over depths of the first difference. Without a replay, the rough prediction replaces it,
 with a wider limit. `spec/length_gap` is the same difference in tokens of acceptance length, from a replay alone, with

@@ -98,7 +98,7 @@ MTP_ACCEPTED_STD = _declare(
 MTP_EXPECTED_LENGTH = _declare(
     "mtp/expected_length",
     "token",
-    "1 + sum_j prod_{i<=j} alpha_i: tokens per target forward that the overlaps predict",
+    "Tokens per target forward, mean over anchors of 1 + sum_j (prod_{i<j} r_i) alpha_j, r = min(1, q/p) of the text",
 )
 MTP_COEFFICIENT = _declare(
     "mtp/coefficient",
@@ -115,6 +115,11 @@ MTP_ADVANTAGE_WEIGHT_MAX = _declare(
     "mtp/advantage_weight_max",
     "1",
     "Largest advantage weight of a sample in the head's loss, on the first rank",
+)
+MTP_ADVANTAGE_EFFECTIVE_SHARE = _declare(
+    "mtp/advantage_effective_share",
+    "fraction",
+    "Effective sample size of the advantage weights over the sample size, mean over a step's updates, all ranks",
 )
 MTP_ADVANTAGE_FALLBACK = _declare(
     "mtp/advantage_fallback",

@@ -35,34 +35,35 @@ def step_weights(
         experiences: this rank's micro-batches of the step.
         counts: how much of a loss each sample of a micro-batch is [B].
     """
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64)
     for experience in experiences:
         advantages = advantages_of(experience)
         sums += weight_sums(settings.weighting, settings.temperature, advantages, counts(experience)).cpu()
-    total, counted = all_reduce_sum(sums).tolist()
-    return AdvantageWeights(settings.weighting, settings.temperature, total / counted if counted else 0.0)
+    return AdvantageWeights.of(settings.weighting, settings.temperature, all_reduce_sum(sums))
 
 
 class AdvantageMetrics:
-    """The largest weight on this rank, and how many steps had no sample with weight."""
+    """How uneven the weights of the steps were, and how many steps had no sample with weight."""
 
     def __init__(self) -> None:
-        self._largest = 0.0
+        self._largest, self._effective_share = 0.0, 0.0
         self._steps, self._fallbacks = 0, 0
 
     def add(self, weights: AdvantageWeights, experiences: Sequence[Any]) -> None:
         """Add an optimizer step and this rank's micro-batches of it."""
-        self._largest = max(
-            [self._largest, *(float(weights(advantages_of(one)).max()) for one in experiences)]
-        )
+        highest = torch.stack([advantages_of(one).max() for one in experiences])
+        self._largest = max(self._largest, float(weights(highest).max()))  # no form falls with the advantage
+        self._effective_share += weights.effective_share
         self._steps += 1
         self._fallbacks += int(weights.is_fallback)
 
     def drain(self) -> dict[str, float]:
         """Metrics since the last call on this rank; reset them."""
+        steps = max(1, self._steps)
         row = {
             metrics.MTP_ADVANTAGE_WEIGHT_MAX: self._largest,
-            metrics.MTP_ADVANTAGE_FALLBACK: self._fallbacks / max(1, self._steps),
+            metrics.MTP_ADVANTAGE_EFFECTIVE_SHARE: self._effective_share / steps,
+            metrics.MTP_ADVANTAGE_FALLBACK: self._fallbacks / steps,
         }
-        self._largest, self._steps, self._fallbacks = 0.0, 0, 0
+        self._largest, self._effective_share, self._steps, self._fallbacks = 0.0, 0.0, 0, 0
         return row

@@ -39,7 +39,7 @@ class HeadMetrics:
         self, depths: int, sums: Iterable[Sums] = (), replayed: Iterable[ReplayedCounts] = ()
     ) -> None:
         self.depths = depths
-        self._scalars = torch.zeros(5, dtype=torch.float64)
+        self._scalars = torch.zeros(4, dtype=torch.float64)
         self._by_depth = torch.zeros(4, depths, dtype=torch.float64)
         self._replayed = torch.zeros(2 + depths, dtype=torch.float64)
         for each in sums:
@@ -49,7 +49,7 @@ class HeadMetrics:
 
     def add(self, sums: Sums) -> None:
         """Add one micro-batch."""
-        scalars = (sums.loss_sum, sums.loss_count, sums.entropy_sum, sums.length_sum, sums.horizon_count)
+        scalars = (sums.loss_sum, sums.loss_count, sums.entropy_sum, sums.length_sum)
         by_depth = (sums.depth_loss_sum, sums.alpha_sum, sums.greedy_sum, sums.depth_count)
         self._scalars += torch.stack([part.detach().double() for part in scalars]).cpu()
         self._by_depth += torch.stack([part.detach().double() for part in by_depth]).cpu()
@@ -81,14 +81,13 @@ class HeadMetrics:
 
     def metrics(self) -> dict[str, float]:
         """The head's metrics; without a figure over anchors that no response was long enough for."""
-        loss, loss_count, entropy, length, horizon = self._scalars.tolist()
+        loss, loss_count, entropy, length = self._scalars.tolist()
         depth_loss, alpha, greedy, depth_count = self._by_depth.tolist()
         row = {MTP_ANCHORS: depth_count[0]}
         if loss_count:
             row[MTP_LOSS] = loss / loss_count
-        if horizon:
-            row[MTP_EXPECTED_LENGTH] = length / horizon
         if depth_count[0]:
+            row[MTP_EXPECTED_LENGTH] = length / depth_count[0]
             row[MTP_ENTROPY] = entropy / depth_count[0]
         for j, count in enumerate(depth_count, start=1):
             if count:

@@ -44,15 +44,14 @@ def sums(name: str, draft: Any, target: Any, token: Any, mask: Any) -> dict[str,
     """Every field of the loss's sums, by its definition; arguments as for `objective`."""
     k = draft.shape[1]
     found = {field: np.zeros(k) for field in ("depth_loss_sum", "depth_count", "alpha_sum", "greedy_sum")}
-    entropy = length = horizon = 0.0
+    entropy = length = 0.0
     for n in range(len(draft)):
         q, p = ([softmax(row) for row in side[n]] for side in (draft, target))
         alpha = [np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)]
         reach = np.cumprod(alpha)
         sampled = on_text(q, p, token[n], mask[n].sum())[1]
         entropy += -(p[0] * np.log(p[0])).sum()
-        if mask[n].all():
-            length, horizon = length + 1 + reach.sum(), horizon + 1
+        length += 1 + sampled[mask[n]].sum()
         for j in range(k):
             if mask[n, j]:
                 kept = {"e2e_tv": reach, "e2e_tv_sampled": sampled}.get(name)
@@ -63,7 +62,7 @@ def sums(name: str, draft: Any, target: Any, token: Any, mask: Any) -> dict[str,
                 found["greedy_sum"][j] += p[j][q[j].argmax()]
     loss_sum, loss_count = objective(name, draft, target, token, mask)
     scalars = {"loss_sum": loss_sum, "loss_count": loss_count}
-    return found | scalars | {"entropy_sum": entropy, "length_sum": length, "horizon_count": horizon}
+    return found | scalars | {"entropy_sum": entropy, "length_sum": length}
 
 
 def objective(name: str, draft: Any, target: Any, token: Any, mask: Any) -> tuple[float, float]:
@@ -73,10 +72,10 @@ def objective(name: str, draft: Any, target: Any, token: Any, mask: Any) -> tupl
         q = [softmax(row) for row in draft[n]]
         p = [softmax(row) for row in target[n]]
         if name == "e2e_tv":
-            if mask[n].all():
-                alpha = [np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)]
-                total += 1 - sum(np.prod(alpha[: j + 1]) for j in range(k)) / k
-                count += 1
+            inside = mask[n].sum()
+            alpha = [np.minimum(a, b).sum() for a, b in zip(p, q, strict=True)]
+            total += (inside - sum(np.prod(alpha[: j + 1]) for j in range(inside))) / k
+            count += inside / k
             continue
         if name == "e2e_tv_sampled":
             inside = mask[n].sum()

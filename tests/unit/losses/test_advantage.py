@@ -16,8 +16,7 @@ FORMS = list(WEIGHTINGS)
 
 
 def weights(form, advantages, tokens, temperature=1.0):
-    total, count = weight_sums(form, temperature, advantages, tokens).tolist()
-    return AdvantageWeights(form, temperature, total / count)
+    return AdvantageWeights.of(form, temperature, weight_sums(form, temperature, advantages, tokens))
 
 
 def test_a_samples_advantage_is_the_mean_over_its_own_action_tokens():
@@ -96,3 +95,22 @@ def test_the_split_into_micro_batches_does_not_matter(seed, cut):
 def test_an_outlier_stays_finite():
     advantages = torch.tensor([1e6, 0.0], dtype=torch.float64)
     assert weights("exponential", advantages, torch.ones(2), temperature=0.1)(advantages).isfinite().all()
+
+
+def test_the_effective_share_counts_a_sample_as_often_as_it_is_counted():
+    # two of four samples, or three of six anchors, have all the weight
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    assert weights("positive", advantages, torch.ones(4)).effective_share == pytest.approx(0.5)
+    assert weights("positive", advantages, torch.tensor([1, 1, 2, 2])).effective_share == pytest.approx(0.5)
+    assert weights("positive", advantages, torch.tensor([2, 1, 1, 0])).effective_share == pytest.approx(0.75)
+    assert weights("none", advantages, torch.ones(4)).effective_share == pytest.approx(1.0)
+    assert weights("positive", -advantages.abs(), torch.ones(4)).effective_share == 1.0, "all count alike"
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(1.0, 0.368), (0.8, 0.210)])
+def test_exponential_weights_of_normal_advantages_leave_few_samples(temperature, share):
+    # (E e^(a/t))^2 / E e^(2a/t) = e^(-1/t^2) for a of variance 1: quantiles of the normal law, finely
+    levels = (torch.arange(2_000_000, dtype=torch.float64) + 0.5) / 2_000_000
+    advantages = torch.special.ndtri(levels)
+    found = weights("exponential", advantages, torch.ones(len(levels)), temperature).effective_share
+    assert found == pytest.approx(share, abs=0.002)

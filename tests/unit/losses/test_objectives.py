@@ -193,10 +193,10 @@ def test_a_mixture_is_the_weighted_sum_of_its_parts():
 def test_a_mixture_counts_an_anchor_by_the_weights_of_the_parts_that_count_it():
     *_, mask = random_rows(5)  # the first anchor is whole; of the others some end before the last depth
     parts = {"kl": 0.2, "e2e_tv": 0.6}
-    uniform = depth_weights(3, 1.0)
-    kl, e2e_tv = (anchor_counts(OBJECTIVES[name], mask, uniform) for name in parts)
+    decay = depth_weights(3, 0.6)  # which end-to-end objectives ignore
+    kl, e2e_tv = (anchor_counts(OBJECTIVES[name], mask, decay) for name in parts)
     assert (kl != e2e_tv).any()
-    counts = anchor_counts(mixture(parts, OBJECTIVES), mask, uniform)
+    counts = anchor_counts(mixture(parts, OBJECTIVES), mask, decay)
     torch.testing.assert_close(counts, 0.25 * kl + 0.75 * e2e_tv)
 
 
@@ -253,3 +253,16 @@ def test_extreme_logits_stay_finite(name):
         (gradient,) = torch.autograd.grad(output.loss_sum, draft)
         assert gradient.isfinite().all()
         assert output.loss_sum.isfinite()
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_near_the_end_of_a_response_the_end_to_end_loss_is_that_of_the_depths_left(left):
+    draft, target, tokens, _ = random_rows(6, depths=3)
+    inside = (torch.arange(3) < left).expand(len(draft), 3)
+    short = [values[:, :left] for values in (draft, target, tokens, inside)]
+    output, expected = on_logits("e2e_tv", draft, target, tokens, inside), on_logits("e2e_tv", *short)
+    torch.testing.assert_close(output.sums.loss_count, expected.sums.loss_count * left / 3)
+    (got,) = torch.autograd.grad(output.loss_sum, draft, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected.loss_sum * left / 3, draft)
+    torch.testing.assert_close(got, wanted)
+    assert got[:, :left].any(dim=-1).all()

@@ -15,14 +15,14 @@ from openrlhf_mtp.training.head_metrics import HeadMetrics
 DEPTHS = 2
 
 
-def output(loss, loss_count, depth_loss, depth_count, alpha, entropy, length, horizon) -> Sums:
+def output(loss, loss_count, depth_loss, depth_count, alpha, entropy, length) -> Sums:
     greedy = [value / 2 for value in alpha]
-    fields = (loss, loss_count, depth_loss, depth_count, alpha, greedy, entropy, length, horizon)
+    fields = (loss, loss_count, depth_loss, depth_count, alpha, greedy, entropy, length)
     return Sums(*[torch.tensor(value) for value in fields])
 
 
-FIRST = output(2.0, 4.0, [1.0, 3.0], [8.0, 4.0], [6.0, 1.0], 10.0, 7.0, 4.0)
-SECOND = output(1.0, 2.0, [2.0, 0.0], [2.0, 2.0], [1.0, 2.0], 5.0, 5.0, 2.0)
+FIRST = output(2.0, 4.0, [1.0, 3.0], [8.0, 4.0], [6.0, 1.0], 10.0, 7.0)
+SECOND = output(1.0, 2.0, [2.0, 0.0], [2.0, 2.0], [1.0, 2.0], 5.0, 5.0)
 
 
 def tallied(*outputs: Sums) -> dict[str, float]:
@@ -44,7 +44,7 @@ def test_each_metric_is_its_own_sum_over_its_own_count():
         "mtp/alpha_greedy/depth_1": 3.5 / 10.0,
         "mtp/alpha_greedy/depth_2": 1.5 / 6.0,
         "mtp/entropy": 15.0 / 10.0,
-        "mtp/expected_length": 12.0 / 6.0,
+        "mtp/expected_length": 12.0 / 10.0,
     }
     metrics.validate(row)
 
@@ -76,10 +76,11 @@ def test_means_of_means_would_give_another_number():
 
 
 def test_a_step_without_a_long_enough_response_reports_the_depths_that_it_reaches():
-    short = output(0.0, 0.0, [1.5, 0.0], [3.0, 0.0], [0.75, 0.0], 6.0, 0.0, 0.0)
+    short = output(0.0, 0.0, [1.5, 0.0], [3.0, 0.0], [0.75, 0.0], 6.0, 4.5)
     assert tallied(short) == {
         "mtp/anchors": 3.0,
         "mtp/entropy": 2.0,
+        "mtp/expected_length": 1.5,
         "mtp/loss/depth_1": 0.5,
         "mtp/alpha/depth_1": 0.25,
         "mtp/alpha_greedy/depth_1": 0.125,
@@ -94,7 +95,7 @@ def test_the_split_into_micro_batches_does_not_show(losses, data):
 
     def batch(values: list[float]) -> Sums:
         count, total = float(len(values)), float(sum(values))
-        return output(total, count, [total, total], [count, count], [total, 0.0], total, total, count)
+        return output(total, count, [total, total], [count, count], [total, 0.0], total, total)
 
     whole, parts = tallied(batch(losses)), tallied(batch(losses[:cut]), batch(losses[cut:]))
     assert parts == pytest.approx(whole, rel=1e-6)
@@ -102,6 +103,6 @@ def test_the_split_into_micro_batches_does_not_show(losses, data):
 
 def test_many_small_addends_are_not_lost():
     """In float32 a sum of 2^24 no longer grows by 1; a long step has more anchors than that."""
-    big = output(2.0**24, 2.0**24, [0.0, 0.0], [2.0**24, 1.0], [0.0, 0.0], 0.0, 0.0, 1.0)
-    one = output(1.0, 0.0, [0.0, 0.0], [1.0, 0.0], [0.0, 0.0], 0.0, 0.0, 0.0)
+    big = output(2.0**24, 2.0**24, [0.0, 0.0], [2.0**24, 1.0], [0.0, 0.0], 0.0, 0.0)
+    one = output(1.0, 0.0, [0.0, 0.0], [1.0, 0.0], [0.0, 0.0], 0.0, 0.0)
     assert tallied(big, one, one, one)["mtp/anchors"] == 2.0**24 + 3

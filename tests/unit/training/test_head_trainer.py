@@ -145,7 +145,7 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
         "mtp/anchors": sums["depth_count"][0],
         "mtp/loss": sums["loss_sum"] / sums["loss_count"],
         "mtp/entropy": sums["entropy_sum"] / sums["depth_count"][0],
-        "mtp/expected_length": sums["length_sum"] / sums["horizon_count"],
+        "mtp/expected_length": sums["length_sum"] / sums["depth_count"][0],
     }
     replayed, expected["mtp/accepted_std"] = replay(rows)
     expected["mtp/replayed_length"] = 1.0 + sum(replayed)
