@@ -6,10 +6,11 @@ together. The policy is a constant for all of them: the caller detaches it, and 
 | module | holds |
 |---|---|
 | `ce`, `kl`, `reverse_kl`, `tv`, `e2e_tv`, `e2e_tv_sampled`, `nla`, `lk_hybrid` | one objective each |
+| `clipped_policy` | a policy loss on the head itself, for studies |
 | `mixture` | a weighted sum of objectives |
 | `types` | the one input and the one output of every objective |
 | `alignment`, `anchor_sampling` | depth j at anchor i; a random share of the anchors |
-| `targets` | the policy's logits that drafts are compared with |
+| `targets` | the policy's logits that drafts are compared with, whole or cut to the likeliest tokens |
 | `mtp_loss`, `kernels` | the loss of a batch, chunk by chunk; sums over the vocabulary |
 | `acceptance`, `replayed_acceptance` | accepted drafts of two distributions; the engine's counters, predicted |
 | `advantage` | weights of samples from their advantages |

@@ -1,10 +1,11 @@
-"""Cross-entropy with the sampled token: the loss of a language model, and of most published MTP heads.
+"""Cross-entropy with the sampled token as a hard label: the loss of a language model, and of most published MTP heads.
 
     L = -log q^j(x_{i+j+1})                              gradient with respect to the logits: q_v - 1[v = x]
 
-Its optimum is q = p, but on the way it spends probability where the sampled token is, so acceptance falls linearly
-with the policy's entropy (Bebop, arXiv 2606.12370, section 3). It fails where the policy is uncertain and the head is
-small: the noise of one token a position, and no credit for overlap. Counts every depth inside the mask.
+FastMTP (arXiv 2509.18362), slime and verl train with it. The soft cross-entropy between distributions, which Bebop
+(arXiv 2606.12370) calls CE, has the gradient of `kl`. Both have the optimum q = p, but a row sees one noisy token here,
+so this one needs more data. Where the head cannot reach p, both spread over what they cannot tell apart, and overlap
+earns no credit. Counts every depth inside the mask.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     L = KL(p || q^j) = sum_v p_v (log p_v - log q_v)     gradient with respect to the logits: q_v - p_v
 
-The same optimum as cross-entropy without the noise of the sampled token, and a gradient that does not vanish for a
-cold head at any depth: this is the warm-up before the TV objectives (Bebop, arXiv 2606.12370, section 4). It fails
+The gradient of the soft cross-entropy -sum_v p_v log q_v, which Bebop (arXiv 2606.12370) calls CE. The same optimum as
+`ce` without the noise of the sampled token, and a gradient that does not vanish for a cold head at any depth: this is
+the warm-up before the TV objectives (Bebop, section 4). It fails
 softly: a head that cannot match p spreads over all of it, where acceptance would rather give up a tail. Counts every
 depth inside the mask.
 """

@@ -181,6 +181,7 @@ class _Batch:
                 log_q=log_q,
                 log_p=scalars.log_p.view(shape),
                 mask=self.anchors.mask[rows],
+                anchor=torch.arange(len(self.anchor_weight), device=alpha.device)[rows],
                 anchor_weight=self.anchor_weight[rows].to(alpha.dtype),
                 depth_weight=self.depth_weight.to(alpha.dtype),
             )

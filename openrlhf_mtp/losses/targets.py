@@ -47,3 +47,24 @@ def from_logits(logits: Tensor, packed_index: Tensor | None = None, vocab_size: 
         return torch.index_select(flat, 0, index if packed_index is None else packed_index[index], out=taken)
 
     return rows
+
+
+def top_k(targets: Targets, count: int) -> Targets:
+    """The policy cut to its `count` likeliest tokens and renormalized.
+
+    With objective `kl` this is SkyRL's soft cross-entropy, whose gradient is the same (NovaSky-AI/SkyRL, pull request
+    1832, with a count of 256). Every figure of the loss is then about the cut policy, so measure without it. Tokens as
+    likely as the last one of them are kept too.
+
+    Raises:
+        ValueError: `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count: got {count}, expected 1 or more tokens")
+
+    def logits(index: Tensor, scratch: Scratch) -> Tensor:
+        rows = targets(index, scratch)
+        least = rows.topk(min(count, rows.shape[1]), dim=-1).values[:, -1:]
+        return rows.masked_fill_(rows < least, float("-inf"))  # in the scratch, which is ours
+
+    return logits

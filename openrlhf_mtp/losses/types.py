@@ -24,6 +24,7 @@ class ObjectiveInput:
         log_p: log p of the same token, nat, a constant [N, k].
         mask: true where the depth counts at this anchor [N, k]; a row is true up to some depth, false after it.
             Uncounted entries hold finite numbers of no meaning.
+        anchor: place of each anchor in the micro-batch, for objectives that were made for it [N].
         anchor_weight: how much each anchor matters, 1 on average [N] (`advantage`).
         depth_weight: how much each depth matters, 1 on average [k]; end-to-end objectives weigh depths by themselves.
     """
@@ -34,6 +35,7 @@ class ObjectiveInput:
     log_q: Tensor
     log_p: Tensor
     mask: Tensor
+    anchor: Tensor
     anchor_weight: Tensor
     depth_weight: Tensor
 
@@ -65,7 +67,8 @@ def anchor_counts(objective: Objective, mask: Tensor, depth_weight: Tensor) -> T
     blank = torch.zeros(mask.shape, dtype=depth_weight.dtype, device=mask.device)
     with torch.enable_grad():
         weight = torch.ones(len(mask), dtype=depth_weight.dtype, device=mask.device, requires_grad=True)
-        inputs = ObjectiveInput(blank, blank, blank, blank, blank, mask, weight, depth_weight)
+        every = torch.arange(len(mask), device=mask.device)
+        inputs = ObjectiveInput(blank, blank, blank, blank, blank, mask, every, weight, depth_weight)
         count = objective(inputs).loss_count
         (counts,) = torch.autograd.grad(count, weight)
     return counts

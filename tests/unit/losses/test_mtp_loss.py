@@ -15,7 +15,7 @@ from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.kernels.projection import Scratch
 from openrlhf_mtp.losses.kernels.rows import Shard
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
-from openrlhf_mtp.losses.targets import from_logits
+from openrlhf_mtp.losses.targets import from_hidden, from_logits, top_k
 from tests.processes import on_ranks
 from tests.unit.losses.batches import VOCAB, WIDTH, on_logits, random_batch, wide_vocabulary
 from tests.unit.losses.largest import Largest
@@ -52,6 +52,31 @@ def test_logits_of_the_policys_own_forward_serve_as_targets_packed_or_not():
     where = batch.anchors().target_index.flatten()
     torch.testing.assert_close(plain(where, Scratch()), scaled.flatten(0, 1)[where])
     torch.testing.assert_close(packed(where, Scratch()), scaled.flatten(0, 1)[where])
+
+
+@pytest.mark.parametrize("count", [1, 4, VOCAB, VOCAB + 5])
+def test_kl_to_the_policys_likeliest_tokens_is_the_soft_cross_entropy_with_them(count):
+    generator = torch.Generator().manual_seed(0)
+    draft, target = (3 * torch.randn(5, 1, VOCAB, generator=generator).double() for _ in range(2))
+    draft.requires_grad_()
+    whole = target.clone()
+    kept = target.log_softmax(-1).exp()
+    kept = kept * (kept >= kept.topk(min(count, VOCAB), dim=-1).values[..., -1:])
+    expected = -(kept / kept.sum(-1, keepdim=True) * draft.log_softmax(-1)).sum()
+    flat = target.flatten(0, 1)
+    cut = top_k(lambda index, _: flat[index], count)(torch.arange(5), Scratch())
+    one = torch.zeros(5, 1, dtype=torch.long)
+    output = on_logits("kl", draft, cut[:, None], one, one == 0)
+    torch.testing.assert_close(
+        torch.autograd.grad(output.loss_sum, draft), torch.autograd.grad(expected, draft)
+    )
+    assert torch.equal(target, whole), "the policy's own logits are left alone"
+
+
+def test_cutting_the_policy_needs_a_token():
+    batch = random_batch()
+    with pytest.raises(ValueError, match="count: got 0, expected 1 or more"):
+        top_k(from_hidden(batch.hidden, batch.output_weight, 1.0), 0)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
