@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from openrlhf_mtp.cli.progress.counting import Count, counted
+from openrlhf_mtp.cli.progress.counting import counted
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S
 from openrlhf_mtp.cluster.placement import Placements
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout.monitor import fetch_counters
 from openrlhf_mtp.rollout.stats import EngineCounters, generated
+from openrlhf_mtp.runlog.count import Count
 from openrlhf_mtp.runlog.generation_progress import LOOK_EVERY_S, GenerationProgress
 from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
 
@@ -58,12 +59,12 @@ def generate_responses(
             for at, ids in enumerate(shards[number])
         ]
 
-    limits = [
-        parameters.n * min(parameters.max_tokens, args.data.max_len - len(ids))
-        for number in missing
-        for ids in shards[number]
-    ]
-    count = Generated(GenerationProgress(parameters.n * len(limits), sum(limits)))
+    progress = GenerationProgress()
+    for number in missing:
+        for ids in shards[number]:
+            room = min(parameters.max_tokens, args.data.max_len - len(ids))
+            progress.expect(parameters.n, parameters.n * room)
+    count = Generated(progress)
     with counted("responses", count), watched(engines, count):
         for number, references in _two_at_a_time(missing, submit):
             cache.write(number, _collected(references, number * prompts_per_shard, parameters.n))
@@ -100,8 +101,7 @@ class Generated(Count):
     """Responses that ended out of all, with the engines' tokens beside them."""
 
     def __init__(self, progress: GenerationProgress) -> None:
-        assert progress.responses is not None
-        super().__init__(progress.responses, "responses")
+        super().__init__(progress.expected, progress.unit)
         self.progress = progress
 
     def see(self, counters: Sequence[EngineCounters]) -> None:

@@ -161,18 +161,16 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     import ray
 
     from openrlhf_mtp.cluster.placement import Placements, placed_actor_group
-    from openrlhf_mtp.training.pretrain.batches import steps_per_epoch
+    from openrlhf_mtp.training.pretrain.batches import planned_steps
     from openrlhf_mtp.training.pretrain.responses import read_responses, split_by_prompt
     from openrlhf_mtp.training.pretrain.worker import HeadPretrainWorker
 
     settings = mtp.pretrain
     train_set, _ = split_by_prompt(list(read_responses(out / RESPONSES)), settings.holdout_fraction)
     try:
-        each_pass = steps_per_epoch(len(train_set), settings.batch_size)
+        steps = planned_steps(len(train_set), settings)
     except ValueError as error:
         raise JobError(f"mtp.pretrain.batch_size: {error}") from error
-    steps = settings.epochs * each_pass
-    steps = min(steps, settings.max_steps or steps)
     placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)
     actor_group = placed_actor_group(placements.for_role("trainer"))
     workers = actor_group(1, settings.num_ranks, ray.remote(num_gpus=1)(HeadPretrainWorker))

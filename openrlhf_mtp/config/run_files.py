@@ -14,6 +14,7 @@
     checkpoints/        what a run is resumed from, unless the job puts it elsewhere
     final/              RL: the trained policy with its head, unless the job puts it elsewhere
     responses/, head/   the pre-RL stage: the policy's responses, and the head trained on them
+    states/             the pre-RL stage while it runs: hidden states of the policy on those responses
     attempts.json, failed.json   on Kubernetes: attempts at this run (`openrlhf_mtp.cluster.attempts`)
     logs/POD/SESSION/   on Kubernetes: what each pod printed (`openrlhf_mtp.cluster.pod_logs`)
 
@@ -37,5 +38,6 @@ DRIVER_LOG = "driver.log"
 CHECKPOINTS = "checkpoints"
 FINAL = "final"
 RESPONSES = "responses"
+STATES = "states"
 TRAINED_HEAD = "head"
 ATTEMPTS, FAILED = "attempts.json", "failed.json"

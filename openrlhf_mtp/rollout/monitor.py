@@ -7,7 +7,7 @@ from typing import Any
 
 from openrlhf_mtp.config.settings.mtp import GuardSettings
 from openrlhf_mtp.rollout.guard import AcceptanceGuard, Alarm
-from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics
+from openrlhf_mtp.rollout.stats import EngineCounters, generated, rollout_metrics
 from openrlhf_mtp.runlog.agreement import gap_metrics
 
 
@@ -54,6 +54,10 @@ class EngineMonitor:
             return {}
         row = rollout_metrics(deltas, wall_seconds=rollout_seconds)
         return {**row, **gap_metrics({**(trained or {}), **row})}
+
+    def generated(self) -> tuple[int, int]:
+        """Tokens sampled and requests ended since the engines started; `measure` is not affected."""
+        return generated(self._fetch(self.engines))
 
     def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
         """Return the guard's alarm about a step's row; call it after the row is written, which is the evidence.

@@ -14,6 +14,7 @@
 | `provenance.py` | versions and git revision for `command.txt` |
 | `agreement.py` | whether trainer and engines agree on acceptance |
 | `checkpoint_request.py` | a stopping pod asks the run for a checkpoint |
-| `generation_progress.py`, `time_left.py` | how far a generation is, in words |
+| `activity.py` | what a run is at within a step, said by the process that does it |
+| `count.py`, `generation_progress.py`, `time_left.py` | how far work is and how long it still takes, in words |
 | `scalars.py` | one number out of whatever a reward function returned |
 """

@@ -26,24 +26,27 @@ class GenerationProgress:
     """Responses that ended, tokens for each second, and the time left.
 
     Args:
-        responses: how many are generated; None if nobody knows, as with agents of several turns.
-        limit: tokens that all of them may have together.
+        unit: what ends; "requests" where an agent makes several for a response, so that nobody knows how many come.
         clock: seconds, monotonic.
     """
 
-    def __init__(
-        self, responses: int | None, limit: int | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.responses, self._limit, self._clock = responses, limit, clock
+    def __init__(self, unit: str = "responses", clock: Callable[[], float] = time.monotonic) -> None:
+        self.unit, self._clock = unit, clock
         self._started = clock()
+        self.expected = self._limit = 0
         self.ended = self.tokens = 0
         self._seen: deque[tuple[float, int]] = deque()
+
+    def expect(self, responses: int, limit: int) -> None:
+        """So many more responses come, with `limit` tokens together at most."""
+        self.expected += responses
+        self._limit += limit
 
     def see(self, tokens: int, ended: int) -> None:
         """Take note of the tokens sampled and the responses that ended since the beginning."""
         now = self._clock()
-        self.tokens = max(self.tokens, tokens)  # two threads may look at once
-        self.ended = max(self.ended, ended if self.responses is None else min(ended, self.responses))
+        self.tokens = tokens
+        self.ended = min(ended, self.expected) if self.expected else ended
         if not tokens:
             return  # the engines still start
         self._seen.append((now, self.tokens))
@@ -58,22 +61,22 @@ class GenerationProgress:
         return (now - before) / max(last - first, 1e-9)
 
     def tokens_left(self) -> tuple[float, bool] | None:
-        """Tokens still to come, and whether that is an estimate (else a bound); None if there is no limit.
+        """Tokens still to come, and whether that is an estimate (else a bound); None if nobody knows how many come.
 
         The estimate takes the length of a response to be all tokens so far over the responses that ended: the mean
         of exponential lengths of which the longer ones are not observed to their end.
         """
-        if self.responses is None or self._limit is None:
+        if not self.expected:
             return None
-        running = self.responses - self.ended
-        bound = min(self._limit - self.tokens, running * self._limit / self.responses)
+        running = self.expected - self.ended
+        bound = min(self._limit - self.tokens, running * self._limit / self.expected)
         if self.ended < _ENOUGH:
             return max(bound, 0.0), False
         return max(min(bound, running * self.tokens / self.ended), 0.0), True
 
     def __str__(self) -> str:
-        of = "" if self.responses is None else f"/{self.responses}"
-        text = f"{self.ended}{of} responses"
+        of = f"/{self.expected}" if self.expected else ""
+        text = f"{self.ended}{of} {self.unit}"
         if not self.tokens:
             return f"{text}, no token after {self._clock() - self._started:.0f} s"
         text += f", {self.tokens} tokens"

@@ -48,6 +48,7 @@ class ObservedPolicy(Actor):
         super().__init__(*args, **kwargs)
         self._on_forward: OnForward | None = None
         self._hidden: Tensor | None = None
+        self.reads_unnormed = False
         self._hook = self.trunk().output_head.register_forward_pre_hook(self._keep_hidden)
 
     def trunk(self) -> Trunk:
@@ -56,6 +57,7 @@ class ObservedPolicy(Actor):
 
     def read_unnormed(self) -> None:
         """From now on take hidden states before the final norm, for a head with `wiring.reads_unnormed`."""
+        self.reads_unnormed = True
         self._hook.remove()
         self._hook = self.trunk().final_norm.register_forward_pre_hook(self._keep_hidden)
 
@@ -99,6 +101,11 @@ class ObservedPolicy(Actor):
             ).last_hidden_state
             read = normed if self._hidden is None else self._hidden
         return read, normed
+
+    def normed(self, read: Tensor) -> Tensor:
+        """Hidden states after the final norm [B, T, H], from those that the head reads."""
+        normed: Tensor = self.trunk().final_norm(read) if self.reads_unnormed else read
+        return normed
 
     def forward(self, sequences: Tensor, action_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """OpenRLHF's forward pass; see `openrlhf.models.Actor.forward`."""

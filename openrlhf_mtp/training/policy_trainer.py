@@ -22,7 +22,9 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.activity import Activity, activity
 from openrlhf_mtp.runlog.anchor_records import write_records
+from openrlhf_mtp.runlog.count import Count
 from openrlhf_mtp.sync.transport import uses_own_sync
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_average import HeadAverage
@@ -81,6 +83,8 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         self.own_sync = uses_own_sync(strategy.args.run.own_sync)
         self._dynamic_step: StepInfo | None = None
         self._inputs: StepInputs | None = None  # of the optimizer step that OpenRLHF's loop is in
+        self._now: Activity | None = None
+        self._count: Count | None = None  # micro-batches of this rollout, over all passes
         self._output: MTPLossOutput | None = None  # of the micro-batch it is at, for the records
         super().__init__(strategy, actor, *args, **kwargs)
         self.head_steps = (
@@ -107,7 +111,9 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         if self.head_steps is not None:
             self.head_steps.begin_rollout_batch()
             self._dynamic_step = None
-        status: dict[str, Any] = super().ppo_train(kl_ctl)
+        with activity(Path(self.args.run.run_folder), "training") as self._now:
+            self._count = None
+            status: dict[str, Any] = super().ppo_train(kl_ctl)
         self.global_step += 1
         require_finite(status, step=self.global_step, where="training")
         if self.head_steps is not None:
@@ -116,6 +122,17 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
             status.update(row)
             self._keep_records()
         return status
+
+    def _tell(self) -> None:
+        """Rank 0, at the beginning of a micro-batch: show in the line of progress how many are done."""
+        if dist.get_rank() != 0 or self._now is None:
+            return
+        if self._count is None:
+            batches = len(self.replay_buffer) // self.replay_buffer.sample_batch_size
+            self._count = Count(batches * self.max_epochs, "micro-batches")
+        else:
+            self._count.advance()
+        self._now.say(f"training {self._count}")
 
     def _keep_records(self) -> None:
         """Every few steps, anchor by anchor: the policy's entropy and the head's acceptance."""
@@ -163,6 +180,7 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         5. OpenRLHF's loss, plus that term, its backward and its update.
         6. After an optimizer step's last micro-batch, the head's own update: `HeadSteps.end`.
         """
+        self._tell()
         head_steps = self.head_steps
         if head_steps is None:
             return super().training_step(experience, kl_ctl, micro_batch_number, loss_batch_info)

@@ -24,6 +24,7 @@ from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.activity import activity
 from openrlhf_mtp.sync.opening import GatheringRank, open_sync
 from openrlhf_mtp.sync.sender import RayEngine, Sender
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
@@ -78,7 +79,10 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
             super().broadcast_to_vllm()
             return
         torch.cuda.empty_cache()
-        report = self._sync.round()
+        with activity(Path(self.strategy.args.run.run_folder), "sync") as now:
+            if dist.get_rank() == 0:
+                now.begin("sending weights to the engines")
+            report = self._sync.round()
         if report is not None:
             self._sync_report = {
                 metrics.SYNC_BYTES: report.bytes,
@@ -108,6 +112,12 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         self, tag: str, client_states: Any = None, metric_value: Any = None, metric_key: Any = None
     ) -> None:
         """The head first, then the policy: OpenRLHF resumes from the policy's folder, so a cut leaves both whole."""
+        with activity(Path(self.strategy.args.run.run_folder), "checkpoint") as now:
+            if dist.get_rank() == 0:
+                now.begin(f"saving checkpoint {tag}")
+            self._save_checkpoint(tag, client_states, metric_value, metric_key)
+
+    def _save_checkpoint(self, tag: str, client_states: Any, metric_value: Any, metric_key: Any) -> None:
         head_trainer = self.trainer.head_trainer
         ckpt = self.strategy.args.ckpt
         if head_trainer is not None and head_trainer.engine is not None and not self.disable_ds_ckpt:

@@ -28,7 +28,8 @@ MTP: dict[str, Any] = {
 """Warm-up of learning rate and objective end after the checkpoint, so that a forgotten step number shows; the policy
 follows a coefficient that remembers the one before it."""
 
-PRETRAIN = {"batch_size": 8, "micro_batch_size": 4, "save_steps": 2, "kl_warmup_steps": 3}
+PRETRAIN = {"batch_size": 8, "micro_batch_size": 4, "epochs": 2, "save_steps": 2, "kl_warmup_steps": 3}
+"""Two passes: the resumed stage reads the hidden states that the interrupted one stored."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ def resumed(folders: Folders) -> dict[str, Any]:
     runs.train(actor, AFTER, own_order=True)
     worker = runs.build_pretrain_worker(folders.policy, folders.interrupted, folders.responses, PRETRAIN)
     assert worker.head_trainer.steps == 2
+    stored = (folders.interrupted / "states" / "states.bin").stat().st_mtime_ns
     worker.train(4)
+    assert (folders.interrupted / "states" / "states.bin").stat().st_mtime_ns == stored, (
+        "nothing is computed again"
+    )
     return {"RL": everything(actor), "pre-RL": arrays(runs.head_masters(worker.head_trainer))}
 
 

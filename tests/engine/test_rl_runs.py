@@ -86,6 +86,9 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     assert len(shard) == 2 * rl_jobs.PROMPTS, "every sample of every prompt, not only the last to end"
     assert len(head_rows) == 6, "three passes over 44 responses in batches of 16"
     assert head_rows[-1]["eval/mtp/expected_length"] > 1
+    machine = json.loads((assets / "pre" / "machine.json").read_text())
+    assert machine["hidden_states"]["stored"], "three passes read every response three times"
+    assert not (assets / "pre" / "states").exists(), "the end of the stage gives the disk back"
 
     calls = assets / "reward_calls"
     calls.unlink(missing_ok=True)

@@ -39,6 +39,8 @@ TOLERANCE = {
     "RL, bfloat16": BFLOAT16,
     "RL, ZeRO-3": BFLOAT16,
     "pre-RL": BFLOAT16,
+    "pre-RL, float32": FLOAT32,
+    "pre-RL, stored states": FLOAT32,
 }
 
 KL_THEN_TV = {"objective": "e2e_tv", "kl_warmup_steps": 1}
@@ -108,13 +110,16 @@ def episode_with_rest(folder: Path, out: Path, micro_batch: int, **more: Any) ->
     return moved_head | {"gradient norms": np.array([*norms, *moves])}
 
 
-def pretrain_update(folder: Path, out: Path, responses: Path, micro_batch: int) -> dict[str, Any]:
-    """The pre-RL stage: one step of KL, one of e2e TV."""
-    worker = runs.build_pretrain_worker(
-        folder, out, responses, {"batch_size": BATCH, "micro_batch_size": micro_batch, "optim": OPTIM}
-    )
+def pretrain_update(
+    folder: Path, out: Path, responses: Path, micro_batch: int, epochs: int = 1, param_dtype: str = "bf16"
+) -> dict[str, Any]:
+    """The pre-RL stage: one step of KL, one of e2e TV. With several passes planned, hidden states are stored."""
+    settings = {"batch_size": BATCH, "micro_batch_size": micro_batch, "optim": OPTIM, "epochs": epochs}
+    worker = runs.build_pretrain_worker(folder, out, responses, settings, param_dtype=param_dtype)
     before = runs.head_masters(worker.head_trainer)
     worker.train(last_step=STEPS)
+    read = worker.states.read(worker.train_set[:5])
+    assert (read is not None) == (epochs > 1), "every rank reads what all of them have stored"
     return moved(worker.head_trainer, before)
 
 
@@ -188,6 +193,12 @@ def all_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int
         found["RL, dynamic batches", splits] = rl_update(folder, here / "dynamic", micro_batch, **dynamic)
         found["RL, last rollout", splits] = episode_with_rest(folder, here / "rest", micro_batch)
         found["pre-RL", splits] = pretrain_update(folder, here / "pretrain", responses, micro_batch)
+        found["pre-RL, float32", splits] = pretrain_update(
+            folder, here / "pretrain32", responses, micro_batch, param_dtype="fp32"
+        )
+        found["pre-RL, stored states", splits] = pretrain_update(
+            folder, here / "stored", responses, micro_batch, epochs=3, param_dtype="fp32"
+        )
         found["float32", splits] = float32_update(
             folder, here / "float32", responses, micro_batch, KL_THEN_TV
         )
@@ -268,6 +279,16 @@ def test_dynamic_batches_give_the_update_of_fixed_ones(updates):
 def test_dynamic_batches_take_the_last_rollout_like_fixed_ones(updates, ranks):
     dynamic = updates[ranks, "RL, last rollout, dynamic batches", SPLITS[-1]]
     scatter, scale = compare(updates[1, "RL, last rollout", 1], dynamic)
+    assert scatter <= FLOAT32[0]
+    assert scale <= FLOAT32[1]
+
+
+@pytest.mark.parametrize("splits", SPLITS)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_stored_states_give_the_update_of_computed_ones(updates, ranks, splits):
+    scatter, scale = compare(
+        updates[1, "pre-RL, float32", 1], updates[ranks, "pre-RL, stored states", splits]
+    )
     assert scatter <= FLOAT32[0]
     assert scale <= FLOAT32[1]
 

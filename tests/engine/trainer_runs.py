@@ -114,7 +114,9 @@ def build_float32_actor(args: Any) -> Any:
     return build_actor(args)
 
 
-def build_pretrain_worker(folder: Path, out: Path, responses: Path, pretrain: dict[str, Any]) -> Any:
+def build_pretrain_worker(
+    folder: Path, out: Path, responses: Path, pretrain: dict[str, Any], *, param_dtype: str = "bf16"
+) -> Any:
     """The pre-RL stage's worker of this rank, resumed from `out` if there is something to resume."""
     prepare()
     from openrlhf_mtp.cli.pretrain import pretrain_strategy
@@ -123,6 +125,7 @@ def build_pretrain_worker(folder: Path, out: Path, responses: Path, pretrain: di
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     settings = {"kl_warmup_steps": 1, "num_ranks": ranks, **pretrain}
     args = arguments(folder, out, {"pretrain": settings})
+    args.ds.param_dtype = param_dtype
     worker = HeadPretrainWorker(ranks, rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
     os.environ["LOCAL_RANK"] = str(rank)
     worker.setup(pretrain_strategy(args, args.mtp), str(folder), str(folder / "mtp"), str(responses), 0)

@@ -4,46 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from openrlhf_mtp.cli.progress.line import LINE_EVERY_S, shown_beside, whole
-from openrlhf_mtp.runlog.time_left import in_words
-
-
-class Count:
-    """A counter of work done out of `total`, with an estimate of the rest; shared with the thread that shows it."""
-
-    def __init__(self, total: int, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.unit = total, unit
-        self.done = 0
-        self._clock, self._started = clock, clock()
-
-    def advance(self, by: int = 1) -> None:
-        """So much more is done."""
-        self.done += by
-
-    @property
-    def detail(self) -> str:
-        """What a line that shows the numbers themselves puts beside them."""
-        return ""
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether something is done, of the first one perhaps a part."""
-        return self.done > 0
-
-    def __str__(self) -> str:
-        seconds = self._clock() - self._started
-        text = f"{self.done}/{self.total} {self.unit}"
-        if not self.done:
-            return f"{text}, none yet after {seconds:.0f} s"
-        left = seconds / self.done * (self.total - self.done)
-        return f"{text}, {self.done / seconds:.3g} a second, about {in_words(left)} left"
+from openrlhf_mtp.runlog.count import Count
 
 
 @contextmanager

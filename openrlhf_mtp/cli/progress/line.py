@@ -102,6 +102,12 @@ class Whole:
             if time.monotonic() - self._said_s >= LINE_AFTER_S or done == total:
                 self._say()
 
+    def remark(self, text: str) -> None:
+        """Show `text` as the detail of the current part until its next step; an empty text changes nothing."""
+        with self._lock:
+            if text:
+                self._detail = text
+
     def print(self, text: str) -> None:
         """A line that stays, such as a warning."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from rich.progress import (
 from openrlhf_mtp.cli.progress.line import LINE_EVERY_S, shown_beside, whole
 from openrlhf_mtp.config.run_files import METRICS
 from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.activity import forget_activities, read_activities
 from openrlhf_mtp.runlog.agreement import WINDOW, disagree, warning
 from openrlhf_mtp.runlog.notices import read_notices
 from openrlhf_mtp.runlog.rows import Row, read_rows
@@ -71,19 +72,26 @@ class _PlainLines:
 
     def __init__(self, title: str, total: int | None) -> None:
         self._title, self._total = title, total
+        self._of = f"/{total}" if total else ""
         self._first: int | None = None
         self._start = 0.0
         self._step: int | None = None
         self._stepped = self._said = time.monotonic()
 
-    def wait(self) -> None:
+    def wait(self, activity: str) -> None:
         """Say what is waited for, if nothing was said for long."""
         now = time.monotonic()
         if now - self._said < LINE_EVERY_S:
             return
         self._said = now
-        what = "starting" if self._step is None else f"in the step after {self._step}"
-        print(f"{self._title}: {what}, {now - self._stepped:.0f} s so far", file=sys.stderr, flush=True)
+        if not activity:
+            what = "starting" if self._step is None else f"in the step after {self._step}"
+            text = f"{self._title}: {what}, {now - self._stepped:.0f} s so far"
+        elif self._step is None:
+            text = f"{self._title}: {activity}"
+        else:
+            text = f"{self._title} {self._step + 1}{self._of} · {activity}"
+        print(text, file=sys.stderr, flush=True)
 
     def show(self, row: Row) -> None:
         self._stepped = self._said = time.monotonic()
@@ -93,8 +101,7 @@ class _PlainLines:
         done, left = step - self._first, ""
         if self._total and done:
             left = f"  left {(time.time() - self._start) / done * (self._total - step):.0f} s"
-        total = f"/{self._total}" if self._total else ""
-        print(f"{self._title} {step}{total}  {describe(row)}{left}", file=sys.stderr, flush=True)
+        print(f"{self._title} {step}{self._of}  {describe(row)}{left}", file=sys.stderr, flush=True)
 
 
 class _News:
@@ -113,9 +120,10 @@ class _News:
         ended: threading.Event,
         show: Callable[[Row], None],
         say: Callable[[str], None],
-        wait: Callable[[], None] = lambda: None,
+        wait: Callable[[str], None],
     ) -> None:
-        """Show each row and say each warning as it comes, until the run has ended; `wait` is called in between."""
+        """Show each row and say each warning as it comes, until the run has ended; `wait` is called in between with
+        what the run is at."""
         while True:
             last = ended.wait(0.5)
             rows = self._rows()
@@ -131,7 +139,7 @@ class _News:
                 say(notice)
             if last:
                 return
-            wait()
+            wait(read_activities(self._folder))
 
 
 @contextmanager
@@ -143,6 +151,7 @@ def follow_run(run_folder: Path, *, title: str, total: int | None = None) -> Ite
         title: put before each line.
         total: number of the last step, for the bar and the time left; None when it is not known.
     """
+    forget_activities(run_folder)
     watch = _watch_bar if Console(stderr=True).is_terminal else _watch_lines
     watch = watch if whole() is None else _watch_part
     with shown_beside(watch, _News(run_folder), title, total):
@@ -165,7 +174,7 @@ def _watch_part(ended: threading.Event, news: _News, title: str, total: int | No
             started = True
         told.step(int(row[metrics.STEP]), total, describe(row))
 
-    news.follow(ended, show, told.print)
+    news.follow(ended, show, told.print, told.remark)
 
 
 def _watch_bar(ended: threading.Event, news: _News, title: str, total: int | None) -> None:
@@ -177,12 +186,18 @@ def _watch_bar(ended: threading.Event, news: _News, title: str, total: int | Non
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"{title}: starting", total=total)
+        last = f"{title}: starting"
+        task = progress.add_task(last, total=total)
 
         def show(row: Row) -> None:
-            progress.update(task, completed=int(row[metrics.STEP]), description=f"{title}  {describe(row)}")
+            nonlocal last
+            last = f"{title}  {describe(row)}"
+            progress.update(task, completed=int(row[metrics.STEP]), description=last)
+
+        def wait(activity: str) -> None:
+            progress.update(task, description=f"{title}: {activity}" if activity else last)
 
         def say(text: str) -> None:
             progress.console.print(text, markup=False, highlight=False)
 
-        news.follow(ended, show, say)
+        news.follow(ended, show, say, wait)

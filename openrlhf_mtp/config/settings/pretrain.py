@@ -85,6 +85,12 @@ class PretrainSettings(ObjectiveSettings):
     eval_steps: int = setting(
         50, unit="head steps", help="measure acceptance on held-out responses every n steps", ge=1
     )
+    state_cache_gib: float | None = setting(
+        None,
+        unit="GiB",
+        help="disk for hidden states that are read in every pass; null is half of what is free, 0 computes them again",
+        ge=0,
+    )
     num_ranks: int = setting(1, unit="processes", help="data-parallel DeepSpeed ranks, one GPU each", ge=1)
     optim: PretrainOptim = setting(
         PretrainOptim(), unit="", help="the head's optimizer in the stage before RL"

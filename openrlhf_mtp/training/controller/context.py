@@ -33,6 +33,10 @@ class RolloutMonitor(Protocol):
         """
         ...
 
+    def generated(self) -> tuple[int, int]:
+        """Tokens sampled and requests ended since the engines started."""
+        ...
+
     def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
         """Look at a step's metrics: an alarm when acceptance has collapsed or the log-prob gap is above its limit."""
         ...

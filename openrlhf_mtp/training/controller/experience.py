@@ -17,6 +17,7 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from torch import Tensor
 
 from openrlhf_mtp.config.updates import data_parallel_ranks
+from openrlhf_mtp.runlog.activity import activity
 from openrlhf_mtp.runlog.notices import say
 
 
@@ -82,7 +83,10 @@ class EvenExperienceMaker(RemoteExperienceMaker):
 
     def make_experience_batch(self, rollout_samples: list[Experience]) -> list[Experience]:
         """Experiences to train on: samples that cannot be shared out equally are left out, and said."""
-        experiences: list[Experience] = super().make_experience_batch(rollout_samples)
+        out = Path(self.args.run.run_folder)
+        with activity(out, "scoring") as now:
+            now.begin(f"scoring {len(rollout_samples)} responses by policy, reference and critic")
+            experiences: list[Experience] = super().make_experience_batch(rollout_samples)
         ranks = training_ranks(self.args)
         sizes = [len(each.sequences) for each in experiences]
         if len(sizes) % ranks == 0 and len({sum(part) for part in in_equal_parts(sizes, ranks)}) == 1:
@@ -91,7 +95,7 @@ class EvenExperienceMaker(RemoteExperienceMaker):
         rest = len(rows) % ranks
         if rest:
             say(
-                Path(self.args.run.run_folder),
+                out,
                 f"{rest} of {len(rows)} responses of a rollout are not trained on: they cannot be shared out equally "
                 f"over {ranks} ranks",
             )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from openrlhf_mtp.runlog.generation_progress import GenerationProgress
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.training.controller.experience import all_ranks
 from openrlhf_mtp.training.controller.prompt_position import waiting
+from openrlhf_mtp.training.controller.rollout_progress import Generated, told_progress
 from openrlhf_mtp.training.controller.samples import CheckedSamples
+
+DEFAULT_MAX_LEN = 2048
+"""OpenRLHF's own, where a job gives none."""
 
 
 class FilterWatch:
@@ -57,6 +64,30 @@ class TrainingSamples(CheckedSamples):
     """The samples generator of our controllers; its prompts come from a `PromptLoader`."""
 
     _watch: FilterWatch | None = None
+    _progress: GenerationProgress | None = None
+    _generated: Generated | None = None
+
+    @contextmanager
+    def _showing(self, name: str) -> Iterator[None]:
+        """Within this context the line of progress shows how far the engines are."""
+        self._progress = GenerationProgress("requests" if self.args.train.agent_func_path else "responses")
+        out = Path(self.args.run.run_folder)
+        try:
+            with told_progress(out, name, self._progress, self._ask_engines):
+                yield
+        finally:
+            self._progress = None
+
+    def _ask_engines(self) -> Generated:
+        if self._generated is None:
+            self._generated = self.args.run.monitor_factory(self.vllm_engines).generated
+        return self._generated
+
+    def generate_eval_samples(self, **generate_kwargs: Any) -> list[Any]:
+        """OpenRLHF's, and says how far it is."""
+        with self._showing("evaluation"):
+            samples: list[Any] = super().generate_eval_samples(**generate_kwargs)
+        return samples
 
     def generate_samples(self, **generate_kwargs: Any) -> tuple[list[Any], float | None, int, bool]:
         """OpenRLHF's; a rollout with too few samples for the ranks is dropped, and said."""
@@ -64,7 +95,8 @@ class TrainingSamples(CheckedSamples):
             low, high = self.args.algo.dynamic_filtering_range
             self._watch = FilterWatch(self.args.rollout.batch_size, (low, high))
         try:
-            samples, rate, consumed, exhausted = super().generate_samples(**generate_kwargs)
+            with self._showing("rollout"):
+                samples, rate, consumed, exhausted = super().generate_samples(**generate_kwargs)
             if self._watch is not None and self._watch.drawn and not samples:
                 self._say(self._watch.nothing_left())
         finally:
@@ -81,10 +113,19 @@ class TrainingSamples(CheckedSamples):
         return samples, rate, consumed, exhausted
 
     def _dispatch_prompts_to_vllm(self, prompts: list[str], *args: Any, **kwargs: Any) -> list[Any]:
+        self._expect(len(prompts), kwargs)
         if self._watch is not None and (text := self._watch.draw(len(prompts))) is not None:
             self._say(text)
         refs: list[Any] = super()._dispatch_prompts_to_vllm(prompts, *args, **kwargs)
         return refs
+
+    def _expect(self, prompts: int, kwargs: dict[str, Any]) -> None:
+        """Count what the engines are asked for; an agent's requests are not known beforehand."""
+        if self._progress is None or self.args.train.agent_func_path:
+            return
+        responses = prompts * kwargs.get("n_samples_per_prompt", self.args.rollout.n_samples_per_prompt)
+        longest = kwargs.get("max_new_tokens") or kwargs.get("max_len", DEFAULT_MAX_LEN)
+        self._progress.expect(responses, responses * longest)
 
     def _process_response_into_experience(self, response: Any, **generate_kwargs: Any) -> Any:
         experience = super()._process_response_into_experience(response, **generate_kwargs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openrlhf_mtp.config.settings.pretrain import PretrainSettings
 from openrlhf_mtp.training.pretrain.responses import Response
 
 
@@ -38,6 +39,16 @@ def steps_per_epoch(responses: int, batch_size: int) -> int:
             "raise mtp.pretrain.samples_per_prompt or lower the batch size"
         )
     return responses // batch_size
+
+
+def planned_steps(responses: int, settings: PretrainSettings) -> int:
+    """Optimizer steps of the whole stage: all passes, or `max_steps` if those are fewer.
+
+    Raises:
+        ValueError: fewer responses than one batch.
+    """
+    steps = settings.epochs * steps_per_epoch(responses, settings.batch_size)
+    return min(steps, settings.max_steps or steps)
 
 
 def step_indices(step: int, responses: int, batch_size: int, seed: int) -> list[int]:

@@ -56,6 +56,11 @@ def prompts_fingerprint(prompts: Sequence[Sequence[int]]) -> str:
     return hashlib.sha256(json.dumps([list(ids) for ids in prompts]).encode()).hexdigest()
 
 
+def responses_fingerprint(responses: Sequence[Response]) -> str:
+    """A digest of responses in order, tokens of the prompts included."""
+    return hashlib.sha256(repr(list(responses)).encode()).hexdigest()
+
+
 class ResponseCache:
     """The responses of one policy on one list of prompts.
 

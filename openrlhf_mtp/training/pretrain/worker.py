@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from openrlhf.trainer.ray.launcher import BaseModelActor
+from torch import Tensor
 
 from openrlhf_mtp.config.checkpoints import LATEST, cut_off
 from openrlhf_mtp.config.run_files import CHECKPOINTS, TRAINED_HEAD
@@ -25,7 +26,9 @@ from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.runlog import metrics
+from openrlhf_mtp.runlog.activity import activity
 from openrlhf_mtp.runlog.anchor_records import Split, write_records
+from openrlhf_mtp.runlog.count import Count
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.training.finite import require_finite
@@ -35,12 +38,21 @@ from openrlhf_mtp.training.head_metrics import anchor_records
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
-from openrlhf_mtp.training.pretrain.batches import collate, step_indices
-from openrlhf_mtp.training.pretrain.responses import Response, read_responses, split_by_prompt
+from openrlhf_mtp.training.pretrain.batches import Batch, collate, step_indices
+from openrlhf_mtp.training.pretrain.responses import (
+    Response,
+    policy_fingerprint,
+    read_responses,
+    responses_fingerprint,
+    split_by_prompt,
+)
+from openrlhf_mtp.training.pretrain.stored_states import StoredStates
 
 
 class HeadPretrainWorker(BaseModelActor):
     """One rank. Methods are called in order: `setup`, `train`, `evaluate`, `export`."""
+
+    states: StoredStates | None = None
 
     def setup(self, strategy: Any, policy: str, head: str, responses: str, pad_token_id: int) -> int:
         """Load policy, head and responses, resume if there is a checkpoint; returns the steps already done."""
@@ -58,7 +70,25 @@ class HeadPretrainWorker(BaseModelActor):
         self.head_trainer = self._build_head_trainer(head)
         everything = list(read_responses(Path(responses)))
         self.train_set, self.held_out = split_by_prompt(everything, self.settings.holdout_fraction)
+        self.states = self._stored_states()
+        self._made_with = {
+            "policy": policy_fingerprint(policy),
+            "responses": responses_fingerprint(everything),
+            "unnormed": self.actor.reads_unnormed,
+            "attention": args.ds.attn_implementation,
+            "batch": self.settings.micro_batch_size,
+        }
         return self._resume()
+
+    def _stored_states(self) -> StoredStates:
+        return StoredStates(
+            self.out,
+            self.settings,
+            self.train_set,
+            self.held_out,
+            like=self.head_trainer.trunk.output_head.weight,
+            compute=lambda responses: self._computed_states(collate(responses, self.pad_token_id))[0],
+        )
 
     def _build_head_trainer(self, folder: str) -> HeadTrainer:
         trunk = self.actor.trunk()
@@ -90,6 +120,8 @@ class HeadPretrainWorker(BaseModelActor):
 
     def train(self, last_step: int) -> None:
         """Optimizer steps up to and including number `last_step`, counted from 1."""
+        assert self.states is not None, "setup() comes first"
+        self.states.fill(self._made_with)
         writer = (
             RowWriter(self.out, after_step=self.head_trainer.steps or None) if dist.get_rank() == 0 else None
         )
@@ -117,33 +149,62 @@ class HeadPretrainWorker(BaseModelActor):
         chosen = [self.train_set[index] for index in indices]
         tokens = sum(len(response.response_ids) for response in chosen)
         ranks, rank = dist.get_world_size(), dist.get_rank()
-        size = self.settings.micro_batch_size
-        micro_batches = [chosen[at : at + size] for at in range(0, len(chosen), size)][rank::ranks]
+        micro_batches = self._micro_batches(chosen)[rank::ranks]
         # DeepSpeed divides by the number of micro-batches and averages over ranks; undo both
         normalizer = tokens / len(micro_batches) / ranks
-        for responses in micro_batches:
+        for responses in self._told(micro_batches, "micro-batches"):
             output = self.head_trainer.accumulate(self._head_batch(responses), normalizer)
             self.head_trainer.step()
         return tokens, output
 
+    def _micro_batches(self, responses: list[Response]) -> list[list[Response]]:
+        size = self.settings.micro_batch_size
+        return [responses[at : at + size] for at in range(0, len(responses), size)]
+
+    def _told(self, micro_batches: list[list[Response]], what: str) -> Iterator[list[Response]]:
+        """The micro-batches; rank 0 tells the line of progress which of them it is at."""
+        count = Count(len(micro_batches), what)
+        with activity(self.out, "head") as now:
+            for micro_batch in micro_batches:
+                yield micro_batch
+                count.advance()
+                if dist.get_rank() == 0:
+                    now.say(count)
+
     def _head_batch(self, responses: list[Response]) -> HeadBatch:
         batch = collate(responses, self.pad_token_id)
-        sequences = batch.sequences.to(self.device)
-        attention_mask = batch.attention_mask.to(self.device)
-        with torch.no_grad():
-            hidden, normed = self.actor.hidden_states(sequences, attention_mask)
+        stored = None if self.states is None else self.states.read(responses)
+        if stored is None:
+            hidden, normed = self._computed_states(batch)
+        else:
+            hidden = stored.to(self.device)
+            normed = self._normed(hidden)
         trunk = self.head_trainer.trunk
         output_weight = trunk.output_head.weight.detach()
         targets = from_hidden(normed, output_weight, self.head_trainer.temperature, trunk.config.vocab_size)
-        return HeadBatch(sequences, attention_mask, batch.action_mask.to(self.device), hidden, targets)
+        return HeadBatch(
+            batch.sequences.to(self.device),
+            batch.attention_mask.to(self.device),
+            batch.action_mask.to(self.device),
+            hidden,
+            targets,
+        )
+
+    @torch.no_grad()
+    def _computed_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The policy's forward pass: hidden states as the head reads them, and after the final norm [B, T, H]."""
+        return self.actor.hidden_states(batch.sequences.to(self.device), batch.attention_mask.to(self.device))
+
+    @torch.no_grad()
+    def _normed(self, hidden: Tensor) -> Tensor:
+        return self.actor.normed(hidden)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Acceptance on the held-out responses, over all ranks; rank 0 also keeps it anchor by anchor."""
-        size = self.settings.micro_batch_size
         mine = self.held_out[dist.get_rank() :: dist.get_world_size()]
-        batches = (self._head_batch(mine[at : at + size]) for at in range(0, len(mine), size))
-        found = evaluate_head(self.head_trainer, self.settings, batches)
+        micro_batches = self._told(self._micro_batches(mine), "batches of the evaluation")
+        found = evaluate_head(self.head_trainer, self.settings, map(self._head_batch, micro_batches))
         self._keep_records("heldout", found.records)
         return found.metrics
 
@@ -162,6 +223,8 @@ class HeadPretrainWorker(BaseModelActor):
         )
 
     def export(self) -> None:
-        """Write the head's folder, ready for `mtp.head`."""
+        """Write the head's folder, ready for `mtp.head`; the stored states have done their work."""
         if dist.get_rank() == 0:
             save_head(os.path.join(self.out, TRAINED_HEAD), self.head_trainer.head)
+        if self.states is not None:
+            self.states.remove()

@@ -14,6 +14,12 @@ def counters(tokens: int, finished: int) -> EngineCounters:
     return EngineCounters(0, 0, 0, (), tokens, 1.0, finished)
 
 
+def eight() -> GenerationProgress:
+    progress = GenerationProgress()
+    progress.expect(8, 800)
+    return progress
+
+
 def test_the_next_shard_is_submitted_before_one_is_waited_for() -> None:
     events: list[str] = []
 
@@ -41,7 +47,7 @@ def test_progress_adds_up_the_engines_and_is_whole_at_the_end(monkeypatch) -> No
 
     monkeypatch.setattr(generation, "fetch_counters", fetch)
     monkeypatch.setattr(generation, "LOOK_EVERY_S", 0.001)
-    count = Generated(GenerationProgress(8, 800))
+    count = Generated(eight())
     assert not count.has_begun
     with watched([], count):
         assert looked.wait(10)
@@ -63,7 +69,7 @@ def test_an_engine_that_does_not_answer_ends_the_looking_and_not_the_work(monkey
 
     monkeypatch.setattr(generation, "fetch_counters", fetch)
     monkeypatch.setattr(generation, "LOOK_EVERY_S", 0.001)
-    count = Generated(GenerationProgress(8, 800))
+    count = Generated(eight())
     with watched([], count):
         assert asked.wait(10)
     assert count.done == 0

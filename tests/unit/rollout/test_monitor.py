@@ -26,6 +26,12 @@ def test_an_evaluation_is_left_out_of_the_next_step() -> None:
     assert watched.measure(1.0)["spec/mean_acceptance_length"] == pytest.approx(2.0)
 
 
+def test_a_look_in_between_takes_nothing_from_the_step() -> None:
+    watched = monitor([after(0, 0), after(5, 5), after(10, 5)])
+    assert watched.generated() == (10, 0)
+    assert watched.measure(1.0)["spec/drafts"] == 10.0
+
+
 def test_what_ran_before_the_monitor_is_not_counted() -> None:
     watched = monitor([after(50, 0), after(60, 10)])
     assert watched.measure(1.0)["spec/drafts"] == 10.0

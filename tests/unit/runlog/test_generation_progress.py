@@ -17,9 +17,11 @@ class Clock:
         return self.now
 
 
-def progress(responses: int | None = 100, limit: int | None = 20_000) -> tuple[GenerationProgress, Clock]:
+def progress(responses: int = 100, limit: int = 20_000) -> tuple[GenerationProgress, Clock]:
     clock = Clock()
-    return GenerationProgress(responses, limit, clock), clock
+    one = GenerationProgress(clock=clock)
+    one.expect(responses, limit)
+    return one, clock
 
 
 def seen(one: GenerationProgress, clock: Clock, at: float, tokens: int, ended: int) -> str:
@@ -52,9 +54,18 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
 
 
 def test_without_a_known_number_of_responses_no_time_left_is_said() -> None:
-    one, clock = progress(None, None)
+    clock = Clock()
+    one = GenerationProgress("requests", clock)
     seen(one, clock, 0.0, 10, 1)
-    assert seen(one, clock, 10.0, 1010, 30) == "30 responses, 1010 tokens at 100 a second"
+    assert seen(one, clock, 10.0, 1010, 30) == "30 requests, 1010 tokens at 100 a second"
+
+
+def test_responses_that_are_asked_for_later_count_from_then_on() -> None:
+    one, clock = progress(4, 400)
+    seen(one, clock, 0.0, 1, 0)
+    seen(one, clock, 10.0, 201, 4)
+    one.expect(4, 400)
+    assert str(one) == "4/8 responses, 201 tokens at 20 a second, at most 20 s left at this rate"
 
 
 def test_an_end_leaves_nothing() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from openrlhf_mtp.cli.progress import counting
-from openrlhf_mtp.cli.progress.counting import Count, counted
+from openrlhf_mtp.cli.progress.counting import counted
+from openrlhf_mtp.runlog.count import Count
 
 
 def test_a_count_says_rate_and_time_left():

@@ -6,10 +6,11 @@ import pytest
 from rich.console import Console
 
 from openrlhf_mtp.cli.progress import line as module
-from openrlhf_mtp.cli.progress.counting import Count, counted
+from openrlhf_mtp.cli.progress.counting import counted
 from openrlhf_mtp.cli.progress.estimate import Part
 from openrlhf_mtp.cli.progress.line import StageParts, Whole, whole
 from openrlhf_mtp.cli.progress.run_line import follow_run
+from openrlhf_mtp.runlog.count import Count
 from openrlhf_mtp.runlog.row_writer import RowWriter
 
 STAGES = [

@@ -1,7 +1,14 @@
 """Progress: a row is a line, and what a user must know is said once, when it begins."""
 
+import io
+
+from rich.console import Console
+
 from openrlhf_mtp.cli.progress import run_line
+from openrlhf_mtp.cli.progress.estimate import Part
+from openrlhf_mtp.cli.progress.line import StageParts, Whole
 from openrlhf_mtp.cli.progress.run_line import Concerns, describe, follow_run
+from openrlhf_mtp.runlog.activity import Activity, activity
 from openrlhf_mtp.runlog.row_writer import RowWriter
 
 
@@ -50,3 +57,34 @@ def test_a_log_shows_a_sign_of_life_while_nothing_happens(tmp_path, capsys, monk
         writer.append(row(1, 0.0))
         while "RL: in the step after 1, " not in err:
             err += capsys.readouterr().err
+
+
+def test_a_log_shows_what_goes_on_within_a_step(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_line, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("openrlhf_mtp.runlog.activity.SAY_EVERY_S", 0.0)
+    Activity(tmp_path, "rollout").say("an earlier run was killed here")
+    with RowWriter(tmp_path) as writer, follow_run(tmp_path, title="RL", total=20):
+        err = ""
+        with activity(tmp_path, "rollout") as now:
+            now.say("rollout 120/256 responses")
+            while "RL: rollout 120/256 responses\n" not in err:
+                err += capsys.readouterr().err
+            writer.append(row(2, 0.0))
+            while "RL 3/20 · rollout 120/256 responses\n" not in err:
+                err += capsys.readouterr().err
+        while "RL: in the step after 2, " not in err:
+            err += capsys.readouterr().err
+    assert "an earlier run" not in err
+
+
+def test_a_whole_shows_what_goes_on_beside_the_part(tmp_path):
+    one = Whole([StageParts("RL", (Part("starting", 1.0), Part("RL", 10.0)))], Console(file=io.StringIO()))
+    one.begin(0)
+    one.enter("RL")
+    one.step(1, 4, "reward 0.50")
+    one.remark("rollout 3/8 responses")
+    assert one.line().endswith("rollout 3/8 responses")
+    one.remark("")
+    assert one.line().endswith("rollout 3/8 responses")
+    one.step(2, 4, "reward 0.70")
+    assert one.line().endswith("reward 0.70")
