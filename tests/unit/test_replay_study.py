@@ -1,0 +1,208 @@
+"""The study `replay` on two tiny random policies: its states are the policy's, and a cut walk ends like a whole one."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
+
+from replay import outcome, recordings, walk
+from replay.arms import ARMS, CONTRASTS, HeadArm
+from replay.before_rl import Stage, order, train
+from replay.pool import CHUNK, batch_of, chunk_file
+from replay.states import load_step, save_step, see
+from replay.weights import row_weights
+
+from openrlhf_mtp.runlog.rollouts import RecordedResponse
+from openrlhf_mtp.runlog.run import read_run
+
+VOCABULARY, WIDTH, STEPS = 48, 32, 3
+
+
+def policy(seed):
+    """A random policy of two layers."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+    )
+    return Qwen2ForCausalLM(config).eval().requires_grad_(False)
+
+
+def responses(seed, count=6):
+    """Random text: prompts of 3 to 5 tokens, responses of 5 to 14."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    made = []
+    for _ in range(count):
+        prompt, length = draw(3, 6), draw(5, 15)
+        ids = tuple(torch.randint(2, VOCABULARY, (prompt + length,), generator=generator).tolist())
+        reward = float(draw(0, 2))
+        made.append(RecordedResponse("", "", ids, ((prompt, prompt + length),), reward, reward - 0.5))
+    return made
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return see(responses(1), policy(1), policy(2))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A base policy with a starting head, a path of three steps and a pool, as the study lays them out."""
+    folder = tmp_path_factory.mktemp("replay")
+    policies = [policy(10 + at) for at in range(STEPS + 1)]
+    policies[0].save_pretrained(folder / "policy")
+    for at in range(STEPS):
+        path = recordings.step_file(folder / "states", at + 1)
+        save_step(path, see(responses(at), policies[at], policies[at + 1]))
+    save_step(chunk_file(folder / "pool", 0), see(responses(9, 24), policies[0], None))
+    stage = Stage(batch=6, batches=2, passes=2)
+    for start in ("kl", "e2e_tv"):
+        train(folder / "heads" / start, folder / "policy", folder / "pool", start, stage, seed=1)
+    return folder
+
+
+ONE_OF_EACH = (
+    HeadArm("frozen", "e2e_tv"),
+    HeadArm("online", "e2e_tv", "e2e_tv"),
+    HeadArm("signed", "e2e_tv", "ce", weighting="signed"),
+    HeadArm("oracle", "e2e_tv", "e2e_tv", weighting="oracle"),
+    HeadArm("future", "e2e_tv", "e2e_tv", ahead=True),
+    HeadArm("still", "kl", "kl", text="still"),
+    HeadArm("second", "e2e_tv", "e2e_tv", every=2),
+)
+
+
+def take(place, out, monkeypatch, *, states="states", arms=ONE_OF_EACH):
+    monkeypatch.setattr(walk, "SAVE_EVERY", 1)
+    monkeypatch.setattr("replay.pool.CHUNK", 24)
+    walk.walk_path(
+        arms,
+        out,
+        states=place / states,
+        heads=place / "heads",
+        still=place / "pool",
+        policy=place / "policy",
+        rate=1e-3,
+    )
+    return {arm.name: read_run(out / arm.name).rows for arm in arms}
+
+
+def test_the_states_are_those_of_each_response_alone(seen):
+    model = policy(1)
+    for row, each in enumerate(responses(1)):
+        alone = model.base_model(input_ids=torch.tensor([each.ids])).last_hidden_state[0]
+        kept = seen.batch().hidden[row, : len(each.ids)]
+        torch.testing.assert_close(kept, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_comes_back_from_its_file_and_some_of_its_rows_are_those_rows(seen, tmp_path):
+    save_step(tmp_path / "step", seen)
+    back = load_step(tmp_path / "step")
+    torch.testing.assert_close(back.batch(ahead=True).hidden, seen.batch(ahead=True).hidden)
+    chosen = torch.tensor([4, 1])
+    some, width = back.rows(chosen), int(seen.present[chosen].sum(1).max())
+    torch.testing.assert_close(some.batch().hidden, seen.batch().hidden[chosen, :width])
+    assert some.tokens == int(seen.actions[chosen].sum())
+
+
+def test_divergence_and_ratio_are_those_of_a_loop_over_tokens(seen):
+    own, ahead = policy(1).double(), policy(2).double()
+    total, tokens, ratios = 0.0, 0, []
+    for each in responses(1):
+        ids = torch.tensor([each.ids])
+        p, q = (model(input_ids=ids).logits[0].log_softmax(-1) for model in (own, ahead))
+        start, end = each.sampled[0]
+        ratios.append(sum(float(q[t - 1, ids[0, t]] - p[t - 1, ids[0, t]]) for t in range(start, end)))
+        for t in range(start, end):
+            total += float((p[t - 1].exp() * (p[t - 1] - q[t - 1])).sum())
+            tokens += 1
+    assert seen.divergence(seen.own, seen.ahead) == pytest.approx(total / tokens, rel=1e-4)
+    assert seen.log_ratio().tolist() == pytest.approx(ratios, abs=1e-4)
+
+
+def test_weights_keep_the_total_unless_they_are_signed(seen):
+    counts = torch.tensor([1.0, 2, 3, 4, 5, 6])
+    for weighting in ("positive", "exponential_1", "exponential_4", "oracle"):
+        weights = row_weights(weighting, seen, counts)
+        assert float((weights * counts).sum()) == pytest.approx(float(counts.sum()), rel=1e-5)
+    ratio = seen.log_ratio().exp()
+    oracle = row_weights("oracle", seen, counts)
+    torch.testing.assert_close(oracle / oracle[0], ratio / ratio[0])
+    assert row_weights("signed", seen, counts).tolist() == seen.advantages.tolist()
+    assert row_weights("none", seen, counts) is None
+
+
+def test_every_batch_of_a_pass_is_trained_on_once_and_the_last_ones_never():
+    stage = Stage(batch=4, batches=7, passes=3)
+    for current in range(3):
+        assert sorted(order(stage, 5, current * 7 + at) for at in range(7)) == list(range(7))
+    assert [order(stage, 5, at) for at in range(7)] != [order(stage, 5, 7 + at) for at in range(7)]
+
+
+def test_batches_of_a_pool_are_different_responses(place, monkeypatch):
+    monkeypatch.setattr("replay.pool.CHUNK", 24)
+    first, second = (batch_of(place / "pool", number, 6) for number in (0, 3))
+    assert first.sequences[0, :4].tolist() == list(responses(9, 24)[0].ids[:4])
+    assert second.sequences[0, :4].tolist() == list(responses(9, 24)[18].ids[:4])
+    assert CHUNK % 64 == 0, "a batch of 64 does not cross a file"
+
+
+def test_arms_differ_as_their_fields_say(place, tmp_path, monkeypatch):
+    rows = take(place, tmp_path, monkeypatch)
+    lengths = {name: [row["mtp/replayed_length"] for row in arm] for name, arm in rows.items()}
+    assert all(len(series) == STEPS for series in lengths.values())
+    first = {lengths[name][0] for name in lengths if name != "still"}
+    assert len(first) == 1, "scored before it learns: all heads of one start agree on the first step"
+    assert lengths["second"][1] == lengths["frozen"][1]
+    assert lengths["second"][2] != lengths["frozen"][2]
+    assert len({lengths[name][1] for name in ("frozen", "online", "signed", "oracle", "future")}) == 5
+    assert "mtp/grad_norm" not in rows["frozen"][0]
+    assert rows["online"][0]["mtp/grad_norm"] > 0
+
+
+def test_a_walk_that_was_cut_off_ends_like_a_whole_one(place, tmp_path, monkeypatch):
+    whole = take(place, tmp_path / "whole", monkeypatch)
+    short = place / "short"
+    shutil.copytree(place / "states", short, dirs_exist_ok=True)
+    recordings.step_file(short, STEPS).unlink()
+    take(place, tmp_path / "cut", monkeypatch, states="short")
+    for arm in ONE_OF_EACH:
+        (tmp_path / "cut" / arm.name / walk.DONE).unlink()  # it had not known that this was no end
+    assert take(place, tmp_path / "cut", monkeypatch) == whole
+
+
+def test_an_arm_comes_to_means_over_thirds(tmp_path):
+    arm = tmp_path / "online"
+    arm.mkdir()
+    rows = [{"step": step, "mtp/replayed_length": 2.0 + step / 10} for step in range(1, 10)]
+    (arm / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = outcome.measure(outcome.Place("online", 1, arm, smoke=False), steps=9)
+    assert values["length/early"] == pytest.approx(2.2)
+    assert values["length/late"] == pytest.approx(2.8)
+    assert values["length/growth"] == pytest.approx(0.6)
+    assert values["rate/late"] == pytest.approx(0.6)
+
+
+def test_the_plan_names_arms_that_there_are_and_one_primary_contrast():
+    names = {arm.name for arm in ARMS} | {"refit_bound"}
+    assert len(ARMS) == len({arm.name for arm in ARMS})
+    assert {name for each in CONTRASTS for name in (each.arm, each.against)} <= names
+    assert [each.role for each in CONTRASTS].count("primary") == 1
+    assert len(recordings.PATHS) >= 5
+    assert len({path.policy for path in recordings.PATHS}) == 2
