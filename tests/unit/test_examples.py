@@ -34,6 +34,7 @@ class Hardware:
 HARDWARE = {
     "arithmetic": Hardware(0, 0),
     "studies": Hardware(0, 0),
+    "replay": Hardware(0, 0),
     "jobs": Hardware(0, 0),  # the studies' arms
     "gsm8k_qwen2.5-0.5b_1gpu": Hardware(1, 1),
     "dapo_qwen3-8b_8gpu": Hardware(8, 8),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 
-from replay import outcome, recordings, walk
+from replay import outcome, recordings, study, walk
 from replay.arms import ARMS, CONTRASTS, HeadArm
 from replay.before_rl import Stage, order, train
 from replay.pool import CHUNK, batch_of, chunk_file
@@ -197,6 +198,16 @@ def test_an_arm_comes_to_means_over_thirds(tmp_path):
     assert values["length/late"] == pytest.approx(2.8)
     assert values["length/growth"] == pytest.approx(0.6)
     assert values["rate/late"] == pytest.approx(0.6)
+
+
+def test_the_job_file_and_the_study_have_the_same_sizes():
+    job = yaml.safe_load(recordings.JOB.read_text())
+    rollout, full = job["rollout"], study.FULL
+    assert (rollout["batch_size"], rollout["n_samples_per_prompt"]) == (full.prompts, full.responses)
+    assert job["train"]["batch_size"] == full.prompts * full.responses, "one update a rollout"
+    assert (rollout["max_new_tokens"], job["mtp"]["optim"]["lr"]) == (full.tokens, full.rate)
+    assert all(updates % recordings.KEEP_EVERY == 0 for updates in full.refits), "their policies are kept"
+    assert max(full.refits) < full.steps
 
 
 def test_the_plan_names_arms_that_there_are_and_one_primary_contrast():

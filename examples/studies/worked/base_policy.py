@@ -10,6 +10,7 @@ exam inside the wanted band. After an interrupt it continues from its last check
 import argparse
 import json
 import random
+import shutil
 import sys
 import time
 from itertools import islice
@@ -117,7 +118,7 @@ def teach(out: Path, *, seed: int, band: tuple[float, float], max_steps: int) ->
                 f"solved {found['solved']:.2f} after {pupil.step} batches, wanted {band}; give more --steps"
             )
         loss = pupil.lesson(lessons.batch(pupil.step))
-        if pupil.step % EXAM_EVERY == 0:
+        if pupil.step % EXAM_EVERY == 0 or pupil.step == max_steps:
             torch.manual_seed(pupil.step)
             found = examine(pupil.model, tokenizer, held_out)
             pace = (time.monotonic() - started) / (pupil.step - begun)
@@ -128,6 +129,7 @@ def teach(out: Path, *, seed: int, band: tuple[float, float], max_steps: int) ->
     tokenizer.save_pretrained(out)
     record = {"seed": seed, "steps": pupil.step, **found}
     (out / "base_policy.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(out / "lessons")  # the optimizers' state, which whoever copies the policy need not have
     return found
 
 
