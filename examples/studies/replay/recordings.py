@@ -61,7 +61,9 @@ PATHS: Sequence[Recording] = (
 """Six paths over two base policies: the pairs that every contrast is over."""
 
 
-def record(path: Recording, out: Path, *, head: Path, policy: Path, data: Path, smoke: Sequence[str]) -> None:
+def record(
+    path: Recording, out: Path, *, head: Path, policy: Path, data: Path, overrides: Sequence[str]
+) -> None:
     """Run the path, from its last checkpoint if it was cut off.
 
     Raises:
@@ -71,7 +73,7 @@ def record(path: Recording, out: Path, *, head: Path, policy: Path, data: Path, 
         return
     resume = any(out.glob("checkpoints/**/latest"))
     out.mkdir(parents=True, exist_ok=True)
-    overrides = [
+    settings = [
         f"actor.model_name_or_path={policy.absolute()}",
         f"mtp.head={head.absolute()}",
         f"data.prompt_dataset={(data / 'train.jsonl').absolute()}",
@@ -80,9 +82,9 @@ def record(path: Recording, out: Path, *, head: Path, policy: Path, data: Path, 
         f"train.seed={path.seed}",
         f"mtp.regime={path.live}",
         *REGIMES[path.regime],
-        *smoke,
+        *overrides,
     ]
-    command = [*PROGRAM, "train", str(JOB), "--out", str(out.absolute()), *overrides]
+    command = [*PROGRAM, "train", str(JOB), "--out", str(out.absolute()), *settings]
     with (out / "record.log").open("a", encoding="utf-8") as log:
         code = subprocess.run(
             [*command, "--resume" if resume else "--overwrite"],

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,7 +23,7 @@ from worked import base_policy, prompts
 
 from replay import before_rl, outcome, pool, refit
 from replay.arms import ARMS, HeadArm
-from replay.recordings import PATHS, Recording, extract, first_step, record, step_count
+from replay.recordings import PATHS, Recording, drift, extract, first_step, record, step_count
 from replay.walk import walk_path
 
 
@@ -148,7 +149,7 @@ def record_paths(scale: Scale, at: Folders) -> None:
             head=at.heads(path.policy) / "e2e_tv" / "head",
             policy=at.policy(path.policy),
             data=at.path(path) / "data",
-            smoke=scale.overrides,
+            overrides=scale.overrides,
         )
 
 
@@ -190,6 +191,28 @@ def refits(scale: Scale, at: Folders) -> None:
         )
 
 
+PILOT = Recording(policy=1, regime="falls", seed=1, live="frozen")
+PILOT_STEPS = 10
+
+
+def pilot(scale: Scale, at: Folders, rate: float) -> dict[str, float]:
+    """How far the policy moves at a learning rate, in ten steps with a seed that no path has."""
+    folder = at.root / "pilot" / f"rate_{rate:g}"
+    each = scale.prompts * PILOT_STEPS
+    prompts.write_data(folder / "data", train=each, evaluation=32, seed=PILOT.seed)
+    record(
+        PILOT,
+        folder / "run",
+        head=at.heads(PILOT.policy) / "e2e_tv" / "head",
+        policy=at.policy(PILOT.policy),
+        data=folder / "data",
+        overrides=[*scale.overrides, f"actor.adam.lr={rate}"],
+    )
+    extract(folder / "run", folder / "states")
+    rows = drift(folder / "states")
+    return {"rate": rate, "kl_step": median(row["kl_step"] for row in rows), "kl_start": rows[-1]["kl_start"]}
+
+
 STAGES: dict[str, Callable[[Scale, Folders], None]] = {
     "teach": teach,
     "heads": heads,
@@ -209,6 +232,13 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="the two-minute form")
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="do these alone")
     parser.add_argument("--paths", nargs="+", choices=[path.name for path in PATHS], help="take these alone")
+    parser.add_argument(
+        "--pilot",
+        nargs="+",
+        type=float,
+        metavar="RATE",
+        help="record ten steps at each learning rate, and end",
+    )
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], help="walk these alone")
     args = parser.parse_args()
     scale = SMOKE if args.smoke else FULL
@@ -216,6 +246,10 @@ def main() -> int:
     arms = [arm for arm in scale.arms if not args.arms or arm.name in args.arms]
     runs = args.runs or Path("runs/studies-smoke" if args.smoke else "runs/studies")
     at = Folders(runs / "replay")
+    if args.pilot:
+        for rate in args.pilot:
+            print(pilot(scale, at, rate), flush=True)
+        return 0
     for name in args.stages:
         STAGES[name](replace(scale, paths=paths, arms=arms), at)
     out = at.root / "result" if args.smoke else STUDIES / "replay"
