@@ -15,11 +15,16 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 from replay import outcome, recordings, study, walk
 from replay.arms import ARMS, CONTRASTS, HeadArm
 from replay.before_rl import Stage, order, train
+from replay.learner import trunk_config
 from replay.pool import CHUNK, batch_of, chunk_file
 from replay.states import load_step, save_step, see
 from replay.weights import row_weights
 
-from openrlhf_mtp.runlog.rollouts import RecordedResponse
+from openrlhf_mtp.heads.formats.head_folder import load_head
+from openrlhf_mtp.losses import OBJECTIVES
+from openrlhf_mtp.losses.clipped_policy import clipped_policy
+from openrlhf_mtp.losses.mtp_loss import OutputHead, mtp_loss
+from openrlhf_mtp.runlog.rollouts import RecordedResponse, write_rollouts
 from openrlhf_mtp.runlog.run import read_run
 
 VOCABULARY, WIDTH, STEPS = 48, 32, 3
@@ -146,7 +151,29 @@ def test_weights_keep_the_total_unless_they_are_signed(seen):
     oracle = row_weights("oracle", seen, counts)
     torch.testing.assert_close(oracle / oracle[0], ratio / ratio[0])
     assert row_weights("signed", seen, counts).tolist() == seen.advantages.tolist()
+    assert row_weights("mixed", seen, counts).tolist() == (1 + seen.advantages).tolist()
     assert row_weights("none", seen, counts) is None
+
+
+def head_gradient(place, step, objective, weights):
+    """Of the starting head on a step, flat."""
+    head = load_head(
+        place / "heads/e2e_tv/head", trunk_config(place / "policy"), dtype=torch.float32, device="cpu"
+    )
+    batch = step.batch()
+    anchors = batch.anchors(3, fraction=1.0, seed=0)
+    reads = [torch.nn.functional.embedding(tokens, step.own.embedding) for tokens in anchors.reads]
+    states = head(batch.hidden, reads, batch.position_ids, batch.segment_ids, 3, anchors.grid)
+    output = OutputHead.of(step.own.output, 1.0)
+    mtp_loss(states, anchors, batch.targets, output, objective, row_weight=weights).loss_sum.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in head.parameters()])
+
+
+def test_hard_labels_weighted_by_the_advantage_are_the_clipped_policy_loss_at_its_first_update(seen, place):
+    weighted = head_gradient(place, seen, OBJECTIVES["ce"], seen.advantages)
+    anchors = seen.batch().anchors(3, fraction=1.0, seed=0)
+    clipped = head_gradient(place, seen, clipped_policy(seen.advantages[anchors.row]), None)
+    torch.testing.assert_close(weighted, clipped)
 
 
 def test_every_batch_of_a_pass_is_trained_on_once_and_the_last_ones_never():
@@ -186,6 +213,81 @@ def test_a_walk_that_was_cut_off_ends_like_a_whole_one(place, tmp_path, monkeypa
     for arm in ONE_OF_EACH:
         (tmp_path / "cut" / arm.name / walk.DONE).unlink()  # it had not known that this was no end
     assert take(place, tmp_path / "cut", monkeypatch) == whole
+
+
+@pytest.fixture
+def recorded_run(tmp_path):
+    """A run folder as `record` leaves it: rollouts and policies of three steps."""
+    run = tmp_path / "run"
+    policies = [policy(20 + at) for at in range(STEPS + 1)]
+    policies[0].save_pretrained(tmp_path / "policy")
+    for at, each in enumerate(policies[1:], start=1):
+        write_rollouts(run, at, responses(at))
+        each.save_pretrained(run / "checkpoints" / f"global_step{at}_hf")
+    (run / "run.yaml").write_text(yaml.safe_dump({"actor": {"model_name_or_path": str(tmp_path / "policy")}}))
+    return run, policies
+
+
+def test_states_are_of_the_policy_that_sampled_and_of_the_next(recorded_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "KEEP_EVERY", 2)
+    run, policies = recorded_run
+    states = tmp_path / "states"
+    recordings.extract(run, states)
+    for at in range(STEPS):
+        found, wanted = (
+            load_step(recordings.step_file(states, at + 1)),
+            see(responses(at + 1), policies[at], policies[at + 1]),
+        )
+        torch.testing.assert_close(found.batch().hidden, wanted.batch().hidden)
+        torch.testing.assert_close(found.batch(ahead=True).hidden, wanted.batch(ahead=True).hidden)
+    left = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert left == ["global_step2_hf"], "every KEEP_EVERY-th policy stays for the refits"
+    first, *_, last = recordings.drift(states)
+    assert first["kl_start"] == pytest.approx(0.0, abs=1e-6), "the first rollout is the first policy's"
+    assert last["kl_start"] > 0
+    assert first["kl_step"] > 0
+
+
+def test_extraction_that_was_cut_off_goes_on(recorded_run, tmp_path, monkeypatch):
+    run, _ = recorded_run
+    states, whole = tmp_path / "states", tmp_path / "whole"
+    kept = recordings.save_step
+
+    def cut(path, step):
+        if path.name.endswith("3.safetensors"):
+            raise KeyboardInterrupt
+        kept(path, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings, "save_step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            recordings.extract(run, states)
+    shutil.copytree(run, tmp_path / "again")
+    recordings.extract(tmp_path / "again", whole)
+    recordings.extract(run, states)
+    assert recordings.drift(states) == recordings.drift(whole)
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (states, whole)]
+    assert names[0] == names[1]
+
+
+def test_the_replay_is_compared_with_the_engine_step_by_step(tmp_path):
+    rows = {
+        "run": [
+            {"step": 0, "eval/accuracy": 0.1},
+            *(
+                {"step": at, "spec/mean_acceptance_length": 2.0 + at, "mtp/replayed_length": 2.1 + at}
+                for at in (1, 2)
+            ),
+        ],
+        "arm": [{"step": at, "mtp/replayed_length": 2.1 + at} for at in (1, 2, 3)],
+    }
+    for name, lines in rows.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    found = outcome.agreement(tmp_path / "run", tmp_path / "arm")
+    assert (found["steps"], found["engine"]) == (2, 3.5)
+    assert found["replay_minus_engine"] == pytest.approx(0.1)
+    assert found["largest_replay_minus_trainer"] == pytest.approx(0.0)
 
 
 def test_an_arm_comes_to_means_over_thirds(tmp_path):
