@@ -4,7 +4,7 @@
 
 FastMTP (arXiv 2509.18362), slime and verl train with it. The soft cross-entropy between distributions, which Bebop
 (arXiv 2606.12370) calls CE, has the gradient of `kl`. Both have the optimum q = p, but a row sees one noisy token here,
-so this one needs more data. Where the head cannot reach p, both spread over what they cannot tell apart, and overlap
+so this one needs more data. A head that cannot reach p spreads over what it cannot tell apart, in both, and overlap
 earns no credit. Counts every depth inside the mask.
 """
 

@@ -42,13 +42,20 @@ def e2e_tv_sampled(inputs: ObjectiveInput) -> ObjectiveOutput:
         accepted = alpha + ratio[:, j] * accepted + expected * (alpha - ratio[:, j])
         accepted = accepted.masked_fill(~inputs.mask[:, j], 0.0)
     inside = inputs.mask.sum(-1)
-    reached = torch.nn.functional.pad(ratio.detach().cumprod(-1)[:, :-1], (1, 0), value=1.0)
-    missed = (1.0 - reached * inputs.alpha.detach()).masked_fill(~inputs.mask, 0.0)
     return ObjectiveOutput(
         loss_sum=((inside - accepted) * inputs.anchor_weight / depths).sum(),
         loss_count=(inside * inputs.anchor_weight / depths).sum(),
-        depth_loss_sum=missed.sum(0),
+        depth_loss_sum=(1.0 - _kept(inputs.alpha, ratio).detach()).masked_fill(~inputs.mask, 0.0).sum(0),
     )
+
+
+def _kept(alpha: Tensor, ratio: Tensor) -> Tensor:
+    """R_j alpha_j, the acceptance of the whole draft through depth j along the text: [N, k], [N, k] -> [N, k]."""
+    reached, kept = torch.ones_like(alpha[:, 0]), []
+    for alpha_j, ratio_j in zip(alpha.unbind(-1), ratio.unbind(-1), strict=True):
+        kept.append(reached * alpha_j)
+        reached = reached * ratio_j
+    return torch.stack(kept, -1)
 
 
 def _geometric(alpha: Tensor, terms: int) -> Tensor:

@@ -64,7 +64,7 @@ def top_k(targets: Targets, count: int) -> Targets:
 
     def logits(index: Tensor, scratch: Scratch) -> Tensor:
         rows = targets(index, scratch)
-        least = rows.topk(min(count, rows.shape[1]), dim=-1).values[:, -1:]
+        least = rows.topk(min(count, rows.shape[1]), dim=-1).values.amin(-1, keepdim=True)
         return rows.masked_fill_(rows < least, float("-inf"))  # in the scratch, which is ours
 
     return logits
