@@ -45,7 +45,7 @@ def figure(places: Mapping[str, Sequence[Place]]) -> Figure:
         {
             "acceptance, sampled drafts": [(f"sampled/{depth}", depth) for depth in depths],
             "acceptance, greedy drafts": [(f"greedy/{depth}", depth) for depth in depths],
-            "accepted / drafted, walked": [("sampled/walked", "sampled"), ("greedy/walked", "greedy")],
+            "accepted / drafted tokens, walked": [("sampled/walked", "sampled"), ("greedy/walked", "greedy")],
         },
     )
 
@@ -66,10 +66,10 @@ STUDY = Study(
     measure=measure,
     figure=figure,
     columns=[
-        Column("sampled/walked", "accepted / drafted, sampled, walked"),
-        Column("sampled/rate", "sampled, all anchors"),
-        Column("greedy/walked", "greedy, walked"),
-        Column("greedy/rate", "greedy, all anchors"),
+        Column("sampled/walked", "walked E/k, sampled"),
+        Column("sampled/rate", "E/k, sampled"),
+        Column("greedy/walked", "walked E/k, greedy"),
+        Column("greedy/rate", "E/k, greedy"),
         Column("sampled/depth_1", "sampled, depth 1"),
         Column("sampled/depth_2", "depth 2"),
         Column("sampled/depth_3", "depth 3"),
