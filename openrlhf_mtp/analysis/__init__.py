@@ -8,5 +8,6 @@
 | `lengths` | promised, replayed and measured acceptance length, side by side |
 | `groups` | runs that differ in their seed, as one curve with a band |
 | `positions`, `regression` | entropy and acceptance at recorded positions; lines and means with intervals |
+| `temperature_slope` | tokens of length per nat, from a temperature sweep |
 | `style`, `table` | the look of figures and tables |
 """

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from openrlhf_mtp.cli.progress.counting import counted
@@ -19,66 +20,74 @@ from openrlhf_mtp.runlog.generation_progress import LOOK_EVERY_S, GenerationProg
 from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
 
 
-def generate_responses(
-    args: Any,
-    mtp: MTPSettings,
-    shards: Sequence[Sequence[Sequence[int]]],
-    missing: Sequence[int],
-    sampling: dict[str, Any],
-    cache: ResponseCache,
-    *,
-    prompts_per_shard: int,
-) -> None:
-    """Generate the missing shards with the job's engines and end the engines.
+@dataclass(frozen=True)
+class Shard:
+    """Prompts whose responses are generated together and kept in one file.
+
+    Attributes:
+        prompts: token ids of each.
+        first: the number of the first prompt; the others follow.
+        sampling: arguments of vLLM's `SamplingParams`.
+        cache, number: where the responses go.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    first: int
+    sampling: dict[str, Any]
+    cache: ResponseCache
+    number: int
+
+
+def generate_responses(args: Any, mtp: MTPSettings, shards: Sequence[Shard]) -> None:
+    """Generate shards with the job's engines and end the engines.
 
     The engines decode without speculation: the head is not trained yet.
 
     Args:
         args: OpenRLHF's arguments.
         mtp: the job's settings.
-        shards: token ids of the prompts of each shard.
-        missing: numbers of the shards to generate.
-        sampling: arguments of vLLM's `SamplingParams`.
-        cache: where the responses go.
-        prompts_per_shard: so that a prompt's number is unique over shards.
+        shards: what to generate.
     """
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
     placements = Placements.from_environment(PLACEMENT_TIMEOUT_S)
     engines = _engines(args, mtp, placements)
-    # with n > 1, any other kind of output leaves out the samples that ended before the last one
-    parameters = SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
 
-    def submit(number: int) -> list[Any]:
-        first = number * prompts_per_shard
+    def submit(shard: Shard) -> list[Any]:
+        parameters = _parameters(shard)
         return [
             engines[at % len(engines)].generate.remote(
-                list(ids), _own(parameters, first + at, args.data.max_len - len(ids))
+                list(ids), _own(parameters, shard.first + at, args.data.max_len - len(ids))
             )
-            for at, ids in enumerate(shards[number])
+            for at, ids in enumerate(shard.prompts)
         ]
 
     progress = GenerationProgress()
-    for number in missing:
-        for ids in shards[number]:
-            room = min(parameters.max_tokens, args.data.max_len - len(ids))
-            progress.expect(parameters.n, parameters.n * room)
+    for shard in shards:
+        samples, most = shard.sampling["n"], shard.sampling["max_tokens"]
+        for ids in shard.prompts:
+            progress.expect(samples, samples * min(most, args.data.max_len - len(ids)))
     count = Generated(progress)
     with counted("responses", count), watched(engines, count):
-        for number, references in _two_at_a_time(missing, submit):
-            cache.write(number, _collected(references, number * prompts_per_shard, parameters.n))
+        for shard, references in _two_at_a_time(shards, submit):
+            shard.cache.write(shard.number, _collected(references, shard.first, shard.sampling["n"]))
         count.done = count.total  # whatever the engines have counted by now
     placements.release()
 
 
+def _parameters(shard: Shard) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    # with n > 1, any other kind of output leaves out the samples that ended before the last one
+    return SamplingParams(detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **shard.sampling)
+
+
 def _two_at_a_time(
-    missing: Sequence[int], submit: Callable[[int], list[Any]]
-) -> Iterator[tuple[int, list[Any]]]:
+    shards: Sequence[Shard], submit: Callable[[Shard], list[Any]]
+) -> Iterator[tuple[Shard, list[Any]]]:
     """Submit each shard while the one before still runs: the last long responses of one leave the engines room."""
-    ahead: deque[tuple[int, list[Any]]] = deque()
-    for number in missing:
-        ahead.append((number, submit(number)))
+    ahead: deque[tuple[Shard, list[Any]]] = deque()
+    for shard in shards:
+        ahead.append((shard, submit(shard)))
         if len(ahead) == 2:
             yield ahead.popleft()
     yield from ahead

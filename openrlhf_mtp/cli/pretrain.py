@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.machine import settle, this_machine
@@ -22,6 +22,9 @@ from openrlhf_mtp.config.run_files import CHECKPOINTS, RESPONSES
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.runlog.run import read_run
 from openrlhf_mtp.runlog.run_folder import write_summary
+
+if TYPE_CHECKING:
+    from openrlhf_mtp.cli.generation import Shard
 
 PROMPTS_PER_SHARD = 256
 """Responses are written in shards of this many prompts; a run that is cut off loses at most two."""
@@ -125,11 +128,8 @@ class _OfflineStrategy:
 
 def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     from openrlhf_mtp.cli.generation import generate_responses
-    from openrlhf_mtp.training.pretrain.responses import (
-        ResponseCache,
-        policy_fingerprint,
-        prompts_fingerprint,
-    )
+    from openrlhf_mtp.training.pretrain.responses import held_out_prompts, policy_fingerprint
+    from openrlhf_mtp.training.pretrain.temperature_sweep import responses_at
 
     settings = mtp.pretrain
     new_tokens = settings.max_new_tokens or args.rollout.max_new_tokens
@@ -142,19 +142,43 @@ def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
         "n": settings.samples_per_prompt,
         "seed": args.train.seed,
     }
-    cache = ResponseCache(
-        out / RESPONSES,
-        {
-            "policy": policy_fingerprint(args.actor.model_name_or_path),
-            "prompts": prompts_fingerprint(prompts),
-            "sampling": sampling,
-            "prompts_per_shard": PROMPTS_PER_SHARD,
-        },
-    )
-    shards = [prompts[at : at + PROMPTS_PER_SHARD] for at in range(0, len(prompts), PROMPTS_PER_SHARD)]
-    missing = cache.missing(len(shards))
-    if missing:
-        generate_responses(args, mtp, shards, missing, sampling, cache, prompts_per_shard=PROMPTS_PER_SHARD)
+    policy = policy_fingerprint(args.actor.model_name_or_path)
+    shards = missing_shards(out / RESPONSES, policy, prompts, sampling)
+    held_out = [prompts[at] for at in held_out_prompts(range(len(prompts)), settings.holdout_fraction)]
+    for temperature in settings.swept_temperatures(sampling["temperature"]):
+        at_it = sampling | {"temperature": temperature}
+        shards += missing_shards(responses_at(out, temperature), policy, held_out, at_it)
+    if shards:
+        generate_responses(args, mtp, shards)
+
+
+def missing_shards(
+    folder: Path, policy: str, prompts: list[list[int]], sampling: dict[str, Any]
+) -> list[Shard]:
+    """The shards of responses that a folder does not have yet.
+
+    Args:
+        folder: where they go; emptied if its responses were made in another way.
+        policy: the policy's fingerprint.
+        prompts: token ids of each.
+        sampling: arguments of vLLM's `SamplingParams`.
+    """
+    from openrlhf_mtp.cli.generation import Shard
+    from openrlhf_mtp.training.pretrain.responses import ResponseCache, prompts_fingerprint
+
+    made_with = {
+        "policy": policy,
+        "prompts": prompts_fingerprint(prompts),
+        "sampling": sampling,
+        "prompts_per_shard": PROMPTS_PER_SHARD,
+    }
+    cache = ResponseCache(folder, made_with)
+    starts = range(0, len(prompts), PROMPTS_PER_SHARD)
+    return [
+        Shard(prompts[at : at + PROMPTS_PER_SHARD], at, sampling, cache, number)
+        for number in cache.missing(len(starts))
+        for at in (starts[number],)
+    ]
 
 
 def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
@@ -187,6 +211,7 @@ def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     with follow_run(out, title="head", total=steps):
         call("train", last_step=steps)
     call("export")
+    call("sweep_temperatures")
 
 
 def _on_all(workers: Any, ray: ModuleType, method: str, **kwargs: Any) -> list[Any]:

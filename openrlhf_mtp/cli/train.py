@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -22,7 +23,7 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import with_rollout_dtype
 from openrlhf_mtp.config.plan import expected_rollouts
 from openrlhf_mtp.config.roles import roles, total_gpus
-from openrlhf_mtp.config.run_files import CHECKPOINTS, DRIVER_LOG, FINAL
+from openrlhf_mtp.config.run_files import CHECKPOINTS, DRIVER_LOG, FINAL, TEMPERATURES
 from openrlhf_mtp.config.settings.mtp import MTPSettings, RolloutSettings
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.checkpoint_request import request_on_sigterm
@@ -99,6 +100,7 @@ def run_train(
     job = prepare_run_folder(job, out, resume=resume, overwrite=overwrite)
     context = JobContext(job, this_machine(job))
     choice = settle(context, out, resume=resume)
+    keep_temperatures(context.head_folder, out)
     args = openrlhf_arguments(job, out, choice)
     gpus = total_gpus(context)
     memory = peak_memory(sampling_interval_s(has_cuda=context.host.has_cuda))
@@ -123,6 +125,12 @@ def run_train(
     write_summary(out, summary)
     write_report([out], out)
     return 0
+
+
+def keep_temperatures(head: Path | None, out: Path) -> None:
+    """Copy the head's temperature sweep, if it has one, so that the report needs nothing outside the run folder."""
+    if head is not None and (head / TEMPERATURES).is_file():
+        shutil.copyfile(head / TEMPERATURES, out / TEMPERATURES)
 
 
 @contextmanager

@@ -15,6 +15,8 @@
     final/              RL: the trained policy with its head, unless the job puts it elsewhere
     responses/, head/   the pre-RL stage: the policy's responses, and the head trained on them
     states/             the pre-RL stage while it runs: hidden states of the policy on those responses
+    temperatures.json   entropy and acceptance length by temperature (`openrlhf_mtp.runlog.temperature_sweep`); the
+                        pre-RL stage keeps it in head/, and RL copies it from the folder of the head it starts with
     attempts.json, failed.json   on Kubernetes: attempts at this run (`openrlhf_mtp.cluster.attempts`)
     logs/POD/SESSION/   on Kubernetes: what each pod printed (`openrlhf_mtp.cluster.pod_logs`)
 
@@ -40,4 +42,5 @@ FINAL = "final"
 RESPONSES = "responses"
 STATES = "states"
 TRAINED_HEAD = "head"
+TEMPERATURES = "temperatures.json"
 ATTEMPTS, FAILED = "attempts.json", "failed.json"

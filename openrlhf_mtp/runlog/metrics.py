@@ -156,8 +156,8 @@ EVAL_MTP_EXPECTED_LENGTH = _declare(
 SPEC_ACCEPTANCE_RATE = _declare(
     "spec/acceptance_rate",
     "fraction",
-    "Drafted tokens that the policy accepted",
-    by_depth="Drafts whose token at depth j was accepted (all before it were)",
+    "Accepted over drafted tokens, E/k: what Bebop and most papers call acceptance rate",
+    by_depth="Reach: drafts whose token at depth j was accepted (all before it were); its mean over depths is E/k",
 )
 SPEC_MEAN_ACCEPTANCE_LENGTH = _declare(
     "spec/mean_acceptance_length", "token", "Tokens per target forward: 1 + accepted / drafts"

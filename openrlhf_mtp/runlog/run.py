@@ -7,12 +7,13 @@ from typing import Any
 
 import yaml
 
-from openrlhf_mtp.config.run_files import COMMAND, METRICS, RUN_YAML, SUMMARY
+from openrlhf_mtp.config.run_files import COMMAND, METRICS, RUN_YAML, SUMMARY, TRAINED_HEAD
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.anchor_records import Records, read_records
 from openrlhf_mtp.runlog.notices import read_notices
 from openrlhf_mtp.runlog.rows import Row, read_rows
 from openrlhf_mtp.runlog.run_folder import RunFolderError, is_run, read_mapping
+from openrlhf_mtp.runlog.temperature_sweep import TemperaturePoint, read_temperatures
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Run:
     """A run folder as read back; empty fields where the file is missing. `warnings` says what could not be read.
 
     `name` is what legends and tables call the run: its folder's name unless the reader chose another. `records` and
-    `held_out` are the recorded anchors by step, of the rollout and of held-out prompts; `notices` is what the run said.
+    `held_out` are the recorded anchors by step, of the rollout and of held-out prompts; `temperatures` are the points
+    of the temperature sweep of the head that the run began with or made; `notices` is what the run said.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     records: dict[int, Records] = field(default_factory=dict)
     held_out: dict[int, Records] = field(default_factory=dict)
+    temperatures: list[TemperaturePoint] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -70,6 +73,8 @@ def read_run(path: Path) -> Run:
         summary=summary,
         records=read_records(path, "rollout", warnings.append),
         held_out=read_records(path, "heldout", warnings.append),
+        temperatures=read_temperatures(path, warnings.append)
+        or read_temperatures(path / TRAINED_HEAD, warnings.append),
         notices=read_notices(path),
         warnings=warnings,
     )

@@ -43,7 +43,8 @@ METRICS = {
 def measure(place: Place) -> Values:
     """First, last and mean of each metric that the run has, means of its first and last third of steps, the held-out
     reward after the last step, replayed minus measured acceptance length with its standard error (`analysis.lengths`),
-    and what changed acceptance since the early phase (`analysis.figures.drift`)."""
+    and what changed the length since the early phase, if the head came with a temperature sweep
+    (`analysis.figures.drift`)."""
     values: Values = {}
     for name, metric in METRICS.items():
         _, series = plots.series(place, metric)

@@ -25,6 +25,7 @@ from openrlhf_mtp.analysis.figures import (
     reward,
     sampling_gain,
     sync,
+    temperatures,
     throughput,
     time_split,
 )
@@ -37,6 +38,7 @@ FIGURES: dict[str, FigureSpec] = {
         agreement,
         entropy_acceptance,
         sampling_gain,
+        temperatures,
         drift,
         occ,
         time_split,

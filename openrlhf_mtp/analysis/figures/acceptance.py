@@ -34,8 +34,9 @@ def draw(groups: Groups) -> Figure | None:
 FIGURE = FigureSpec(
     "acceptance",
     "Acceptance",
-    "Share of drafts whose token at each depth was accepted (all before it were), and tokens per target forward. "
-    "Dotted: the most possible.",
+    "Reach, the share of drafts whose token at each depth was accepted (all before it were), and tokens per target "
+    "forward. The mean of the reach over depths is the acceptance rate of the table above, accepted over drafted "
+    "tokens. Dotted: the most possible.",
     (metrics.depth_metric(metrics.SPEC_ACCEPTANCE_RATE, 1),),
     draw,
 )

@@ -35,8 +35,10 @@ def read_as(annotation: Any, value: Any) -> Any:
         return read_as(inner[0], value)
     if origin in (Union, UnionType):
         return _one_of(annotation, value)
-    if origin is tuple and isinstance(value, list | tuple) and len(value) == len(inner):
-        return _parts(annotation, lambda: tuple(map(read_as, inner, value)))
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = inner[:1] * len(value) if Ellipsis in inner else inner
+        if len(value) == len(kinds):
+            return _parts(annotation, lambda: tuple(map(read_as, kinds, value)))
     if origin is dict and isinstance(value, Mapping):
         return _parts(
             annotation, lambda: {read_as(inner[0], k): read_as(inner[1], v) for k, v in value.items()}
@@ -58,7 +60,7 @@ def takes(annotation: Any, *, example: bool = True) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if origin is tuple:
-        return f"a list of {len(inner)} numbers"
+        return "a list of numbers" if Ellipsis in inner else f"a list of {len(inner)} numbers"
     if origin is dict:
         first, second = get_args(inner[0])[:2]
         such = f", for example {{{first}: 0.3, {second}: 0.7}}" if example else ""

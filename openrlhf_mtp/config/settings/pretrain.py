@@ -91,10 +91,29 @@ class PretrainSettings(ObjectiveSettings):
         help="disk for hidden states that are read in every pass; null is half of what is free, 0 computes them again",
         ge=0,
     )
+    temperature_sweep: tuple[float, ...] = setting(
+        (0.8, 1.2),
+        unit="factors",
+        help="at the end, also measure entropy and acceptance length at these multiples of the temperature, for the "
+        "slope of RL's drift split; [] for none",
+    )
     num_ranks: int = setting(1, unit="processes", help="data-parallel DeepSpeed ranks, one GPU each", ge=1)
     optim: PretrainOptim = setting(
         PretrainOptim(), unit="", help="the head's optimizer in the stage before RL"
     )
+
+    @model_validator(mode="after")
+    def _temperatures_are_positive(self) -> Self:
+        if not all(factor > 0.0 for factor in self.temperature_sweep):
+            raise ValueError(
+                f"temperature_sweep: got {list(self.temperature_sweep)}, expected positive factors on the temperature; "
+                "for example [0.8, 1.2], or [] for none"
+            )
+        return self
+
+    def swept_temperatures(self, own: float) -> list[float]:
+        """The temperatures that the sweep samples at, besides the stage's own."""
+        return sorted({factor * own for factor in self.temperature_sweep} - {own})
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

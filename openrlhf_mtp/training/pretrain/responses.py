@@ -109,15 +109,21 @@ def split_by_prompt(
 ) -> tuple[list[Response], list[Response]]:
     """Training and held-out responses; no prompt is in both.
 
-    Every n-th prompt is held out, n = round(1 / holdout_fraction), at least one of each kind.
+    Raises:
+        ValueError: fewer than two prompts.
+    """
+    held_out = set(held_out_prompts(sorted({response.prompt for response in responses}), holdout_fraction))
+    train = [response for response in responses if response.prompt not in held_out]
+    return train, [response for response in responses if response.prompt in held_out]
+
+
+def held_out_prompts(prompts: Sequence[int], holdout_fraction: float) -> list[int]:
+    """Every n-th prompt is held out, n = round(1 / holdout_fraction), at least one of each kind.
 
     Raises:
         ValueError: fewer than two prompts.
     """
-    prompts = sorted({response.prompt for response in responses})
     if len(prompts) < 2:
         raise ValueError(f"got responses to {len(prompts)} prompts, expected 2 or more: one is held out")
     stride = min(len(prompts), max(2, round(1 / holdout_fraction)))
-    held_out = set(prompts[stride - 1 :: stride])
-    train = [response for response in responses if response.prompt not in held_out]
-    return train, [response for response in responses if response.prompt in held_out]
+    return list(prompts[stride - 1 :: stride])

@@ -31,6 +31,7 @@ from openrlhf_mtp.runlog.anchor_records import Split, write_records
 from openrlhf_mtp.runlog.count import Count
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.row_writer import RowWriter
+from openrlhf_mtp.runlog.temperature_sweep import TemperaturePoint, write_temperatures
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
@@ -47,10 +48,11 @@ from openrlhf_mtp.training.pretrain.responses import (
     split_by_prompt,
 )
 from openrlhf_mtp.training.pretrain.stored_states import StoredStates
+from openrlhf_mtp.training.pretrain.temperature_sweep import measure, responses_at
 
 
 class HeadPretrainWorker(BaseModelActor):
-    """One rank. Methods are called in order: `setup`, `train`, `evaluate`, `export`."""
+    """One rank. Methods are called in order: `setup`, `train`, `evaluate`, `export`, `sweep_temperatures`."""
 
     states: StoredStates | None = None
 
@@ -171,7 +173,7 @@ class HeadPretrainWorker(BaseModelActor):
                 if dist.get_rank() == 0:
                     now.say(count)
 
-    def _head_batch(self, responses: list[Response]) -> HeadBatch:
+    def _head_batch(self, responses: list[Response], temperature: float | None = None) -> HeadBatch:
         batch = collate(responses, self.pad_token_id)
         stored = None if self.states is None else self.states.read(responses)
         if stored is None:
@@ -181,7 +183,8 @@ class HeadPretrainWorker(BaseModelActor):
             normed = self._normed(hidden)
         trunk = self.head_trainer.trunk
         output_weight = trunk.output_head.weight.detach()
-        targets = from_hidden(normed, output_weight, self.head_trainer.temperature, trunk.config.vocab_size)
+        temperature = temperature or self.head_trainer.temperature
+        targets = from_hidden(normed, output_weight, temperature, trunk.config.vocab_size)
         return HeadBatch(
             batch.sequences.to(self.device),
             batch.attention_mask.to(self.device),
@@ -228,3 +231,21 @@ class HeadPretrainWorker(BaseModelActor):
             save_head(os.path.join(self.out, TRAINED_HEAD), self.head_trainer.head)
         if self.states is not None:
             self.states.remove()
+
+    def sweep_temperatures(self) -> None:
+        """Measure the trained head at the sweep's temperatures, on rank 0, and keep the result in the head's folder."""
+        own = self.head_trainer.temperature
+        temperatures = self.settings.swept_temperatures(own)
+        if dist.get_rank() or not temperatures:
+            return
+        sampled = {own: self.held_out} | {
+            temperature: list(read_responses(responses_at(self.out, temperature)))
+            for temperature in temperatures
+        }
+        points = [self._at_temperature(*each) for each in sampled.items()]
+        write_temperatures(self.out / TRAINED_HEAD, [point for point in points if point is not None])
+
+    @torch.no_grad()
+    def _at_temperature(self, temperature: float, responses: list[Response]) -> TemperaturePoint | None:
+        batches = (self._head_batch(part, temperature) for part in self._micro_batches(responses))
+        return measure(self.head_trainer, batches, temperature)

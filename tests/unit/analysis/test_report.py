@@ -15,6 +15,7 @@ from openrlhf_mtp.config.run_files import METRICS
 from openrlhf_mtp.runlog.anchor_records import write_records
 from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.runlog.run_folder import RunFolderError, write_config
+from openrlhf_mtp.runlog.temperature_sweep import TemperaturePoint, write_temperatures
 
 ROW = {
     "policy/reward": 0.5,
@@ -67,9 +68,21 @@ def add_records(folder):
 
 
 def drifting(steps):
-    """Rows of a run whose entropy and acceptance fall together."""
+    """Rows of a run whose acceptance length rises as its entropy falls."""
     entropy = np.linspace(1.0, 0.5, steps)
-    return [{**ROW, "mtp/entropy": h, "mtp/alpha/depth_1": 0.9 - 0.2 * (h - 1.0)} for h in entropy.tolist()]
+    return [
+        {**ROW, "mtp/entropy": h, "spec/mean_acceptance_length": 2.6 - 0.2 * (h - 1.0)}
+        for h in entropy.tolist()
+    ]
+
+
+def add_temperatures(folder):
+    """A sweep whose length loses 0.2 tokens per nat."""
+    points = [
+        TemperaturePoint(t, h, 2.6 - 0.2 * (h - 1.0), 0.0, 30)
+        for t, h in ((0.8, 0.6), (1.0, 1.0), (1.2, 1.5))
+    ]
+    write_temperatures(folder, points)
 
 
 def text_of(report):
@@ -79,6 +92,7 @@ def text_of(report):
 def test_a_run_gets_every_figure_and_one_file_that_needs_nothing_else(real_figures, make_run, tmp_path):
     run = make_run("a", drifting(12))
     add_records(run)
+    add_temperatures(run)
     report = write_report([run], tmp_path / "out")
     assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == set(FIGURES)
     html = report.read_text()
@@ -90,6 +104,7 @@ def test_a_run_gets_every_figure_and_one_file_that_needs_nothing_else(real_figur
 def test_the_tables_say_what_the_figures_show(make_run, tmp_path):
     run = make_run("a", drifting(12))
     add_records(run)
+    add_temperatures(run)
     text = text_of(write_report([run], tmp_path / "out"))
     assert "<td>a</td><td>rollout</td><td>depth 1</td><td>greedy</td>" in text
     assert re.search(
