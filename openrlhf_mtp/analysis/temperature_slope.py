@@ -56,7 +56,7 @@ def slope_of(points: Sequence[TemperaturePoint]) -> tuple[Slope | None, str]:
 
 
 def mean_slope(slopes: Sequence[Slope]) -> Slope:
-    """Of several runs' sweeps, as one."""
+    """Average the slopes of several runs' sweeps."""
     values = {name: float(np.mean([vars(each)[name] for each in slopes])) for name in vars(slopes[0])}
     values["half_width"] = math.sqrt(math.fsum(each.half_width**2 for each in slopes)) / len(slopes)
     return Slope(**values)

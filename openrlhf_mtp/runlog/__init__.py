@@ -10,6 +10,7 @@
 | `run.py` | a run folder read back |
 | `anchor_records.py` | `records/`: per-anchor values of some steps |
 | `rollouts.py` | `rollouts/`: the responses of each RL step, where the job asks for them |
+| `temperature_sweep.py` | `temperatures.json`: entropy and acceptance length by temperature |
 | `notices.py` | `notices.jsonl`: what a run has to say beside its numbers |
 | `provenance.py` | versions and git revision for `command.txt` |
 | `agreement.py` | whether trainer and engines agree on acceptance |

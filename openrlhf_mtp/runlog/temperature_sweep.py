@@ -14,6 +14,9 @@ from pathlib import Path
 from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.run_files import TEMPERATURES
 
+FILE = TEMPERATURES
+"""The file of the points in a run folder, for a message."""
+
 
 @dataclass(frozen=True)
 class TemperaturePoint:

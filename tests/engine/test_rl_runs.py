@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from openrlhf_mtp.runlog.rollouts import read_rollouts
 from openrlhf_mtp.runlog.run import read_run
+from openrlhf_mtp.runlog.temperature_sweep import read_temperatures
 from tests.engine import rl_jobs
 from tests.engine.rl_jobs import Finished
 from tests.patience import seconds
@@ -89,6 +90,10 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     machine = json.loads((assets / "pre" / "machine.json").read_text())
     assert machine["hidden_states"]["stored"], "three passes read every response three times"
     assert not (assets / "pre" / "states").exists(), "the end of the stage gives the disk back"
+    sweep = read_temperatures(assets / "pre" / "head", pytest.fail)
+    assert [point.temperature for point in sweep] == pytest.approx([0.8, 1.0, 1.2])
+    assert [point.entropy for point in sweep] == sorted(point.entropy for point in sweep)
+    assert all(1.0 < point.length < 4.0 for point in sweep)
 
     calls = assets / "reward_calls"
     calls.unlink(missing_ok=True)

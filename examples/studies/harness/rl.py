@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 
 from harness import plots
 from harness.study import Place, Values
-from openrlhf_mtp.analysis.figures.drift import split_of
+from openrlhf_mtp.analysis.figures.drift import series_of, split_of
 from openrlhf_mtp.analysis.lengths import lengths_of
+from openrlhf_mtp.analysis.regression import fit_line
 from openrlhf_mtp.runlog import metrics
-from openrlhf_mtp.runlog.run import read_run
+from openrlhf_mtp.runlog.run import Run, read_run
 
 PROMPTS_A_STEP = 8
 EDGE = 10
@@ -43,8 +44,8 @@ METRICS = {
 def measure(place: Place) -> Values:
     """First, last and mean of each metric that the run has, means of its first and last third of steps, the held-out
     reward after the last step, replayed minus measured acceptance length with its standard error (`analysis.lengths`),
-    and what changed the length since the early phase, if the head came with a temperature sweep
-    (`analysis.figures.drift`)."""
+    what changed the length since the early phase, if the head came with a temperature sweep (`analysis.figures.drift`),
+    and the slope of length over entropy between the run's steps."""
     values: Values = {}
     for name, metric in METRICS.items():
         _, series = plots.series(place, metric)
@@ -65,7 +66,22 @@ def measure(place: Place) -> Values:
     if split is not None and split.slope is not None:
         parts = {"change": split.change, "by_entropy": split.by_entropy, "mismatch": split.mismatch}
         values |= {f"drift/{name}": split.at_the_end(part) for name, part in parts.items()}
-    return values
+    slope = between_steps(run)
+    return values if slope is None else values | {"between_steps/slope": slope}
+
+
+def between_steps(run: Run) -> float | None:
+    """Tokens of the engines' acceptance length per nat, one point an RL step, as Bebop has it.
+
+    The policy moves from step to step, so this holds more than the effect of entropy (`analysis.figures.drift`). None
+    without drafts, or for a run too short for a line.
+    """
+    series = series_of(run)
+    if series is None:
+        return None
+    _, entropy, length = series
+    line = fit_line(entropy, length)
+    return None if line is None else line.slope
 
 
 def _series(metric: str) -> Callable[[Place], plots.Series]:

@@ -9,7 +9,7 @@ from openrlhf_mtp.analysis.groups import Groups
 from openrlhf_mtp.analysis.positions import ENTROPY_AXIS
 from openrlhf_mtp.analysis.table import Table, signed
 from openrlhf_mtp.analysis.temperature_slope import slope_of
-from openrlhf_mtp.config.run_files import TEMPERATURES
+from openrlhf_mtp.runlog.temperature_sweep import FILE
 
 
 def draw(groups: Groups) -> Figure | None:
@@ -70,7 +70,7 @@ FIGURE = FigureSpec(
     "Length by entropy, policy and head held still",
     "Policy and head as they were before RL, on responses sampled at several temperatures: the entropy changes, the "
     "weights do not. The slope is in tokens of acceptance length per nat, and the drift split takes it from here.",
-    (TEMPERATURES,),
+    (FILE,),
     draw,
     table,
 )

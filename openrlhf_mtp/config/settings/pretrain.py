@@ -94,8 +94,7 @@ class PretrainSettings(ObjectiveSettings):
     temperature_sweep: tuple[float, ...] = setting(
         (0.8, 1.2),
         unit="factors",
-        help="at the end, also measure entropy and acceptance length at these multiples of the temperature, for the "
-        "slope of RL's drift split; [] for none",
+        help="also measure entropy and acceptance length at these multiples of the temperature; [] for none",
     )
     num_ranks: int = setting(1, unit="processes", help="data-parallel DeepSpeed ranks, one GPU each", ge=1)
     optim: PretrainOptim = setting(

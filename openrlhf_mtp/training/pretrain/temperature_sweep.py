@@ -20,7 +20,7 @@ FEWEST_RESPONSES = 2
 
 
 def responses_at(out: Path, temperature: float) -> Path:
-    """Where a run keeps the responses of another temperature than the stage's own."""
+    """The folder of a run's responses at another temperature than the stage's own."""
     return out / RESPONSES / f"temperature_{temperature:g}"
 
 
