@@ -60,6 +60,20 @@ def test_the_smoke_form_of_a_study_measures_every_arm(name: str, runs: Path) -> 
         assert f"| {arm} |" in (folder / "result.md").read_text()
 
 
+@pytest.mark.timeout(1600)
+def test_the_smoke_form_of_the_replay_study_repeats_its_run(runs: Path) -> None:
+    done = study("replay", runs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((runs / "replay" / "result" / "result.json").read_text())
+    assert result["missing"] == []
+    assert set(result["runs"]) == {"frozen_e2e_tv", "online_e2e_tv", "tv_oracle_targets", "refit_bound"}
+    (path,) = result["paths"].values()
+    # DeepSpeed trained the head in the run, a plain AdamW in the replay: on the same states and the same text
+    assert path["engine"]["steps"] == 3
+    assert path["engine"]["largest_replay_minus_trainer"] < 1e-4
+    assert path["engine"]["engine"] == pytest.approx(path["engine"]["replay"], abs=0.5)
+
+
 def test_a_study_that_is_whole_runs_nothing_again(runs: Path) -> None:
     done = study("objectives", runs)
     assert done.returncode == 0, done.stderr

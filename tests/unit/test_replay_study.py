@@ -232,7 +232,7 @@ def test_states_are_of_the_policy_that_sampled_and_of_the_next(recorded_run, tmp
     monkeypatch.setattr(recordings, "KEEP_EVERY", 2)
     run, policies = recorded_run
     states = tmp_path / "states"
-    recordings.extract(run, states)
+    recordings.extract(run, states, keep=[1])
     for at in range(STEPS):
         found, wanted = (
             load_step(recordings.step_file(states, at + 1)),
@@ -241,7 +241,7 @@ def test_states_are_of_the_policy_that_sampled_and_of_the_next(recorded_run, tmp
         torch.testing.assert_close(found.batch().hidden, wanted.batch().hidden)
         torch.testing.assert_close(found.batch(ahead=True).hidden, wanted.batch(ahead=True).hidden)
     left = sorted(path.name for path in (run / "checkpoints").iterdir())
-    assert left == ["global_step2_hf"], "every KEEP_EVERY-th policy stays for the refits"
+    assert left == ["global_step1_hf", "global_step2_hf"], "those asked for, and every KEEP_EVERY-th"
     first, *_, last = recordings.drift(states)
     assert first["kl_start"] == pytest.approx(0.0, abs=1e-6), "the first rollout is the first policy's"
     assert last["kl_start"] > 0
@@ -302,13 +302,29 @@ def test_an_arm_comes_to_means_over_thirds(tmp_path):
     assert values["rate/late"] == pytest.approx(0.6)
 
 
+def test_the_change_is_split_at_the_steps_that_have_a_refit(tmp_path):
+    lengths = {"online": {at: 2.0 + at / 10 for at in range(1, 10)}, "refit_bound": {2: 3.0, 7: 3.2, 9: 3.4}}
+    for arm, by_step in lengths.items():
+        (tmp_path / arm).mkdir()
+        rows = [{"step": step, "mtp/replayed_length": length} for step, length in by_step.items()]
+        (tmp_path / arm / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "refit_bound" / walk.DONE).write_text("{}")
+    online, bound = (
+        outcome.measure(outcome.Place(arm, 1, tmp_path / arm, smoke=False), steps=9) for arm in lengths
+    )
+    assert online["length/at_refits"] == pytest.approx(2.8)
+    assert bound["length/at_refits"] == pytest.approx(3.3)
+    assert online["split/intrinsic"] == bound["split/intrinsic"] == pytest.approx(0.3)
+    assert online["split/lag"] == pytest.approx((2.8 - 2.2) - 0.3)
+    assert bound["split/lag"] == pytest.approx(0.0)
+
+
 def test_the_job_file_and_the_study_have_the_same_sizes():
     job = yaml.safe_load(recordings.JOB.read_text())
     rollout, full = job["rollout"], study.FULL
     assert (rollout["batch_size"], rollout["n_samples_per_prompt"]) == (full.prompts, full.responses)
     assert job["train"]["batch_size"] == full.prompts * full.responses, "one update a rollout"
     assert (rollout["max_new_tokens"], job["mtp"]["optim"]["lr"]) == (full.tokens, full.rate)
-    assert all(updates % recordings.KEEP_EVERY == 0 for updates in full.refits), "their policies are kept"
     assert max(full.refits) < full.steps
 
 

@@ -33,22 +33,20 @@ COLUMNS = (
     Column("length/growth", "growth"),
     Column("rate/late", "E/k, last third"),
     Column("length/at_refits", "length where refitted, last third"),
+    Column("split/intrinsic", "change: a fresh head's"),
+    Column("split/lag", "change: lag"),
 )
 
 
 def measure(place: Place, steps: int) -> Values:
     """Replayed acceptance length and E/k of an arm: means over the first and the last third of the path's steps.
 
-    `length/at_refits` is over the last third's steps at which there is a refit, so that the bound and an arm are
-    compared on the same text. The bound has nothing else.
+    `at_refits` is over the last third's steps at which there is a refit, so that the bound and an arm are compared on
+    the same text; the bound has nothing else. `split` is the change from the first refitted step to those: what a
+    fresh head changes by is the text's (`intrinsic`), the rest is how much more the arm lags behind a fresh head.
     """
-    taken, lengths = read_run(place.folder).series(metrics.MTP_REPLAYED_LENGTH)
-    by_step = dict(zip(map(int, taken), lengths, strict=True))
-    refitted = _refitted(place)
-    late = [step for step in refitted if step > steps - steps // 3 and step in by_step]
-    values: Values = {}
-    if late:
-        values["length/at_refits"] = float(np.mean([by_step[step] for step in late]))
+    by_step = _lengths(place.folder)
+    values = _at_refits(place, by_step, steps)
     if place.arm == refit.NAME:
         return values
     third = max(1, steps // 3)
@@ -60,13 +58,28 @@ def measure(place: Place, steps: int) -> Values:
     return values
 
 
-def _refitted(place: Place) -> list[int]:
-    """The steps at which the path's bound was scored."""
-    bound = place.folder.parent / refit.NAME
-    if not (bound / DONE).exists():
-        return []
-    after: list[int] = json.loads((bound / DONE).read_text(encoding="utf-8"))["after"]
-    return [updates + 1 for updates in after]
+def _lengths(arm: Path) -> dict[int, float]:
+    steps, lengths = read_run(arm).series(metrics.MTP_REPLAYED_LENGTH)
+    return dict(zip(map(int, steps), lengths, strict=True))
+
+
+def _at_refits(place: Place, by_step: Mapping[int, float], steps: int) -> Values:
+    """An arm beside the bound of its path; nothing without a bound."""
+    folder = place.folder.parent / refit.NAME
+    if not (folder / DONE).exists():
+        return {}
+    bound = _lengths(folder)
+    first, *others = sorted(bound)
+    late = [step for step in others if step > steps - steps // 3]
+    if not late:
+        return {}
+    (arm_late, bound_late) = (float(np.mean([of[step] for step in late])) for of in (by_step, bound))
+    intrinsic = bound_late - bound[first]
+    return {
+        "length/at_refits": arm_late,
+        "split/intrinsic": intrinsic,
+        "split/lag": arm_late - by_step[first] - intrinsic,
+    }
 
 
 def agreement(run: Path, arm: Path) -> dict[str, float]:
@@ -163,7 +176,11 @@ def table(result: Mapping[str, Any]) -> str:
             f"{engine['engine']:.3f} | {engine['replay']:.3f} |"
         )
     columns = {column.name: column for column in COLUMNS}
-    lines += ["", "| arm | " + " | ".join(column.heading for column in COLUMNS) + " |", "|---" * 6 + "|"]
+    lines += [
+        "",
+        "| arm | " + " | ".join(column.heading for column in COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
     for arm, measured in result["summary"].items():
         cells = [
             cell(measured[name], column.digits) if name in measured else "–"

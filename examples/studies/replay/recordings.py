@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from replay.states import load_policy, load_step, save_step, see
 
 JOB = STUDIES / "replay" / "job.yaml"
 KEEP_EVERY = 10
-"""Policies of these steps stay, for the refits and for later studies."""
+"""Policies of these steps stay, for later studies."""
 
 REGIMES: Mapping[str, Sequence[str]] = {
     "falls": (),
@@ -111,8 +111,10 @@ def step_file(states: Path, step: int) -> Path:
     return states / f"step_{step:06d}.safetensors"
 
 
-def extract(run: Path, states: Path) -> None:
-    """Compute the states of every step, and how far the policy moved; then delete the policies between `KEEP_EVERY`.
+def extract(run: Path, states: Path, keep: Collection[int] = ()) -> None:
+    """Compute the states of every step, and how far the policy moved; then delete the policies.
+
+    Those after a multiple of `KEEP_EVERY` updates stay, and those after a number in `keep`.
 
     `states/drift.jsonl` has a line a step: KL of the step's policy to the next one along its own text, KL to the first
     policy, and entropy, in nats a token.
@@ -145,7 +147,7 @@ def extract(run: Path, states: Path) -> None:
         print(f"{states}: step {step} of {steps[-1]}", file=sys.stderr, flush=True)
     for step in steps:
         folder = policy_after(run, step)
-        if step % KEEP_EVERY and folder.exists():
+        if step % KEEP_EVERY and step not in keep and folder.exists():
             shutil.rmtree(folder)
 
 

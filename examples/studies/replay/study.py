@@ -156,7 +156,7 @@ def record_paths(scale: Scale, at: Folders) -> None:
 def extract_states(scale: Scale, at: Folders) -> None:
     """The states of every step."""
     for path in scale.paths:
-        extract(at.path(path) / "run", at.path(path) / "states")
+        extract(at.path(path) / "run", at.path(path) / "states", scale.refits)
 
 
 def walk(scale: Scale, at: Folders) -> None:
