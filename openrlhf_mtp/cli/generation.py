@@ -102,7 +102,10 @@ def _collected(references: Sequence[Any], first: int, samples: int) -> list[Resp
         request = ray.get(reference)
         assert len(request.outputs) == samples, "a sample of the prompt is missing"
         prompt_ids = tuple(request.prompt_token_ids)
-        responses += [Response(prompt, prompt_ids, tuple(one.token_ids)) for one in request.outputs]
+        responses += [
+            Response(prompt, prompt_ids, tuple(one.token_ids), cut=one.finish_reason == "length")
+            for one in request.outputs
+        ]
     return responses
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrlhf_mtp.cli.failures import user_facing_errors
 from openrlhf_mtp.cli.machine import settle, this_machine
+from openrlhf_mtp.cli.messages import say
 from openrlhf_mtp.cli.progress.run_line import follow_run
 from openrlhf_mtp.cli.ray_session import ray_session
 from openrlhf_mtp.cli.train import PLACEMENT_TIMEOUT_S, openrlhf_arguments, prepare_run_folder
@@ -20,6 +21,7 @@ from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.run_files import CHECKPOINTS, RESPONSES
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.runlog import metrics, notices
 from openrlhf_mtp.runlog.run import read_run
 from openrlhf_mtp.runlog.run_folder import write_summary
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 PROMPTS_PER_SHARD = 256
 """Responses are written in shards of this many prompts; a run that is cut off loses at most two."""
+
+
+warn = partial(say, "warning")
+"""Tells the user something while the stage goes on."""
 
 
 def run_pretrain(
@@ -59,12 +65,13 @@ def run_pretrain(
     ):
         tokenizer = _tokenizer(args)
         _generate(args, mtp, tokenizer, out)
+        truncated = _say_when_cut(args, out)
         _train(args, mtp, tokenizer, out)
     from openrlhf_mtp.analysis.report import write_report
     from openrlhf_mtp.analysis.summary import summarize
 
     write_report([out], out)
-    write_summary(out, summarize(read_run(out)))
+    write_summary(out, summarize(read_run(out)) | truncated)
     return 0
 
 
@@ -74,7 +81,9 @@ def _tokenizer(args: Any) -> Any:
     return get_tokenizer(args.actor.model_name_or_path, None, "left", None)
 
 
-def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None, room: int) -> list[list[int]]:
+def tokenized_prompts(
+    args: Any, tokenizer: Any, limit: int | None, room: int, tell: Callable[[str], None] = warn
+) -> list[list[int]]:
     """The job's prompts, as OpenRLHF's data set class and its rollout executor turn them into tokens.
 
     Args:
@@ -82,12 +91,14 @@ def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None, room: int) -
         tokenizer: the policy's.
         limit: at most so many prompts.
         room: tokens of a prompt that the engine takes; a longer prompt loses its beginning, as in RL.
+        tell: is given what a user should know about the prompts.
 
     Raises:
-        JobError: a prompt is missing or has no token.
+        JobError: a prompt is missing or has no token, or a token has no row in the embedding.
     """
     from openrlhf.datasets.utils import blending_datasets
 
+    from openrlhf_mtp.training.controller.prompt_tokens import examine, tokenize
     from openrlhf_mtp.training.controller.prompts import CheckedPrompts
 
     strategy = _OfflineStrategy(args)
@@ -103,12 +114,9 @@ def tokenized_prompts(args: Any, tokenizer: Any, limit: int | None, room: int) -
     prompts = CheckedPrompts(
         data.select(range(count)), tokenizer, strategy, input_template=args.data.input_template
     )
-    tokens = [tokenizer(text=text, add_special_tokens=False)["input_ids"] for text in prompts.prompts]
-    cut = sum(len(ids) > room for ids in tokens)
-    if cut:
-        print(
-            f"prompts: {cut} of {len(tokens)} were cut at the beginning to fit {room} tokens", file=sys.stderr
-        )
+    tokens = [tokenize(tokenizer, text) for text in prompts.prompts]
+    for text in examine(args, tokenizer, tokens, of=len(tokens), room=room):
+        tell(text)
     return [ids[-room:] for ids in tokens]
 
 
@@ -134,7 +142,8 @@ def _generate(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:
     settings = mtp.pretrain
     new_tokens = settings.max_new_tokens or args.rollout.max_new_tokens
     # a response without a limit of its own still needs one token of the context
-    prompts = tokenized_prompts(args, tokenizer, settings.max_prompts, args.data.max_len - (new_tokens or 1))
+    room = args.data.max_len - (new_tokens or 1)
+    prompts = tokenized_prompts(args, tokenizer, settings.max_prompts, room, tell=partial(_tell, out))
     sampling = {
         "temperature": settings.temperature or args.rollout.temperature,
         "top_p": args.rollout.top_p,
@@ -179,6 +188,25 @@ def missing_shards(
         for number in cache.missing(len(starts))
         for at in (starts[number],)
     ]
+
+
+def _say_when_cut(args: Any, out: Path) -> dict[str, float]:
+    """The share of responses that were cut at their limit, by its metric; said when it is most of them."""
+    from openrlhf_mtp.training.cut_responses import WORTH_A_NOTICE, cut_notice, pretrain_limit, share_cut
+    from openrlhf_mtp.training.pretrain.responses import read_responses
+
+    share = share_cut([response.cut for response in read_responses(out / RESPONSES)])
+    if share is None:
+        return {}
+    if share >= WORTH_A_NOTICE:
+        _tell(out, cut_notice(share, *pretrain_limit(args)))
+    return {metrics.POLICY_TRUNCATED_RATE: share}
+
+
+def _tell(out: Path, text: str) -> None:
+    """Say something at once, and in the run's report."""
+    warn(text)
+    notices.say(out, text)
 
 
 def _train(args: Any, mtp: MTPSettings, tokenizer: Any, out: Path) -> None:

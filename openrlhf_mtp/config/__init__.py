@@ -13,7 +13,7 @@ Nothing here imports torch, so `openrlhf-mtp check` answers at once and on any m
 | `objectives` | the objectives by name, with what a job must know of each |
 | `families`, `native_layouts` | the model families, and how they keep heads of their own |
 | `machine` | this machine: GPUs, precision |
-| `model_files`, `data_files`, `rope` | models and data on this machine, as far as their files tell |
+| `model_files`, `tokenizer_files`, `data_files`, `rope` | models and data on this machine, as far as their files tell |
 | `checkpoints`, `run_files`, `atomic_files` | checkpoints of a run, names in a run folder, files that appear whole |
 | `convert` | an OpenRLHF launch script as a job file |
 | `errors` | errors that a user can act on |

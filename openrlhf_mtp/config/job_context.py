@@ -10,10 +10,11 @@ from openrlhf_mtp.config.head_contract import Sampling, head_folder
 from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.machine.precision import Precision, choose, with_rollout_dtype
-from openrlhf_mtp.config.model_files import ModelShape, model_shape, read_model_config
+from openrlhf_mtp.config.model_files import ModelShape, model_folder, model_shape, read_model_config
 from openrlhf_mtp.config.reading.paths import is_local
 from openrlhf_mtp.config.run_files import CHECKPOINTS
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.tokenizer_files import TokenizerFiles, read_tokenizer
 from openrlhf_mtp.config.updates import Updates, data_parallel_ranks
 
 
@@ -181,6 +182,16 @@ class JobContext:
             return None
         found = sum(sum(1 for line in file.open("rb") if line.strip()) for file in files)
         return min(self.number("data.max_samples"), found)
+
+    @property
+    def policy_folder(self) -> Path | None:
+        """The folder that holds the policy's files, None when they are not on this machine."""
+        return model_folder(self.policy) if self.policy and self.look_at_files else None
+
+    @cached_property
+    def tokenizer(self) -> TokenizerFiles | None:
+        """The policy's tokenizer as its files tell, None when they are not on this machine or say too little."""
+        return None if self.policy_folder is None else read_tokenizer(self.policy_folder)
 
     @cached_property
     def model_config(self) -> dict[str, Any] | None:

@@ -85,9 +85,15 @@ def read_model_config(name: str) -> dict[str, Any] | None:
     Raises:
         JobError: the file is there and is not JSON.
     """
-    folder = Path(name)
-    file = folder / "config.json" if folder.is_dir() else _cached_config(name)
+    folder = model_folder(name)
+    file = None if folder is None else folder / "config.json"
     return read_json(file) if file is not None and file.is_file() else None
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder that holds a model's files: its own, or the snapshot in this machine's Hub cache; else None."""
+    folder = Path(name)
+    return folder if folder.is_dir() else _cached_snapshot(name)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -145,8 +151,8 @@ def _size(config: Mapping[str, Any], name: str, otherwise: int | None = None) ->
     return value
 
 
-def _cached_config(name: str) -> Path | None:
-    """The config in the local Hub cache, of the revision that a load by name takes; without any network.
+def _cached_snapshot(name: str) -> Path | None:
+    """The folder in the local Hub cache, of the revision that a load by name takes; without any network.
 
     `huggingface_hub` answers the same (a contract test compares them), but takes 0.2 s to import, and the pods beside
     a run do not have it.
@@ -158,7 +164,7 @@ def _cached_config(name: str) -> Path | None:
         revision = (model / "refs" / "main").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    return model / "snapshots" / revision / "config.json"
+    return model / "snapshots" / revision
 
 
 def _hub_cache() -> Path:

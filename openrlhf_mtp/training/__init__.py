@@ -11,6 +11,7 @@
 | `joint` | the joint regimes: the term in the policy's loss, and OCC's coefficient |
 | `pretrain` | the stage before RL |
 | `controller` | the controller, a Ray actor: prompts, samples, experience, the loop over RL steps |
+| `cut_responses` | responses that were cut at their limit: when a user is told |
 | `weight_source` | the weights that are sent to the engines |
 | `finite`, `reduce`, `stopwatch` | finite numbers only; sums over ranks; times |
 """

@@ -40,6 +40,7 @@ def controller(out: Path, alarms: dict[int, Any]) -> Any:
         run=SimpleNamespace(run_folder=str(out), monitor_factory=lambda engines: monitor),
         ckpt=SimpleNamespace(save_steps=float("inf"), path=str(out / "checkpoints")),
         logger=SimpleNamespace(logging_steps=1),
+        rollout=SimpleNamespace(max_new_tokens=64),
     )
     made.vllm_engines, made.actor_model_group, made.critic_model_group = [], Group(), None
     made.wandb_logger = made.tensorboard_logger = None
@@ -69,6 +70,17 @@ def guarded(stops: bool) -> dict[str, Any]:
     }
 
 
+def cut(shares: list[float]) -> list[str]:
+    """What is said of steps with these shares of cut responses."""
+    from openrlhf_mtp.runlog.notices import read_notices
+
+    out = Path(tempfile.mkdtemp())
+    made = controller(out, {})
+    for step, share in enumerate(shares, start=1):
+        made.save_logs_and_checkpoints(step, {**STATUS, "rollout/truncated_rate": share}, {})
+    return read_notices(out)
+
+
 def ending(steps: int) -> str:
     """What a run of so many steps ends with, empty if with nothing."""
     made = controller(Path(tempfile.mkdtemp()), {})
@@ -90,6 +102,8 @@ def look() -> dict[str, Any]:
         "stops": guarded(stops=True),
         "without a step": ending(0),
         "with one": ending(1),
+        "few cut": cut([0.2, 0.49]),
+        "most cut": cut([0.2, 0.87, 0.9]),
     }
 
 
@@ -110,3 +124,9 @@ def test_a_stopping_alarm_writes_its_row_and_saves_a_checkpoint(seen):
 def test_a_run_without_a_step_does_not_end_like_a_success(seen):
     assert "no step was trained" in seen["without a step"]
     assert seen["with one"] == ""
+
+
+def test_responses_that_are_cut_are_said_once_when_they_are_most(seen):
+    assert seen["few cut"] == []
+    (text,) = seen["most cut"]
+    assert text.startswith("87 % of the responses were cut at rollout.max_new_tokens = 64")

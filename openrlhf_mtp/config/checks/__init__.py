@@ -20,6 +20,7 @@ from openrlhf_mtp.config.checks import (
     regime,
     resume,
     sampling,
+    tokenizer,
 )
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, by_level
@@ -38,6 +39,8 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     model.policy,
     model.unsupported_modes,
     model.context_length,
+    tokenizer.embedded,
+    tokenizer.ends,
     head.head_fits,
     head.head_training,
     regime.joint,
@@ -45,6 +48,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     batches.optimizer_batches,
     batches.left_over,
     batches.lengths,
+    batches.overlong,
     batches.dynamic,
     placement.engines,
     placement.colocation,

@@ -72,6 +72,20 @@ def lengths(context: JobContext) -> Iterator[Problem]:
             )
 
 
+def overlong(context: JobContext) -> Iterator[Problem]:
+    """OpenRLHF asserts this in the first step, after its rollout."""
+    buffer = context.job.value("reward.overlong_buffer_len")
+    given = context.job.value("rollout.max_new_tokens")
+    setting, limit = ("rollout.max_new_tokens", given) if given else ("data.max_len", context.max_len)
+    if isinstance(buffer, int | float) and isinstance(limit, int) and buffer > limit:
+        yield error(
+            "reward.overlong_buffer_len",
+            buffer,
+            f"at most {setting} = {limit}: it is the last part of the longest response, in which the penalty grows",
+            f"lower it or raise {setting}",
+        )
+
+
 def dynamic(context: JobContext) -> Iterator[Problem]:
     """Dynamic batches step when we say so, and DeepSpeed has no such mode for these (`_do_sanity_check`, 0.19.6)."""
     if not context.dynamic_batches:

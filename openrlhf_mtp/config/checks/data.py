@@ -13,10 +13,10 @@ from openrlhf_mtp.config.data_files import READABLE, DataRow, UnreadableRow, rea
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, error, refuse, warn
 from openrlhf_mtp.config.reading.paths import is_local
+from openrlhf_mtp.config.tokenizer_files import has_chat_template
 
 MOST_ROWS = 100_000
 NAMED_PLACES = 3
-CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "chat_templates")
 
 
 def prompt_rows(context: JobContext) -> Iterator[Problem]:
@@ -31,13 +31,10 @@ def evaluation_rows(context: JobContext) -> Iterator[Problem]:
 
 def chat_template(context: JobContext) -> Iterator[Problem]:
     """A base model often has no chat template, which transformers says only when the first prompt is made."""
-    folder = Path(context.policy)
-    config = folder / "tokenizer_config.json"
-    if not (context.look_at_files and context.on("data.apply_chat_template") and config.is_file()):
+    folder = context.policy_folder
+    if folder is None or not context.on("data.apply_chat_template"):
         return
-    if any((folder / name).exists() for name in CHAT_TEMPLATES):
-        return
-    if '"chat_template"' not in config.read_text(encoding="utf-8", errors="replace"):
+    if (folder / "tokenizer_config.json").is_file() and not has_chat_template(folder):
         yield refuse(
             "data.apply_chat_template",
             f"this is true, and the tokenizer in {folder} has no chat template; set it to false (with "

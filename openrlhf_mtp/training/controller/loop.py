@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from openrlhf_mtp.training.controller.prompts import CheckedPrompts
 from openrlhf_mtp.training.controller.recorded_rollouts import recorded
 from openrlhf_mtp.training.controller.sampling import TrainingSamples
 from openrlhf_mtp.training.controller.step_row import evaluation_row, step_row
+from openrlhf_mtp.training.cut_responses import WORTH_A_NOTICE, cut_notice, rollout_limit
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_async_workers, bind_controller, plain_class
 from openrlhf_mtp.upstream.openrlhf.evaluation import kept_samples
@@ -69,6 +71,7 @@ class MeasuredTraining:
         self.monitor = context.monitor_factory(self.vllm_engines)  # type: ignore[attr-defined]
         self.writer = RowWriter(Path(context.run_folder), after_step=resumed_at or None)
         self._step_started = time.time()
+        self._told_of_cuts = False
         self._sealed: set[str] = set()
         checkpoint_request.accept(self.writer.out)
 
@@ -120,6 +123,7 @@ class MeasuredTraining:
         self._step_started = time.time()
         self.writer.append({metrics.STEP: global_step, **row})
         require_finite(row, step=global_step, where="metrics")
+        self._say_when_cut(row)
         alarm = self.monitor.check(global_step, row)
         if alarm is not None:
             say(self.writer.out, alarm.text)
@@ -133,6 +137,13 @@ class MeasuredTraining:
         self._seal()
         if alarm is not None and alarm.stops:
             raise StoppedByGuardError(alarm.text)
+
+    def _say_when_cut(self, row: Mapping[str, float]) -> None:
+        """Once a run: most responses of a step were cut at their limit."""
+        share = row.get(metrics.POLICY_TRUNCATED_RATE, 0.0)
+        if share >= WORTH_A_NOTICE and not self._told_of_cuts:
+            say(self.writer.out, cut_notice(share, *rollout_limit(self.args)))  # type: ignore[attr-defined]
+            self._told_of_cuts = True
 
     def save_best_checkpoint(
         self, eval_metrics: dict[str, float], global_step: int, client_states: Any = None

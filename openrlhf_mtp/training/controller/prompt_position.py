@@ -9,6 +9,7 @@ import openrlhf.trainer.ppo_trainer as upstream
 
 from openrlhf_mtp.config.updates import Updates
 from openrlhf_mtp.training.controller.experience import training_ranks
+from openrlhf_mtp.training.controller.prompt_tokens import say_about_prompts
 
 Batch = tuple[list[Any], list[Any], list[Any], list[Any]]
 """What OpenRLHF's loader yields: data sources, prompts, labels, images."""
@@ -84,5 +85,7 @@ def prepare_datasets(strategy: Any, tokenizer: Any) -> tuple[PromptLoader, Any, 
     """
     loader, evaluation, _ = _prepare_datasets(strategy, tokenizer)
     args = strategy.args
+    for data in (loader, *([] if evaluation is None else [evaluation])):
+        say_about_prompts(args, tokenizer, data.dataset.prompts)
     planned = updates_of(args).planned(len(loader), args.train.num_episodes)
     return PromptLoader(loader), evaluation, max(1, planned)

@@ -27,12 +27,14 @@ class Response:
     Attributes:
         prompt: number of the prompt, for splitting by prompt.
         prompt_ids: token ids of the prompt.
-        response_ids: sampled token ids, end-of-sequence token included when it was sampled.
+        response_ids: sampled token ids, and the end token among them, whichever it was, unless the response was cut.
+        cut: it ended at its limit; None where a shard of an older version does not say.
     """
 
     prompt: int
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
+    cut: bool | None = None
 
 
 def policy_fingerprint(folder: str) -> str:
@@ -101,7 +103,8 @@ def read_responses(folder: Path) -> Iterator[Response]:
     for shard in sorted(folder.glob("shard-*.jsonl")):
         for line in shard.read_text().splitlines():
             row = json.loads(line)
-            yield Response(row["prompt"], tuple(row["prompt_ids"]), tuple(row["response_ids"]))
+            tokens = tuple(row["prompt_ids"]), tuple(row["response_ids"])
+            yield Response(row["prompt"], *tokens, cut=row.get("cut"))
 
 
 def split_by_prompt(

@@ -14,6 +14,8 @@ from openrlhf_mtp.config.errors import JobError
 class Letters:
     """A tokenizer with a token a letter."""
 
+    bos_token_id = None
+
     def __call__(self, text, add_special_tokens):
         return {"input_ids": [ord(letter) for letter in text]}
 
@@ -32,7 +34,8 @@ def arguments(tmp_path):
             input_template=None,
             apply_chat_template=False,
         )
-        return SimpleNamespace(data=data, train=SimpleNamespace(seed=0))
+        actor = SimpleNamespace(model_name_or_path=str(tmp_path))
+        return SimpleNamespace(data=data, actor=actor, train=SimpleNamespace(seed=0))
 
     return write
 
