@@ -31,11 +31,15 @@ class ReplayedCounts:
             and `1 + reached.sum() / drafts` its mean acceptance length.
         variance: sum over drafts of the variance of their accepted tokens, given the text (scalar). The engine's own
             mean acceptance length scatters around the expected one by `variance^1/2 / drafts`, or a little more.
+        responses: drafts and accepted tokens of each response [R, 2].
+        quarters: the same of all responses, by the quarter of its response that a draft begins in [4, 2].
     """
 
     drafts: Tensor
     reached: Tensor
     variance: Tensor
+    responses: Tensor
+    quarters: Tensor
 
 
 def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCounts:
@@ -67,8 +71,13 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
     counted = _visits(moves)[place, row]
     deviation = torch.arange(ended.shape[1], device=ended.device) - through.sum(-1, keepdim=True)
     variance = (ended * deviation.square()).sum(-1)
+    drafted = torch.stack([counted, counted * through.sum(-1)], dim=1)
     return ReplayedCounts(
-        drafts=counted.sum(), reached=(counted[:, None] * through).sum(0), variance=(counted * variance).sum()
+        drafts=counted.sum(),
+        reached=(counted[:, None] * through).sum(0),
+        variance=(counted * variance).sum(),
+        responses=drafted.new_zeros(len(length), 2).index_add(0, row, drafted),
+        quarters=drafted.new_zeros(4, 2).index_add(0, 4 * place // length[row], drafted),
     )
 
 

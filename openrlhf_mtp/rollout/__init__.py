@@ -9,5 +9,6 @@
 | `plugin` | vLLM's entry point: patches and registrations in each of its processes |
 | `draft_model` | the head as a draft model inside vLLM |
 | `stats`, `monitor`, `guard` | counters of an engine; the metrics of a step; the alarm when acceptance collapses |
+| `ended_responses` | acceptance by response, and by place in it |
 | `rewards` | rewards that fail loudly |
 """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import openrlhf.trainer.ray.vllm_engine as upstream
 import torch
 
+from openrlhf_mtp.rollout.ended_responses import EndedResponses
 from openrlhf_mtp.rollout.environment import OWN_SYNC, executor, prepare_environment
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
@@ -50,16 +52,22 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         self._in_flight = 0
         self._busy_since = 0.0
         self._busy_seconds = 0.0
+        self._ended: list[EndedResponses] = []
 
     # generation -------------------------------------------------------------------------------------------
 
     async def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """OpenRLHF's `generate`; the time during which any request runs is counted as busy."""
+        """OpenRLHF's `generate`; the time during which any request runs counts as busy, and its drafts are kept."""
         if self._in_flight == 0:
             self._busy_since = time.monotonic()
         self._in_flight += 1
         try:
-            return await super().generate(*args, **kwargs)
+            output = await super().generate(*args, **kwargs)
+            for one in output.outputs if output is not None else ():
+                if one.spec_decode_metrics is not None:
+                    drafts = one.spec_decode_metrics.per_step_accepted
+                    self._ended.append(EndedResponses.of(len(one.token_ids), drafts))
+            return output
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:
@@ -80,10 +88,11 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         return responses
 
     async def rollout_stats(self) -> dict[str, Any]:
-        """Cumulative counters since the engine started; see `rollout.stats.EngineCounters`."""
+        """Cumulative counters since the engine started, and the responses that ended since the last call."""
         running = time.monotonic() - self._busy_since if self._in_flight else 0.0
         counters: EngineCounters = read_counters(busy_seconds=self._busy_seconds + running)
-        return counters.to_dict()
+        ended, self._ended = EndedResponses.joined(self._ended), []
+        return replace(counters, ended=ended).to_dict()
 
     # weight sync ------------------------------------------------------------------------------------------
 

@@ -45,6 +45,8 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHO
     if mtp.rollout.speculate:
         head_contract.require(mtp, policy_dir, sampling)
     rollout = mtp.rollout
+    # with each response its drafts in order: acceptance by response and by place in it
+    detail = {"per_request_spec_decode_metrics": "detailed"} if rollout.speculate else {}
     limits = {
         "max_num_seqs": rollout.max_num_seqs,
         "max_num_batched_tokens": rollout.max_num_batched_tokens,
@@ -58,6 +60,7 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHO
         "max_logprobs": 1,
         "dtype": rollout.dtype,
         "disable_log_stats": False,  # acceptance is read from vLLM's own counters
+        **detail,
         **{name: value for name, value in limits.items() if value is not None},
     }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from openrlhf_mtp.rollout.ended_responses import EndedResponses, by_response_metrics
 from openrlhf_mtp.runlog import metrics
 
 
@@ -21,6 +22,7 @@ class EngineCounters:
         generation_tokens: tokens generated.
         busy_seconds: time during which at least one request ran.
         finished_requests: requests that ended, each sample of a prompt for itself.
+        ended: drafts of the responses that ended since the last reading; not cumulative.
     """
 
     num_drafts: int
@@ -30,10 +32,12 @@ class EngineCounters:
     generation_tokens: int
     busy_seconds: float
     finished_requests: int = 0
+    ended: EndedResponses = field(default_factory=EndedResponses)
 
     @classmethod
     def from_dict(cls, counts: dict[str, Any]) -> Self:
-        return cls(**{**counts, "accepted_per_depth": tuple(counts["accepted_per_depth"])})
+        ended = EndedResponses.from_dict(counts["ended"])
+        return cls(**{**counts, "accepted_per_depth": tuple(counts["accepted_per_depth"]), "ended": ended})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,6 +57,7 @@ class EngineCounters:
             generation_tokens=self.generation_tokens - earlier.generation_tokens,
             busy_seconds=self.busy_seconds - earlier.busy_seconds,
             finished_requests=self.finished_requests - earlier.finished_requests,
+            ended=self.ended,
         )
         if delta.generation_tokens < 0 or delta.num_drafts < 0:
             raise ValueError(
@@ -74,6 +79,7 @@ def total(counters: Sequence[EngineCounters]) -> EngineCounters:
         generation_tokens=sum(c.generation_tokens for c in counters),
         busy_seconds=sum(c.busy_seconds for c in counters),
         finished_requests=sum(c.finished_requests for c in counters),
+        ended=EndedResponses.joined([c.ended for c in counters]),
     )
 
 
@@ -114,7 +120,7 @@ def rollout_metrics(engines: Sequence[EngineCounters], *, wall_seconds: float) -
         wall_seconds: wall time of the step's generation.
     """
     everything = total(engines)
-    row = acceptance_metrics(everything)
+    row = {**acceptance_metrics(everything), **by_response_metrics(everything.ended)}
     row[metrics.PERF_ROLLOUT_TOKENS] = float(everything.generation_tokens)
     if wall_seconds > 0:
         row[metrics.PERF_ROLLOUT_TOK_S] = everything.generation_tokens / wall_seconds

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 _DEPTH = "/depth_{j}"
 _ENGINE = "/engine_{i}"
-_NUMBER = {"{j}": "[1-9][0-9]*", "{i}": "(?:0|[1-9][0-9]*)"}
+_QUARTER = "/quarter_{q}"
+_NUMBER = {"{j}": "[1-9][0-9]*", "{i}": "(?:0|[1-9][0-9]*)", "{q}": "[1-4]"}
 _HELD_OUT = "eval/"
 
 
@@ -17,7 +18,7 @@ class UnknownMetric(ValueError):
 
 @dataclass(frozen=True)
 class Metric:
-    """One declared metric. `name` may hold one of the placeholders `{j}` (a depth) or `{i}` (an engine)."""
+    """One declared metric; `name` may hold a placeholder: `{j}` a depth, `{i}` an engine, `{q}` a quarter."""
 
     name: str
     unit: str
@@ -37,7 +38,14 @@ class MetricTable:
         return tuple(self._by_name.values())
 
     def declare(
-        self, name: str, unit: str, meaning: str = "", *, by_depth: str = "", by_engine: str = ""
+        self,
+        name: str,
+        unit: str,
+        meaning: str = "",
+        *,
+        by_depth: str = "",
+        by_engine: str = "",
+        by_quarter: str = "",
     ) -> str:
         """Enter a metric and return its name.
 
@@ -47,8 +55,14 @@ class MetricTable:
             meaning: one line for the report; "" for a metric that is logged by depth alone.
             by_depth: what it means at depth j, if it is logged for each depth.
             by_engine: what it means for engine i, if it is logged for each engine.
+            by_quarter: what it means for quarter q of a response, if it is logged for each quarter.
         """
-        forms = {name: meaning, name + _DEPTH: by_depth, name + _ENGINE: by_engine}
+        forms = {
+            name: meaning,
+            name + _DEPTH: by_depth,
+            name + _ENGINE: by_engine,
+            name + _QUARTER: by_quarter,
+        }
         for form, text in forms.items():
             if text:
                 self._by_name[form] = metric = Metric(form, unit, text)
@@ -77,6 +91,17 @@ class MetricTable:
         if i < 0:
             raise ValueError(f"an engine's number is 0 or more, got {i}")
         return self._filled(base, _ENGINE, "{i}", i)
+
+    def quarter_metric(self, base: str, q: int) -> str:
+        """Name of a metric in quarter q of a response, for example `quarter_metric(MTP_REPLAYED_LENGTH, 4)`.
+
+        Raises:
+            ValueError: the quarter is not 1 to 4.
+            UnknownMetric: the base is not logged by quarter.
+        """
+        if not 1 <= q <= 4:
+            raise ValueError(f"a response has the quarters 1 to 4, got {q}")
+        return self._filled(base, _QUARTER, "{q}", q)
 
     def held_out(self, name: str) -> str:
         """Name of a head's metric where it is measured on held-out responses.

@@ -4,8 +4,8 @@ The training loop, the rollout engines, the figures and the documentation take n
 plot is the name in the log. A row of `metrics.jsonl` is one step's numbers; `validate` refuses an undeclared name.
 
 A constant is the metric's name in capitals. Some metrics are also logged, or only logged, for each depth or each
-engine; `depth_metric` and `engine_metric` build those names. Depth is counted from 1, engines from 0, as vLLM and
-OpenRLHF number them.
+engine, or each quarter of a response; `depth_metric`, `engine_metric` and `quarter_metric` build those names. Depth is
+counted from 1, engines from 0, as vLLM and OpenRLHF number them, quarters from 1.
 
     >>> depth_metric(MTP_ALPHA, 2)
     'mtp/alpha/depth_2'
@@ -89,6 +89,13 @@ MTP_REPLAYED_LENGTH = _declare(
     "token",
     "1 + sum_j mtp/reach/depth_j: tokens per target forward at the places where an engine drafts, comparable with "
     "spec/mean_acceptance_length",
+    by_quarter="The same of drafts that begin in quarter q of their response; the last reaches beyond the end",
+)
+MTP_REPLAYED_LENGTH_P10 = _declare(
+    "mtp/replayed_length_p10", "token", "Replayed length that a tenth of the responses stay below"
+)
+MTP_SLOW_RESPONSES = _declare(
+    "mtp/slow_responses", "fraction", "Responses whose replayed length is below 1.5 tokens"
 )
 MTP_ACCEPTED_STD = _declare(
     "mtp/accepted_std",
@@ -160,7 +167,18 @@ SPEC_ACCEPTANCE_RATE = _declare(
     by_depth="Reach: drafts whose token at depth j was accepted (all before it were); its mean over depths is E/k",
 )
 SPEC_MEAN_ACCEPTANCE_LENGTH = _declare(
-    "spec/mean_acceptance_length", "token", "Tokens per target forward: 1 + accepted / drafts"
+    "spec/mean_acceptance_length",
+    "token",
+    "Tokens per target forward: 1 + accepted / drafts",
+    by_quarter="The same of drafts that begin in quarter q of their response",
+)
+SPEC_ACCEPTANCE_LENGTH_P10 = _declare(
+    "spec/acceptance_length_p10",
+    "token",
+    "Acceptance length that a tenth of the responses stay below; few drafts a response widen it by chance",
+)
+SPEC_SLOW_RESPONSES = _declare(
+    "spec/slow_responses", "fraction", "Responses whose acceptance length is below 1.5 tokens"
 )
 SPEC_ALPHA_GAP = _declare(
     "spec/alpha_gap",
@@ -211,9 +229,13 @@ SYNC_RPC_CALLS = _declare("sync/rpc_calls", "count", "Remote calls to one engine
 SYNC_BUCKETS = _declare("sync/buckets", "count", "Packed buckets broadcast in the round")
 SYNC_VERIFY_S = _declare("sync/verify_s", "s", "Share of the synchronization time spent on verification")
 
+SLOW_RESPONSE = 1.5
+"""Tokens per target forward below which a response counts as slow: drafting it costs about what it gains."""
+
 METRICS = _table.metrics
 depth_metric = _table.depth_metric
 engine_metric = _table.engine_metric
+quarter_metric = _table.quarter_metric
 held_out = _table.held_out
 lookup = _table.lookup
 validate = _table.validate

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, Sums
 from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts
@@ -21,9 +22,13 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_LOSS,
     MTP_REACH,
     MTP_REPLAYED_LENGTH,
+    MTP_REPLAYED_LENGTH_P10,
+    MTP_SLOW_RESPONSES,
+    SLOW_RESPONSE,
     depth_metric,
+    quarter_metric,
 )
-from openrlhf_mtp.training.reduce import all_reduce_sum
+from openrlhf_mtp.training.reduce import all_gather_values, all_reduce_sum
 
 
 class HeadMetrics:
@@ -42,6 +47,8 @@ class HeadMetrics:
         self._scalars = torch.zeros(4, dtype=torch.float64)
         self._by_depth = torch.zeros(4, depths, dtype=torch.float64)
         self._replayed = torch.zeros(2 + depths, dtype=torch.float64)
+        self._quarters = torch.zeros(4, 2, dtype=torch.float64)
+        self._lengths: list[Tensor] = []  # of each response
         for each in sums:
             self.add(each)
         for counts in replayed:
@@ -66,13 +73,17 @@ class HeadMetrics:
             .double()
             .cpu()
         )
+        self._quarters += counts.quarters.double().cpu()
+        drafts, accepted = counts.responses.double().cpu().unbind(1)
+        self._lengths.append(1.0 + accepted / drafts)
 
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group (collective)."""
-        sums = all_reduce_sum(torch.cat([self._scalars, self._replayed, self._by_depth.flatten()]))
-        sizes = [part.numel() for part in (self._scalars, self._replayed, self._by_depth)]
-        self._scalars, self._replayed, by_depth = sums.split(sizes)
-        self._by_depth = by_depth.view(4, self.depths)
+        parts = (self._scalars, self._replayed, self._by_depth, self._quarters)
+        sums = all_reduce_sum(torch.cat([part.flatten() for part in parts]))
+        self._scalars, self._replayed, by_depth, quarters = sums.split([part.numel() for part in parts])
+        self._by_depth, self._quarters = by_depth.view(4, self.depths), quarters.view(4, 2)
+        self._lengths = [all_gather_values(torch.cat([sums.new_zeros(0), *self._lengths]))]
 
     def mean_alpha(self) -> float:
         """Overlap, mean over depths and counted anchors; 0 without any."""
@@ -99,6 +110,19 @@ class HeadMetrics:
             row[MTP_ACCEPTED_STD] = math.sqrt(variance / drafts)
             row[MTP_REPLAYED_LENGTH] = 1.0 + sum(reached) / drafts
             row |= {depth_metric(MTP_REACH, j): sums / drafts for j, sums in enumerate(reached, start=1)}
+            row |= self._by_response()
+        return row
+
+    def _by_response(self) -> dict[str, float]:
+        """How evenly the replayed drafts are accepted: over responses, and within them."""
+        lengths = torch.cat(self._lengths)
+        row = {
+            MTP_REPLAYED_LENGTH_P10: lengths.quantile(0.1).item(),
+            MTP_SLOW_RESPONSES: (lengths < SLOW_RESPONSE).double().mean().item(),
+        }
+        for q, (drafts, accepted) in enumerate(self._quarters.tolist(), start=1):
+            if drafts:
+                row[quarter_metric(MTP_REPLAYED_LENGTH, q)] = 1.0 + accepted / drafts
         return row
 
 

@@ -1,4 +1,4 @@
-"""Sums over the ranks of the trainer."""
+"""Sums and lists over the ranks of the trainer."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ def all_reduce_sum(sums: Tensor) -> Tensor:
     moved = sums.to("cuda" if torch.cuda.is_available() else "cpu", copy=True)
     dist.all_reduce(moved)
     return moved.to(sums.device)
+
+
+def all_gather_values(values: Tensor) -> Tensor:
+    """The ranks' values one after another, on every rank; each rank may bring another number [n] (collective)."""
+    if not dist.is_initialized():
+        return values
+    rank, sizes = dist.get_rank(), torch.zeros(dist.get_world_size(), dtype=torch.float64)
+    sizes[rank] = len(values)
+    ends = all_reduce_sum(sizes).long().cumsum(0).tolist()
+    everyone = values.new_zeros(ends[-1])
+    everyone[ends[rank] - len(values) : ends[rank]] = values
+    return all_reduce_sum(everyone)

@@ -61,6 +61,9 @@ def assert_sound(
         assert row["sync/bytes"] > 100_000
         assert row["sync/verify_s"] > 0
         assert 0.5 < row["mtp/accepted_std"] < 1.5, "of three drafted tokens"
+        quarters = [row[f"spec/mean_acceptance_length/quarter_{q}"] for q in (1, 2, 3, 4)]
+        assert min(quarters) <= row["spec/mean_acceptance_length"] <= max(quarters), "the same drafts"
+        assert 1 <= row["spec/acceptance_length_p10"] <= 4
     if max_alpha_gap is None:
         rl_jobs.assert_agreement(rows)
     else:

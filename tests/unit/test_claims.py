@@ -75,4 +75,5 @@ def test_reading_counters_is_the_one_impure_function_of_the_rollout_statistics()
     }
     assert importing == {"read_counters"}
     at_the_top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert at_the_top <= {"__future__", "collections.abc", "dataclasses", "typing", "openrlhf_mtp.runlog"}
+    ours = {"openrlhf_mtp.runlog", "openrlhf_mtp.rollout.ended_responses"}
+    assert at_the_top <= {"__future__", "collections.abc", "dataclasses", "typing", *ours}

@@ -137,3 +137,23 @@ def test_the_variance_is_what_engines_scatter_by_on_one_text():
     expected = (counted.variance.sqrt() / counted.drafts).item()
     # known to 2.2 % after 1,000 runs; that luck also decides which places are visited adds 11 % where they differ so
     assert expected <= (accepted / drafts).std().item() < 1.2 * expected
+
+
+def test_responses_and_quarters_add_up_to_the_whole():
+    generator = torch.Generator().manual_seed(3)
+    accept, mask = torch.rand(24, DEPTHS, generator=generator), torch.ones(24, DEPTHS, dtype=torch.bool)
+    index = torch.cat([torch.arange(start, start + n) for start, n in ((0, 8), (9, 13), (40, 3))])
+    counted = replay_acceptance(accept, mask, index)
+    whole = torch.stack([counted.drafts, counted.reached.sum()])
+    torch.testing.assert_close(counted.responses.sum(0), whole)
+    torch.testing.assert_close(counted.quarters.sum(0), whole)
+    for number, part in enumerate((slice(0, 8), slice(8, 21), slice(21, 24))):
+        one = replay_acceptance(accept[part], mask[part], index[part])
+        torch.testing.assert_close(counted.responses[number], torch.stack([one.drafts, one.reached.sum()]))
+
+
+def test_a_draft_counts_in_the_quarter_where_it_begins():
+    accept, mask = torch.zeros(8, DEPTHS), torch.ones(8, DEPTHS, dtype=torch.bool)
+    accept[2] = 1.0  # the third of eight anchors: its draft passes over the next three
+    counted = replay_acceptance(accept, mask, torch.arange(8))
+    assert counted.quarters.tolist() == [[2, 0], [1, 3], [0, 0], [2, 0]]

@@ -37,6 +37,14 @@ def test_engines_are_counted_from_zero():
         metrics.validate({"perf/rollout_tok_s/engine_01": 1.0})
 
 
+def test_a_response_has_four_quarters():
+    assert metrics.quarter_metric("mtp/replayed_length", 4) == "mtp/replayed_length/quarter_4"
+    with pytest.raises(ValueError, match="got 5"):
+        metrics.quarter_metric("mtp/replayed_length", 5)
+    with pytest.raises(UnknownMetric):
+        metrics.validate({"mtp/replayed_length/quarter_0": 1.0})
+
+
 def test_a_base_without_depths_is_refused_with_those_that_have_them():
     with pytest.raises(UnknownMetric, match=re.escape("mtp/alpha")):
         metrics.depth_metric("policy/reward", 1)
@@ -59,7 +67,9 @@ def test_a_constant_is_the_name_of_its_metric_in_capitals():
     constants = {
         name: value for name, value in vars(metrics).items() if isinstance(value, str) and name.isupper()
     }
-    declared = {re.sub(r"/(depth_\{j\}|engine_\{i\})$", "", metric.name) for metric in metrics.METRICS}
+    declared = {
+        re.sub(r"/(depth_\{j\}|engine_\{i\}|quarter_\{q\})$", "", metric.name) for metric in metrics.METRICS
+    }
     assert set(constants.values()) == declared
     for name, value in constants.items():
         assert name == value.upper().replace("/", "_")

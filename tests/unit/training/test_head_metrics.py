@@ -62,11 +62,18 @@ def test_the_replay_is_counted_over_all_micro_batches_drafts():
     tally.add(FIRST)
     assert "mtp/reach/depth_1" not in tally.metrics()
     for drafts, reached, variance in ((3.0, [2.0, 1.0], 0.75), (1.0, [1.0, 1.0], 0.25)):
-        tally.add_replayed(
-            ReplayedCounts(torch.tensor(drafts), torch.tensor(reached), torch.tensor(variance))
+        counts = (
+            drafts,
+            reached,
+            variance,
+            [[drafts, sum(reached)]],
+            [[drafts, sum(reached)], *[[0.0, 0.0]] * 3],
         )
+        tally.add_replayed(ReplayedCounts(*map(torch.tensor, counts)))
     assert (tally.metrics()["mtp/reach/depth_1"], tally.metrics()["mtp/reach/depth_2"]) == (3 / 4, 2 / 4)
     assert tally.metrics()["mtp/replayed_length"] == 1 + 3 / 4 + 2 / 4
+    assert tally.metrics()["mtp/replayed_length/quarter_1"] == 1 + 5 / 4
+    assert "mtp/replayed_length/quarter_2" not in tally.metrics(), "no draft begins there"
     assert tally.metrics()["mtp/accepted_std"] == math.sqrt(1 / 4)
 
 
@@ -106,3 +113,15 @@ def test_many_small_addends_are_not_lost():
     big = output(2.0**24, 2.0**24, [0.0, 0.0], [2.0**24, 1.0], [0.0, 0.0], 0.0, 0.0)
     one = output(1.0, 0.0, [0.0, 0.0], [1.0, 0.0], [0.0, 0.0], 0.0, 0.0)
     assert tallied(big, one, one, one)["mtp/anchors"] == 2.0**24 + 3
+
+
+def test_slow_responses_are_counted_one_by_one():
+    tally = HeadMetrics(DEPTHS)
+    responses = [[10.0, 4.0], [2.0, 3.0], [4.0, 8.0], [4.0, 8.0]]  # lengths 1.4, 2.5, 3 and 3
+    quarters = [[20.0, 23.0], *[[0.0, 0.0]] * 3]
+    tally.add_replayed(ReplayedCounts(*map(torch.tensor, (20.0, [12.0, 11.0], 1.0, responses, quarters))))
+    row = tally.metrics()
+    assert row["mtp/slow_responses"] == 0.25
+    assert row["mtp/replayed_length_p10"] == pytest.approx(1.4 + 0.3 * 1.1)
+    assert row["mtp/replayed_length"] == pytest.approx(1 + 23 / 20), "drafts weigh alike, not responses"
+    metrics.validate(row)

@@ -109,15 +109,16 @@ def gathered(own: HeadTrainer, batch: HeadBatch) -> Rows:
     return Rows(**{name: np.array(values) for name, values in found.items()}, response=response)
 
 
-def replay(rows: Rows) -> tuple[list[float], float]:
-    """How likely depths 1..j of a draft are all accepted, and the standard deviation of how many are.
+def replay(rows: Rows) -> tuple[list[float], float, dict[str, float]]:
+    """How likely depths 1..j of a draft are all accepted, the standard deviation of how many are, and their spread.
 
     Means over an engine's drafts, by following one response at a time.
     """
     drafts, variance, reached = 0.0, 0.0, np.zeros(DEPTHS)
+    lengths, quarters = [], np.zeros((4, 2))
     for response in sorted(set(rows.response)):
         own = [n for n, row in enumerate(rows.response) if row == response]
-        visited = np.zeros(len(own) + DEPTHS + 1)
+        visited, one = np.zeros(len(own) + DEPTHS + 1), np.zeros(2)
         visited[0] = 1.0
         for place, n in enumerate(own):
             sides = [[reference.softmax(row) for row in side[n]] for side in (rows.draft, rows.target)]
@@ -129,9 +130,19 @@ def replay(rows: Rows) -> tuple[list[float], float]:
             chances = -np.diff(through)
             mean = chances @ range(DEPTHS + 1)
             variance += visited[place] * (chances @ (np.arange(DEPTHS + 1) - mean) ** 2)
+            quarters[4 * place // len(own)] += visited[place] * np.array([1.0, sum(through[1:-1])])
+            one += visited[place] * np.array([1.0, sum(through[1:-1])])
             for a in range(DEPTHS + 1):
                 visited[place + a + 1] += visited[place] * (through[a] - through[a + 1])
-    return (reached / drafts).tolist(), float(np.sqrt(variance / drafts))
+        lengths.append(1.0 + one[1] / one[0])
+    spread = {
+        f"mtp/replayed_length/quarter_{q}": 1.0 + accepted / drafted
+        for q, (drafted, accepted) in enumerate(quarters, start=1)
+        if drafted
+    }
+    spread["mtp/replayed_length_p10"] = float(np.quantile(lengths, 0.1))
+    spread["mtp/slow_responses"] = float(np.mean(np.array(lengths) < 1.5))
+    return (reached / drafts).tolist(), float(np.sqrt(variance / drafts)), spread
 
 
 @pytest.mark.parametrize("objective", ["kl", "e2e_tv"])
@@ -147,7 +158,8 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
         "mtp/entropy": sums["entropy_sum"] / sums["depth_count"][0],
         "mtp/expected_length": sums["length_sum"] / sums["depth_count"][0],
     }
-    replayed, expected["mtp/accepted_std"] = replay(rows)
+    replayed, expected["mtp/accepted_std"], spread = replay(rows)
+    expected |= spread
     expected["mtp/replayed_length"] = 1.0 + sum(replayed)
     for j, reached in enumerate(replayed, start=1):
         count = sums["depth_count"][j - 1]
