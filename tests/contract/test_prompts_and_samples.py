@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -153,6 +155,25 @@ def filtered(keep: Any, ranks: int = 1) -> tuple[int, list[str]]:
     return len(rollouts), read_notices(Path(out))
 
 
+def expected(keep: Any) -> list[tuple[str, int, str]]:
+    """What the line of progress is told of the first rollout: its name, the responses asked for, and their word."""
+    import tempfile
+    from unittest.mock import patch
+
+    from openrlhf_mtp.training.controller import sampling
+
+    told = []
+
+    @contextmanager
+    def keep_progress(out: Any, name: str, progress: Any, connect: Any) -> Iterator[None]:
+        yield
+        told.append((name, progress.expected, progress.unit))
+
+    with patch.object(sampling, "told_progress", keep_progress):
+        episodes(generator(loader(), tempfile.mkdtemp(), rollout=4, generate=4, keep=keep), 0, stop_after=1)
+    return told
+
+
 def shares(samples: int, ranks: int, micro: int) -> dict[str, Any]:
     """How a rollout is dealt out: sizes of the groups for the forward passes, and samples that each rank trains on."""
     import tempfile
@@ -220,6 +241,7 @@ def look() -> dict[str, Any]:
         "nothing passes": filtered(lambda text: False),
         "half passes": filtered(lambda text: int(text.split()[1]) % 2 == 0),
         "fewer than ranks": filtered(lambda text: True, ranks=7),
+        "expected": (expected(None), expected(lambda text: int(text.split()[1]) % 2 == 0)),
         "shares": {case: shares(*case) for case in CASES},
     }
 
@@ -269,6 +291,14 @@ def test_a_last_rollout_with_fewer_samples_than_ranks_is_left_out_and_said(seen)
     rollouts, said = seen["fewer than ranks"]
     assert rollouts == EPISODES * 2, "two of four prompts an episode, the rest has six samples"
     assert "7 ranks need at least one each" in said[0]
+
+
+def test_progress_counts_every_response_that_is_asked_for(seen):
+    plain, with_replacements = seen["expected"]
+    assert plain == [("rollout", 4 * 2, "responses")]
+    (name, responses, _), *_ = with_replacements
+    assert name == "rollout"
+    assert responses > 4 * 2, "prompts that were filtered out are replaced"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
