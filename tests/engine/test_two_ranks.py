@@ -113,8 +113,15 @@ def episode_with_rest(folder: Path, out: Path, micro_batch: int, **more: Any) ->
 def pretrain_update(
     folder: Path, out: Path, responses: Path, micro_batch: int, epochs: int = 1, param_dtype: str = "bf16"
 ) -> dict[str, Any]:
-    """The pre-RL stage: one step of KL, one of e2e TV. With several passes planned, hidden states are stored."""
-    settings = {"batch_size": BATCH, "micro_batch_size": micro_batch, "optim": OPTIM, "epochs": epochs}
+    """The pre-RL stage: one step of KL, one of e2e TV, which float32 does without: its gradient jumps where p and q
+    meet, and rounding decides on which side (measured 3e-4). With several passes planned, hidden states are stored."""
+    settings = {
+        "batch_size": BATCH,
+        "micro_batch_size": micro_batch,
+        "optim": OPTIM,
+        "epochs": epochs,
+        "kl_warmup_steps": STEPS if param_dtype == "fp32" else 1,
+    }
     worker = runs.build_pretrain_worker(folder, out, responses, settings, param_dtype=param_dtype)
     before = runs.head_masters(worker.head_trainer)
     worker.train(last_step=STEPS)
