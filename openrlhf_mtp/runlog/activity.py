@@ -32,7 +32,7 @@ class Activity:
     def __init__(self, out: Path, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = out / f"{_PREFIX}{name}", clock
         self._said = clock()
-        self._is_over = False
+        self._is_said = self._is_over = False
         self._lock = threading.Lock()  # the thread that says may be another than the one that ends
 
     def say(self, text: object) -> None:
@@ -46,12 +46,14 @@ class Activity:
             if not self._is_over:
                 with atomic_path(self._path) as partial:
                     partial.write_text(str(text), encoding="utf-8")
+                self._is_said = True
 
     def end(self) -> None:
         """The activity is over."""
         with self._lock, suppress(OSError):
             self._is_over = True
-            self._path.unlink(missing_ok=True)
+            if self._is_said:  # otherwise it is another rank's
+                self._path.unlink(missing_ok=True)
 
     def begin(self, text: object) -> None:
         """Show `str(text)` at once, for work that does not say how far it is."""

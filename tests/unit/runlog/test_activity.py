@@ -49,6 +49,14 @@ def test_an_error_ends_the_activity_and_a_killed_process_leaves_none_behind(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_rank_that_says_nothing_ends_nothing(tmp_path) -> None:
+    with activity(tmp_path, "head") as first:
+        first.begin("micro-batches 1/8")
+        with activity(tmp_path, "head"):
+            pass
+        assert read_activities(tmp_path) == "micro-batches 1/8"
+
+
 def test_work_that_says_nothing_on_its_way_is_shown_at_once(tmp_path) -> None:
     with activity(tmp_path, "sync") as now:
         now.begin("sending weights")
