@@ -223,6 +223,22 @@ STAGES: dict[str, Callable[[Scale, Folders], None]] = {
 }
 
 
+SHARED = ("teach", "heads")
+"""Stages of a base policy; the others are done path by path, since a path's policies take much room until `extract`."""
+
+
+def do(stages: Sequence[str], scale: Scale, at: Folders) -> None:
+    """Do some stages, in the order of `STAGES`."""
+    chosen = [name for name in STAGES if name in stages]
+    for name in chosen:
+        if name in SHARED:
+            STAGES[name](scale, at)
+    for path in scale.paths:
+        for name in chosen:
+            if name not in SHARED:
+                STAGES[name](replace(scale, paths=[path]), at)
+
+
 def main() -> int:
     """Parse, do what is missing, write the result; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -250,8 +266,7 @@ def main() -> int:
         for rate in args.pilot:
             print(pilot(scale, at, rate), flush=True)
         return 0
-    for name in args.stages:
-        STAGES[name](replace(scale, paths=paths, arms=arms), at)
+    do(args.stages, replace(scale, paths=paths, arms=arms), at)
     out = at.root / "result" if args.smoke else STUDIES / "replay"
     names = [*(arm.name for arm in scale.arms), refit.NAME]
     result = outcome.write_result({path: at.path(path) for path in scale.paths}, names, out)
