@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 
+from worked.base_policy import BATCH, GROUP, Lessons, byte_tokenizer
 from worked.problems import SHARES, Problem, problems, solution
 from worked.reward import grade, reward_func
 
@@ -61,3 +62,19 @@ def test_what_follows_the_prompt_is_graded_without_the_tokens_after_its_end():
 def test_held_out_problems_are_no_training_problems():
     training = {each.prompt for each in islice(problems(1, held_out=False), 2000)}
     assert not training & {each.prompt for each in islice(problems(1, held_out=True), 500)}
+
+
+def test_lessons_are_a_function_of_their_number_and_teach_the_responses_alone():
+    tokenizer = byte_tokenizer.build()
+    lessons = Lessons(tokenizer, seed=3)
+    texts = []
+    for step in range(GROUP):
+        ids, labels = lessons.batch(step)
+        assert ids.equal(lessons.batch(step)[0])
+        assert len(ids) == BATCH
+        for row, wanted in zip(ids.tolist(), labels.tolist(), strict=True):
+            page = tokenizer.decode([token for token in row if token != tokenizer.pad_token_id])
+            prompt, response = page.split("\n")
+            assert tokenizer.decode([token for token in wanted if token != -100]) == response
+            texts.append(prompt)
+    assert len(set(texts)) > 0.9 * BATCH * GROUP, "the batches of a group share no problem but by chance"

@@ -37,7 +37,7 @@ class Scale:
         prompts: of a step; each has 8 responses, in the two-minute form 4.
         stage, refit_stage: the stage before RL, and that of a refit.
         refits: numbers of updates after which there is a refit.
-        solved: band in which a base policy's lessons end.
+        solved: share of problems at which a base policy's lessons end.
         lessons: most batches of lessons.
         overrides: settings of the two-minute form's run.
     """
@@ -50,7 +50,7 @@ class Scale:
     stage: before_rl.Stage
     refit_stage: before_rl.Stage
     refits: Sequence[int]
-    solved: tuple[float, float]
+    solved: float
     lessons: int
     tokens: int
     rate: float = 3e-4
@@ -66,7 +66,7 @@ FULL = Scale(
     stage=before_rl.Stage(batch=64, batches=64, passes=6),
     refit_stage=before_rl.Stage(batch=64, batches=14, passes=10),
     refits=(10, 70, 90),
-    solved=base_policy.BAND,
+    solved=base_policy.ENOUGH,
     lessons=base_policy.PLAN.steps,
     tokens=112,
 )
@@ -79,7 +79,7 @@ SMOKE = Scale(
     stage=before_rl.Stage(batch=16, batches=4, passes=2),
     refit_stage=before_rl.Stage(batch=16, batches=4, passes=1),
     refits=(2,),
-    solved=(0.0, 1.0),
+    solved=0.0,
     lessons=4,
     tokens=24,
     overrides=(
@@ -120,7 +120,7 @@ def teach(scale: Scale, at: Folders) -> None:
     """The base policies and the prompts."""
     for number in sorted({path.policy for path in scale.paths}):
         if not (at.policy(number) / "base_policy.json").exists():
-            base_policy.teach(at.policy(number), seed=number, band=scale.solved, max_steps=scale.lessons)
+            base_policy.teach(at.policy(number), seed=number, enough=scale.solved, max_steps=scale.lessons)
     for path in scale.paths:
         out = at.path(path) / "data"
         prompts.write_data(out, train=scale.steps * scale.prompts, evaluation=32, seed=path.seed)

@@ -2,9 +2,9 @@
 
     python examples/studies/worked/base_policy.py --out runs/studies/replay/policy_1 --seed 1
 
-Hardware: one CPU core, no GPU. Minutes: 10 to 20. Result: a Hugging Face folder of 3.5 million parameters that solves
+Hardware: one CPU core, no GPU. Minutes: 10 to 20. Result: a Hugging Face folder of 3.8 million parameters that solves
 about three of ten held-out problems at temperature 1, and `base_policy.json` with the exams. Lessons end at the first
-exam inside the wanted band. After an interrupt it continues from its last checkpoint.
+exam that is good enough. After an interrupt it continues from its last checkpoint.
 """
 
 import argparse
@@ -31,11 +31,12 @@ from worked.reward import grade  # noqa: E402
 
 SHAPE = Shape(vocabulary=320, layers=8, width=192, inner=640, heads=3, kv_heads=1, context=256)
 PLAN = Plan(steps=3000, muon_lr=5e-3, adam_lr=3e-3, fall=0.8)
-"""An upper end: lessons stop when an exam is in the band."""
+"""An upper end: lessons stop at the first exam with `ENOUGH`."""
 BATCH, GROUP = 64, 4
 EXAM_EVERY, EXAM_PROBLEMS, EXAM_TOKENS = 40, 160, 112
 SAVE_EVERY = 10
-BAND = (0.25, 0.36)
+ENOUGH = 0.25
+"""Share of problems solved: RL still has much to find, and groups of eight rarely have equal rewards."""
 
 
 class Lessons:
@@ -101,21 +102,21 @@ def examine(
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def teach(out: Path, *, seed: int, band: tuple[float, float], max_steps: int) -> dict[str, float]:
-    """Take lessons until an exam is in the band, and write the policy.
+def teach(out: Path, *, seed: int, enough: float, max_steps: int) -> dict[str, float]:
+    """Take lessons until an exam shows `enough` problems solved, and write the policy.
 
     Raises:
-        RuntimeError: no exam was in it.
+        RuntimeError: no exam did.
     """
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer.build(max_length=SHAPE.context)
     pupil = Pupil(build_policy(SHAPE, tokenizer), PLAN, out / "lessons")
     lessons, held_out = Lessons(tokenizer, seed), list(islice(problems(seed, held_out=True), EXAM_PROBLEMS))
     started, begun, found = time.monotonic(), pupil.step, {"solved": -1.0}
-    while not band[0] <= found["solved"] <= band[1]:
+    while found["solved"] < enough:
         if pupil.step >= max_steps:
             raise RuntimeError(
-                f"solved {found['solved']:.2f} after {pupil.step} batches, wanted {band}; give more --steps"
+                f"solved {found['solved']:.2f} after {pupil.step} batches, wanted {enough}; give more --steps"
             )
         loss = pupil.lesson(lessons.batch(pupil.step))
         if pupil.step % EXAM_EVERY == 0 or pupil.step == max_steps:
@@ -134,17 +135,17 @@ def teach(out: Path, *, seed: int, band: tuple[float, float], max_steps: int) ->
 
 
 def main() -> None:
-    """Command line; ends with an error if the band was not reached."""
+    """Command line; ends with an error if too little was learned."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write the policy to")
     parser.add_argument("--seed", type=int, default=1, help="of the weights, the problems and the exams")
-    parser.add_argument("--solved", type=float, nargs=2, default=BAND, help="band in which to stop")
+    parser.add_argument("--solved", type=float, default=ENOUGH, help="share of problems at which to stop")
     parser.add_argument("--steps", type=int, default=PLAN.steps, help="give up after so many batches")
     args = parser.parse_args()
     try:
-        teach(args.out, seed=args.seed, band=tuple(args.solved), max_steps=args.steps)
+        teach(args.out, seed=args.seed, enough=args.solved, max_steps=args.steps)
     except RuntimeError as error:
         sys.exit(str(error))
 
