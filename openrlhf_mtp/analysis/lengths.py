@@ -47,6 +47,35 @@ class Lengths:
         return self.promised - self.replayed
 
 
+DISAGREEMENT = 0.02
+"""Largest gap without concern beside three standard errors, in tokens. The trainer replays during its updates, with
+weights that the engines do not have yet; eight updates a step moved the quickstart's gap by 0.016 tokens."""
+UNEVEN = 0.1
+"""Promised minus replayed, in tokens, that is worth a sentence."""
+
+
+def verdicts(found: Lengths) -> list[str]:
+    """A sentence for each of the two differences that is too large; none where all is well."""
+    sentences = []
+    if abs(found.gap) > DISAGREEMENT + 3.0 * found.gap_error:
+        fault = (
+            "the engines do not draft with the trainer's weights, or not every draft is computed: this is a fault of "
+            "the sync or of the engine, not of the head"
+            if found.gap > 0
+            else "the trainer does not measure what is drafted"
+        )
+        sentences.append(
+            f"replayed minus measured acceptance length is {found.gap:+.3f} ± {found.gap_error:.3f} tokens over "
+            f"{found.steps} steps: {fault}"
+        )
+    if found.unevenness > UNEVEN:
+        sentences.append(
+            f"the trainer promises {found.promised:.2f} tokens and replays {found.replayed:.2f}: part of the text is "
+            "drafted badly, and an engine drafts there most often; see acceptance by response"
+        )
+    return sentences
+
+
 _NEEDED = (
     MTP_EXPECTED_LENGTH,
     MTP_REPLAYED_LENGTH,

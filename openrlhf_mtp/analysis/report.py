@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from openrlhf_mtp.analysis.figure_spec import FigureSpec
 from openrlhf_mtp.analysis.figures import FIGURES
 from openrlhf_mtp.analysis.groups import Group, GroupBy, group_runs
+from openrlhf_mtp.analysis.lengths import lengths_of, verdicts
 from openrlhf_mtp.analysis.summary import summarize
 from openrlhf_mtp.analysis.summary_table import summary_table
 from openrlhf_mtp.analysis.table import duration, number
@@ -111,6 +112,8 @@ def _warnings(run: Run, summary: dict[str, Any]) -> list[str]:
     if parted := disagreeing_steps(run.rows):
         until = [row for row in run.rows if row[metrics.STEP] <= parted[0]]
         lines.append(f"step {parted[0]}: {warning(until)}; {len(parted)} steps like this")
+    found = lengths_of(run.rows)
+    lines += verdicts(found) if found is not None else []
     return [f"{run.name}: {line}" for line in lines]
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from openrlhf_mtp.analysis.lengths import lengths_of
+from openrlhf_mtp.analysis.lengths import lengths_of, verdicts
 
 
 def row(gap, *, error=0.01, measured=3.0, promised=3.5):
@@ -40,3 +40,23 @@ def test_the_error_covers_the_scatter_of_the_steps():
     gaps = np.random.default_rng(1).normal(0.0, 0.1, 400)
     found = lengths_of([row(gap, error=0.001) for gap in gaps.tolist()])
     assert found.gap_error == pytest.approx(0.1 / 20, rel=0.1)
+
+
+def test_a_gap_within_its_error_or_that_of_the_updates_is_no_disagreement():
+    assert verdicts(lengths_of([row(0.04, error=0.01, promised=3.0)])) == []
+    assert verdicts(lengths_of([row(0.015, error=0.0001, promised=3.0)] * 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("gap", "fault"), [(0.06, "do not draft with the trainer's weights"), (-0.06, "does not measure")]
+)
+def test_a_gap_beyond_both_is_a_sentence_that_says_who_is_at_fault(gap, fault):
+    (sentence,) = verdicts(lengths_of([row(gap, error=0.01, promised=3.0)]))
+    assert fault in sentence
+    assert f"{gap:+.3f} ± 0.010 tokens over 1 steps" in sentence
+
+
+def test_a_promise_far_above_the_replay_is_badly_drafted_text():
+    (sentence,) = verdicts(lengths_of([row(0.0, promised=3.11)]))
+    assert "promises 3.11 tokens and replays 3.00" in sentence
+    assert verdicts(lengths_of([row(0.0, promised=3.09)])) == []

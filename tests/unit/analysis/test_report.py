@@ -25,6 +25,15 @@ ROW = {
     "spec/acceptance_rate/depth_2": 0.7,
     "spec/mean_acceptance_length": 2.6,
     "spec/alpha_gap": 0.01,
+    "spec/length_gap": 0.02,
+    "spec/length_gap_se": 0.01,
+    "spec/mean_acceptance_length/quarter_1": 2.7,
+    "spec/acceptance_length_p10": 2.2,
+    "spec/slow_responses": 0.02,
+    "mtp/expected_length": 2.65,
+    "mtp/replayed_length": 2.62,
+    "mtp/replayed_length/quarter_1": 2.72,
+    "mtp/replayed_length_p10": 2.4,
     "spec/drafts": 1000.0,
     "mtp/loss": 0.1,
     "mtp/entropy": 0.2,
@@ -141,6 +150,20 @@ def test_more_groups_than_colors_are_refused_with_their_names(make_run, tmp_path
     runs = [make_run(f"r{n}", [ROW], actor={"lr": n}) for n in range(7)]
     with pytest.raises(RunFolderError, match=r"got 7 groups of runs \(r0, r1, .*--group folder"):
         write_report(runs, tmp_path / "out")
+
+
+def test_the_lengths_stand_side_by_side_with_a_sentence_where_they_part(make_run, tmp_path):
+    rows = [ROW] * 20
+    text = text_of(write_report([make_run("a", rows)], tmp_path / "out"))
+    assert (
+        "<td>a</td><td>2.650</td><td>2.620</td><td>2.600</td><td>+0.020 ± 0.002</td><td>+0.030</td><td>2 %</td>"
+        in text
+    )
+    assert "replayed minus measured acceptance length is" not in text
+    parted = [{**row, "spec/length_gap": 0.1, "mtp/expected_length": 2.9} for row in rows]
+    text = text_of(write_report([make_run("b", parted)], tmp_path / "out"))
+    assert "b: replayed minus measured acceptance length is +0.100 ± 0.002 tokens over 20 steps" in text
+    assert "b: the trainer promises 2.90 tokens and replays 2.62" in text
 
 
 def test_engines_that_part_from_the_trainer_are_warned_of_with_the_step(make_run, tmp_path):
