@@ -10,7 +10,8 @@ Unbiased: the text comes from the policy, whatever the head. So for every head t
 expected number of accepted drafts, J = sum_j E[(prod_{i<j} r_i) alpha_j] (`acceptance.expected_accepted_on_text`), and
 the mean of its gradient is the gradient of J. That includes the gradient through r_j, by which x_j is drafted more
 often where later depths draft well after it. Without it (the prefix held constant) depth 1 would be trained for its own
-overlap alone, as in `tv`.
+overlap alone, as in `tv`. (After the first update on a rollout, p is no longer the policy that wrote the text, and all
+this holds as nearly as the two are equal.)
 
 c_j = alpha_j + ... + alpha_j^(k-j) is what V_{j+1} would be if later depths were like depth j. It does not depend on
 x_j, and given what is before x_j the mean of r_j is alpha_j. So it changes no mean, and it brings the noise of the
