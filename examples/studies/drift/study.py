@@ -52,6 +52,8 @@ STUDY = Study(
         Column("replayed/mean", "replayed by the trainer"),
         Column("gap/mean", "replayed minus measured", 4),
         Column("gap/error", "its standard error", 4),
+        Column("slow/mean", "responses below 1.5 tokens", 4),
+        Column("p10/mean", "a tenth of the responses below"),
         Column("reward/first", "reward, first 10 steps"),
         Column("reward/last", "reward, last 10 steps"),
         Column("entropy/first", "entropy, first 10 steps"),

@@ -59,6 +59,8 @@ STUDY = Study(
         Column("replayed/mean", "replayed by the trainer"),
         Column("gap/mean", "replayed minus measured", 4),
         Column("gap/error", "its standard error", 4),
+        Column("slow/mean", "responses below 1.5 tokens", 4),
+        Column("p10/mean", "a tenth of the responses below"),
         Column("coefficient/mean", "coefficient", 4),
         Column("alignment/mean", "⟨δ_RL δ_MTP⟩", 6),
         Column("magnitude/mean", "⟨δ_MTP²⟩", 5),
