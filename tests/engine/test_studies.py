@@ -16,7 +16,7 @@ from tests.patience import seconds
 pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 ROOT = Path(__file__).parents[2]
-STUDIES = ("objectives", "entropy", "drift", "regimes", "limited_heads")
+STUDIES = ("objectives", "entropy", "drift", "regimes", "limited_heads", "limited_heads_real")
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 STUDIES = Path(__file__).parents[2] / "examples" / "studies"
 sys.path.insert(0, str(STUDIES))
 
+from harness.runs import RunsFailed  # noqa: E402
 from harness.study import Place  # noqa: E402
 from limited_heads import tuning  # noqa: E402
 from limited_heads.losses import top_k_cross_entropy  # noqa: E402
 from limited_heads.runs import TOP_K, Recipe, figures, measure, slope, train  # noqa: E402
-from limited_heads.samples import Samples, Sampling, make_samples  # noqa: E402
+from limited_heads.samples import Samples, Sampling, book_prompts, make_samples  # noqa: E402
 from limited_heads.scale import FULL, SMOKE, TEMPERATURES, policy_of  # noqa: E402
 from limited_heads.study import OBJECTIVES, STUDY, script  # noqa: E402
+from limited_heads.work import run_stages  # noqa: E402
+from limited_heads_real.prompts import batches, read_prompts  # noqa: E402
 from text.policy import Shape, build_policy  # noqa: E402
 from text.sampling import continue_prompts  # noqa: E402
 from text.tokenizer import train_bpe  # noqa: E402
@@ -27,7 +30,8 @@ from text.tokenizer import train_bpe  # noqa: E402
 from openrlhf_mtp.losses import OBJECTIVES as PRODUCTS  # noqa: E402
 
 TINY = Shape(vocabulary=280, layers=2, width=32, inner=48, heads=4, kv_heads=2, context=64)
-SAMPLING = Sampling(rows=12, temperature=1.0, seed=3, prompt=3, length=16, part=4)
+SAMPLING = Sampling(parts=3, temperature=1.0, seed=3, new_tokens=13)
+PROMPTS = book_prompts(torch.arange(2, 200), SAMPLING, rows=4, width=3)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def policy():
 @pytest.fixture(scope="module")
 def samples(policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("samples")
-    make_samples(folder, policy, torch.arange(2, 200), SAMPLING)
+    make_samples(folder, policy, SAMPLING, PROMPTS)
     return Samples(folder)
 
 
@@ -56,6 +60,32 @@ def test_the_sampler_keeps_the_hidden_states_that_the_policy_has(policy):
     assert not hidden[:, -1].any(), "the last token was never fed"
 
 
+def test_the_sampler_repeats_a_prompt_and_reads_it_once(policy):
+    prompts = torch.tensor([[5, 9, 7], [11, 3, 8]])
+    tokens, hidden = continue_prompts(policy, prompts, 9, temperature=1.0, seed=2, times=3)
+    assert torch.equal(tokens[:, :3], prompts.repeat_interleave(3, dim=0))
+    expected = policy.model(tokens).last_hidden_state
+    torch.testing.assert_close(hidden[:, :-1], expected[:, :-1], rtol=1e-4, atol=1e-4)
+    assert len(tokens.unique(dim=0)) == 6
+
+
+def test_a_response_ends_with_its_first_end_token_and_rows_are_padded_after_it(policy, tmp_path):
+    sampling = replace(SAMPLING, parts=2, times=2)
+    widths = (3, 5)
+    ends = list(range(2, 60))
+    make_samples(tmp_path, policy, sampling, lambda n: torch.arange(2, 2 + widths[n])[None], ends)
+    read = Samples(tmp_path)
+    assert read.begin.tolist() == [3, 3, 5, 5]
+    batch = read.batch(torch.arange(4))
+    for row in range(4):
+        response = batch.sequences[row][batch.action_mask[row]]
+        assert read.tokens[row, read.begin[row] : read.end[row]].tolist() == response.tolist()
+        assert not torch.isin(response[:-1], torch.tensor(ends)).any()
+        assert len(response) == 13 or response[-1] in ends
+    assert read.anchors == int(batch.action_mask.sum()) - 4
+    assert torch.equal(batch.attention_mask.sum(1), read.end)
+
+
 def test_samples_follow_the_policys_distribution(policy):
     prompts = torch.tensor([[5, 9, 7]]).repeat(20_000, 1)
     tokens, _ = continue_prompts(policy, prompts, 4, temperature=0.7, seed=4)
@@ -66,9 +96,9 @@ def test_samples_follow_the_policys_distribution(policy):
 
 
 def test_samples_depend_on_their_seed_alone_and_continue_where_they_were_cut_off(policy, samples, tmp_path):
-    make_samples(tmp_path, policy, torch.arange(2, 200), SAMPLING)
+    make_samples(tmp_path, policy, SAMPLING, PROMPTS)
     (tmp_path / "part_0001.safetensors").unlink()
-    make_samples(tmp_path, policy, torch.arange(2, 200), SAMPLING)
+    make_samples(tmp_path, policy, SAMPLING, PROMPTS)
     again = Samples(tmp_path)
     assert torch.equal(again.tokens, samples.tokens)
     assert torch.equal(again.hidden, samples.hidden)
@@ -76,9 +106,9 @@ def test_samples_depend_on_their_seed_alone_and_continue_where_they_were_cut_off
 
 
 def test_a_folder_of_other_samples_is_refused(policy, tmp_path):
-    make_samples(tmp_path, policy, torch.arange(2, 200), SAMPLING)
+    make_samples(tmp_path, policy, SAMPLING, PROMPTS)
     with pytest.raises(ValueError, match=r"got samples made with .*expected .*choose another --runs"):
-        make_samples(tmp_path, policy, torch.arange(2, 200), replace(SAMPLING, temperature=0.7))
+        make_samples(tmp_path, policy, replace(SAMPLING, temperature=0.7), PROMPTS)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40))
@@ -117,7 +147,7 @@ def test_a_run_is_a_function_of_its_recipe(policy, samples):
 
 
 def test_a_pass_that_would_repeat_responses_is_refused(policy, samples):
-    with pytest.raises(ValueError, match="got 12 responses, expected 14 for 168 anchors in one pass"):
+    with pytest.raises(ValueError, match="got 144 anchors of 12 responses, expected 168 for one pass"):
         next(iter(train(Recipe("kl", 1e-3, 1, anchors=168, batch=2), policy, samples)))
 
 
@@ -160,7 +190,7 @@ def test_the_plan_and_the_study_say_the_same():
         assert f"`{arm.name}`" in plan
     assert "seeds 1 to 5" in plan
     assert tuple(STUDY.seeds) == (1, 2, 3, 4, 5)
-    assert f"{FULL.pool:,} responses of {FULL.length - 16} tokens" in plan
+    assert f"{FULL.pool:,} responses of {FULL.new_tokens} tokens" in plan
     assert f"{FULL.anchors:,} anchors" in plan
     assert f"{FULL.steps} steps of 4,096 tokens" in plan
     assert set(OBJECTIVES) - {TOP_K} <= set(PRODUCTS)
@@ -168,8 +198,8 @@ def test_the_plan_and_the_study_say_the_same():
 
 def test_every_run_reads_each_response_once():
     for scale in (FULL, SMOKE):
-        each = scale.batch * (scale.length - 16 - 1)
-        assert scale.anchors // each * scale.batch <= scale.pool
+        assert scale.anchors <= scale.pool * (scale.new_tokens - 1)
+        assert {scale.pool % scale.part, scale.tuning % scale.part, scale.held_out % scale.part} == {0}
 
 
 def test_the_sets_of_responses_are_disjoint_in_their_seeds():
@@ -183,3 +213,60 @@ def test_an_a_a_run_has_the_policy_of_its_seed_and_another_order():
     words = script(again, place, Path("runs"))
     assert words[1:5] == ["run", "e2e_tv", "1002", "2"]
     assert policy_of(2) == 2
+
+
+class Template:
+    """A tokenizer with a chat template, a token a letter."""
+
+    chat_template = "some"
+
+    def apply_chat_template(self, turns, *, tokenize, add_generation_prompt):
+        assert add_generation_prompt
+        assert not tokenize
+        return "".join(f"<{turn['role']}>{turn['content']}" for turn in turns) + "<assistant>"
+
+    def __call__(self, text, *, add_special_tokens):
+        assert not add_special_tokens, "the template has them"
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def written(path, *inputs):
+    path.write_text("".join(json.dumps({"input": each}) + "\n" for each in inputs))
+    return path
+
+
+def test_prompts_of_a_real_model_go_through_its_chat_template(tmp_path):
+    turns = [
+        {"role": "user", "content": "2+2"},
+        {"role": "assistant", "content": "4"},
+        {"role": "user", "content": "3"},
+    ]
+    found = read_prompts(written(tmp_path / "p.jsonl", "hello", turns), Template())
+    assert ["".join(map(chr, each)) for each in found] == [
+        "<user>hello<assistant>",
+        "<user>2+2<assistant>4<user>3<assistant>",
+    ]
+
+
+def test_a_prompt_that_is_no_text_and_no_messages_is_named_by_its_line(tmp_path):
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 2: got int, expected a text or messages"):
+        read_prompts(written(tmp_path / "p.jsonl", "hello", 7), Template())
+
+
+@given(st.lists(st.integers(1, 6), max_size=30), st.integers(1, 4))
+def test_every_short_prompt_is_in_one_batch_of_its_length(lengths, most):
+    prompts = [[number] * length for number, length in enumerate(lengths)]
+    found = batches(prompts, most=most, longest=5)
+    assert all(len(batch) <= most for batch in found)
+    rows = [tuple(row) for batch in found for row in batch.tolist()]
+    assert sorted(rows) == sorted(tuple(prompt) for prompt in prompts if len(prompt) <= 5)
+
+
+def test_a_failed_piece_of_work_stops_a_study_after_the_others(tmp_path):
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import sys, pathlib; pathlib.Path(sys.argv[3], sys.argv[1]).touch(); sys.exit(sys.argv[1] == 'b')"
+    )
+    with pytest.raises(RunsFailed, match=r"ended with an error:\nb$"):
+        run_stages(script, [["a"], ["b"], ["c"]], tmp_path, smoke=False, parallel=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c", "work.py"}

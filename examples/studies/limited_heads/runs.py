@@ -131,11 +131,10 @@ def train(recipe: Recipe, model: Any, samples: Samples) -> Iterator[tuple[MTPHea
     Raises:
         ValueError: there are fewer responses than the recipe asks for.
     """
-    each = recipe.batch * (samples.response_tokens - 1)
-    steps = recipe.anchors // each
+    steps = int(recipe.anchors / samples.anchors * len(samples) / recipe.batch)
     if steps * recipe.batch > len(samples):
         raise ValueError(
-            f"got {len(samples)} responses, expected {steps * recipe.batch} for {recipe.anchors} anchors in one pass"
+            f"got {samples.anchors} anchors of {len(samples)} responses, expected {recipe.anchors} for one pass"
         )
     head = fresh_head(model, recipe.seed)
     trainer = trainer_of(recipe, model, head, steps)

@@ -26,7 +26,8 @@ class Scale:
         pool: responses of a policy to train on; each run takes them in an order of its own.
         tuning, held_out: responses to choose learning rates by, and to measure with, at each temperature.
         batch: responses of an optimizer step.
-        part, length: of the sampling.
+        part: responses that are sampled side by side.
+        prompt, new_tokens: tokens of the book that a response begins with, and tokens of the response.
     """
 
     shape: Shape
@@ -38,15 +39,14 @@ class Scale:
     held_out: int
     batch: int = 4
     part: int = 128
-    length: int = 256
+    prompt: int = 16
+    new_tokens: int = 240
 
     def samples(self, policy: int) -> dict[str, Sampling]:
         """The sets of responses of a policy, by the name of their folder."""
 
         def sampling(rows: int, number: int, temperature: float = 1.0) -> Sampling:
-            return Sampling(
-                rows, temperature, seed=10 * policy + number, length=self.length, part=min(self.part, rows)
-            )
+            return Sampling(rows // self.part, temperature, 10 * policy + number, self.new_tokens)
 
         sets = {"pool": sampling(self.pool, 1), "tuning": sampling(self.tuning, 2)}
         for number, temperature in enumerate(TEMPERATURES, 3):
@@ -65,7 +65,8 @@ SMOKE = Scale(
     pool=48,
     tuning=8,
     held_out=8,
-    length=64,
+    part=8,
+    new_tokens=48,
 )
 
 

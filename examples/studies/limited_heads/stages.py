@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 
 from limited_heads import tuning
 from limited_heads.runs import Recipe, load_policy, run
-from limited_heads.samples import Samples, make_samples
+from limited_heads.samples import Samples, book_prompts, make_samples
 from limited_heads.scale import (
     FULL,
     SMOKE,
@@ -51,8 +51,10 @@ def make_all_samples(runs: Path, scale: Scale, policy: int) -> None:
     folder = policy_folder(runs, policy)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), load_policy(folder)
     train, unread = (stream_of(tokenizer, part) for part in split(paragraphs()[: scale.paragraphs]))
-    for name, sampling in sorted(scale.samples(policy).items(), key=lambda item: item[1].rows):
-        make_samples(sample_folder(runs, policy, name), model, train if name == "pool" else unread, sampling)
+    for name, sampling in sorted(scale.samples(policy).items(), key=lambda item: item[1].parts):
+        stream = train if name == "pool" else unread
+        prompts = book_prompts(stream, sampling, rows=scale.part, width=scale.prompt)
+        make_samples(sample_folder(runs, policy, name), model, sampling, prompts)
 
 
 def run_pilot(runs: Path, scale: Scale, objective: str, rate: float, seed: int) -> None:

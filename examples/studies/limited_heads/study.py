@@ -10,10 +10,8 @@ to 1.3. What is expected, and when the study stops, is in plan.md. After an inte
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -22,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import plots
 from harness.main import main
-from harness.runs import PROGRAM, RunsFailed
 from harness.study import Arm, Column, Contrast, Place, Study, Values
 
 from limited_heads import tuning
 from limited_heads.runs import slope
 from limited_heads.scale import POLICIES, TEMPERATURES, policy_of
+from limited_heads.work import run_stages, words_of
 
 NAME = "limited_heads"
 STAGES = Path(__file__).with_name("stages.py")
@@ -40,14 +38,15 @@ def script(arm: Arm, place: Place, runs: Path) -> list[str]:
     """The words after `python` of one run."""
     seed, policy = place.seed + arm.seed_offset, policy_of(place.seed)
     of = ["run", str(arm.settings["objective"]), str(seed), str(policy), str(place.folder.absolute())]
-    return [str(STAGES), *of, "--runs", str(runs.absolute()), *(["--smoke"] if place.smoke else [])]
+    return words_of(STAGES, of, runs, smoke=place.smoke)
 
 
 def prepare(runs: Path, smoke: bool, parallel: int) -> None:
     """Base policies, their samples, and (in the full form) the learning rates."""
     policies = POLICIES[:1] if smoke else POLICIES
     for stage in ("policy", "samples"):
-        _all(runs, smoke, parallel, [[stage, str(policy)] for policy in policies])
+        of = [[stage, str(policy)] for policy in policies]
+        run_stages(STAGES, of, runs, smoke=smoke, parallel=parallel)
     if smoke or (runs / NAME / tuning.CHOSEN).exists():
         return
     pilots = [
@@ -56,26 +55,8 @@ def prepare(runs: Path, smoke: bool, parallel: int) -> None:
         for seed in tuning.SEEDS
         for rate in tuning.RATES
     ]
-    _all(runs, smoke, parallel, pilots)
+    run_stages(STAGES, pilots, runs, smoke=smoke, parallel=parallel)
     tuning.write_rates(runs / NAME, OBJECTIVES)
-
-
-def _all(runs: Path, smoke: bool, parallel: int, stages: Sequence[Sequence[str]]) -> None:
-    """Run stages, several at a time; a failed one stops the study after the others.
-
-    Raises:
-        RunsFailed: one ended with an error.
-    """
-
-    def one(stage: Sequence[str]) -> int:
-        words = [str(STAGES), *stage, "--runs", str(runs.absolute()), *(["--smoke"] if smoke else [])]
-        return subprocess.run([*PROGRAM[:3], *words], check=False).returncode
-
-    with ThreadPoolExecutor(parallel) as pool:
-        codes = list(pool.map(one, stages))
-    failed = [" ".join(stage) for stage, code in zip(stages, codes, strict=True) if code]
-    if failed:
-        raise RunsFailed("these stages ended with an error:\n" + "\n".join(failed))
 
 
 def measure(place: Place) -> Values:
