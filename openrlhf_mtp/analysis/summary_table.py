@@ -12,6 +12,7 @@ from openrlhf_mtp.runlog import metrics
 ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("reward, first → last step", metrics.POLICY_REWARD, ("first", "last")),
     ("held-out accuracy, first → last", metrics.EVAL_ACCURACY, ("first", "last")),
+    ("responses cut at their limit, first → last", metrics.POLICY_TRUNCATED_RATE, ("first", "last")),
     ("acceptance rate (accepted / drafted), first → last", metrics.SPEC_ACCEPTANCE_RATE, ("first", "last")),
     ("acceptance rate (accepted / drafted), mean", metrics.SPEC_ACCEPTANCE_RATE, ("mean",)),
     ("mean acceptance length, first → last", metrics.SPEC_MEAN_ACCEPTANCE_LENGTH, ("first", "last")),

@@ -21,7 +21,7 @@ from openrlhf_mtp.config.job import Job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.run_files import CHECKPOINTS, RESPONSES
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.runlog import metrics, notices
+from openrlhf_mtp.runlog import notices
 from openrlhf_mtp.runlog.run import read_run
 from openrlhf_mtp.runlog.run_folder import write_summary
 
@@ -65,13 +65,13 @@ def run_pretrain(
     ):
         tokenizer = _tokenizer(args)
         _generate(args, mtp, tokenizer, out)
-        truncated = _say_when_cut(args, out)
+        _say_when_cut(args, out)
         _train(args, mtp, tokenizer, out)
     from openrlhf_mtp.analysis.report import write_report
     from openrlhf_mtp.analysis.summary import summarize
 
     write_report([out], out)
-    write_summary(out, summarize(read_run(out)) | truncated)
+    write_summary(out, summarize(read_run(out)))
     return 0
 
 
@@ -190,17 +190,14 @@ def missing_shards(
     ]
 
 
-def _say_when_cut(args: Any, out: Path) -> dict[str, float]:
-    """The share of responses that were cut at their limit, by its metric; said when it is most of them."""
+def _say_when_cut(args: Any, out: Path) -> None:
+    """Say it when most of the responses were cut at their limit."""
     from openrlhf_mtp.training.cut_responses import WORTH_A_NOTICE, cut_notice, pretrain_limit, share_cut
     from openrlhf_mtp.training.pretrain.responses import read_responses
 
     share = share_cut([response.cut for response in read_responses(out / RESPONSES)])
-    if share is None:
-        return {}
-    if share >= WORTH_A_NOTICE:
+    if share is not None and share >= WORTH_A_NOTICE:
         _tell(out, cut_notice(share, *pretrain_limit(args)))
-    return {metrics.POLICY_TRUNCATED_RATE: share}
 
 
 def _tell(out: Path, text: str) -> None:

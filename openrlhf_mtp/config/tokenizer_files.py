@@ -66,6 +66,13 @@ def has_chat_template(folder: Path) -> bool:
     return config.is_file() and '"chat_template"' in config.read_text(encoding="utf-8", errors="replace")
 
 
+def writes_the_date(folder: Path) -> bool:
+    """Whether the chat template asks for today's date (`strftime_now` of transformers), as Llama 3.2's does."""
+    names = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return any("strftime_now" in file.read_text(encoding="utf-8", errors="replace") for file in files)
+
+
 def end_tokens(folder: Path, tokenizer: TokenizerFiles | None, config: Mapping[str, Any]) -> frozenset[int]:
     """The tokens at which the rollout engine ends a response.
 

@@ -63,6 +63,9 @@ EVAL_PASS_AT_K = _declare(
     "eval/pass_at_k", "fraction", "Held-out prompts with at least one correct answer among k responses"
 )
 EVAL_RESPONSE_LENGTH = _declare("eval/response_length", "token", "Mean response length on held-out prompts")
+EVAL_TRUNCATED_RATE = _declare(
+    "eval/truncated_rate", "fraction", "Responses to held-out prompts cut at the maximum length"
+)
 
 # The head, seen by the trainer
 MTP_LOSS = _declare(

@@ -13,7 +13,7 @@ from openrlhf_mtp.config.data_files import READABLE, DataRow, UnreadableRow, rea
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, error, refuse, warn
 from openrlhf_mtp.config.reading.paths import is_local
-from openrlhf_mtp.config.tokenizer_files import has_chat_template
+from openrlhf_mtp.config.tokenizer_files import has_chat_template, writes_the_date
 
 MOST_ROWS = 100_000
 NAMED_PLACES = 3
@@ -39,6 +39,13 @@ def chat_template(context: JobContext) -> Iterator[Problem]:
             "data.apply_chat_template",
             f"this is true, and the tokenizer in {folder} has no chat template; set it to false (with "
             "data.input_template, if the prompts need one) or add chat_template.jinja there",
+        )
+    elif writes_the_date(folder):
+        yield warn(
+            "data.apply_chat_template",
+            f"the chat template in {folder} writes today's date into prompts, so that they differ from day to day: "
+            "pretrain generates its responses again, and a resumed run goes on with other prompts; write a fixed date "
+            "in its place to avoid that",
         )
 
 

@@ -68,6 +68,8 @@ def evaluation_row(logs: Mapping[str, float]) -> dict[str, float]:
     pass_at_k = [logs[name] for name, samples in passes.items() if samples != "1"]
     if pass_at_k:
         row[metrics.EVAL_PASS_AT_K] = sum(pass_at_k) / len(pass_at_k)
+    if "eval_truncated_rate" in logs:
+        row[metrics.EVAL_TRUNCATED_RATE] = logs["eval_truncated_rate"]
     if "eval_response_length_mean" in logs:
         row[metrics.EVAL_RESPONSE_LENGTH] = logs["eval_response_length_mean"]
     metrics.validate(row)

@@ -32,6 +32,7 @@ from openrlhf_mtp.runlog.count import Count
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.row_writer import RowWriter
 from openrlhf_mtp.runlog.temperature_sweep import TemperaturePoint, write_temperatures
+from openrlhf_mtp.training.cut_responses import share_cut
 from openrlhf_mtp.training.finite import require_finite
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_engine import build_head_engine
@@ -71,6 +72,7 @@ class HeadPretrainWorker(BaseModelActor):
         self.actor.requires_grad_(False).to(self.device).eval()
         self.head_trainer = self._build_head_trainer(head)
         everything = list(read_responses(Path(responses)))
+        self.truncated = share_cut([response.cut for response in everything])
         self.train_set, self.held_out = split_by_prompt(everything, self.settings.holdout_fraction)
         self.states = self._stored_states()
         self._made_with = {
@@ -138,6 +140,8 @@ class HeadPretrainWorker(BaseModelActor):
             if step % self.settings.eval_steps == 0 or step == last_step:
                 self._keep_records("rollout", anchor_records(output))
                 row.update(self.evaluate())
+                if self.truncated is not None:
+                    row[metrics.POLICY_TRUNCATED_RATE] = self.truncated
             if writer is not None:
                 writer.append({metrics.STEP: step, **row})
             if step % self.settings.save_steps == 0 or step == last_step:

@@ -143,6 +143,10 @@ def test_a_tokenizer_without_a_chat_template_is_found(found, tmp_path):
     (tmp_path / "policy" / "chat_template.jinja").unlink()
     config.write_text('{"chat_template": "{{ messages }}"}')
     assert found([GOOD], *asked) == []
+    config.write_text('{"chat_template": "{{ strftime_now(0) }}"}')
+    (text,) = found([GOOD], *asked)
+    assert "warning: data.apply_chat_template: the chat template in" in text
+    assert "writes today's date" in text
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])

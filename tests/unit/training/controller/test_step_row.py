@@ -61,12 +61,15 @@ def test_an_evaluation_is_the_mean_over_data_sources():
         "eval_addition_pass4": 0.75,
         "eval_subtraction_pass1": 0.25,
         "eval_subtraction_pass4": 1.0,
+        "eval_addition_truncated_rate": 0.5,
+        "eval_truncated_rate": 0.25,
         "eval_response_length_mean": 17.0,
     }
     assert evaluation_row(logs) == {
         "eval/accuracy": 0.375,
         "eval/pass_at_k": 0.875,
         "eval/response_length": 17.0,
+        "eval/truncated_rate": 0.25,
     }
 
 
