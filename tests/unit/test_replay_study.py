@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 
-from replay import outcome, recordings, study, walk
+from replay import outcome, recordings, refit, study, walk
 from replay.arms import ARMS, CONTRASTS, HeadArm
 from replay.before_rl import Stage, order, train
 from replay.learner import trunk_config
@@ -289,6 +290,27 @@ def test_the_replay_is_compared_with_the_engine_step_by_step(tmp_path):
     assert (found["steps"], found["engine"]) == (2, 3.5)
     assert found["replay_minus_engine"] == pytest.approx(0.1)
     assert found["largest_replay_minus_trainer"] == pytest.approx(0.0)
+
+
+def test_a_refit_starts_afresh_where_the_run_saved_its_head(recorded_run, place, tmp_path, monkeypatch):
+    monkeypatch.setattr("replay.pool.CHUNK", 24)
+    run, _ = recorded_run
+    states, out = tmp_path / "states", tmp_path / "arms" / "refit_bound"
+    shutil.copytree(place / "heads" / "kl" / "head", recordings.policy_after(run, 1) / "mtp")
+    recordings.extract(run, states, keep=[1])
+    shutil.copytree(place / "pool", out / "after_1" / "pool")
+    stage = Stage(batch=6, batches=2, passes=1)
+    refit.refit_path(out, run=run, states=states, after=[1], stage=stage, tokens=4, seed=1)
+    (row,) = read_run(out).rows
+    assert row["step"] == 2, "the rollout that the refitted policy sampled"
+    refitted, live = (
+        load_head_of(folder) for folder in (out / "after_1" / "head", place / "heads" / "kl" / "head")
+    )
+    assert not refitted.equal(live)
+
+
+def load_head_of(folder):
+    return load_file(folder / "model.safetensors")["model.blocks.0.proj.weight"]
 
 
 def test_an_arm_comes_to_means_over_thirds(tmp_path):

@@ -8,6 +8,7 @@ Equal steps, equal text, the rate falling linearly to a twentieth.
 """
 
 import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.config.settings.pretrain import HeadOptim
 from openrlhf_mtp.heads.formats.equip import equip
@@ -57,13 +59,16 @@ def train(out: Path, policy: Path, pool: Path, start: str, stage: Stage, seed: i
         return
     seed += 1000 if start.endswith("again") else 0
     fresh = out / "fresh"
-    if not fresh.exists():
-        equip(policy, fresh, depths=DEPTHS, seed=seed)
+    if not (fresh / HEAD_FOLDER).exists():
+        # a policy that a run saved brings the run's head along
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(policy, fresh, ignore=shutil.ignore_patterns(HEAD_FOLDER))
+        equip(fresh, fresh, depths=DEPTHS, seed=seed)
     warmup = stage.steps if start == "kl" else stage.steps // 3
     settings = ObjectiveSettings(
         objective="kl" if start == "kl" else "e2e_tv", kl_warmup_steps=0 if start == "kl" else warmup
     )
-    learner = Learner.load(fresh / "mtp", trunk_config(policy), settings, HeadOptim(lr=stage.rate))
+    learner = Learner.load(fresh / HEAD_FOLDER, trunk_config(policy), settings, HeadOptim(lr=stage.rate))
     done = _resume(out, learner)
     started, first = time.monotonic(), done
     while done < stage.steps:

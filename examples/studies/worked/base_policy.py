@@ -30,7 +30,7 @@ from worked.problems import SHARES, Problem, problems, solution  # noqa: E402
 from worked.reward import grade  # noqa: E402
 
 SHAPE = Shape(vocabulary=320, layers=8, width=192, inner=640, heads=3, kv_heads=1, context=256)
-PLAN = Plan(steps=3000, muon_lr=5e-3, adam_lr=3e-3, fall=0.8)
+PLAN = Plan(steps=900, muon_lr=5e-3, adam_lr=3e-3, fall=0.75)
 """An upper end: lessons stop at the first exam with `ENOUGH`."""
 BATCH, GROUP = 64, 4
 EXAM_EVERY, EXAM_PROBLEMS, EXAM_TOKENS = 40, 160, 112
