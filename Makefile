@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests quickstart test test-all lint format bench lock clean
+.PHONY: help setup setup-tests setup-real quickstart real test test-all lint format bench lock clean
 
 RUN := . scripts/env.sh && PATH="$$PWD/.venv/bin:$$PATH"
 
@@ -17,6 +17,12 @@ setup-tests:  ## the same, and what the tests need
 
 quickstart: setup  ## the main job on this machine: a tiny model, its head, RL with drafts, the report
 	@$(RUN) openrlhf-mtp quickstart
+
+setup-real:
+	@bash scripts/setup.sh examples/smollm2_cpu
+
+real: setup-real  ## a real language model on this machine: SmolLM2-135M, its head, RL with drafts, the figures
+	@$(RUN) python examples/smollm2_cpu/run.py
 
 test: setup-tests  ## lint, types, import rules and every tier of tests, but for what runs nightly
 	@$(RUN) bash scripts/test.sh

@@ -6,6 +6,7 @@
 #   install.sh flash-attn VENV WHEEL FOLDER        flash-attention's wheel (WHEEL, or compiled), into FOLDER
 #   install.sh wheels VENV FOLDER                  the wheels of FOLDER
 #   install.sh tests VENV                          what the tests need besides
+#   install.sh example VENV LOCK                   what an example needs besides
 #   install.sh project VENV [-e]                   this package (-e: from its sources), and the check that all imports
 #   install.sh project-tools VENV                  the same where there are no engines
 #   install.sh compile VENV [PACKAGE]              modules to bytecode, for a place that cannot be written to later
@@ -153,12 +154,13 @@ case "$what" in
   flash-attn) VENV="$1"; flash_attn "$2" "$3" ;;
   wheels) VENV="$1"; install_wheels "$2" ;;
   tests) VENV="$1"; install_lock requirements/test.txt ;;
+  example) VENV="$1"; install_lock "$2" ;;
   project) VENV="$1"; project "${@:2}"; check ;;
   project-tools) VENV="$1"; project; check_tools ;;
   compile) VENV="$1"; compile_in "$VENV/lib/"python3*"/site-packages/${2:-}" ;;
   toolkit) VENV="$1"; toolkit "$2" ;;
   *)
-    echo "install.sh: got $what, expected packages, flash-attn, wheels, tests, project, project-tools, compile or toolkit" >&2
+    echo "install.sh: got $what, expected packages, flash-attn, wheels, tests, example, project, project-tools, compile or toolkit" >&2
     exit 2
     ;;
 esac

@@ -3,6 +3,7 @@
 #
 #   bash scripts/setup.sh           what runs need
 #   bash scripts/setup.sh tests     and what the tests need
+#   bash scripts/setup.sh examples/NAME   and what that example needs: its requirements.txt
 #
 # With a CUDA GPU (nvidia-smi lists one) it installs requirements/gpu.txt, else the CPU stack.
 #   PYTHON=...           the interpreter (3.11 or later)
@@ -102,12 +103,27 @@ install_tests() {
   step tests "$VENV"
 }
 
+install_example() {  # FOLDER
+  say "installing what $1 needs"
+  step example "$VENV" "$1/requirements.txt"
+}
+
+# The example whose folder was named, if one was.
+bring_example() {  # FOLDER
+  [[ -f "$1/requirements.txt" ]] || fail "got $1, expected tests or an example's folder with a requirements.txt"
+  bring "$(basename "$1")" "$(sources "$1/requirements.txt")" install_example "$1"
+}
+
 main() {
   local chosen fresh="" started=$SECONDS
   chosen=$(stack)
   [[ "$chosen" == cpu || "$chosen" == gpu ]] || fail "STACK: got $chosen, expected cpu or gpu"
   bring stack "$chosen $(sources requirements/{cpu,gpu}.txt pyproject.toml)" install_stack "$chosen"
-  [[ "${1:-}" != tests ]] || bring tests "$chosen $(sources requirements/test.txt)" install_tests
+  case "${1:-}" in
+    "") ;;
+    tests) bring tests "$chosen $(sources requirements/test.txt)" install_tests ;;
+    *) bring_example "${1%/}" ;;
+  esac
   if [[ -n "$fresh" ]]; then say "done in $((SECONDS - started)) s"; else say "up to date"; fi
 }
 

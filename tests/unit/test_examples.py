@@ -33,6 +33,7 @@ class Hardware:
 
 HARDWARE = {
     "arithmetic": Hardware(0, 0),
+    "smollm2_cpu": Hardware(0, 0),
     "studies": Hardware(0, 0),
     "replay": Hardware(0, 0),
     "jobs": Hardware(0, 0),  # the studies' arms

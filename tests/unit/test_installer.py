@@ -88,9 +88,9 @@ exit 0
     return tmp_path
 
 
-def install(venv, **environ):
+def install(venv, what=("tests",), **environ):
     done = subprocess.run(
-        ["bash", ROOT / "docker/install.sh", "tests", venv / "venv"],
+        ["bash", ROOT / "docker/install.sh", what[0], venv / "venv", *what[1:]],
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", "UV_TOOL": str(venv / "uv"), "UV_CACHE_DIR": str(venv), **environ},
         capture_output=True,
@@ -103,6 +103,12 @@ def test_a_lock_is_installed_by_uv(venv):
     done, tools = install(venv)
     assert (done.returncode, tools) == (0, ["uv"])
     assert "--no-deps -r requirements/test.txt" in (venv / "calls").read_text()
+
+
+def test_an_examples_requirements_are_installed_like_a_lock(venv):
+    done, tools = install(venv, ("example", "examples/smollm2_cpu/requirements.txt"))
+    assert (done.returncode, tools) == (0, ["uv"])
+    assert "--no-deps -r examples/smollm2_cpu/requirements.txt" in (venv / "calls").read_text()
 
 
 @pytest.mark.parametrize("broken", ["uv pip install", "uv=="])

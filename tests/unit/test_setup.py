@@ -26,6 +26,21 @@ def test_every_package_of_a_lock_has_one_exact_version(lock):
         assert re.fullmatch(r"(\[[a-z,]+\])?==[\w.+!]+", rest), name
 
 
+EXTRA = sorted((ROOT / "examples").rglob("requirements.txt"))
+LICENSE = re.compile(r"#.*\b(Apache-2\.0|MIT|BSD-3-Clause)\b")
+
+
+@pytest.mark.parametrize("file", EXTRA, ids=lambda file: file.parent.name)
+def test_what_an_example_installs_is_pinned_with_its_license_and_leaves_the_locks_alone(file):
+    locked = names(LOCK / "cpu.txt") | names(LOCK / "test.txt") | names(LOCK / "gpu.txt")
+    for name, rest in names(file).items():
+        assert re.fullmatch(r"==[\w.+!]+( --hash=sha256:[0-9a-f]{64})?", rest), name
+        assert locked.get(name, rest) == rest, f"{name}: another version than a lock's"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for above, line in zip(["", *lines], lines, strict=False):
+        assert line.startswith("#") or LICENSE.search(line) or LICENSE.search(above), line
+
+
 def test_the_cpu_lock_holds_nothing_that_needs_cuda_to_import():
     assert not CUDA_ONLY & set(names(LOCK / "cpu.txt"))
     assert not [name for name in names(LOCK / "cpu.txt") if name.startswith("nvidia-cu")]

@@ -111,7 +111,7 @@ def run_stages(stages: Sequence[Stage], marks: Marks, whole: Whole, log: Path) -
     seconds: dict[str, float] = {}
     fingerprint = ""
     for number, stage in enumerate(stages):
-        fingerprint = _fingerprint(fingerprint, stage)
+        fingerprint = content_of(fingerprint, stage.name, stage.inputs)
         before = marks.seconds(stage.name, fingerprint)
         if before is not None:
             seconds[stage.name] = before
@@ -182,8 +182,9 @@ def _log_traceback(log: Path, stage: str) -> str:
     return f"log: {log}"
 
 
-def _fingerprint(before: str, stage: Stage) -> str:
-    digest = hashlib.sha256(f"{before}\n{stage.name}\n".encode())
-    for path in stage.inputs:
+def content_of(before: str, stage: str, inputs: Sequence[Path]) -> str:
+    """A stage's fingerprint: a digest of its name, of its input files' content and of the fingerprint `before` it."""
+    digest = hashlib.sha256(f"{before}\n{stage}\n".encode())
+    for path in inputs:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

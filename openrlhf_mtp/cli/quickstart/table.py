@@ -85,20 +85,22 @@ def render(
     rows: list[RenderableType] = [Text("Results", style="bold")]
     for goal in reached:
         outcome = "met" if goal.met else "MISSED"
-        rows += _row(goal.name, f"{goal.measured}  (goal {goal.required}: {outcome})", goal.meaning)
-    rows += _row("time of an RL step", shares, "share of each part")
-    rows += _row("wall time", _stage_times(seconds), "of the stages, without set-up")
-    rows += _row("peak memory", f"{peak_gib:.1f} GiB", "all processes together")
+        rows += row(goal.name, f"{goal.measured}  (goal {goal.required}: {outcome})", goal.meaning)
+    rows += row("time of an RL step", shares, "share of each part")
+    rows += row("wall time", stage_times(seconds), "of the stages, without set-up")
+    rows += row("peak memory", f"{peak_gib:.1f} GiB", "all processes together")
     return Group(*rows)
 
 
-def _row(name: str, figure: str, meaning: str) -> list[RenderableType]:
+def row(name: str, figure: str, meaning: str) -> list[RenderableType]:
+    """A figure in bold print, and its meaning below it."""
     return [
         Text.assemble((f"{name}: ", "bold"), figure),
         Padding(Text(meaning, style="dim"), (0, 0, 0, 4), expand=False),
     ]
 
 
-def _stage_times(seconds: Mapping[str, float]) -> str:
+def stage_times(seconds: Mapping[str, float]) -> str:
+    """The seconds of all stages, and of each."""
     parts = ", ".join(f"{name} {taken:.0f}" for name, taken in seconds.items())
     return f"{sum(seconds.values()):.0f} s ({parts})"
