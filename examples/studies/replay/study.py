@@ -191,7 +191,7 @@ def refits(scale: Scale, at: Folders) -> None:
         )
 
 
-PILOT = Recording(policy=1, regime="falls", seed=1, live="frozen")
+PILOT = Recording(policy=2, regime="falls", seed=1, live="frozen")
 PILOT_STEPS = 10
 
 
