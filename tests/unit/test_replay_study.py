@@ -16,11 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 from replay import outcome, recordings, refit, study, walk
 from replay.arms import ARMS, CONTRASTS, HeadArm
 from replay.before_rl import Stage, order, train
-from replay.learner import trunk_config
+from replay.learner import Learner, trunk_config
 from replay.pool import CHUNK, batch_of, chunk_file
 from replay.states import load_step, save_step, see
 from replay.weights import row_weights
 
+from openrlhf_mtp.config.settings.objective import ObjectiveSettings
+from openrlhf_mtp.config.settings.pretrain import HeadOptim
 from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.clipped_policy import clipped_policy
@@ -197,7 +199,12 @@ def test_arms_differ_as_their_fields_say(place, tmp_path, monkeypatch):
     lengths = {name: [row["mtp/replayed_length"] for row in arm] for name, arm in rows.items()}
     assert all(len(series) == STEPS for series in lengths.values())
     first = {lengths[name][0] for name in lengths if name != "still"}
-    assert len(first) == 1, "scored before it learns: all heads of one start agree on the first step"
+    assert len(first) == 1, "measured before it learns: all heads of one start agree on the first step"
+    learner = Learner.load(
+        place / "heads" / "kl" / "head", trunk_config(place / "policy"), ObjectiveSettings(), HeadOptim()
+    )
+    scored = learner.score(load_step(recordings.step_file(place / "states", 1)))
+    assert scored["mtp/replayed_length"] == lengths["still"][0]
     assert lengths["second"][1] == lengths["frozen"][1]
     assert lengths["second"][2] != lengths["frozen"][2]
     assert len({lengths[name][1] for name in ("frozen", "online", "signed", "oracle", "future")}) == 5

@@ -52,21 +52,31 @@ class Walker:
         if number <= self.at:
             return
         started = time.process_time()
-        row = self.learner.score(step)
+        row = self._row(number, step, still)
         row.pop(metrics.TIME_MTP_S, None)
-        if self.arm.objective is not None and number % self.arm.every == 0:
-            self._learn(step if self.arm.text == "path" else still)
-            row[metrics.MTP_GRAD_NORM] = self.learner.learned()[metrics.MTP_GRAD_NORM]
         self.writer.append({metrics.STEP: number, **row})
         self.at = number
         self.seconds += time.process_time() - started
 
+    def _row(self, number: int, step: Step, still: Step) -> dict[str, float]:
+        """What the head measures on the step before it learns."""
+        if not self._learns_from(number, step):
+            return self.learner.score(step)
+        if self.arm.text == "path" and not self.arm.ahead:
+            self._learn(step)  # measures on the way, before the update, as in a run
+            return self.learner.learned()
+        row = self.learner.score(step)
+        self._learn(step if self.arm.text == "path" else still)
+        return {**row, metrics.MTP_GRAD_NORM: self.learner.learned()[metrics.MTP_GRAD_NORM]}
+
+    def _learns_from(self, number: int, step: Step) -> bool:
+        needs_future = self.arm.ahead or self.arm.weighting == "oracle"
+        is_due = self.arm.objective is not None and number % self.arm.every == 0
+        return is_due and (step.ahead is not None or not needs_future)
+
     def _learn(self, step: Step) -> None:
-        if step.ahead is None and (self.arm.ahead or self.arm.weighting == "oracle"):
-            return  # the path's last step has no future
-        trainer = self.learner.trainer
         batch = step.batch()
-        counts = trainer.row_counts(batch.action_mask, batch.segment_ids)
+        counts = self.learner.trainer.row_counts(batch.action_mask, batch.segment_ids)
         weights = row_weights(self.arm.weighting, step, counts)
         self.learner.learn(step, ahead=self.arm.ahead, row_weight=weights)
 
