@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 
 from replay import outcome, recordings, refit, study, walk
-from replay.arms import ARMS, CONTRASTS, HeadArm
+from replay.arms import ARMS, FAMILIES, HeadArm
 from replay.before_rl import Stage, order, train
 from replay.learner import Learner, trunk_config
 from replay.pool import CHUNK, batch_of, chunk_file
@@ -361,7 +361,8 @@ def test_the_job_file_and_the_study_have_the_same_sizes():
 def test_the_plan_names_arms_that_there_are_and_one_primary_contrast():
     names = {arm.name for arm in ARMS} | {"refit_bound"}
     assert len(ARMS) == len({arm.name for arm in ARMS})
-    assert {name for each in CONTRASTS for name in (each.arm, each.against)} <= names
-    assert [each.role for each in CONTRASTS].count("primary") == 1
+    for family in FAMILIES.values():
+        assert {name for each in family for name in (each.arm, each.against)} <= names
+        assert [each.role for each in family].count("primary") == 1
     assert len(recordings.PATHS) >= 5
     assert len({path.policy for path in recordings.PATHS}) == 2

@@ -8,7 +8,7 @@ weighting  how much each response weighs (`weights.WEIGHTS`)
 ahead      it is trained on the *next* policy's states and distributions, which no run could do
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,7 +68,7 @@ SMALLEST_ORACLE = 0.02
 
 LATE, GROWTH, AT_REFITS = "length/late", "length/growth", "length/at_refits"
 
-CONTRASTS: Sequence[Contrast] = (
+TRACKING_CONTRASTS: Sequence[Contrast] = (
     Contrast("online_e2e_tv", "frozen_e2e_tv", LATE, role="primary", expected="+", least=SMALLEST),
     Contrast("online_e2e_tv", "still_e2e_tv", LATE, expected="+", least=SMALLEST),
     Contrast("still_e2e_tv", "frozen_e2e_tv", LATE, expected="+", least=SMALLEST),
@@ -79,16 +79,23 @@ CONTRASTS: Sequence[Contrast] = (
     Contrast("online_e2e_tv_every_4", "online_e2e_tv", LATE, expected="-", least=SMALLEST),
     Contrast("online_e2e_tv", "frozen_e2e_tv", GROWTH, expected="+", least=SMALLEST),
     Contrast("refit_bound", "online_e2e_tv", AT_REFITS, expected="+", least=SMALLEST),
-    Contrast("ce_positive", "online_ce", LATE, least=SMALLEST_ORACLE),
-    Contrast("ce_exponential", "online_ce", LATE, least=SMALLEST_ORACLE),
-    Contrast("ce_signed", "online_ce", LATE, least=SMALLEST_ORACLE),
-    Contrast("ce_mixed", "online_ce", LATE, least=SMALLEST_ORACLE),
-    Contrast("tv_positive", "online_e2e_tv", LATE, least=SMALLEST_ORACLE),
-    Contrast("tv_exponential_1", "online_e2e_tv", LATE, least=SMALLEST_ORACLE),
-    Contrast("tv_exponential_4", "online_e2e_tv", LATE, least=SMALLEST_ORACLE),
-    Contrast("ce_oracle_weights", "online_ce", LATE, least=SMALLEST_ORACLE),
-    Contrast("tv_oracle_weights", "online_e2e_tv", LATE, least=SMALLEST_ORACLE),
-    Contrast("tv_oracle_targets", "online_e2e_tv", LATE, expected="+", least=SMALLEST_ORACLE),
     Contrast("online_e2e_tv_again", "online_e2e_tv", LATE, role="aa", least=SMALLEST),
 )
-"""Written down before the first path was recorded; README.md says why these signs."""
+ADVANTAGE_CONTRASTS: Sequence[Contrast] = (
+    Contrast("ce_oracle_weights", "online_ce", LATE, role="primary", expected="+", least=SMALLEST_ORACLE),
+    *(
+        Contrast(arm, "online_ce", LATE, least=SMALLEST_ORACLE)
+        for arm in ("ce_positive", "ce_exponential", "ce_signed", "ce_mixed")
+    ),
+    *(
+        Contrast(arm, "online_e2e_tv", LATE, least=SMALLEST_ORACLE)
+        for arm in ("tv_positive", "tv_exponential_1", "tv_exponential_4", "tv_oracle_weights")
+    ),
+    Contrast("tv_oracle_targets", "online_e2e_tv", LATE, expected="+", least=SMALLEST_ORACLE),
+)
+FAMILIES: Mapping[str, Sequence[Contrast]] = {
+    "tracking": TRACKING_CONTRASTS,
+    "advantage": ADVANTAGE_CONTRASTS,
+}
+"""Written down before the first path was recorded; README.md says why these signs. Two questions, two families: each
+has its primary contrast and its own adjustment of p."""

@@ -21,7 +21,7 @@ from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.provenance import git_revision, installed_versions
 from openrlhf_mtp.runlog.run import read_run
 from replay import refit
-from replay.arms import CONTRASTS
+from replay.arms import FAMILIES
 from replay.learner import DEPTHS
 from replay.recordings import Recording, drift, live_lengths
 from replay.walk import DONE
@@ -150,7 +150,7 @@ def collect(paths: Mapping[Recording, Path], arms: Sequence[str]) -> dict[str, A
             arm: {name: asdict(interval([run[name] for run in runs])) for name in runs[0]}
             for arm, runs in values.items()
         },
-        "contrasts": compare_all(CONTRASTS, values),
+        "contrasts": {name: compare_all(family, values) for name, family in FAMILIES.items()},
     }
 
 
@@ -189,8 +189,9 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     if result["missing"]:
         lines += ["", f"Not run to their end: {', '.join(result['missing'])}."]
-    if result["contrasts"]:
-        lines += ["", *contrast_lines(result["contrasts"], columns)]
+    for name, contrasts in result["contrasts"].items():
+        if contrasts:
+            lines += ["", f"## {name.capitalize()}", "", *contrast_lines(contrasts, columns)]
     return "\n".join(lines) + "\n"
 
 
