@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("openrlhf")
 
 from openrlhf_mtp.config.errors import JobError
+from tests.processes import in_fresh_process
 
 BOS, EOS, TURN = "<bos>", "<eos>", "<turn>"
 TEMPLATE = (
@@ -173,6 +174,44 @@ def test_rl_says_the_same_before_its_first_rollout(tmp_path: Path) -> None:
     say_about_prompts(args, tokenizer(), ["a b", *["a"] * 2, " ".join(["a"] * 30)])
     (text,) = read_notices(tmp_path)
     assert "1 of 4 were cut at the beginning to fit 16 tokens; the longest has 30" in text
+
+
+def prepared(folder: str) -> tuple[list[str], list[str]]:
+    """The prompts that OpenRLHF's loader yields for a job with an evaluation, and what is said of them."""
+    from openrlhf_mtp.upstream.processes import prepare_process
+
+    prepare_process()
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    from openrlhf_mtp.runlog.notices import read_notices
+    from openrlhf_mtp.training.controller.loop import bind_ours
+    from openrlhf_mtp.training.controller.prompt_position import prepare_datasets
+
+    bind_ours()
+    args = arguments(Path(folder), [ROWS[0], ROWS[3]], dataloader_num_workers=0)
+    args.eval = SimpleNamespace(dataset=args.data.prompt_dataset, split="train")
+    args.train = SimpleNamespace(seed=0, agent_func_path=None, batch_size=2, num_episodes=1, max_epochs=1)
+    args.rollout = SimpleNamespace(max_new_tokens=NEW_TOKENS, batch_size=2, n_samples_per_prompt=1)
+    args.ds = SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1)
+    args.actor.num_nodes = args.actor.num_gpus_per_node = 1
+    args.critic = SimpleNamespace(model_name_or_path=None)
+    strategy = SimpleNamespace(
+        args=args,
+        print=lambda *_: None,
+        is_rank_0=lambda: False,
+        setup_dataloader=lambda data, size, _pin, _shuffle, collate, num_workers: StatefulDataLoader(
+            data, batch_size=size, collate_fn=collate, num_workers=num_workers
+        ),
+    )
+    loader, _, _ = prepare_datasets(strategy, tokenizer())
+    return [prompt for _, prompts, _, _ in loader for prompt in prompts], read_notices(Path(folder))
+
+
+def test_a_controller_says_it_of_training_and_evaluation_data(tmp_path: Path) -> None:
+    prompts, said = in_fresh_process(prepared, str(tmp_path))
+    assert len(prompts) == 2
+    assert all(prompt.endswith(f"{TURN} assistant") for prompt in prompts)
+    assert any("1 of 2 were cut at the beginning to fit 16 tokens" in text for text in said)
 
 
 @pytest.mark.parametrize(
