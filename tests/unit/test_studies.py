@@ -19,7 +19,7 @@ sys.path.insert(0, str(STUDIES))
 from drift.study import STUDY as DRIFT  # noqa: E402
 from entropy.study import STUDY as ENTROPY  # noqa: E402
 from entropy.study import slopes_of_length  # noqa: E402
-from harness import acceptance, jobs, results, runs  # noqa: E402
+from harness import acceptance, jobs, results, runs, temperatures  # noqa: E402
 from harness import main as command_line  # noqa: E402
 from harness.contrasts import compare_all, contrast_lines, verdict  # noqa: E402
 from harness.curves import curves  # noqa: E402
@@ -479,6 +479,23 @@ def test_a_slope_in_tokens_of_length_is_that_of_the_lengths_and_the_overlaps_cha
     assert found["slope"] == pytest.approx(found["chained"], rel=0.01), (
         "nearly straight, and all depths move alike"
     )
+
+
+def test_slopes_by_temperature_are_those_of_the_kept_points(tmp_path):
+    points = [
+        {"entropy": h, "sampled/walked_length": 3.9 - 0.5 * h, "greedy/walked_length": 3.5 - 1.5 * h}
+        for h in (0.3, 0.5, 0.8)
+    ]
+    (tmp_path / temperatures.KEPT).write_text(json.dumps(points))
+    found = temperatures.slopes(Place("kl", 1, tmp_path, False))
+    assert found == pytest.approx(
+        {"entropy_low": 0.3, "entropy_high": 0.8, "sampled/slope": -0.5, "greedy/slope": -1.5}
+    )
+
+
+def test_a_sampled_response_ends_with_the_first_token_that_ends_it():
+    assert temperatures.upto_end([5, 6, 1, 0, 0], {1}) == (5, 6, 1)
+    assert temperatures.upto_end([5, 6], {1}) == (5, 6)
 
 
 def test_the_arms_of_a_seed_share_its_responses(tmp_path, monkeypatch):

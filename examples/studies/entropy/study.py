@@ -5,8 +5,9 @@
 
 Heads that CE, TV and e2e TV trained in study 1, anchor by anchor on held-out responses: how the acceptance length
 falls with the entropy of the policy, in tokens per nat as Bebop has it, for sampled and for greedy drafts; and how the
-overlap of a single depth does, per nat. The slopes are those of lines fitted to every anchor, or to every anchor and
-depth. The second twice, because entropy and the kind of token are bound together in this task: over all tokens, and
+overlap of a single depth does, per nat. The first has policy and head held still at five temperatures, and the walk of
+an engine through responses sampled at each. The others are slopes of lines fitted to every anchor, or to every anchor
+and depth, at one temperature. The last twice, because entropy and the kind of token are bound together in this task: over all tokens, and
 over those alone where a move is chosen, which is what free choice is here. Hardware: one CPU core. Result: README.md
 beside this file.
 """
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import acceptance, plots
+from harness import acceptance, plots, temperatures
 from harness.acceptance import Acceptance
 from harness.main import main
 from harness.study import Column, Contrast, Place, Study, Values
@@ -59,6 +60,7 @@ def measure(place: Place) -> Values:
     values: Values = {}
     for way in ("sampled", "greedy"):
         values |= {f"length/{way}/{key}": value for key, value in slopes_of_length(measured, way).items()}
+    values |= {f"by_temperature/{name}": value for name, value in temperatures.slopes(place).items()}
     for tokens, moves_only in (("all", False), ("moves", True)):
         for way in ("sampled", "greedy"):
             entropy, accepted, response = points(measured, way, moves_only=moves_only)
@@ -130,8 +132,10 @@ STUDY = Study(
     measure=measure,
     figure=figure,
     columns=[
-        Column("length/sampled/slope", "tokens of length per nat, sampled", 2),
-        Column("length/greedy/slope", "tokens of length per nat, greedy", 2),
+        Column("by_temperature/sampled/slope", "tokens per nat by temperature, sampled", 2),
+        Column("by_temperature/greedy/slope", "tokens per nat by temperature, greedy", 2),
+        Column("length/sampled/slope", "tokens per nat over anchors, sampled", 2),
+        Column("length/greedy/slope", "tokens per nat over anchors, greedy", 2),
         Column("length/sampled/chained", "the same from the overlap's slope, sampled", 2),
         Column("length/greedy/chained", "the same from the overlap's slope, greedy", 2),
         Column("all/sampled/slope", "slope, sampled, all tokens"),
@@ -144,8 +148,9 @@ STUDY = Study(
         Column("all/entropy_high", "entropy, 95 %"),
     ],
     contrasts=[
-        Contrast("e2e_tv", "ce", "length/sampled/slope", role="primary", expected="+", least=0.1),
-        Contrast("tv", "ce", "length/sampled/slope", expected="+", least=0.1),
+        Contrast("e2e_tv", "ce", "by_temperature/sampled/slope", role="primary", expected="+", least=0.1),
+        Contrast("tv", "ce", "by_temperature/sampled/slope", expected="+", least=0.1),
+        Contrast("e2e_tv", "ce", "length/sampled/slope", expected="+", least=0.1),
         Contrast("e2e_tv", "ce", "length/greedy/slope", least=0.1),
         *(
             Contrast(arm, "ce", name, ratio)

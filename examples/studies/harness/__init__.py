@@ -5,6 +5,7 @@ jobs.py         an arm's job file
 assets.py       the base policy, the prompts and the fresh heads that all studies share
 runs.py         the runs: skipped when finished, resumed when cut off, several at a time if asked
 acceptance.py   a head against its policy on held-out responses, anchor by anchor
+temperatures.py the same at several temperatures, in tokens of length per nat
 statistics.py   intervals over seeds, tests of pairs
 contrasts.py    what a study compares: tests, Holm's adjustment, verdicts
 curves.py       every step of every run as a small CSV
