@@ -1,15 +1,15 @@
 """Study 2: entropy against acceptance.
 
-    python examples/studies/entropy/study.py            no runs of its own: after study 1, a minute
+    python examples/studies/entropy/study.py            no runs of its own: after study 1, ten minutes
     python examples/studies/entropy/study.py --smoke    two minutes, most of them study 1's smoke form
 
-Heads that CE, TV and e2e TV trained in study 1, anchor by anchor on held-out responses: how the acceptance length
-falls with the entropy of the policy, in tokens per nat as Bebop has it, for sampled and for greedy drafts; and how the
-overlap of a single depth does, per nat. The first has policy and head held still at five temperatures, and the walk of
-an engine through responses sampled at each. The others are slopes of lines fitted to every anchor, or to every anchor
-and depth, at one temperature. The last twice, because entropy and the kind of token are bound together in this task: over all tokens, and
-over those alone where a move is chosen, which is what free choice is here. Hardware: one CPU core. Result: README.md
-beside this file.
+Heads that CE, TV and e2e TV trained in study 1: how the acceptance length falls with the entropy of the policy, in
+tokens per nat as Bebop has it, for sampled and for greedy drafts. By temperature: policy and head held still at five
+temperatures, and the walk of an engine through responses sampled at each. Over anchors: a line through the expected
+lengths of all anchors of the held-out responses at one temperature. Last the overlap of a single depth, per nat, by a
+line through all anchors and depths; twice, because entropy and the kind of token are bound together in this task: over
+all tokens, and over those alone where a move is chosen, which is what free choice is here. Hardware: one CPU core.
+Result: README.md beside this file.
 """
 
 import sys

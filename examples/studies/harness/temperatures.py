@@ -1,7 +1,7 @@
 """A head's acceptance length by temperature, on the held-out prompts of its run, with policy and head held still.
 
-The product does this at the end of `pretrain` for sampled drafts (`mtp.pretrain.temperature_sweep`); here it is in plain
-PyTorch, at more temperatures and for greedy drafts as well, for any finished run.
+The product does this at the end of `pretrain` for sampled drafts (`mtp.pretrain.temperature_sweep`); here it is in
+plain PyTorch, at more temperatures and for greedy drafts as well, for any finished run.
 """
 
 import json
