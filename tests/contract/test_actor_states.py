@@ -39,11 +39,13 @@ def states(folder: str) -> dict[str, bool]:
                 actor.read_unnormed()
             with torch.no_grad():
                 read, normed = actor.hidden_states(tokens, mask)
-                renormed = actor.trunk().final_norm(read)
+                renormed, stored = actor.trunk().final_norm(read), actor.normed(read)
                 with actor.observed(keep):
                     actor(tokens, mask[:, :-1], attention_mask=mask, return_output=True)
             found[f"{rank} {unnormed} as observed"] = torch.equal(seen[-1], read)
-            found[f"{rank} {unnormed} norm"] = torch.equal(normed, renormed if unnormed else read)
+            found[f"{rank} {unnormed} norm"] = torch.equal(
+                normed, renormed if unnormed else read
+            ) and torch.equal(normed, stored)
         found[f"{rank} differ"] = not torch.allclose(seen[0], seen[1])
     return found
 
