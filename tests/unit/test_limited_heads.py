@@ -23,6 +23,7 @@ from limited_heads.scale import FULL, SMOKE, TEMPERATURES, policy_of  # noqa: E4
 from limited_heads.study import OBJECTIVES, STUDY, script  # noqa: E402
 from limited_heads.work import run_stages  # noqa: E402
 from limited_heads_real.prompts import batches, read_prompts  # noqa: E402
+from limited_heads_real.stages import PREPARE  # noqa: E402
 from text.policy import Shape, build_policy  # noqa: E402
 from text.sampling import continue_prompts  # noqa: E402
 from text.tokenizer import train_bpe  # noqa: E402
@@ -253,9 +254,14 @@ def test_a_prompt_that_is_no_text_and_no_messages_is_named_by_its_line(tmp_path)
         read_prompts(written(tmp_path / "p.jsonl", "hello", 7), Template())
 
 
+def test_prompts_that_are_all_too_long_are_refused():
+    with pytest.raises(ValueError, match="got prompts of 3 tokens or more, expected some of at most 2"):
+        batches([[1, 2, 3]], most=2, longest=2)
+
+
 @given(st.lists(st.integers(1, 6), max_size=30), st.integers(1, 4))
 def test_every_short_prompt_is_in_one_batch_of_its_length(lengths, most):
-    prompts = [[number] * length for number, length in enumerate(lengths)]
+    prompts = [[number] * length for number, length in enumerate([1, *lengths])]
     found = batches(prompts, most=most, longest=5)
     assert all(len(batch) <= most for batch in found)
     rows = [tuple(row) for batch in found for row in batch.tolist()]
@@ -270,3 +276,9 @@ def test_a_failed_piece_of_work_stops_a_study_after_the_others(tmp_path):
     with pytest.raises(RunsFailed, match=r"ended with an error:\nb$"):
         run_stages(script, [["a"], ["b"], ["c"]], tmp_path, smoke=False, parallel=2)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c", "work.py"}
+
+
+def test_the_script_that_makes_the_real_policy_takes_what_it_is_given():
+    source = PREPARE.read_text()
+    for option in ("--policy", "--data", "--train", "--eval"):
+        assert f'"{option}"' in source

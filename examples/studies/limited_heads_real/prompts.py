@@ -35,6 +35,9 @@ def read_prompts(path: Path, tokenizer: Any) -> list[list[int]]:
 def batches(prompts: Sequence[Sequence[int]], *, most: int, longest: int) -> list[Tensor]:
     """Prompts of equal length side by side, at most `most` of them; longer ones than `longest` are left out.
 
+    Raises:
+        ValueError: all prompts are longer.
+
     >>> [tuple(batch.shape) for batch in batches([[1], [2, 3], [4], [5], [6, 7, 8]], most=2, longest=2)]
     [(2, 1), (1, 1), (1, 2)]
     """
@@ -42,4 +45,8 @@ def batches(prompts: Sequence[Sequence[int]], *, most: int, longest: int) -> lis
     for prompt in prompts:
         by_length.setdefault(len(prompt), []).append(prompt)
     kept = [group for length, group in sorted(by_length.items()) if length <= longest]
+    if not kept:
+        raise ValueError(
+            f"got prompts of {min(by_length, default=0)} tokens or more, expected some of at most {longest}"
+        )
     return [torch.tensor(group[at : at + most]) for group in kept for at in range(0, len(group), most)]

@@ -47,9 +47,9 @@ class Scale:
 
     train: int = 320
     held_out: int = 48
-    times: int = 12
-    side_by_side: int = 8
-    longest: int = 192
+    times: int = 24
+    side_by_side: int = 4
+    longest: int = 256
     new_tokens: int = 96
     anchors: int = 150_000
     batch: int = 8
