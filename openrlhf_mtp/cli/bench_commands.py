@@ -51,7 +51,8 @@ def rollout(
     \b
     Example:
       openrlhf-mtp bench rollout models/qwen2.5-0.5b
-      openrlhf-mtp bench rollout runs/first/final --prompts data/test.jsonl
+      openrlhf-mtp bench rollout runs/first/final \\
+        --prompts data/test.jsonl
     """
     from openrlhf_mtp.bench.report import default_device
     from openrlhf_mtp.bench.rollout import bench_rollout
