@@ -171,6 +171,19 @@ def test_the_proposer_samples_drafts_only_under_the_settings_we_write() -> None:
     assert 'draft_sample_method == "probabilistic"' in source
 
 
+def test_a_finished_request_still_brings_its_drafts_in_order() -> None:
+    from vllm import AsyncEngineArgs
+    from vllm.outputs import CompletionOutput
+    from vllm.v1.metrics.stats import RequestSpecDecodeMetrics
+
+    assert "per_request_spec_decode_metrics" in {field.name for field in fields(AsyncEngineArgs)}
+    assert "spec_decode_metrics" in {field.name for field in fields(CompletionOutput)}
+    counted = RequestSpecDecodeMetrics.new(3)
+    for accepted in (2, 0, 3):
+        counted.observe(3, accepted, detailed=True)
+    assert counted.per_step_accepted == [2, 0, 3]
+
+
 def test_the_engine_still_takes_every_argument_we_pass() -> None:
     from vllm import AsyncEngineArgs
 
