@@ -39,6 +39,17 @@ def _ahead(values: Tensor, offset: int) -> Tensor:
     return torch.nn.functional.pad(kept, (0, values.shape[1] - kept.shape[1]))
 
 
+def spans(mask: Tensor) -> tuple[tuple[int, int], ...]:
+    """The runs of true values of a mask [T] as (start, end).
+
+    >>> spans(torch.tensor([False, True, True, False, True]))
+    ((1, 3), (4, 5))
+    """
+    edges = torch.diff(torch.nn.functional.pad(mask.int(), (1, 1)))
+    starts, ends = (edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist()
+    return tuple(zip(starts, ends, strict=True))
+
+
 def next_tokens(input_ids: Tensor, depths: int) -> Tensor:
     """The token each depth reads, x_{i+j}: [B, T] -> [B, T, k]; token 0 past the end, where no depth counts.
 

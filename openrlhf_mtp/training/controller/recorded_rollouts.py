@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from openrlhf_mtp.losses.advantage import sample_advantages
-from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.losses.alignment import action_positions, spans
 from openrlhf_mtp.runlog.rollouts import RecordedResponse
 
 
@@ -36,14 +33,3 @@ def _one(experience: Any, row: int, tokenizer: Any) -> RecordedResponse:
         reward=float(experience.rewards[row]),
         advantage=float(advantage),
     )
-
-
-def spans(mask: Tensor) -> tuple[tuple[int, int], ...]:
-    """The runs of true values of a mask [T] as (start, end).
-
-    >>> spans(torch.tensor([False, True, True, False, True]))
-    ((1, 3), (4, 5))
-    """
-    edges = torch.diff(torch.nn.functional.pad(mask.int(), (1, 1)))
-    starts, ends = (edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist()
-    return tuple(zip(starts, ends, strict=True))
