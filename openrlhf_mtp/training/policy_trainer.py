@@ -130,8 +130,9 @@ class PolicyTrainer(upstream.ActorPPOTrainer):
         if self._count is None:
             batches = len(self.replay_buffer) // self.replay_buffer.sample_batch_size
             self._count = Count(batches * self.max_epochs, "micro-batches")
-        else:
-            self._count.advance()
+            self._now.begin(f"training {self._count}")  # one micro-batch of a real model can take a while
+            return
+        self._count.advance()
         self._now.say(f"training {self._count}")
 
     def _keep_records(self) -> None:
