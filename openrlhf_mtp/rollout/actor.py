@@ -87,12 +87,19 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         settle_rewards(responses)
         return responses
 
-    async def rollout_stats(self) -> dict[str, Any]:
-        """Cumulative counters since the engine started, and the responses that ended since the last call."""
+    async def rollout_stats(self, *, take_ended: bool = False) -> dict[str, Any]:
+        """Cumulative counters since the engine started.
+
+        Args:
+            take_ended: add the drafts of the responses that ended, and forget them. One caller takes them, once a
+                step; others may look at the counters in between.
+        """
         running = time.monotonic() - self._busy_since if self._in_flight else 0.0
         counters: EngineCounters = read_counters(busy_seconds=self._busy_seconds + running)
-        ended, self._ended = EndedResponses.joined(self._ended), []
-        return replace(counters, ended=ended).to_dict()
+        if take_ended:
+            counters = replace(counters, ended=EndedResponses.joined(self._ended))
+            self._ended = []
+        return counters.to_dict()
 
     # weight sync ------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from openrlhf_mtp.config.settings.mtp import GuardSettings
@@ -11,13 +12,15 @@ from openrlhf_mtp.rollout.stats import EngineCounters, generated, rollout_metric
 from openrlhf_mtp.runlog.agreement import gap_metrics
 
 
-def fetch_counters(engines: Sequence[Any]) -> list[EngineCounters]:
-    """Ask every rollout actor for its counters."""
+def fetch_counters(engines: Sequence[Any], *, take_ended: bool = False) -> list[EngineCounters]:
+    """Ask every rollout actor for its counters; `take_ended` is for the one caller that measures the steps."""
     import ray
 
-    return [
-        EngineCounters.from_dict(counts) for counts in ray.get([e.rollout_stats.remote() for e in engines])
-    ]
+    asked = [engine.rollout_stats.remote(take_ended=take_ended) for engine in engines]
+    return [EngineCounters.from_dict(counts) for counts in ray.get(asked)]
+
+
+_fetch_and_take = partial(fetch_counters, take_ended=True)
 
 
 class EngineMonitor:
@@ -33,7 +36,7 @@ class EngineMonitor:
         self,
         engines: Sequence[Any],
         settings: GuardSettings,
-        fetch: Callable[[Sequence[Any]], list[EngineCounters]] = fetch_counters,
+        fetch: Callable[[Sequence[Any]], list[EngineCounters]] = _fetch_and_take,
     ) -> None:
         self.engines = engines
         self.guard = AcceptanceGuard(settings)

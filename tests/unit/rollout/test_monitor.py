@@ -1,7 +1,11 @@
+import sys
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from openrlhf_mtp.config.settings.mtp import GuardSettings
-from openrlhf_mtp.rollout.monitor import EngineMonitor
+from openrlhf_mtp.rollout.monitor import EngineMonitor, fetch_counters
 from openrlhf_mtp.rollout.stats import EngineCounters
 
 
@@ -63,3 +67,18 @@ def test_the_trainers_log_prob_gap_is_under_guard_too() -> None:
     alarm = watched.check(1, {**watched.measure(1.0), "spec/logprob_gap": 0.03})
     assert alarm is not None
     assert "0.0300 nats" in alarm.text
+
+
+def test_whoever_looks_at_the_counters_in_between_takes_no_ended_response(monkeypatch) -> None:
+    taken: list[bool] = []
+
+    def asked(*, take_ended: bool) -> dict[str, Any]:
+        taken.append(take_ended)
+        return after(10, 5).to_dict()
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=list))
+    engine = SimpleNamespace(rollout_stats=SimpleNamespace(remote=asked))
+    watched = EngineMonitor([engine], GuardSettings())
+    fetch_counters([engine])
+    watched.measure(1.0)
+    assert taken == [True, False, True]
