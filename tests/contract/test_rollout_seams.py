@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ def test_without_a_head_engines_keep_openrlhfs_own_worker(monkeypatch: pytest.Mo
     ("cuda", "asked", "own"), [(True, False, False), (True, True, True), (False, False, True)]
 )
 def test_weights_travel_by_openrlhfs_means_where_those_work(
-    cuda: bool, asked: bool, own: bool, monkeypatch: pytest.MonkeyPatch
+    cuda: bool, asked: bool, own: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Both ends decide alike: the engines' arguments and calls, and the trainer's."""
     from types import SimpleNamespace
@@ -129,9 +130,13 @@ def test_weights_travel_by_openrlhfs_means_where_those_work(
     trainer._init_vllm_sync_group("nccl")
     policy = object.__new__(ray_actor.PolicyActor)
     policy.trainer, policy.vllm_engines = trainer, ["an engine"]
+    policy.strategy = SimpleNamespace(
+        args=SimpleNamespace(run=SimpleNamespace(run_folder=str(tmp_path)))  # where it says what it does
+    )
     sender = SimpleNamespace(round=lambda: calls.append("our round"))
     monkeypatch.setattr(ray_actor.PolicyActor, "_connect", lambda self: sender)
     monkeypatch.setattr(ray_actor, "torch_dist_barrier_and_cuda_sync", lambda: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     policy._sync = policy._open_sync()
     policy.broadcast_to_vllm()
     if own:
