@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -79,15 +80,17 @@ def run_here(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     run = arguments.out / "run"
     words = ["train", str(arguments.job), "--out", str(run), "--overwrite", *arguments.set]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "openrlhf_mtp.cli.main", *words], start_new_session=True
-    )
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with cancels_held_back():  # one that came in the midst of it would leave a run that nobody knows
+            process = subprocess.Popen(
+                [sys.executable, "-m", "openrlhf_mtp.cli.main", *words], start_new_session=True
+            )
         code = process.wait(arguments.deadline_s)
     except subprocess.TimeoutExpired:
         raise BenchmarkError(f"no end within {arguments.deadline_s:g} s") from None
     finally:
-        if process.poll() is None:
+        if process is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code != 0:
@@ -217,6 +220,23 @@ def cancelled(signum: int, frame: FrameType | None) -> None:
     for number in CANCELS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt("cancelled")
+
+
+@contextmanager
+def cancels_held_back() -> Iterator[None]:
+    """A cancel that comes within is raised at the end."""
+    came: list[tuple[int, FrameType | None]] = []
+    handlers = {
+        number: signal.signal(number, lambda signum, frame: came.append((signum, frame)))
+        for number in CANCELS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            cancelled(*came[0])
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def measure(engine: Any, chain: Chain) -> Parity:
             tv = 0.5 * (chain.distributions(known, drafts) - torch.tensor(probabilities)).abs().sum(-1)
             worst = torch.maximum(worst, tv)
             proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count
-    return Parity(worst.tolist(), proposals, accepted, rejected)
+    responses = [list(request.outputs[0].token_ids) for request in requests]
+    return Parity(worst.tolist(), proposals, accepted, rejected, responses)
 
 
 def with_our_class(folder: Path) -> Parity:

@@ -48,8 +48,10 @@ def unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """The most similar name, if whole name and last part are both similar enough."""
+    """The most similar name, if whole name and last part are both similar enough, or one letter alone differs."""
     for other in get_close_matches(name, known, n=1, cutoff=_NAME_CUTOFF):
+        if len(name) == len(other) and sum(a != b for a, b in zip(name, other, strict=True)) == 1:
+            return other  # it may be the dot, and then there is no last part to compare
         alike = SequenceMatcher(None, _leaf(name), _leaf(other)).ratio() >= _LEAF_CUTOFF
         if alike and abs(len(name) - len(other)) <= _LENGTHS_APART:
             return other

@@ -89,6 +89,21 @@ def test_a_cancelled_local_benchmark_ends_all_processes_of_its_run(tmp_path, mon
         time.sleep(0.05)
 
 
+def test_a_cancel_in_the_midst_of_the_start_ends_the_run_too(tmp_path, monkeypatch, capsys):
+    started = []
+
+    def start(*words, **options):
+        started.append(popen(["sleep", "1000"], **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[0]
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(benchmark.subprocess, "Popen", start)
+    code = benchmark.main(["tiny", "--local", "--job", "job.yaml", "--out", str(tmp_path / "out")])
+    assert (code, "cancelled" in capsys.readouterr().out) == (benchmark.FAILED, True)
+    assert started[0].returncode == -signal.SIGKILL
+
+
 def lives(pid):
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return "(zombie)" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from openrlhf_mtp.cli import generation
 from openrlhf_mtp.cli.generation import Generated, _two_at_a_time, watched
 from openrlhf_mtp.rollout.stats import EngineCounters
 from openrlhf_mtp.runlog.generation_progress import GenerationProgress
+from tests.patience import seconds
 
 
 def counters(tokens: int, finished: int) -> EngineCounters:
@@ -50,7 +51,7 @@ def test_progress_adds_up_the_engines_and_is_whole_at_the_end(monkeypatch) -> No
     count = Generated(eight())
     assert not count.has_begun
     with watched([], count):
-        assert looked.wait(10)
+        assert looked.wait(seconds(10))
         while not count.has_begun:
             pass
         assert (count.done, count.total) == (1, 8)
@@ -71,5 +72,5 @@ def test_an_engine_that_does_not_answer_ends_the_looking_and_not_the_work(monkey
     monkeypatch.setattr(generation, "LOOK_EVERY_S", 0.001)
     count = Generated(eight())
     with watched([], count):
-        assert asked.wait(10)
+        assert asked.wait(seconds(10))
     assert count.done == 0

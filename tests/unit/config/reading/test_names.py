@@ -87,6 +87,10 @@ def test_one_wrong_letter_finds_the_name_again(name, data):
     assert name in suggested(slip)
 
 
+def test_a_wrong_letter_for_the_dot_finds_the_name_too():
+    assert suggested("mtp.coefficientqkind") == "mtp.coefficient.kind?"
+
+
 @given(st.one_of(st.sampled_from([*KNOWN, *OLD]), st.text(max_size=40)))
 def test_the_name_that_was_given_is_never_suggested(name):
     assert suggested(name).partition("?")[0].partition(",")[0] != name or not name

@@ -10,6 +10,7 @@ from openrlhf_mtp.runlog.activity import read_activities
 from openrlhf_mtp.runlog.generation_progress import GenerationProgress
 from openrlhf_mtp.training.controller import rollout_progress
 from openrlhf_mtp.training.controller.rollout_progress import told_progress
+from tests.patience import seconds
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def test_an_engine_that_does_not_answer_holds_nothing_up(tmp_path) -> None:
     never = threading.Event()
 
     def asked() -> tuple[int, int]:
-        never.wait(60)
+        never.wait(seconds(60))
         return 0, 0
 
     with told_progress(tmp_path, "rollout", GenerationProgress(), lambda: asked):
