@@ -29,8 +29,9 @@ class ReplayedCounts:
         drafts: drafts that were verified (scalar).
         reached: of those, accepted through depth j [k]; `reached / drafts` is the engine's acceptance rate at depth j,
             and `1 + reached.sum() / drafts` its mean acceptance length.
-        variance: sum over drafts of the variance of their accepted tokens, given the text (scalar). The engine's own
-            mean acceptance length scatters around the expected one by `variance^1/2 / drafts`, or a little more.
+        variance: sum over drafts of the variance of their accepted tokens, given the text (scalar).
+        covariance: of the numbers of drafts and of accepted tokens, given the text [2, 2]. It also holds what a draft
+            changes for the drafts after it, so `length_error` is exact to first order.
         responses: drafts and accepted tokens of each response [R, 2].
         quarters: the same of all responses, by the quarter of its response that a draft begins in [4, 2].
     """
@@ -38,6 +39,7 @@ class ReplayedCounts:
     drafts: Tensor
     reached: Tensor
     variance: Tensor
+    covariance: Tensor
     responses: Tensor
     quarters: Tensor
 
@@ -66,9 +68,7 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
     jumps = index.diff(prepend=index[:1]) != 1
     _, row, length = jumps.cumsum(0).unique_consecutive(return_inverse=True, return_counts=True)
     place = torch.arange(len(row), device=row.device) - (length.cumsum(0) - length)[row]
-    moves = ended.new_zeros(int(length.max()) if len(length) else 0, len(length), ended.shape[1])
-    moves[place, row] = ended
-    counted = _visits(moves)[place, row]
+    counted, drafts_after, accepted_after = _visits_and_totals(ended, place, row, length)
     deviation = torch.arange(ended.shape[1], device=ended.device) - through.sum(-1, keepdim=True)
     variance = (ended * deviation.square()).sum(-1)
     drafted = torch.stack([counted, counted * through.sum(-1)], dim=1)
@@ -76,9 +76,52 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
         drafts=counted.sum(),
         reached=(counted[:, None] * through).sum(0),
         variance=(counted * variance).sum(),
+        covariance=_covariance(counted, ended, torch.stack([drafts_after, accepted_after])),
         responses=drafted.new_zeros(len(length), 2).index_add(0, row, drafted),
         quarters=drafted.new_zeros(4, 2).index_add(0, 4 * place // length[row], drafted),
     )
+
+
+def length_error(drafts: float, accepted: float, covariance: Tensor) -> float:
+    """Standard deviation of the engine's mean acceptance length, given the text, from sums of `ReplayedCounts`."""
+    slope = torch.tensor([-accepted / drafts, 1.0], dtype=covariance.dtype) / drafts
+    return math.sqrt(max(float(slope @ covariance @ slope), 0.0))
+
+
+@torch.enable_grad()
+def _visits_and_totals(
+    ended: Tensor, place: Tensor, row: Tensor, length: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Visits of each anchor [N], and the drafts and accepted tokens of its response from there on if a accepted drafts
+    end its draft, but for a constant of the anchor [N, k + 1] each.
+
+    The latter are derivatives: raise the chance of an outcome, and the response's totals rise by what follows it.
+    """
+    ended = ended.detach().requires_grad_()
+    shape = (int(length.max()) if len(length) else 0, len(length), ended.shape[1])
+    counted = _visits(ended.new_zeros(shape).index_put((place, row), ended))[place, row]
+    accepted = (counted * (ended @ torch.arange(shape[2], device=ended.device).to(ended))).sum()
+    totals = []
+    for total in (counted.sum(), accepted):
+        slope = torch.zeros_like(ended)
+        if total.requires_grad:  # not if every response has one anchor at most
+            (slope,) = torch.autograd.grad(
+                total, ended, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        totals.append((slope / counted[:, None]).where(counted[:, None] > 0.0, 0.0).detach())
+    return counted.detach(), totals[0], totals[1]
+
+
+def _covariance(visits: Tensor, ended: Tensor, totals: Tensor) -> Tensor:
+    """Covariance of sums along a chain: each visited anchor adds that of what its outcome decides.
+
+    Args:
+        visits: of each anchor [N].
+        ended: chances of its outcomes [N, k + 1].
+        totals: what follows each outcome, for two sums [2, N, k + 1].
+    """
+    centered = totals - (ended * totals).sum(-1, keepdim=True)
+    return torch.einsum("n,na,xna,yna->xy", visits, ended, centered, centered)
 
 
 def _visits(moves: Tensor) -> Tensor:

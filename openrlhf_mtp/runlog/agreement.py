@@ -24,6 +24,7 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_EXPECTED_LENGTH,
     MTP_REACH,
     MTP_REPLAYED_LENGTH,
+    MTP_REPLAYED_LENGTH_SE,
     SPEC_ACCEPTANCE_RATE,
     SPEC_ALPHA_GAP,
     SPEC_DRAFTS,
@@ -55,7 +56,7 @@ def gap_metrics(row: Row) -> dict[str, float]:
     if share is not None:
         found[SPEC_ALPHA_GAP] = share
     length = row.get(MTP_REPLAYED_LENGTH, math.nan) - row.get(SPEC_MEAN_ACCEPTANCE_LENGTH, math.nan)
-    error = row.get(MTP_ACCEPTED_STD, math.nan) / math.sqrt(max(row.get(SPEC_DRAFTS, math.nan), 1.0))
+    error = row.get(MTP_REPLAYED_LENGTH_SE, math.nan)
     if math.isfinite(length) and math.isfinite(error):
         found |= {SPEC_LENGTH_GAP: length, SPEC_LENGTH_GAP_SE: error}
     return found

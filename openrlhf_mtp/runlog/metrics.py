@@ -97,6 +97,11 @@ MTP_REPLAYED_LENGTH = _declare(
 MTP_REPLAYED_LENGTH_P10 = _declare(
     "mtp/replayed_length_p10", "token", "Replayed length that a tenth of the responses stay below"
 )
+MTP_REPLAYED_LENGTH_SE = _declare(
+    "mtp/replayed_length_se",
+    "token",
+    "Standard deviation of the engine's mean acceptance length, conditional on the sampled text",
+)
 MTP_SLOW_RESPONSES = _declare(
     "mtp/slow_responses", "fraction", "Responses whose replayed length is below 1.5 tokens"
 )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, Sums
-from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts
+from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts, length_error
 from openrlhf_mtp.runlog.metrics import (
     MTP_ACCEPTED_STD,
     MTP_ALPHA,
@@ -23,6 +23,7 @@ from openrlhf_mtp.runlog.metrics import (
     MTP_REACH,
     MTP_REPLAYED_LENGTH,
     MTP_REPLAYED_LENGTH_P10,
+    MTP_REPLAYED_LENGTH_SE,
     MTP_SLOW_RESPONSES,
     SLOW_RESPONSE,
     depth_metric,
@@ -47,6 +48,7 @@ class HeadMetrics:
         self._scalars = torch.zeros(4, dtype=torch.float64)
         self._by_depth = torch.zeros(4, depths, dtype=torch.float64)
         self._replayed = torch.zeros(2 + depths, dtype=torch.float64)
+        self._covariance = torch.zeros(2, 2, dtype=torch.float64)
         self._quarters = torch.zeros(4, 2, dtype=torch.float64)
         self._lengths: list[Tensor] = []  # of each response
         for each in sums:
@@ -73,16 +75,19 @@ class HeadMetrics:
             .double()
             .cpu()
         )
+        self._covariance += counts.covariance.double().cpu()
         self._quarters += counts.quarters.double().cpu()
         drafts, accepted = counts.responses.double().cpu().unbind(1)
         self._lengths.append(1.0 + accepted / drafts)
 
     def all_reduce(self) -> None:
         """Sum over all ranks of the default group (collective)."""
-        parts = (self._scalars, self._replayed, self._by_depth, self._quarters)
+        parts = (self._scalars, self._replayed, self._by_depth, self._covariance, self._quarters)
         sums = all_reduce_sum(torch.cat([part.flatten() for part in parts]))
-        self._scalars, self._replayed, by_depth, quarters = sums.split([part.numel() for part in parts])
-        self._by_depth, self._quarters = by_depth.view(4, self.depths), quarters.view(4, 2)
+        self._scalars, self._replayed, *tables = sums.split([part.numel() for part in parts])
+        self._by_depth, self._covariance, self._quarters = (
+            table.view(part.shape) for table, part in zip(tables, parts[2:], strict=True)
+        )
         self._lengths = [all_gather_values(torch.cat([sums.new_zeros(0), *self._lengths]))]
 
     def mean_alpha(self) -> float:
@@ -109,6 +114,7 @@ class HeadMetrics:
         if drafts:
             row[MTP_ACCEPTED_STD] = math.sqrt(variance / drafts)
             row[MTP_REPLAYED_LENGTH] = 1.0 + sum(reached) / drafts
+            row[MTP_REPLAYED_LENGTH_SE] = length_error(drafts, sum(reached), self._covariance)
             row |= {depth_metric(MTP_REACH, j): sums / drafts for j, sums in enumerate(reached, start=1)}
             row |= self._by_response()
         return row

@@ -1,9 +1,15 @@
 """The replay: given only the text and the two distributions, it must count what an engine's own drafting counts."""
 
+import math
+from collections import defaultdict
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from openrlhf_mtp.losses.replayed_acceptance import replay_acceptance
+from openrlhf_mtp.losses.replayed_acceptance import length_error, replay_acceptance
 
 DEPTHS, VOCABULARY = 3, 5
 
@@ -96,6 +102,7 @@ def test_responses_may_be_split_over_micro_batches():
     torch.testing.assert_close(sum(one.drafts for one in apart), together.drafts)
     torch.testing.assert_close(sum(one.reached for one in apart), together.reached)
     torch.testing.assert_close(sum(one.variance for one in apart), together.variance)
+    torch.testing.assert_close(sum(one.covariance for one in apart), together.covariance)
 
 
 def test_no_anchor_is_an_empty_count():
@@ -157,3 +164,65 @@ def test_a_draft_counts_in_the_quarter_where_it_begins():
     accept[2] = 1.0  # the third of eight anchors: its draft passes over the next three
     counted = replay_acceptance(accept, mask, torch.arange(8))
     assert counted.quarters.tolist() == [[2, 0], [1, 3], [0, 0], [2, 0]]
+
+
+def distribution(through):
+    """Chance of each (drafts, accepted) of one response, by following every way through it."""
+    at = [defaultdict(float) for _ in range(len(through) + DEPTHS + 1)]
+    at[0][0, 0] = 1.0
+    for place, row in enumerate(through):
+        edges = [1.0, *row, 0.0]
+        for (drafts, accepted), chance in at[place].items():
+            for a in range(DEPTHS + 1):
+                at[place + a + 1][drafts + 1, accepted + a] += chance * (edges[a] - edges[a + 1])
+    ends = defaultdict(float)
+    for reached in at[len(through) :]:
+        for counts, chance in reached.items():
+            ends[counts] += chance
+    return ends
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(0, 10_000), st.sampled_from([0.0, 0.4])
+)
+def test_the_covariance_is_that_of_all_ways_through_the_responses(lengths, seed, certain):
+    """Also where drafts are surely accepted or rejected, so that anchors are never visited."""
+    generator = torch.Generator().manual_seed(seed)
+    accept = torch.rand(sum(lengths), DEPTHS, generator=generator, dtype=torch.float64)
+    accept = accept.where(torch.rand(accept.shape, generator=generator) >= certain, accept.round())
+    starts = np.cumsum([0, *(length + 2 for length in lengths)])
+    index = torch.cat([torch.arange(at, at + n) for at, n in zip(starts, lengths, strict=False)])
+    place = torch.cat([torch.arange(n) for n in lengths])
+    left = torch.cat([n - torch.arange(n) for n in lengths])
+    mask = torch.arange(DEPTHS) < left[:, None]
+    counted = replay_acceptance(accept, mask, index)
+
+    expected = np.zeros((2, 2))
+    for begin in np.flatnonzero(place == 0):
+        own = slice(begin, begin + int(left[begin]))
+        ends = distribution((accept * mask)[own].cumprod(-1).tolist())
+        counts, chances = np.array(list(ends), dtype=float), np.array(list(ends.values()))
+        expected += np.cov(counts.T, aweights=chances, bias=True)
+    np.testing.assert_allclose(counted.covariance, expected, atol=1e-12)
+
+
+def test_the_error_of_the_length_is_the_scatter_of_engines():
+    """What a draft changes for later ones counts: by each draft's own variance it would be a fifth less."""
+    generator = torch.Generator().manual_seed(3)
+    accept = 0.9 + 0.1 * torch.rand(40, 15, DEPTHS, generator=generator)
+    mask = (torch.arange(15)[:, None] + torch.arange(DEPTHS) < 15).expand(40, 15, DEPTHS)
+    index = (17 * torch.arange(40)[:, None] + torch.arange(15)).flatten()
+    counted = replay_acceptance(accept.flatten(0, 1), mask.flatten(0, 1), index)
+    lengths = []
+    for _ in range(200):
+        ok = (torch.rand(accept.shape, generator=generator) < accept) & mask
+        runs = ok.long().cumprod(-1).sum(-1).tolist()
+        drafts = accepted = 0
+        for row in runs:
+            at = 0
+            while at < len(row):
+                drafts, accepted, at = drafts + 1, accepted + row[at], at + row[at] + 1
+        lengths.append(1.0 + accepted / drafts)
+    error = length_error(counted.drafts.item(), counted.reached.sum().item(), counted.covariance)
+    assert error == pytest.approx(np.std(lengths), rel=0.15)
+    assert math.sqrt(counted.variance.item()) / counted.drafts.item() < 0.85 * error

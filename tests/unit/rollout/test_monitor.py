@@ -47,9 +47,9 @@ def test_the_engines_are_held_against_what_the_trainer_promised() -> None:
     assert "spec/alpha_gap" not in watched.measure(1.0)
 
 
-def test_the_gap_in_tokens_comes_with_the_standard_error_of_its_drafts() -> None:
+def test_the_gap_in_tokens_comes_with_the_replays_standard_error() -> None:
     watched = monitor([after(0, 0), after(100, 60)])
-    row = watched.measure(1.0, {"mtp/replayed_length": 1.75, "mtp/accepted_std": 0.4})
+    row = watched.measure(1.0, {"mtp/replayed_length": 1.75, "mtp/replayed_length_se": 0.04})
     assert row["spec/length_gap"] == pytest.approx(0.15)
     assert row["spec/length_gap_se"] == pytest.approx(0.04)
 

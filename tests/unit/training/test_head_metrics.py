@@ -66,6 +66,7 @@ def test_the_replay_is_counted_over_all_micro_batches_drafts():
             drafts,
             reached,
             variance,
+            [[variance, 0.0], [0.0, variance]],
             [[drafts, sum(reached)]],
             [[drafts, sum(reached)], *[[0.0, 0.0]] * 3],
         )
@@ -75,6 +76,8 @@ def test_the_replay_is_counted_over_all_micro_batches_drafts():
     assert tally.metrics()["mtp/replayed_length/quarter_1"] == 1 + 5 / 4
     assert "mtp/replayed_length/quarter_2" not in tally.metrics(), "no draft begins there"
     assert tally.metrics()["mtp/accepted_std"] == math.sqrt(1 / 4)
+    # length = 1 + 5 / 4, so its slopes on drafts and accepted tokens are -5/16 and 1/4, each of variance 1
+    assert tally.metrics()["mtp/replayed_length_se"] == pytest.approx(math.hypot(5 / 16, 1 / 4))
 
 
 def test_means_of_means_would_give_another_number():
@@ -119,7 +122,11 @@ def test_slow_responses_are_counted_one_by_one():
     tally = HeadMetrics(DEPTHS)
     responses = [[10.0, 4.0], [2.0, 3.0], [4.0, 8.0], [4.0, 8.0]]  # lengths 1.4, 2.5, 3 and 3
     quarters = [[20.0, 23.0], *[[0.0, 0.0]] * 3]
-    tally.add_replayed(ReplayedCounts(*map(torch.tensor, (20.0, [12.0, 11.0], 1.0, responses, quarters))))
+    tally.add_replayed(
+        ReplayedCounts(
+            *map(torch.tensor, (20.0, [12.0, 11.0], 1.0, [[1.0, 0.0], [0.0, 1.0]], responses, quarters))
+        )
+    )
     row = tally.metrics()
     assert row["mtp/slow_responses"] == 0.25
     assert row["mtp/replayed_length_p10"] == pytest.approx(1.4 + 0.3 * 1.1)

