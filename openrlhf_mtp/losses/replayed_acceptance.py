@@ -68,7 +68,7 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
     jumps = index.diff(prepend=index[:1]) != 1
     _, row, length = jumps.cumsum(0).unique_consecutive(return_inverse=True, return_counts=True)
     place = torch.arange(len(row), device=row.device) - (length.cumsum(0) - length)[row]
-    counted, drafts_after, accepted_after = _visits_and_totals(ended, place, row, length)
+    counted, totals = _visits_and_totals(ended, place, row, length)
     deviation = torch.arange(ended.shape[1], device=ended.device) - through.sum(-1, keepdim=True)
     variance = (ended * deviation.square()).sum(-1)
     drafted = torch.stack([counted, counted * through.sum(-1)], dim=1)
@@ -76,7 +76,7 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
         drafts=counted.sum(),
         reached=(counted[:, None] * through).sum(0),
         variance=(counted * variance).sum(),
-        covariance=_covariance(counted, ended, torch.stack([drafts_after, accepted_after])),
+        covariance=_covariance(counted, ended, totals),
         responses=drafted.new_zeros(len(length), 2).index_add(0, row, drafted),
         quarters=drafted.new_zeros(4, 2).index_add(0, 4 * place // length[row], drafted),
     )
@@ -89,11 +89,9 @@ def length_error(drafts: float, accepted: float, covariance: Tensor) -> float:
 
 
 @torch.enable_grad()
-def _visits_and_totals(
-    ended: Tensor, place: Tensor, row: Tensor, length: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _visits_and_totals(ended: Tensor, place: Tensor, row: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     """Visits of each anchor [N], and the drafts and accepted tokens of its response from there on if a accepted drafts
-    end its draft, but for a constant of the anchor [N, k + 1] each.
+    end its draft, but for a constant of the anchor [2, N, k + 1].
 
     The latter are derivatives: raise the chance of an outcome, and the response's totals rise by what follows it.
     """
@@ -105,11 +103,9 @@ def _visits_and_totals(
     for total in (counted.sum(), accepted):
         slope = torch.zeros_like(ended)
         if total.requires_grad:  # not if every response has one anchor at most
-            (slope,) = torch.autograd.grad(
-                total, ended, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
+            (slope,) = torch.autograd.grad(total, ended, retain_graph=True, materialize_grads=True)
         totals.append((slope / counted[:, None]).where(counted[:, None] > 0.0, 0.0).detach())
-    return counted.detach(), totals[0], totals[1]
+    return counted.detach(), torch.stack(totals)
 
 
 def _covariance(visits: Tensor, ended: Tensor, totals: Tensor) -> Tensor:
