@@ -47,6 +47,7 @@ class Recipe:
         seed: of the head's random part and the order of the responses.
         anchors: to train on, each once; rounded down to whole steps.
         batch: responses of an optimizer step.
+        temperature: of the policy, in training.
         warmup_share: share of the steps that train with KL, for an objective that a cold head does not learn from.
         settings: of the optimizer.
     """
@@ -56,6 +57,7 @@ class Recipe:
     seed: int
     anchors: int
     batch: int = 4
+    temperature: float = 1.0
     warmup_share: float = 0.05
     settings: PretrainOptim = field(default_factory=PretrainOptim)
 
@@ -120,7 +122,7 @@ def trainer_of(recipe: Recipe, model: Any, head: MTPHead, steps: int) -> HeadTra
         trunk=Trunk.of(model),
         depths=DEPTHS,
         settings=final.model_copy(update={"kl_warmup_steps": warmup}),
-        temperature=1.0,
+        temperature=recipe.temperature,
         seed=recipe.seed,
     )
 

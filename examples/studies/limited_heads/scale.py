@@ -10,8 +10,11 @@ from limited_heads.samples import Sampling
 POLICIES = (1, 2)
 """Seeds of the base policies."""
 
-TEMPERATURES = (0.7, 1.0, 1.3)
-"""At which heads are measured; they are trained at 1."""
+TRAINED_AT = 0.6
+"""The temperature at which heads are trained and compared: the policy is then nearly as sharp as a language model."""
+
+TEMPERATURES = (0.4, TRAINED_AT, 0.8)
+"""At which heads are measured."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Scale:
     def samples(self, policy: int) -> dict[str, Sampling]:
         """The sets of responses of a policy, by the name of their folder."""
 
-        def sampling(rows: int, number: int, temperature: float = 1.0) -> Sampling:
+        def sampling(rows: int, number: int, temperature: float = TRAINED_AT) -> Sampling:
             return Sampling(rows // self.part, temperature, 10 * policy + number, self.new_tokens)
 
         sets = {"pool": sampling(self.pool, 1), "tuning": sampling(self.tuning, 2)}

@@ -29,6 +29,7 @@ from limited_heads.scale import (
     FULL,
     SMOKE,
     TEMPERATURES,
+    TRAINED_AT,
     Scale,
     held_out,
     policy_folder,
@@ -62,16 +63,23 @@ def run_pilot(runs: Path, scale: Scale, objective: str, rate: float, seed: int) 
     out, policy = tuning.pilot_folder(runs / NAME, objective, rate, seed), policy_of(seed)
     if (out / "measured.json").exists():
         return
-    recipe = Recipe(objective, rate, seed, anchors=int(scale.anchors * tuning.SHARE), batch=scale.batch)
+    recipe = Recipe(
+        objective,
+        rate,
+        seed,
+        anchors=int(scale.anchors * tuning.SHARE),
+        batch=scale.batch,
+        temperature=TRAINED_AT,
+    )
     pool, kept = (Samples(sample_folder(runs, policy, name)) for name in ("pool", "tuning"))
-    run(recipe, policy_folder(runs, policy), pool, {1.0: kept}, out)
+    run(recipe, policy_folder(runs, policy), pool, {TRAINED_AT: kept}, out)
 
 
 def run_arm(runs: Path, scale: Scale, objective: str, seed: int, policy: int, out: Path) -> None:
     """A run of the study."""
     is_tuned = scale is FULL
     rate = tuning.chosen_rate(runs / NAME, objective) if is_tuned else tuning.UNTUNED
-    recipe = Recipe(objective, rate, seed, anchors=scale.anchors, batch=scale.batch)
+    recipe = Recipe(objective, rate, seed, anchors=scale.anchors, batch=scale.batch, temperature=TRAINED_AT)
     pool = Samples(sample_folder(runs, policy, "pool"))
     kept = {
         temperature: Samples(sample_folder(runs, policy, held_out(temperature)))

@@ -5,8 +5,8 @@
 
 Seven ways to train the same fresh head on one pass over samples of a policy of eight layers that was taught on a book:
 deep enough that one block cannot repeat what it does. Measured on held-out samples along the path that an engine takes
-through them: accepted over drafted tokens (E/k), reach by depth, and how length falls with entropy from temperature 0.7
-to 1.3. What is expected, and when the study stops, is in plan.md. After an interrupt it continues. Result: README.md.
+through them: accepted over drafted tokens (E/k), reach by depth, and how length falls with entropy from temperature 0.4
+to 0.8. What is expected, and when the study stops, is in plan.md. After an interrupt it continues. Result: README.md.
 """
 
 import json
@@ -24,7 +24,7 @@ from harness.study import Arm, Column, Contrast, Place, Study, Values
 
 from limited_heads import tuning
 from limited_heads.runs import slope
-from limited_heads.scale import POLICIES, TEMPERATURES, policy_of
+from limited_heads.scale import POLICIES, TEMPERATURES, TRAINED_AT, policy_of
 from limited_heads.work import run_stages, words_of
 
 NAME = "limited_heads"
@@ -60,10 +60,14 @@ def prepare(runs: Path, smoke: bool, parallel: int) -> None:
 
 
 def measure(place: Place) -> Values:
-    """What a run's head came to at temperature 1, its lengths at the others, and its slope."""
+    """What a run's head came to at the temperature it was trained at, its lengths at the others, and its slope."""
     record = json.loads((place.folder / "measured.json").read_text(encoding="utf-8"))
     by_temperature = {float(temperature): values for temperature, values in record["held_out"].items()}
-    values: Values = {**by_temperature[1.0], "slope": slope(by_temperature), "lr": record["recipe"]["lr"]}
+    values: Values = {
+        **by_temperature[TRAINED_AT],
+        "slope": slope(by_temperature),
+        "lr": record["recipe"]["lr"],
+    }
     for temperature in TEMPERATURES:
         for name in ("walked", "length", "entropy"):
             values[f"{name}@{temperature:g}"] = by_temperature[temperature][name]
@@ -105,8 +109,8 @@ STUDY = Study(
         Column("alpha_2", "depth 2"),
         Column("alpha_3", "depth 3"),
         Column("greedy_1", "greedy, depth 1"),
-        Column("walked@0.7", "E/k at T = 0.7"),
-        Column("walked@1.3", "E/k at T = 1.3"),
+        Column("walked@0.4", "E/k at T = 0.4"),
+        Column("walked@0.8", "E/k at T = 0.8"),
         Column("slope", "slope (tokens per nat)"),
         Column("lr", "learning rate", 4),
     ],

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from limited_heads.scale import TRAINED_AT
+
 RATES = (3e-4, 1e-3, 3e-3)
 SEEDS = (101, 102)
 SHARE = 0.25
@@ -46,7 +48,7 @@ def read_pilots(study_runs: Path, objective: str) -> dict[float, list[float]]:
         for seed in SEEDS:
             path = pilot_folder(study_runs, objective, rate, seed) / "measured.json"
             held_out = json.loads(path.read_text(encoding="utf-8"))["held_out"]
-            found.setdefault(rate, []).append(held_out["1.0"]["walked"])
+            found.setdefault(rate, []).append(held_out[str(TRAINED_AT)]["walked"])
     return found
 
 
