@@ -2,7 +2,7 @@
 
     promised    mtp/expected_length             the trainer's mean over all anchors alike
     replayed    mtp/replayed_length             the trainer's, at the places where an engine drafts
-    measured    spec/mean_acceptance_length     the engines' counters
+    measured    spec/mean_acceptance_length     the engines' drafts
 
 `replayed - measured` is 0 but for noise while trainer and engines agree; beyond its error, they do not. `promised -
 replayed` says how uneven the text is: an engine drafts most often where drafts fail. The mean over anchors does not.

@@ -28,7 +28,7 @@ from openrlhf_mtp.bench.rollout_subject import (
     settings_for,
 )
 from openrlhf_mtp.config.settings.mtp import DType, MTPSettings
-from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, read_counters
+from openrlhf_mtp.rollout.ended_responses import EndedResponses, acceptance_metrics
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.run_folder import writable
 
@@ -137,20 +137,20 @@ def measure(model_dir: Path, mtp: MTPSettings, workload: Workload, report: Repor
 @dataclass(frozen=True)
 class _Repeat:
     tok_s: float
-    before: EngineCounters
-    after: EngineCounters
+    ended: EndedResponses
 
 
 def _measure_batch(engine: Any, batch: int, workload: Workload) -> Speed:
     def repeat() -> _Repeat:
-        before, start = read_counters(busy_seconds=0.0), now()
-        tokens = generate(engine, batch, workload)
+        start = now()
+        responses = generate(engine, batch, workload)
         seconds = now() - start
-        return _Repeat(tokens / seconds, before, read_counters(busy_seconds=0.0))
+        tokens = sum(len(response.token_ids) for response in responses)
+        return _Repeat(tokens / seconds, EndedResponses.of_outputs(responses))
 
     repeats = take_turns({"": repeat}, workload.repeats)[""].counted
-    verified = repeats[-1].after.since(repeats[0].before)
-    return Speed(batch, tuple(one.tok_s for one in repeats), acceptance_metrics(verified))
+    ended = EndedResponses.joined([one.ended for one in repeats])
+    return Speed(batch, tuple(one.tok_s for one in repeats), acceptance_metrics(ended))
 
 
 def describe(

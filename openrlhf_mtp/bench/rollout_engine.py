@@ -84,8 +84,8 @@ def running_engine(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Ite
         cleanup_dist_env_and_memory()
 
 
-def generate(engine: Any, batch: int, workload: Workload) -> int:
-    """At least MIN_REQUESTS responses at temperature 1, `batch` at a time; returns their tokens."""
+def generate(engine: Any, batch: int, workload: Workload) -> list[Any]:
+    """At least MIN_REQUESTS responses at temperature 1, `batch` at a time, as vLLM's `CompletionOutput`s."""
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
@@ -97,9 +97,9 @@ def generate(engine: Any, batch: int, workload: Workload) -> int:
         detokenize=False,
     )
     prompts = cycle(workload.prompts)
-    tokens = 0
+    responses = []
     for _ in range(max(1, MIN_REQUESTS // batch)):
         requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in islice(prompts, batch)]
         outputs = engine.generate(requests, parameters, use_tqdm=False)
-        tokens += sum(len(request.outputs[0].token_ids) for request in outputs)
-    return tokens
+        responses += [request.outputs[0] for request in outputs]
+    return responses

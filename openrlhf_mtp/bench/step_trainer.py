@@ -78,7 +78,7 @@ def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
         ]
     )
     args.mtp = None
-    args.run = RunContext(run_folder=str(scratch), monitor_factory=_no_engines)
+    args.run = RunContext(run_folder=str(scratch), monitor_factory=_no_engines, count_generated=_no_engines)
     from openrlhf.utils import get_strategy
 
     from openrlhf_mtp.training.observed_policy import ObservedPolicy

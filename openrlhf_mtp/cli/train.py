@@ -69,7 +69,7 @@ def _has_checkpoint(folder: Path) -> bool:
 
 def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> SimpleNamespace:
     """The job as OpenRLHF's parsed and validated arguments, with what was chosen and our settings beside them."""
-    from openrlhf_mtp.rollout.monitor import EngineMonitor
+    from openrlhf_mtp.rollout.monitor import EngineMonitor, count_generated
     from openrlhf_mtp.training.controller.context import RunContext
     from openrlhf_mtp.upstream.openrlhf.flags import parse
 
@@ -80,6 +80,7 @@ def openrlhf_arguments(job: Job, out: Path, choice: Choice) -> SimpleNamespace:
         run_folder=str(out.absolute()),
         engine_threads=choice.engine_threads,
         monitor_factory=partial(EngineMonitor, settings=(job.mtp or WITHOUT_HEAD).guard),
+        count_generated=count_generated,
         own_sync=job.mtp is not None or args.ds.lora.rank > 0,
     )
     return args

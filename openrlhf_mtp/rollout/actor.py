@@ -63,10 +63,8 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         self._in_flight += 1
         try:
             output = await super().generate(*args, **kwargs)
-            for one in output.outputs if output is not None else ():
-                if one.spec_decode_metrics is not None:
-                    drafts = one.spec_decode_metrics.per_step_accepted
-                    self._ended.append(EndedResponses.of(len(one.token_ids), drafts))
+            if output is not None:
+                self._ended.append(EndedResponses.of_outputs(output.outputs))
             return output
         finally:
             self._in_flight -= 1

@@ -45,7 +45,7 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHO
     if mtp.rollout.speculate:
         head_contract.require(mtp, policy_dir, sampling)
     rollout = mtp.rollout
-    # with each response its drafts in order: acceptance by response and by place in it
+    # with each response its drafts in order, from which acceptance is counted
     detail = {"per_request_spec_decode_metrics": "detailed"} if rollout.speculate else {}
     limits = {
         "max_num_seqs": rollout.max_num_seqs,
@@ -59,7 +59,7 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHO
         "logprobs_mode": "processed_logprobs",
         "max_logprobs": 1,
         "dtype": rollout.dtype,
-        "disable_log_stats": False,  # acceptance is read from vLLM's own counters
+        "disable_log_stats": False,  # tokens and ended requests are read from vLLM's own counters
         **detail,
         **{name: value for name, value in limits.items() if value is not None},
     }

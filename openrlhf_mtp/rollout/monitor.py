@@ -20,11 +20,18 @@ def fetch_counters(engines: Sequence[Any], *, take_ended: bool = False) -> list[
     return [EngineCounters.from_dict(counts) for counts in ray.get(asked)]
 
 
+def count_generated(engines: Sequence[Any]) -> tuple[int, int]:
+    """Tokens sampled and requests ended since the engines started; a step's measurement is not affected."""
+    return generated(fetch_counters(engines))
+
+
 _fetch_and_take = partial(fetch_counters, take_ended=True)
 
 
 class EngineMonitor:
     """Differences of the engines' counters between calls, as metrics.
+
+    It takes the responses that ended from the engines, so a run has one.
 
     Args:
         engines: Ray handles of `MTPRolloutActor`s.
@@ -57,10 +64,6 @@ class EngineMonitor:
             return {}
         row = rollout_metrics(deltas, wall_seconds=rollout_seconds)
         return {**row, **gap_metrics({**(trained or {}), **row})}
-
-    def generated(self) -> tuple[int, int]:
-        """Tokens sampled and requests ended since the engines started; `measure` is not affected."""
-        return generated(self._fetch(self.engines))
 
     def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
         """Return the guard's alarm about a step's row; call it after the row is written, which is the evidence.

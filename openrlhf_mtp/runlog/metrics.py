@@ -177,7 +177,7 @@ SPEC_ACCEPTANCE_RATE = _declare(
 SPEC_MEAN_ACCEPTANCE_LENGTH = _declare(
     "spec/mean_acceptance_length",
     "token",
-    "Tokens per target forward: 1 + accepted / drafts",
+    "Tokens per target forward: 1 + accepted / drafts; what is drafted beyond a response's end counts as rejected",
     by_quarter="The same of drafts that begin in quarter q of their response",
 )
 SPEC_ACCEPTANCE_LENGTH_P10 = _declare(
@@ -203,7 +203,9 @@ SPEC_LENGTH_GAP_SE = _declare(
     "token",
     "Standard error of spec/length_gap that the luck of the step's drafts explains, conditional on the sampled text",
 )
-SPEC_DRAFTS = _declare("spec/drafts", "count", "Drafts verified in the step, all engines")
+SPEC_DRAFTS = _declare(
+    "spec/drafts", "count", "Drafts verified for the responses that ended in the step, all engines"
+)
 SPEC_LOGPROB_GAP = _declare(
     "spec/logprob_gap", "nat", "Mean |engine log-prob - trainer log-prob| over action tokens"
 )

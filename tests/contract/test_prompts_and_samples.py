@@ -165,13 +165,32 @@ def expected(keep: Any) -> list[tuple[str, int, str]]:
     told = []
 
     @contextmanager
-    def keep_progress(out: Any, name: str, progress: Any, connect: Any) -> Iterator[None]:
+    def keep_progress(out: Any, name: str, progress: Any, generated: Any) -> Iterator[None]:
         yield
         told.append((name, progress.expected, progress.unit))
 
     with patch.object(sampling, "told_progress", keep_progress):
         episodes(generator(loader(), tempfile.mkdtemp(), rollout=4, generate=4, keep=keep), 0, stop_after=1)
     return told
+
+
+def expected_of_evaluation() -> list[int]:
+    """The responses that the line of progress expects of an evaluation, each time prompts are handed to an engine."""
+    import tempfile
+
+    made = generator(loader(), tempfile.mkdtemp(), rollout=4, generate=4)
+    made.eval_dataloader, made.tokenizer = list(loader()), None
+    seen, (engine,) = [], made.vllm_engines
+    answer = engine.generate_responses.remote
+
+    def watched(**asked: Any) -> Any:
+        seen.append(made._progress.expected)
+        return answer(**asked)
+
+    engine.generate_responses = SimpleNamespace(remote=watched)
+    made.generate_eval_samples(n_samples_per_prompt=2, max_len=64)
+    made.generate_samples(n_samples_per_prompt=2, max_len=64)
+    return seen
 
 
 def shares(samples: int, ranks: int, micro: int) -> dict[str, Any]:
@@ -242,6 +261,7 @@ def look() -> dict[str, Any]:
         "half passes": filtered(lambda text: int(text.split()[1]) % 2 == 0),
         "fewer than ranks": filtered(lambda text: True, ranks=7),
         "expected": (expected(None), expected(lambda text: int(text.split()[1]) % 2 == 0)),
+        "expected of an evaluation": expected_of_evaluation(),
         "shares": {case: shares(*case) for case in CASES},
     }
 
@@ -299,6 +319,11 @@ def test_progress_counts_every_response_that_is_asked_for(seen):
     (name, responses, _), *_ = with_replacements
     assert name == "rollout"
     assert responses > 4 * 2, "prompts that were filtered out are replaced"
+
+
+def test_an_evaluation_is_expected_whole_from_its_beginning(seen):
+    """OpenRLHF asks for as many prompts as a rollout has, one lot after the other."""
+    assert seen["expected of an evaluation"] == [PROMPTS * 2] * PROMPTS + [4 * 2] * 4
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

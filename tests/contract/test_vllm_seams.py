@@ -182,6 +182,17 @@ def test_a_finished_request_still_brings_its_drafts_in_order() -> None:
     for accepted in (2, 0, 3):
         counted.observe(3, accepted, detailed=True)
     assert counted.per_step_accepted == [2, 0, 3]
+    assert counted.per_step_drafted == [3, 3, 3]
+    assert counted.num_spec_tokens == 3
+
+
+def test_drafts_are_still_counted_before_a_response_is_cut() -> None:
+    """So `EndedResponses` leaves out what lies beyond the end, and vLLM's own counters are not used."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    update = inspect.getsource(Scheduler.update_from_output)
+    assert update.index("spec_decode_metrics.observe(") < update.index("_update_request_with_output(")
+    assert "del new_token_ids[num_new:]" in inspect.getsource(Scheduler._update_request_with_output)
 
 
 def test_the_engine_still_takes_every_argument_we_pass() -> None:

@@ -42,4 +42,5 @@ def test_both_settings_are_measured_in_turn_in_one_process(tmp_path: Path) -> No
         assert 1.0 <= acceptance["spec/mean_acceptance_length"] < DEPTHS
         # two repeats of eight responses (or of eight in pairs) of 12 tokens, the first of which is not drafted
         tokens = acceptance["spec/drafts"] * acceptance["spec/mean_acceptance_length"]
-        assert 2 * 8 * 11 <= tokens <= 2 * 8 * (11 + DEPTHS)
+        # and nothing beyond the end; the last draft of a response may give no token of the target's own
+        assert 2 * 8 * 11 <= tokens <= 2 * 8 * 12

@@ -63,12 +63,26 @@ def assert_sound(
         assert 0.5 < row["mtp/accepted_std"] < 1.5, "of three drafted tokens"
         quarters = [row[f"spec/mean_acceptance_length/quarter_{q}"] for q in (1, 2, 3, 4)]
         assert min(quarters) <= row["spec/mean_acceptance_length"] <= max(quarters), "the same drafts"
+        if max_alpha_gap is None:
+            assert_drafts_are_of_the_step(row)
         assert 1 <= row["spec/acceptance_length_p10"] <= 4
     if max_alpha_gap is None:
         rl_jobs.assert_agreement(rows)
     else:
         assert max(abs(row["spec/alpha_gap"]) for row in rows) < max_alpha_gap
     return rows
+
+
+def assert_drafts_are_of_the_step(row: dict[str, float]) -> None:
+    """Drafts, accepted tokens and a first token each are the step's responses, without what lies beyond their ends.
+
+    Most responses are cut at their limit; the last draft of one that is cut gives no token of the policy's own.
+    """
+    responses = rl_jobs.JOB["rollout"]["batch_size"] * rl_jobs.JOB["rollout"]["n_samples_per_prompt"]
+    tokens = row["policy/response_length"] * responses
+    assert row["policy/truncated_rate"] > 0.5
+    from_drafts = row["spec/drafts"] * row["spec/mean_acceptance_length"]
+    assert tokens - responses - 0.1 <= from_drafts <= tokens + 0.1
 
 
 def nbytes(folder: Path) -> int:

@@ -77,7 +77,7 @@ def arguments(folder: Path, out: Path, mtp: dict[str, Any] | None, **flags: Any)
         argv += [f"--{name}", *map(str, values)]
     args: Any = parse(argv)
     args.mtp = None if mtp is None else MTPSettings.model_validate(mtp)
-    args.run = RunContext(run_folder=str(out), monitor_factory=_no_engines)
+    args.run = RunContext(run_folder=str(out), monitor_factory=_no_engines, count_generated=_no_engines)
     return args
 
 

@@ -33,10 +33,6 @@ class RolloutMonitor(Protocol):
         """
         ...
 
-    def generated(self) -> tuple[int, int]:
-        """Tokens sampled and requests ended since the engines started."""
-        ...
-
     def check(self, step: int, row: Mapping[str, float]) -> Alarm | None:
         """Look at a step's metrics: an alarm when acceptance has collapsed or the log-prob gap is above its limit."""
         ...
@@ -48,7 +44,9 @@ class RunContext:
 
     Attributes:
         run_folder: where rows, figures and checkpoints go.
-        monitor_factory: makes the monitor from the engine handles, in the controller's process.
+        monitor_factory: makes the run's one monitor from the engine handles, in the controller's process.
+        count_generated: tokens sampled and requests ended since the engines started, from their handles; the monitor
+            is not affected.
         own_sync: weights reach the engines by `openrlhf_mtp.sync`; false leaves them to OpenRLHF where it can
             (`sync.transport.uses_own_sync`).
         engine_threads: that each worker of an engine computes with; None leaves it to Ray.
@@ -56,5 +54,6 @@ class RunContext:
 
     run_folder: str
     monitor_factory: Callable[[list[Any]], RolloutMonitor]
+    count_generated: Callable[[list[Any]], tuple[int, int]]
     own_sync: bool = True
     engine_threads: int | None = None

@@ -10,13 +10,10 @@ from pathlib import Path
 from openrlhf_mtp.runlog.activity import Activity
 from openrlhf_mtp.runlog.generation_progress import LOOK_EVERY_S, GenerationProgress
 
-Generated = Callable[[], tuple[int, int]]
-"""Tokens sampled and requests ended since the engines started."""
-
 
 @contextmanager
 def told_progress(
-    out: Path, name: str, progress: GenerationProgress, connect: Callable[[], Generated]
+    out: Path, name: str, progress: GenerationProgress, generated: Callable[[], tuple[int, int]]
 ) -> Iterator[None]:
     """Say how far a rollout is, every few seconds until the context ends; the rollout waits for nothing here.
 
@@ -24,13 +21,12 @@ def told_progress(
         out: the run folder.
         name: of the rollout.
         progress: what is expected of it.
-        connect: gives the function that asks the engines; called in a thread, like that function.
+        generated: tokens sampled and requests ended since the engines started; called in a thread.
     """
     ended, now = threading.Event(), Activity(out, name)
 
     def watch() -> None:
         with suppress(Exception):  # who waits for the responses says why an engine does not answer
-            generated = connect()
             tokens, requests = generated()
             while not ended.wait(LOOK_EVERY_S):
                 more_tokens, more_requests = generated()

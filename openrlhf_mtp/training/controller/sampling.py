@@ -11,7 +11,7 @@ from openrlhf_mtp.runlog.generation_progress import GenerationProgress
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.training.controller.experience import all_ranks
 from openrlhf_mtp.training.controller.prompt_position import waiting
-from openrlhf_mtp.training.controller.rollout_progress import Generated, told_progress
+from openrlhf_mtp.training.controller.rollout_progress import told_progress
 from openrlhf_mtp.training.controller.samples import CheckedSamples
 
 DEFAULT_MAX_LEN = 2048
@@ -65,7 +65,7 @@ class TrainingSamples(CheckedSamples):
 
     _watch: FilterWatch | None = None
     _progress: GenerationProgress | None = None
-    _generated: Generated | None = None
+    _all_expected = False
 
     @contextmanager
     def _showing(self, name: str) -> Iterator[None]:
@@ -73,19 +73,21 @@ class TrainingSamples(CheckedSamples):
         self._progress = GenerationProgress("requests" if self.args.train.agent_func_path else "responses")
         out = Path(self.args.run.run_folder)
         try:
-            with told_progress(out, name, self._progress, self._ask_engines):
+            with told_progress(out, name, self._progress, self._generated):
                 yield
         finally:
-            self._progress = None
+            self._progress, self._all_expected = None, False
 
-    def _ask_engines(self) -> Generated:
-        if self._generated is None:
-            self._generated = self.args.run.monitor_factory(self.vllm_engines).generated
-        return self._generated
+    def _generated(self) -> tuple[int, int]:
+        counted: tuple[int, int] = self.args.run.count_generated(self.vllm_engines)
+        return counted
 
     def generate_eval_samples(self, **generate_kwargs: Any) -> list[Any]:
         """OpenRLHF's, and says how far it is."""
         with self._showing("evaluation"):
+            # all at once, because OpenRLHF asks for as many prompts as a rollout has, one lot after the other
+            self._expect(len(self.eval_dataloader), generate_kwargs)
+            self._all_expected = True
             samples: list[Any] = super().generate_eval_samples(**generate_kwargs)
         return samples
 
@@ -113,7 +115,8 @@ class TrainingSamples(CheckedSamples):
         return samples, rate, consumed, exhausted
 
     def _dispatch_prompts_to_vllm(self, prompts: list[str], *args: Any, **kwargs: Any) -> list[Any]:
-        self._expect(len(prompts), kwargs)
+        if not self._all_expected:
+            self._expect(len(prompts), kwargs)
         if self._watch is not None and (text := self._watch.draw(len(prompts))) is not None:
             self._say(text)
         refs: list[Any] = super()._dispatch_prompts_to_vllm(prompts, *args, **kwargs)

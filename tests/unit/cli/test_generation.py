@@ -12,7 +12,7 @@ from tests.patience import seconds
 
 
 def counters(tokens: int, finished: int) -> EngineCounters:
-    return EngineCounters(0, 0, 0, (), tokens, 1.0, finished)
+    return EngineCounters(tokens, 1.0, finished)
 
 
 def eight() -> GenerationProgress:

@@ -2,53 +2,29 @@ from typing import Any
 
 import pytest
 
-from openrlhf_mtp.rollout.stats import EngineCounters, acceptance_metrics, rollout_metrics, total
+from openrlhf_mtp.rollout.ended_responses import EndedResponses
+from openrlhf_mtp.rollout.stats import EngineCounters, rollout_metrics, total
 from openrlhf_mtp.runlog import metrics
+
+ENDED = EndedResponses.of(26, [1] * 3 + [2] * 3 + [3] * 2 + [0] * 2, [3] * 10, depths=3)
 
 
 def counters(**changes: Any) -> EngineCounters:
-    values: dict[str, Any] = {
-        "num_drafts": 10,
-        "num_draft_tokens": 30,
-        "num_accepted_tokens": 15,
-        "accepted_per_depth": (8, 5, 2),
-        "generation_tokens": 25,
-        "busy_seconds": 2.0,
-    }
+    values: dict[str, Any] = {"generation_tokens": 25, "busy_seconds": 2.0, "ended": ENDED}
     return EngineCounters(**{**values, **changes})
 
 
-def test_acceptance_is_reported_over_all_drafts_and_per_depth() -> None:
-    row = acceptance_metrics(counters())
-    assert row == {
-        "spec/acceptance_rate": 0.5,
-        "spec/acceptance_rate/depth_1": 0.8,
-        "spec/acceptance_rate/depth_2": 0.5,
-        "spec/acceptance_rate/depth_3": 0.2,
-        "spec/mean_acceptance_length": 2.5,
-        "spec/drafts": 10.0,
-    }
-
-
-def test_the_rates_by_depth_sum_to_the_mean_acceptance_length() -> None:
-    row = acceptance_metrics(counters())
-    by_depth = [value for name, value in row.items() if "/depth_" in name]
-    assert 1.0 + sum(by_depth) == pytest.approx(row["spec/mean_acceptance_length"])
-
-
 def test_engines_are_weighted_by_their_drafts_not_averaged() -> None:
-    busy = counters(
-        num_drafts=90, num_draft_tokens=270, num_accepted_tokens=270, accepted_per_depth=(90, 90, 90)
-    )
-    idle = counters(num_drafts=10, num_draft_tokens=30, num_accepted_tokens=0, accepted_per_depth=(0, 0, 0))
-    row = acceptance_metrics(total([busy, idle]))
+    busy = counters(ended=EndedResponses.of(361, [3] * 90, [3] * 90, depths=3))
+    idle = counters(ended=EndedResponses.of(11, [0] * 10, [3] * 10, depths=3))
+    row = rollout_metrics([busy, idle], wall_seconds=1.0)
     assert row["spec/acceptance_rate"] == pytest.approx(0.9)
     assert row["spec/mean_acceptance_length"] == pytest.approx(3.7)
 
 
 def test_an_engine_that_did_not_draft_yet_adds_nothing() -> None:
-    silent = counters(num_drafts=0, num_draft_tokens=0, num_accepted_tokens=0, accepted_per_depth=())
-    assert acceptance_metrics(total([silent, counters()])) == acceptance_metrics(counters())
+    silent = counters(ended=EndedResponses())
+    assert total([silent, counters()]).ended == ENDED
 
 
 def test_every_name_is_declared() -> None:
@@ -65,33 +41,15 @@ def test_throughput_of_all_engines_counts_wall_time_and_of_one_its_busy_time() -
 
 
 def test_without_speculation_only_throughput_is_reported() -> None:
-    plain = counters(num_drafts=0, num_draft_tokens=0, num_accepted_tokens=0, accepted_per_depth=())
-    row = rollout_metrics([plain], wall_seconds=1.0)
+    row = rollout_metrics([counters(ended=EndedResponses())], wall_seconds=1.0)
     assert not [name for name in row if name.startswith("spec/")]
     assert row["perf/rollout_tok_s"] == 25.0
 
 
 def test_a_difference_of_counters_is_what_happened_in_between() -> None:
-    later = EngineCounters(
-        num_drafts=14,
-        num_draft_tokens=42,
-        num_accepted_tokens=21,
-        accepted_per_depth=(12, 7, 2),
-        generation_tokens=40,
-        busy_seconds=2.5,
-    )
-    assert later.since(counters()) == EngineCounters(
-        num_drafts=4,
-        num_draft_tokens=12,
-        num_accepted_tokens=6,
-        accepted_per_depth=(4, 2, 0),
-        generation_tokens=15,
-        busy_seconds=0.5,
-    )
-
-
-def test_the_first_draft_after_a_silent_start_counts_from_zero() -> None:
-    assert counters().since(counters(accepted_per_depth=())).accepted_per_depth == (8, 5, 2)
+    later = EngineCounters(generation_tokens=40, busy_seconds=2.5, finished_requests=3, ended=ENDED)
+    expected = EngineCounters(generation_tokens=15, busy_seconds=0.5, finished_requests=2, ended=ENDED)
+    assert later.since(counters(finished_requests=1)) == expected, "responses are taken, never cumulative"
 
 
 def test_a_restarted_engine_is_noticed() -> None:

@@ -23,7 +23,7 @@ def test_what_the_engines_did_before_does_not_count(tmp_path) -> None:
     counters = iter([(1000, 50)])
     progress = GenerationProgress()
     progress.expect(8, 800)
-    with told_progress(tmp_path, "rollout", progress, lambda: lambda: next(counters, (1120, 53))):
+    with told_progress(tmp_path, "rollout", progress, lambda: next(counters, (1120, 53))):
         while not read_activities(tmp_path).startswith("rollout 3/8 responses, 120 tokens"):
             pass
     assert read_activities(tmp_path) == ""
@@ -36,14 +36,14 @@ def test_an_engine_that_does_not_answer_holds_nothing_up(tmp_path) -> None:
         never.wait(seconds(60))
         return 0, 0
 
-    with told_progress(tmp_path, "rollout", GenerationProgress(), lambda: asked):
+    with told_progress(tmp_path, "rollout", GenerationProgress(), asked):
         pass
     never.set()
 
 
 def test_no_engine_to_ask_is_no_error(tmp_path) -> None:
-    def connect():
-        raise AttributeError("no monitor here")
+    def asked() -> tuple[int, int]:
+        raise AttributeError("no engine here")
 
-    with told_progress(tmp_path, "rollout", GenerationProgress(), connect):
+    with told_progress(tmp_path, "rollout", GenerationProgress(), asked):
         assert read_activities(tmp_path) == ""
