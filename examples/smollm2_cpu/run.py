@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -137,17 +138,24 @@ def run(todo: Sequence[Stage], out: Path) -> Record:
 
 
 def _call(words: Sequence[str]) -> int:
-    """Run a command in this terminal; its exit code. Ctrl-C reaches the command itself, which ends by its own rules."""
+    """Run a command in this terminal; its exit code. Ctrl-C reaches the command itself, which ends by its own rules;
+    SIGTERM is passed on to it."""
     with subprocess.Popen(words) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _failure(title: str, code: int, stage: Stage) -> str:
-    log = f"; log: {stage.run_folder / DRIVER_LOG}, {stage.run_folder / NOTICES}" if stage.run_folder else ""
+    names = () if stage.run_folder is None else (DRIVER_LOG, NOTICES)
+    logs = [str(stage.run_folder / name) for name in names if (stage.run_folder / name).exists()]
+    log = f"; log: {', '.join(logs)}" if logs else ""
     return (
         f"{title}: ended with exit code {code}, the reason is above{log}\n"
         "to continue: make real (finished stages are kept, this one continues from its last checkpoint)"

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from openrlhf_mtp.cli.processes import Terminated
 from openrlhf_mtp.cli.worker_output import output
 from openrlhf_mtp.config.errors import JobError
 
@@ -26,8 +27,8 @@ class RunFailed(RuntimeError):
 def user_facing_errors(run: Path) -> Iterator[None]:
     """Unwrap Ray's task errors. Enter inside the Ray session, whose logs are read.
 
-    An interrupt from the terminal reaches workers and engines too, which then fail one way or another; whatever comes
-    back after it is the interrupt.
+    An interrupt from the terminal reaches workers and engines too, as SIGTERM does from some schedulers. They then fail
+    one way or another; whatever comes back after it is the interrupt.
 
     Args:
         run: the run folder: what can be resumed, and on Kubernetes what workers of other pods printed.
@@ -35,22 +36,27 @@ def user_facing_errors(run: Path) -> Iterator[None]:
     Raises:
         RunFailed: with the worker's error type and message; its traceback is the cause.
         JobError: a worker's own, which another attempt would end with, too.
-        KeyboardInterrupt: the user ended the run; the message says how to continue it.
+        KeyboardInterrupt: the user ended the run, or SIGTERM did (`Terminated`); the message says how to continue it.
     """
     from ray.exceptions import RayActorError, RayTaskError
 
-    with _noticed_interrupt() as interrupted:
+    with _noticed_ends() as arrived:
         try:
             yield
         except KeyboardInterrupt as end:
-            raise KeyboardInterrupt(how_to_continue(run)) from end
+            raise _kind(arrived)(how_to_continue(run)) from end
         except (RayTaskError, RayActorError) as error:
-            if interrupted.is_set():
-                raise KeyboardInterrupt(how_to_continue(run)) from error
+            if arrived:
+                raise _kind(arrived)(how_to_continue(run)) from error
             cause = _cause(error)
             raise (
                 JobError(str(cause)) if isinstance(cause, JobError) else RunFailed(_words(cause, run))
             ) from error
+
+
+def _kind(arrived: set[int]) -> type[KeyboardInterrupt]:
+    """What ended the run: from within `ray.get` the exception of any signal comes back as a plain KeyboardInterrupt."""
+    return Terminated if signal.SIGTERM in arrived else KeyboardInterrupt
 
 
 def how_to_continue(run: Path) -> str:
@@ -63,23 +69,28 @@ def how_to_continue(run: Path) -> str:
 
 
 @contextmanager
-def _noticed_interrupt() -> Iterator[threading.Event]:
-    """Whether SIGINT has arrived, beside what is done about it otherwise."""
-    seen, before = threading.Event(), signal.getsignal(signal.SIGINT)
-
-    def notice(number: int, frame: FrameType | None) -> None:
-        seen.set()
-        if callable(before):
-            before(number, frame)
-
-    if threading.current_thread() is not threading.main_thread() or before is None:
+def _noticed_ends() -> Iterator[set[int]]:
+    """The signals that told this command to end so far, beside what is done about them otherwise."""
+    seen: set[int] = set()
+    if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    signal.signal(signal.SIGINT, notice)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        seen.add(number)
+        usual = before[signal.Signals(number)]
+        assert callable(usual)
+        usual(number, frame)
+
+    theirs = {number: usual for number, usual in before.items() if callable(usual)}
+    for number in theirs:
+        signal.signal(number, notice)
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, usual in theirs.items():
+            signal.signal(number, usual)
 
 
 def _cause(error: BaseException) -> BaseException:

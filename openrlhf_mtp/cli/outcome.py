@@ -13,12 +13,14 @@ from typing import Any
 from typer.exceptions import Abort, TyperException
 
 from openrlhf_mtp.cli.messages import accept_any_text, keep_traceback, say, terminal_width, wrapped
+from openrlhf_mtp.cli.processes import Terminated
 from openrlhf_mtp.cli.usage import Interrupted, usage_message
 from openrlhf_mtp.config.errors import USER_ERROR, JobError
 
 RUN_FAILED = 1
 """Exit code when a run was started and ended with an error, and of an error in this program."""
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and after SIGTERM, as a shell has them."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -37,8 +39,9 @@ def run_to_exit_code(app: Callable[..., Any]) -> int:
         if sys.stdout is not None:  # it is None where the shell closed it
             sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted) as end:
-        print(wrapped(f"interrupted: {end}".removesuffix(": "), terminal_width()), file=sys.stderr)
-        return INTERRUPTED
+        how, code = ("terminated", TERMINATED) if _is_sigterm(end) else ("interrupted", INTERRUPTED)
+        print(wrapped(f"{how}: {end}".removesuffix(": "), terminal_width()), file=sys.stderr)
+        return code
     except TyperException as problem:
         return _wrong_words(problem)
     except Abort:
@@ -48,6 +51,13 @@ def run_to_exit_code(app: Callable[..., Any]) -> int:
     except Exception as problem:
         return _known(problem) or _unknown(problem)
     return code if isinstance(code, int) else 0
+
+
+def _is_sigterm(end: BaseException | None) -> bool:
+    """Whether an interrupt is SIGTERM's, under whatever names it left the command."""
+    while end is not None and not isinstance(end, Terminated):
+        end = end.__cause__
+    return end is not None
 
 
 def _wrong_words(problem: Any) -> int:

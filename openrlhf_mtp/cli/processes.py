@@ -1,4 +1,5 @@
-"""The processes below this one: how much memory they take together, and that none outlives the command."""
+"""The processes below this one: how much memory they take together, and that none outlives the command, however it is
+told to end."""
 
 from __future__ import annotations
 
@@ -6,8 +7,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import psutil
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. It ends a command as Ctrl-C does, with another exit code."""
 
 
 def tree_memory_bytes() -> int:
@@ -64,15 +71,36 @@ def peak_memory(interval_s: float = 2.0) -> Iterator[PeakMemory]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C while the context lasts: who presses it twice would leave behind what is being ended."""
+    """Ignore Ctrl-C and SIGTERM while the context lasts: a second one would leave behind what is being ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    usual = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def raise_on_sigterm() -> None:
+    """From now on SIGTERM raises `Terminated` in the main thread, from which alone this may be called."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+
+
+@contextmanager
+def usual_sigterm() -> Iterator[None]:
+    """SIGTERM does after the context what it did before, whoever set a handler within."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def end_descendants(grace_s: float) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from openrlhf_mtp.cli.failures import RunFailed
-from openrlhf_mtp.cli.processes import end_descendants, undisturbed
+from openrlhf_mtp.cli.processes import (
+    end_descendants,
+    raise_on_sigterm,
+    undisturbed,
+    usual_sigterm,
+)
 from openrlhf_mtp.upstream.cpu_host import has_cuda
 from openrlhf_mtp.upstream.processes import prepare_process, quiet_driver, ray_runtime_env
 from openrlhf_mtp.upstream.ray_start import START_LIMIT, be_patient, start_limit_s
@@ -38,7 +44,7 @@ def ray_session(
     """Connect to the cluster of `RAY_ADDRESS`, or start one here.
 
     On a host without CUDA the local cluster has `gpus` logical ones. On exit every process that was started
-    on this machine has ended.
+    on this machine has ended, also after SIGTERM, which raises `cli.processes.Terminated` while a local cluster is up.
 
     Args:
         gpus: what the job needs in all.
@@ -57,17 +63,20 @@ def ray_session(
     import ray
 
     common: dict[str, Any] = {"runtime_env": ray_runtime_env(threads), "log_to_driver": verbose}
-    try:
-        if address:
-            _connect(ray, address, common)
-        else:
-            _start(ray, gpus, temporary_folder(cache), common)
-        yield ray
-    finally:
-        with undisturbed():
-            ray.shutdown()
-            if not address:
-                end_descendants(grace_s=20.0)
+    with usual_sigterm():
+        try:
+            if address:
+                _connect(ray, address, common)
+            else:
+                _start(ray, gpus, temporary_folder(cache), common)
+                if threading.current_thread() is threading.main_thread():
+                    raise_on_sigterm()  # Ray's own kills its processes, at whose end this one aborts in C++
+            yield ray
+        finally:
+            with undisturbed():
+                ray.shutdown()
+                if not address:
+                    end_descendants(grace_s=20.0)
 
 
 def _connect(ray: ModuleType, address: str, common: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -244,9 +246,28 @@ def test_a_stage_runs_again_when_its_input_or_an_earlier_stage_changed(modules, 
 
 
 def test_a_failure_names_the_log_and_the_next_step(modules, tmp_path):
-    stage = modules["run"].Stage("train", ["sh", "-c", "exit 3"], (), tmp_path / "rl")
-    with pytest.raises(SystemExit, match=r"exit code 3.*rl/driver\.log.*\nto continue: make real"):
+    log = tmp_path / "rl" / "driver.log"
+    stage = modules["run"].Stage(
+        "train", ["sh", "-c", f"mkdir {log.parent}; touch {log}; exit 3"], (), log.parent
+    )
+    with pytest.raises(SystemExit, match=r"exit code 3.*rl/driver\.log\nto continue: make real") as end:
         modules["run"].run([stage], tmp_path)
+    assert "notices.jsonl" not in str(end.value), "nothing was said in this run"
+
+
+def test_a_failure_before_there_is_a_log_names_none(modules, tmp_path):
+    stage = modules["run"].Stage("train", ["sh", "-c", "exit 3"], (), tmp_path / "rl")
+    with pytest.raises(SystemExit, match=r"exit code 3, the reason is above\nto continue: make real"):
+        modules["run"].run([stage], tmp_path)
+
+
+def test_a_stage_is_told_to_end_when_the_example_is(modules, tmp_path):
+    """A scheduler sends SIGTERM to the process that it started."""
+    pid = os.getpid()
+    command = ["sh", "-c", f"trap 'exit 143' TERM; kill -TERM {pid}; while :; do sleep 0.05; done"]
+    with pytest.raises(SystemExit, match="exit code 143"):
+        modules["run"].run([modules["run"].Stage("train", command)], tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize(("continues", "word"), [(True, "--resume"), (False, "--overwrite")])

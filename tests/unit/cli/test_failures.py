@@ -8,6 +8,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
 from openrlhf_mtp.cli.failures import how_to_continue, user_facing_errors
+from openrlhf_mtp.cli.processes import Terminated, raise_on_sigterm, usual_sigterm
 from openrlhf_mtp.config.errors import JobError
 
 
@@ -23,6 +24,32 @@ def test_workers_that_fail_after_an_interrupt_are_not_what_ended_the_run(tmp_pat
     with pytest.raises(KeyboardInterrupt, match="holds no checkpoint yet"), user_facing_errors(tmp_path):
         dying_workers()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_workers_that_fail_after_sigterm_are_not_what_ended_the_run(tmp_path):
+    def dying_workers() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Terminated:
+            raise RayActorError from None
+
+    with usual_sigterm():
+        raise_on_sigterm()
+        with pytest.raises(Terminated, match="holds no checkpoint yet"), user_facing_errors(tmp_path):
+            dying_workers()
+
+
+def test_sigterm_says_how_to_continue_as_an_interrupt_does(tmp_path):
+    def within_ray_get() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Terminated:
+            raise KeyboardInterrupt from None  # all that Ray lets through
+
+    with usual_sigterm():
+        raise_on_sigterm()
+        with pytest.raises(Terminated, match="--overwrite"), user_facing_errors(tmp_path):
+            within_ray_get()
 
 
 def test_an_interrupt_says_which_checkpoint_it_continues_from(tmp_path):

@@ -2,13 +2,15 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.cli.outcome import INTERRUPTED, RUN_FAILED, run_to_exit_code
+from openrlhf_mtp.cli.outcome import INTERRUPTED, RUN_FAILED, TERMINATED, run_to_exit_code
+from openrlhf_mtp.cli.processes import Terminated
 from openrlhf_mtp.cli.usage import App
 from openrlhf_mtp.config.errors import USER_ERROR
 
@@ -43,6 +45,7 @@ def test_an_error_of_the_program_is_said_and_its_traceback_kept(capsys):
             INTERRUPTED,
             "interrupted: runs/x holds a checkpoint\n",
         ),
+        (Terminated("runs/x holds a checkpoint"), TERMINATED, "terminated: runs/x holds a checkpoint\n"),
         (
             OSError(28, "No space left on device", "runs/x"),
             RUN_FAILED,
@@ -72,6 +75,21 @@ def test_an_interrupt_keeps_its_words_on_the_way_through_typer(capsys, monkeypat
     monkeypatch.setattr(sys, "argv", ["work"])
     assert run_to_exit_code(app) == INTERRUPTED
     assert capsys.readouterr().err == "interrupted: half of it stands\n"
+
+
+def test_sigterm_is_told_from_an_interrupt_under_every_name(capsys, monkeypatch):
+    app = App()
+
+    @app.command()
+    def work() -> None:
+        try:
+            raise Terminated
+        except KeyboardInterrupt as end:
+            raise KeyboardInterrupt("in stage 2") from end
+
+    monkeypatch.setattr(sys, "argv", ["work"])
+    assert run_to_exit_code(app) == TERMINATED == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "terminated: in stage 2\n"
 
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
