@@ -22,7 +22,8 @@ def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
     Raises:
         JobError: a folder is missing or damaged, the head does not fit, or something was left out.
     """
-    from openrlhf_mtp.heads.formats.export import LIST_FILE, export
+    from openrlhf_mtp.heads.formats.export import export
+    from openrlhf_mtp.heads.formats.policy_files import LIST_FILE
 
     try:
         written = export(policy, head_folder(head, policy), out, format)

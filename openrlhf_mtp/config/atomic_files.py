@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, whatever stops the process that writes them."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,3 +43,17 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file's content.
+
+    Args:
+        source: the file; a link is followed.
+        target: the file to make or replace; its folder exists.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    with atomic_path(target) as partial:
+        shutil.copyfile(source, partial)

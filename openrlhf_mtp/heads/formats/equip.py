@@ -7,7 +7,6 @@ language. If that layer has experts, the dense block starts as the mean of a few
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.families import FAMILIES
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, HEAD_FOLDER
 from openrlhf_mtp.config.native_layouts import Layout, vllm_architecture
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.heads.formats.native import read_config, read_native, read_trunk_config
+from openrlhf_mtp.heads.formats.policy_files import copy_other_files, copy_weights
 from openrlhf_mtp.heads.formats.shards import PathLike, files_by_tensor, read_tensors
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
@@ -36,9 +37,10 @@ def equip(
     seed: int = 0,
     fresh: bool = False,
 ) -> Path:
-    """Write a checkpoint folder with a head: the policy's files as they are, plus `mtp/`.
+    """Write a checkpoint folder with a head: the model's files as they are (`policy_files`), plus `mtp/`.
 
     Plain transformers still loads the folder as the policy. With `out_dir` equal to `model_dir` only `mtp/` is added.
+    Each file appears whole or not at all, the head's configuration last.
     The head is the checkpoint's own (`layouts.py`) if it brings one along.
 
     Args:
@@ -75,7 +77,7 @@ def equip(
 
 
 def _copy_policy(model_dir: Path, out_dir: Path, layout: Layout | None) -> None:
-    """The policy's files, its configuration with a model type that needs no remote code and, for vLLM, an architecture
+    """The model's files, its configuration with a model type that needs no remote code and, for vLLM, an architecture
     that suits the head."""
     config = read_config(model_dir)
     if "architectures" in config:
@@ -88,9 +90,11 @@ def _copy_policy(model_dir: Path, out_dir: Path, layout: Layout | None) -> None:
                 f"{config.get('architectures')}), which must not happen in place; give another folder as --out"
             )
         return
-    shutil.copytree(model_dir, out_dir, dirs_exist_ok=True)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    copy_weights(model_dir, out_dir)
+    copy_other_files(model_dir, out_dir)
     if changed:
-        (out_dir / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        write_atomically(out_dir / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
 def _new_head(model_dir: Path, trunk_config: Any, *, depths: int, num_blocks: int, seed: int) -> MTPHead:

@@ -6,14 +6,14 @@
 | `draft-folder` | the head alone, `config.json` and `model.safetensors` | vLLM with our plugin, `method: eagle` |
 | `merged` | the policy with the head in `mtp/`, as `equip` lays it out | vLLM with our plugin |
 
-What was written is read again afterwards: every tensor of the sources must be there with its shape and type, those
-of the head bit for bit, and nothing else. The list goes to `export.json`.
+Each file appears whole or not at all. What was written is read again afterwards: every tensor of the sources must be
+there with its shape and type, those of the head bit for bit, and nothing else. The list goes to `export.json`, which
+comes last: a folder without one is not a finished export.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,14 +22,15 @@ from typing import Any
 
 from torch import Tensor
 
+from openrlhf_mtp.config.atomic_files import copy_atomically, write_atomically
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, HEAD_FOLDER, WEIGHTS_FILE
 from openrlhf_mtp.config.native_layouts import LAYOUTS, Layout, vllm_architecture
 from openrlhf_mtp.heads.formats.accounting import ExportError, Planned, account
 from openrlhf_mtp.heads.formats.head_folder import head_tensor_specs, read_head
 from openrlhf_mtp.heads.formats.lora_merge import is_adapter, merged_with_base
 from openrlhf_mtp.heads.formats.native import read_config, read_trunk_config, to_native
+from openrlhf_mtp.heads.formats.policy_files import LIST_FILE, copy_other_files, copy_weights
 from openrlhf_mtp.heads.formats.shards import (
-    INDEX_FILE,
     PathLike,
     files_by_tensor,
     read_tensors,
@@ -40,10 +41,8 @@ from openrlhf_mtp.heads.formats.shards import (
 )
 from openrlhf_mtp.heads.head_config import HeadConfig
 
-LIST_FILE = "export.json"
 NATIVE_FILE = "model-mtp.safetensors"
 TRUNK_FILE = "model-trunk.safetensors"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def export(policy_dir: PathLike, head_dir: PathLike, out_dir: PathLike, format: 
         for w in written
     ]
     record = {"format": format, "policy": str(policy_dir), "head": str(head_dir), "tensors": rows}
-    (out_dir / LIST_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    write_atomically(out_dir / LIST_FILE, json.dumps(record, indent=2) + "\n")
     return written
 
 
@@ -102,7 +101,7 @@ def native_config(content: Mapping[str, Any], layout: Layout, blocks: int) -> di
 
 def _draft_folder(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        shutil.copyfile(head.folder / name, out_dir / name)
+        copy_atomically(head.folder / name, out_dir / name)
     stored = head_tensor_specs(head.folder)
     return [
         Planned(WEIGHTS_FILE, name, stored[name], "head", tensor) for name, tensor in head.tensors.items()
@@ -110,16 +109,14 @@ def _draft_folder(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
 
 
 def _merged(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
-    _copy_other_files(policy_dir, out_dir)
     stored, files = stored_tensors(policy_dir), files_by_tensor(policy_dir)
-    for file in {*files.values(), *([INDEX_FILE] if (policy_dir / INDEX_FILE).is_file() else [])}:
-        shutil.copyfile(policy_dir / file, out_dir / file)
+    copy_weights(policy_dir, out_dir)
+    copy_other_files(policy_dir, out_dir)
     content = read_config(policy_dir)
     architectures = vllm_architecture(content, head.config.native)
     if architectures != content.get("architectures"):
-        (out_dir / CONFIG_FILE).write_text(
-            json.dumps({**content, "architectures": architectures}, indent=2) + "\n"
-        )
+        changed = {**content, "architectures": architectures}
+        write_atomically(out_dir / CONFIG_FILE, json.dumps(changed, indent=2) + "\n")
     (out_dir / HEAD_FOLDER).mkdir()
     of_head = _draft_folder(policy_dir, head, out_dir / HEAD_FOLDER)
     return [Planned(files[name], name, stored[name], "policy") for name in stored] + [
@@ -145,7 +142,7 @@ def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
             "repeats it (a policy whose output head is its embedding has none): export as draft-folder or merged"
         )
     originals = read_tensors(policy_dir, set(copies.values()))
-    _copy_other_files(policy_dir, out_dir)
+    copy_other_files(policy_dir, out_dir)
     trunk = _copy_trunk(policy_dir, out_dir, lambda name: not layout.owns(name, layers, blocks))
     native = {**of_head, **{copy: originals[name] for copy, name in copies.items()}}
     write_file(out_dir / NATIVE_FILE, {name: tensor.clone() for name, tensor in native.items()})
@@ -153,7 +150,7 @@ def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
         out_dir, {**{tensor.name: tensor.file for tensor in trunk}, **dict.fromkeys(native, NATIVE_FILE)}
     )
     content = native_config(read_config(policy_dir), layout, blocks)
-    (out_dir / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    write_atomically(out_dir / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
     return trunk + [
         Planned(NATIVE_FILE, name, stored_as(tensor), copies.get(name, "head"), tensor)
         for name, tensor in native.items()
@@ -168,13 +165,6 @@ FORMATS: dict[str, Callable[[Path, Head, Path], list[Planned]]] = {
 """Format -> what writes it and says what it wrote."""
 
 
-def _copy_other_files(policy_dir: Path, out_dir: Path) -> None:
-    """Configuration, tokenizer and the like: every file of the policy that holds no weights."""
-    for path in sorted(policy_dir.iterdir()):
-        if path.is_file() and path.suffix not in _WEIGHTS and path.name not in (INDEX_FILE, LIST_FILE):
-            shutil.copyfile(path, out_dir / path.name)
-
-
 def _copy_trunk(policy_dir: Path, out_dir: Path, keep: Callable[[str], bool]) -> list[Planned]:
     """The policy's files without the tensors of an older head; a file without such is copied as it is."""
     stored, files = stored_tensors(policy_dir), files_by_tensor(policy_dir)
@@ -185,7 +175,7 @@ def _copy_trunk(policy_dir: Path, out_dir: Path, keep: Callable[[str], bool]) ->
         # transformers would read a file of this name alone, without the index
         target = TRUNK_FILE if file == WEIGHTS_FILE else file
         if kept == names:
-            shutil.copyfile(policy_dir / file, out_dir / target)
+            copy_atomically(policy_dir / file, out_dir / target)
             planned += [Planned(target, name, stored[name], "policy") for name in kept]
         elif kept:
             tensors = read_tensors(policy_dir, kept)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from openrlhf_mtp.config.atomic_files import atomic_path
+from openrlhf_mtp.config.atomic_files import atomic_path, write_atomically
 from openrlhf_mtp.config.head_contract.folder import WEIGHTS_FILE
 
 PathLike = str | os.PathLike[str]
@@ -135,7 +135,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_index(folder: Path, weight_map: Mapping[str, str]) -> None:
-    """The index of a sharded checkpoint."""
+    """The index of a sharded checkpoint, whole or not at all."""
     total = sum((folder / file).stat().st_size for file in set(weight_map.values()))
     content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / INDEX_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    write_atomically(folder / INDEX_FILE, json.dumps(content, indent=2) + "\n")

@@ -56,6 +56,23 @@ def test_a_sharded_policy_can_be_equipped(make_policy, tmp_path):
     assert (equip(source, tmp_path / "out", depths=2) / "model.safetensors").is_file()
 
 
+def test_a_folder_that_was_trained_in_gives_the_model_alone(make_policy, tmp_path):
+    source = make_policy()
+    for name in ("optimizer.pt", "global_step3/optim_states.pt", "templates/tool_use.jinja"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("x")
+    equip(source, tmp_path / "out", depths=2)
+    made = {
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    of_head = {"mtp/config.json", "mtp/model.safetensors"}
+    assert (
+        made
+        == {"config.json", "generation_config.json", "model.safetensors", "templates/tool_use.jinja"}
+        | of_head
+    )
+
+
 def test_the_same_seed_gives_the_same_head_and_touches_no_global_randomness(make_policy, tmp_path):
     source = make_policy()
     state = torch.random.get_rng_state()

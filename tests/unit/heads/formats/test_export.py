@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from openrlhf_mtp.config.native_layouts import LAYOUTS
 from openrlhf_mtp.heads.formats import export as exporting
 from openrlhf_mtp.heads.formats.accounting import ExportError, Planned, account
 from openrlhf_mtp.heads.formats.equip import equip
-from openrlhf_mtp.heads.formats.export import FORMATS, LIST_FILE, NATIVE_FILE, TRUNK_FILE, export
+from openrlhf_mtp.heads.formats.export import FORMATS, NATIVE_FILE, TRUNK_FILE, export
 from openrlhf_mtp.heads.formats.head_folder import HeadMismatch, load_head, named_tensors, save_head
 from openrlhf_mtp.heads.formats.native import read_native, read_trunk_config
+from openrlhf_mtp.heads.formats.policy_files import LIST_FILE
 from openrlhf_mtp.heads.formats.shards import (
     INDEX_FILE,
     WEIGHTS_FILE,
@@ -135,6 +137,26 @@ def test_a_merged_folder_is_what_equip_makes(grafted, tmp_path):
     for name, content in files.items():
         assert (tmp_path / "out" / name).read_bytes() == content, name
     assert {tensor.file for tensor in written} >= {f"mtp/{WEIGHTS_FILE}"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_that_is_stopped_has_no_list_and_no_part_of_a_file(format, natives, tmp_path, monkeypatch):
+    """Whatever is written when the disk is full is whole or not there."""
+    source, out = natives["mimo"], tmp_path / "out"
+    replace, left = Path.replace, iter(range(2))
+
+    def full_disk(partial, target):
+        if next(left, None) is None:
+            raise OSError(28, "No space left on device")
+        return replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        export(source, source / "mtp", out, format)
+    names = {path.name for path in out.rglob("*") if path.is_file()}
+    assert len(names) == 2
+    assert LIST_FILE not in names
+    assert not [name for name in names if "partial" in name]
 
 
 @pytest.mark.parametrize("format", FORMATS)
