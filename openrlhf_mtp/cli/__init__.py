@@ -10,5 +10,5 @@
 | `machine` | precision and threads of a run |
 | `ray_session`, `processes` | a Ray cluster for one command; the processes below it |
 | `progress`, `messages`, `usage` | what the user sees: lines of progress, messages, help |
-| `outcome`, `failures`, `worker_output` | how a command ends: exit code, error of a worker, its output |
+| `outcome`, `failures`, `out_of_memory`, `worker_output` | how a command ends: exit code, a worker's error and output |
 """

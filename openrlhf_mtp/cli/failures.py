@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from openrlhf_mtp.cli.out_of_memory import out_of_memory_words
 from openrlhf_mtp.cli.processes import Terminated
 from openrlhf_mtp.cli.worker_output import output
 from openrlhf_mtp.config.errors import JobError
@@ -38,14 +39,14 @@ def user_facing_errors(run: Path) -> Iterator[None]:
         JobError: a worker's own, which another attempt would end with, too.
         KeyboardInterrupt: the user ended the run, or SIGTERM did (`Terminated`); the message says how to continue it.
     """
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError
 
     with _noticed_ends() as arrived:
         try:
             yield
         except KeyboardInterrupt as end:
             raise _kind(arrived)(how_to_continue(run)) from end
-        except (RayTaskError, RayActorError) as error:
+        except RayError as error:
             if arrived:
                 raise _kind(arrived)(how_to_continue(run)) from error
             cause = _cause(error)
@@ -105,7 +106,7 @@ def _cause(error: BaseException) -> BaseException:
 def _words(cause: BaseException, run: Path) -> str:
     """A worker's error, what the workers printed, and where all their output is."""
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import OutOfMemoryError, RayActorError
 
     node: Any = ray._private.worker._global_node
     found = output(run, Path(node.get_session_dir_path()))
@@ -117,6 +118,8 @@ def _words(cause: BaseException, run: Path) -> str:
         text = text.splitlines()[-1]
     dead = int(pid[1]) if pid else None
     printed = [line for line in found.errors(dead) if text[:60] not in line] or found.last_lines(dead)
+    if isinstance(cause, OutOfMemoryError):  # workers that were killed printed nothing about it
+        text, printed = out_of_memory_words(text), []
     message = [f"{type(cause).__name__}: {text}"]
     if printed:
         message += ["the workers printed:", *(f"  {line}" for line in printed)]
