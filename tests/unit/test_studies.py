@@ -4,6 +4,8 @@ import json
 import random
 import statistics
 import sys
+import threading
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +23,7 @@ from entropy.study import STUDY as ENTROPY  # noqa: E402
 from entropy.study import slopes_of_length  # noqa: E402
 from harness import acceptance, jobs, results, runs, temperatures  # noqa: E402
 from harness import main as command_line  # noqa: E402
+from harness.assets import make_once  # noqa: E402
 from harness.contrasts import compare_all, contrast_lines, verdict  # noqa: E402
 from harness.curves import curves  # noqa: E402
 from harness.statistics import compared, holm, interval, paired  # noqa: E402
@@ -33,6 +36,8 @@ from task.prompts import write_data  # noqa: E402
 from task.reward import grade, response_of, reward_func  # noqa: E402
 from task.tokens import build, move_tokens  # noqa: E402
 from task.walk import RING, Dial, Problem, branching_entropy, choices, problems, walk  # noqa: E402
+
+from tests.patience import seconds  # noqa: E402
 
 dials = st.builds(
     Dial,
@@ -153,6 +158,44 @@ def test_no_text_makes_the_reward_raise(query, prompt):
 def test_no_problem_is_on_both_sides_of_the_split():
     held_out, taught = (set(islice(problems(3, held_out=side), 2000)) for side in (True, False))
     assert not held_out & taught
+
+
+def test_studies_that_need_a_folder_at_once_make_it_once(tmp_path):
+    """Two studies in one folder of runs: the second waits for the first's policy instead of removing its part."""
+    made, began = [], threading.Event()
+
+    def make(folder):
+        made.append(folder)
+        folder.mkdir()
+        (folder / "half").touch()
+        began.set()
+        time.sleep(0.2)
+        (folder / "whole").touch()
+
+    threads = [
+        threading.Thread(target=make_once, args=(tmp_path / "runs" / "policy", make)) for _ in range(3)
+    ]
+    threads[0].start()
+    assert began.wait(seconds(10))
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert sorted(path.name for path in (tmp_path / "runs" / "policy").iterdir()) == ["half", "whole"]
+
+
+def test_what_was_not_finished_is_made_anew(tmp_path):
+    def stopped(folder):
+        folder.mkdir()
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_once(tmp_path / "policy", stopped)
+    assert not (tmp_path / "policy").exists()
+    make_once(tmp_path / "policy", lambda folder: folder.mkdir())
+    assert list((tmp_path / "policy").iterdir()) == []
 
 
 def test_the_data_files_hold_prompts_and_rules_of_their_side(tmp_path):

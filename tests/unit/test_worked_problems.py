@@ -1,5 +1,6 @@
 """The task of the study `replay`: what the teacher writes is rewarded, and a mistake anywhere in it is not."""
 
+import json
 import random
 import sys
 from itertools import islice
@@ -11,11 +12,20 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 
 from worked.base_policy import BATCH, GROUP, Lessons, byte_tokenizer
 from worked.problems import SHARES, Problem, problems, solution
+from worked.prompts import write_data
 from worked.reward import grade, reward_func
 
 SUM = Problem("sum", "25-20+30", 35)
 EQUATION = Problem("equation", "7x+23=3x+51", 7)
 COUNTDOWN = Problem("countdown", "2,6,7:28", 28)
+
+
+def test_the_data_files_hold_prompts_and_rules_of_their_side(tmp_path):
+    write_data(tmp_path, train=20, evaluation=10, seed=1)
+    for name, count, held_out in (("train", 20, False), ("eval", 10, True)):
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        expected = list(islice(problems(1, held_out=held_out), count))
+        assert rows == [{"input": each.prompt, "label": each.label} for each in expected]
 
 
 def test_every_solution_of_the_teacher_earns_the_reward():

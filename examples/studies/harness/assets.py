@@ -5,6 +5,7 @@ RUNS/data              prompts of task/prompts.py
 RUNS/equipped/seed_S   the policy with a fresh head, whose random part has seed S
 """
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -38,10 +39,10 @@ def make_assets(runs: Path, scale: Scale, seeds: list[int]) -> None:
     dial = [word for name, value in asdict(scale.dial).items() for word in (f"--{name}", str(value))]
     band = ["--reward", *map(str, scale.reward)]
     sizes = ["--train", str(scale.train), "--eval", str(scale.evaluation)]
-    _make(runs / "policy", lambda out: _script("base_policy.py", out, [*dial, *band]))
-    _make(runs / "data", lambda out: _script("prompts.py", out, [*dial, *sizes]))
+    make_once(runs / "policy", lambda out: _script("base_policy.py", out, [*dial, *band]))
+    make_once(runs / "data", lambda out: _script("prompts.py", out, [*dial, *sizes]))
     for seed in seeds:
-        _make(equipped(runs, seed), lambda out, seed=seed: _equip(runs / "policy", out, seed))
+        make_once(equipped(runs, seed), lambda out, seed=seed: _equip(runs / "policy", out, seed))
 
 
 def equipped(runs: Path, seed: int) -> Path:
@@ -49,14 +50,24 @@ def equipped(runs: Path, seed: int) -> Path:
     return runs / "equipped" / f"seed_{seed}"
 
 
-def _make(folder: Path, make: Callable[[Path], None]) -> None:
-    if folder.exists():
-        return
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    make(partial)
-    partial.rename(folder)
+def make_once(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make a folder that is not there yet; it appears only when it is complete.
+
+    Of several studies that need it at once, one makes it and the others wait.
+
+    Args:
+        folder: what is made.
+        make: is given the folder to fill, which does not exist.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however it ends
+        if folder.exists():
+            return
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        make(partial)
+        partial.rename(folder)
 
 
 def _script(name: str, out: Path, options: list[str]) -> None:

@@ -74,7 +74,7 @@ class Quickstart:
             self.teach,
         )
         shipped = [] if self.teaches else sorted(SHIPPED_POLICY.iterdir())
-        made_by = [EXAMPLE / name for name in ("problems.py", "make_data.py")]
+        made_by = [EXAMPLE / name for name in ("problems.py", "make_data.py", "prompt_files.py")]
         return [
             *([teach] if self.teaches else []),
             Stage(
