@@ -56,7 +56,10 @@ def user_facing_errors(run: Path) -> Iterator[None]:
 
 
 def _kind(arrived: set[int]) -> type[KeyboardInterrupt]:
-    """What ended the run: from within `ray.get` the exception of any signal comes back as a plain KeyboardInterrupt."""
+    """The exception that names what ended the run.
+
+    The signals decide: from within `ray.get` the exception of any signal comes back as a plain KeyboardInterrupt.
+    """
     return Terminated if signal.SIGTERM in arrived else KeyboardInterrupt
 
 

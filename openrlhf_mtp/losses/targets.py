@@ -52,9 +52,12 @@ def from_logits(logits: Tensor, packed_index: Tensor | None = None, vocab_size: 
 def top_k(targets: Targets, count: int) -> Targets:
     """The policy cut to its `count` likeliest tokens and renormalized.
 
-    With objective `kl` this is SkyRL's soft cross-entropy, whose gradient is the same (NovaSky-AI/SkyRL, pull request
-    1832, with a count of 256). Every figure of the loss is then about the cut policy, so measure without it. Tokens as
-    likely as the last one of them are kept too.
+    With objective `kl` this is the soft cross-entropy with these tokens. Its gradient pushes the head down at all
+    others. SkyRL's soft cross-entropy (NovaSky-AI/SkyRL, pull request 1832, with a count of 256) renormalizes the head
+    over them too, and has no gradient at the others (`examples/studies/limited_heads/losses.py`).
+
+    Every figure of the loss is then about the cut policy, so measure without it. Tokens as likely as the last one of
+    them are kept too.
 
     Raises:
         ValueError: `count` is below 1.

@@ -29,6 +29,8 @@ from text.sampling import continue_prompts  # noqa: E402
 from text.tokenizer import train_bpe  # noqa: E402
 
 from openrlhf_mtp.losses import OBJECTIVES as PRODUCTS  # noqa: E402
+from openrlhf_mtp.losses.kernels.projection import Scratch  # noqa: E402
+from openrlhf_mtp.losses.targets import top_k  # noqa: E402
 
 TINY = Shape(vocabulary=280, layers=2, width=32, inner=48, heads=4, kv_heads=2, context=64)
 SAMPLING = Sampling(parts=3, temperature=1.0, seed=3, new_tokens=13)
@@ -123,6 +125,18 @@ def test_the_top_k_cross_entropy_is_its_formula_and_blind_to_other_tokens(seed, 
         assert found[row].item() == pytest.approx(-(p * q.log()).sum().item())
     outside = torch.ones(3, 32).scatter(1, target.topk(min(k, 32)).indices, 0.0)
     torch.testing.assert_close(top_k_cross_entropy(draft + 7.0 * outside, target, k), found)
+
+
+def test_the_cut_policys_kl_pushes_other_tokens_down_and_skyrls_cross_entropy_does_not():
+    rng = torch.Generator().manual_seed(5)
+    draft, target = (torch.randn(3, 32, generator=rng, dtype=torch.float64) for _ in range(2))
+    outside = torch.ones(3, 32, dtype=torch.bool).scatter(1, target.topk(8).indices, False)
+    draft.requires_grad_()
+    (of_skyrl,) = torch.autograd.grad(top_k_cross_entropy(draft, target, 8).sum(), draft)
+    cut = top_k(lambda index, _: target[index].clone(), 8)(torch.arange(3), Scratch())
+    (of_kl,) = torch.autograd.grad(-(cut.softmax(-1) * draft.log_softmax(-1)).sum(), draft)
+    assert (of_skyrl[outside] == 0).all()
+    torch.testing.assert_close(of_kl[outside], draft.softmax(-1)[outside])
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

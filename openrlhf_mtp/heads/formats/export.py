@@ -6,9 +6,9 @@
 | `draft-folder` | the head alone, `config.json` and `model.safetensors` | vLLM with our plugin, `method: eagle` |
 | `merged` | the policy with the head in `mtp/`, as `equip` lays it out | vLLM with our plugin |
 
-Each file appears whole or not at all. What was written is read again afterwards: every tensor of the sources must be
-there with its shape and type, those of the head bit for bit, and nothing else. The list goes to `export.json`, which
-comes last: a folder without one is not a finished export.
+Each file appears whole or not at all. The result is read again afterwards: every tensor of the sources must be there
+with its shape and type, those of the head bit for bit, and nothing else. The list goes to `export.json`, which comes
+last: a folder without one is not a finished export.
 """
 
 from __future__ import annotations
