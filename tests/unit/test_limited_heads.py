@@ -19,7 +19,7 @@ from limited_heads import tuning  # noqa: E402
 from limited_heads.losses import top_k_cross_entropy  # noqa: E402
 from limited_heads.runs import TOP_K, Recipe, figures, measure, slope, train  # noqa: E402
 from limited_heads.samples import Samples, Sampling, book_prompts, make_samples  # noqa: E402
-from limited_heads.scale import FULL, SMOKE, TEMPERATURES, policy_of  # noqa: E402
+from limited_heads.scale import FULL, SMOKE, TEMPERATURES, TRAINED_AT, policy_of  # noqa: E402
 from limited_heads.study import OBJECTIVES, STUDY, script  # noqa: E402
 from limited_heads.work import run_stages  # noqa: E402
 from limited_heads_real.prompts import batches, read_prompts  # noqa: E402
@@ -183,7 +183,8 @@ def test_the_rate_is_chosen_by_the_mean_over_the_pilot_seeds(tmp_path):
         for seed, walked in zip(tuning.SEEDS, values, strict=True):
             folder = tuning.pilot_folder(tmp_path, "kl", rate, seed)
             folder.mkdir(parents=True)
-            (folder / "measured.json").write_text(json.dumps({"held_out": {"1.0": {"walked": walked}}}))
+            at_it = {str(TRAINED_AT): {"walked": walked}}
+            (folder / "measured.json").write_text(json.dumps({"held_out": at_it}))
     tuning.write_rates(tmp_path, ["kl"])
     assert tuning.chosen_rate(tmp_path, "kl") == 1e-3
     assert json.loads((tmp_path / tuning.CHOSEN).read_text())["kl"]["at_an_end"] is False
