@@ -146,6 +146,30 @@ def pre_rl_metrics() -> list[dict[str, float]]:
     return found
 
 
+def texts_of_training() -> list[str]:
+    """What the line of progress shows as each of the first two micro-batches begins, right after one another."""
+    import tempfile
+    from pathlib import Path
+
+    import torch.distributed as dist
+
+    from openrlhf_mtp.runlog.activity import activity, read_activities
+    from openrlhf_mtp.training.policy_trainer import PolicyTrainer
+
+    class Buffer(list[int]):
+        sample_batch_size = 2
+
+    dist.get_rank = lambda: 0  # in a process of its own
+    out, texts = Path(tempfile.mkdtemp()), []
+    trainer = object.__new__(PolicyTrainer)
+    trainer.replay_buffer, trainer.max_epochs, trainer._count = Buffer(range(8)), 2, None
+    with activity(out, "training") as trainer._now:
+        for _ in range(2):
+            trainer._tell()
+            texts.append(read_activities(out))
+    return [*texts, read_activities(out)]
+
+
 def compute() -> dict[str, Any]:
     from openrlhf_mtp.upstream.processes import prepare_process
 
@@ -157,6 +181,7 @@ def compute() -> dict[str, Any]:
         weights_after_the_replay_buffer,
         pre_rl_metrics,
         engine_configurations,
+        texts_of_training,
     )
     return {f.__name__: f() for f in parts}
 
@@ -218,3 +243,11 @@ def test_the_head_is_never_sharded_even_when_the_policy_is(computed):
         at: config["zero_optimization"]["stage"] for at, config in computed["engine_configurations"].items()
     }
     assert stages == {0: 0, 1: 1, 2: 2, 3: 2}
+
+
+def test_training_is_shown_from_its_first_micro_batch(computed):
+    """Which can take a minute; later texts come no oftener than every two seconds, and none stays at the end."""
+    first, second, ended = computed["texts_of_training"]
+    assert first.startswith("training 0/8 micro-batches")
+    assert second == first
+    assert ended == ""
