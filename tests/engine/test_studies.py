@@ -16,7 +16,7 @@ from tests.patience import seconds
 pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 
 ROOT = Path(__file__).parents[2]
-STUDIES = ("objectives", "entropy", "drift", "regimes", "limited_heads", "limited_heads_real")
+STUDIES = ("objectives", "entropy", "drift", "regimes", "limited_heads", "limited_heads_real", "occ_rewards")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,21 @@ def test_the_smoke_form_of_the_replay_study_repeats_its_run(runs: Path) -> None:
     assert path["engine"]["steps"] == 3
     assert path["engine"]["largest_replay_minus_trainer"] < 1e-4
     assert path["engine"]["engine"] == pytest.approx(path["engine"]["replay"], abs=0.5)
+
+
+@pytest.mark.timeout(1600)
+def test_the_smoke_form_of_the_study_of_gradients_measures_every_checkpoint(runs: Path) -> None:
+    done = study("occ_gradients", runs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((runs / "occ_gradients" / "result" / "result.json").read_text())
+    assert result["missing"] == []
+    assert len(result["checkpoints"]) == 4
+    for record in result["checkpoints"].values():
+        changes = [each for kind in record["steps"].values() for each in kind.values()]
+        assert len(changes) == 10
+        assert all(math.isfinite(value) for each in changes for value in each.values())
+        assert math.isfinite(record["proxies"]["occ"])
+    assert (runs / "occ_gradients" / "result" / "result.png").stat().st_size > 0
 
 
 def test_a_study_that_is_whole_runs_nothing_again(runs: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "studies"))
 
+from occ_gradients.checkpoints import follow
 from replay import outcome, recordings, refit, study, walk
 from replay.arms import ARMS, FAMILIES, HeadArm
 from replay.before_rl import Stage, order, train
@@ -222,6 +223,16 @@ def test_a_walk_that_was_cut_off_ends_like_a_whole_one(place, tmp_path, monkeypa
     for arm in arms:
         (tmp_path / "cut" / arm.name / walk.DONE).unlink()  # it had not known that this was no end
     assert take(place, tmp_path / "cut", monkeypatch, arms=arms) == whole
+
+
+def test_the_head_of_a_checkpoint_is_that_of_the_online_arm_after_as_many_steps(place, tmp_path, monkeypatch):
+    take(place, tmp_path, monkeypatch, arms=[HeadArm("online_e2e_tv", "e2e_tv", "e2e_tv")])
+    steps = [recordings.step_file(place / "states", step) for step in range(1, STEPS + 1)]
+    follow(place / "policy", place / "heads" / "e2e_tv" / "head", steps, tmp_path / "head", rate=1e-3)
+    walked = torch.load(tmp_path / "online_e2e_tv" / "state.pt", weights_only=False)["head"]
+    head = load_head(tmp_path / "head", trunk_config(place / "policy"), dtype=torch.float32, device="cpu")
+    for name, tensor in head.state_dict().items():
+        torch.testing.assert_close(tensor, walked[name], rtol=0, atol=0)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from harness.study import Arm, Column, Contrast, Place  # noqa: E402
 from limited_heads.study import STUDY as LIMITED_HEADS  # noqa: E402
 from limited_heads_real.study import STUDY as LIMITED_HEADS_REAL  # noqa: E402
 from objectives.study import STUDY as OBJECTIVES  # noqa: E402
+from occ_rewards.study import STUDY as OCC_REWARDS  # noqa: E402
 from regimes.study import STUDY as REGIMES  # noqa: E402
 from task.prompts import write_data  # noqa: E402
 from task.reward import grade, response_of, reward_func  # noqa: E402
@@ -47,7 +48,7 @@ dials = st.builds(
     modulus=st.sampled_from([1, 2, 5, 10, 20, 50, 100]),
 )
 places = st.builds(Problem, st.integers(0, RING - 1), st.integers(0, RING - 1))
-ALL = (OBJECTIVES, ENTROPY, DRIFT, REGIMES, LIMITED_HEADS, LIMITED_HEADS_REAL)
+ALL = (OBJECTIVES, ENTROPY, DRIFT, REGIMES, LIMITED_HEADS, LIMITED_HEADS_REAL, OCC_REWARDS)
 
 
 def rules(problem, dial):

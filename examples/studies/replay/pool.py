@@ -5,12 +5,13 @@ Sampled with transformers, a file of `CHUNK` responses with their states at a ti
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
-from worked.problems import problems
+from worked.problems import Problem, problems
 from worked.reward import grade
 
 from openrlhf_mtp.runlog.rollouts import RecordedResponse
@@ -19,13 +20,29 @@ from replay.states import Step, load_policy, load_step, save_step, see
 CHUNK = 128
 
 
-@torch.no_grad()
 def sample(
     policy: PreTrainedModel, tokenizer: object, seed: int, count: int, tokens: int
 ) -> list[RecordedResponse]:
-    """Responses at temperature 1 to `count` training problems of a seed; the reward is graded, the advantage 0."""
-    torch.manual_seed(seed)
+    """A response at temperature 1 to each of `count` training problems of a seed."""
     chosen = list(islice(problems(seed, held_out=False), count))
+    return answer(policy, tokenizer, chosen, seed, tokens)
+
+
+Grade = Callable[[str, str], float]
+"""A response's reward, from its text and the problem's label."""
+
+
+@torch.no_grad()
+def answer(
+    policy: PreTrainedModel,
+    tokenizer: object,
+    chosen: Sequence[Problem],
+    seed: int,
+    tokens: int,
+    reward: Grade = grade,
+) -> list[RecordedResponse]:
+    """A response at temperature 1 to each of the problems, which may repeat; graded, with an advantage of 0."""
+    torch.manual_seed(seed)
     inputs = tokenizer([each.prompt for each in chosen], padding=True, return_tensors="pt")  # type: ignore[operator]
     left = inputs["input_ids"].shape[1]
     written = policy.generate(
@@ -43,7 +60,7 @@ def sample(
         text = tokenizer.decode(response, skip_special_tokens=True)  # type: ignore[attr-defined]
         ids = (*prompt, *response)
         spans = ((len(prompt), len(ids)),)
-        found.append(RecordedResponse(problem.prompt, text, ids, spans, grade(text, problem.label), 0.0))
+        found.append(RecordedResponse(problem.prompt, text, ids, spans, reward(text, problem.label), 0.0))
     return found
 
 

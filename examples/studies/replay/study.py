@@ -23,7 +23,16 @@ from worked import base_policy, prompts
 
 from replay import before_rl, outcome, pool, refit
 from replay.arms import ARMS, HeadArm
-from replay.recordings import PATHS, Recording, drift, extract, first_step, record, step_count
+from replay.recordings import (
+    PATHS,
+    SECOND_OF_A_PAIR,
+    Recording,
+    drift,
+    extract,
+    first_step,
+    record,
+    step_count,
+)
 from replay.walk import walk_path
 
 
@@ -156,7 +165,7 @@ def record_paths(scale: Scale, at: Folders) -> None:
 def extract_states(scale: Scale, at: Folders) -> None:
     """The states of every step."""
     for path in scale.paths:
-        extract(at.path(path) / "run", at.path(path) / "states", scale.refits)
+        extract(at.path(path) / "run", at.path(path) / "states", {*scale.refits, *SECOND_OF_A_PAIR})
 
 
 def walk(scale: Scale, at: Folders) -> None:
