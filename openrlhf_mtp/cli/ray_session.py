@@ -20,10 +20,13 @@ from openrlhf_mtp.cli.processes import (
 )
 from openrlhf_mtp.upstream.cpu_host import has_cuda
 from openrlhf_mtp.upstream.processes import prepare_process, quiet_driver, ray_runtime_env
-from openrlhf_mtp.upstream.ray_start import START_LIMIT, be_patient, start_limit_s
+from openrlhf_mtp.upstream.ray_start import START_LIMIT, NodeEnded, be_patient, start_limit_s
 
 _MAX_TEMP_PATH = 40
 """Ray puts a Unix socket about 65 characters below its folder, and such a path may have 107."""
+
+_STARTS = 3
+"""A node that a busy machine starts too slowly ends by itself; so often it is started."""
 
 _LOGICAL_CPUS = 16
 """Ray counts CPUs only to place actors; a small machine must not run out of the count."""
@@ -90,19 +93,32 @@ def _connect(ray: ModuleType, address: str, common: dict[str, Any]) -> None:
 
 def _start(ray: ModuleType, gpus: int, folder: str, common: dict[str, Any]) -> None:
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(_LOGICAL_CPUS, os.cpu_count() or 1),
-            num_gpus=None if has_cuda() else gpus,
-            include_dashboard=False,
-            object_store_memory=None if has_cuda() else 256 << 20,
-            _temp_dir=folder,
-            logging_level="WARNING",
-            **common,
-        )
+        for left in reversed(range(_STARTS)):
+            try:
+                _init(ray, gpus, folder, common)
+                return
+            except NodeEnded:
+                if not left:
+                    raise
+                with undisturbed():  # what it started beside the node
+                    ray.shutdown()
+                    end_descendants(grace_s=0.0)
     except Exception as problem:  # Ray raises plain ones
         raise RunFailed(
             f"Ray did not start on this machine: {problem}\n"
             f"waited for its node for up to {start_limit_s():g} s ({START_LIMIT}=SECONDS waits longer)\n"
             f"its logs: {folder}/session_latest/logs"
         ) from problem
+
+
+def _init(ray: ModuleType, gpus: int, folder: str, common: dict[str, Any]) -> None:
+    ray.init(
+        address="local",
+        num_cpus=max(_LOGICAL_CPUS, os.cpu_count() or 1),
+        num_gpus=None if has_cuda() else gpus,
+        include_dashboard=False,
+        object_store_memory=None if has_cuda() else 256 << 20,
+        _temp_dir=folder,
+        logging_level="WARNING",
+        **common,
+    )

@@ -1,7 +1,8 @@
 """Ray waits for its own processes as long as a slow, busy machine needs. Checked on ray 2.55.0.
 
-Most of its limits are variables of the environment (`PATIENCE`); how long a driver waits for the node that it has just
-started is a constant of 30 s, which a machine with a load of 20 passes.
+Most of its limits are variables of the environment (`PATIENCE`). Two are constants of 30 s, which a machine with a load
+of 20 passes: how long a driver waits for the node that it has just started, and how long the node (the raylet) waits
+for its agent before it ends. The first is raised here. After the second a driver is told at once, to start again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any
+
+import psutil
 
 from openrlhf_mtp.upstream.patching import Patch
 
@@ -41,8 +44,26 @@ def start_limit_s(environ: Mapping[str, str] = os.environ) -> float:
     return float(environ.get(START_LIMIT, DEFAULT_START_LIMIT_S))
 
 
-def patient(get_node: Callable[..., Any], limit_s: float, pause_s: float = 0.5) -> Callable[..., Any]:
-    """`get_node`, which raises RuntimeError while the node is not there, trying for so long."""
+class NodeEnded(Exception):
+    """The node that this process started has ended before it was there; another one may come in time."""
+
+
+def node_has_ended() -> bool:
+    """Whether a raylet that this process started is over."""
+    children = psutil.Process().children()
+    return any(child.name() == "raylet" and child.status() == psutil.STATUS_ZOMBIE for child in children)
+
+
+def patient(
+    get_node: Callable[..., Any],
+    limit_s: float,
+    pause_s: float = 0.5,
+    has_ended: Callable[[], bool] = node_has_ended,
+) -> Callable[..., Any]:
+    """`get_node`, which raises RuntimeError while the node is not there, trying for so long.
+
+    It raises `NodeEnded` as soon as there is nothing to wait for.
+    """
 
     @functools.wraps(get_node)
     def get_node_patiently(*args: Any, **kwargs: Any) -> Any:
@@ -53,6 +74,8 @@ def patient(get_node: Callable[..., Any], limit_s: float, pause_s: float = 0.5) 
             except RuntimeError:
                 if time.monotonic() > end:
                     raise
+                if has_ended():
+                    raise NodeEnded("Ray's node ended while it started") from None
             time.sleep(pause_s)
 
     return get_node_patiently
