@@ -43,7 +43,7 @@ class Task:
     family: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     worked: Worked = answer_alone
-    examples: int = 2
+    examples: int = 1
 
     @property
     def name(self) -> str:
