@@ -17,7 +17,7 @@ from harness.runs import RunsFailed  # noqa: E402
 from harness.study import Place  # noqa: E402
 from limited_heads import tuning  # noqa: E402
 from limited_heads.losses import top_k_cross_entropy  # noqa: E402
-from limited_heads.runs import TOP_K, Recipe, figures, measure, slope, train  # noqa: E402
+from limited_heads.runs import TOP_K, Recipe, figures, measure, run, slope, train  # noqa: E402
 from limited_heads.samples import Samples, Sampling, book_prompts, make_samples  # noqa: E402
 from limited_heads.scale import FULL, SMOKE, TEMPERATURES, TRAINED_AT, policy_of  # noqa: E402
 from limited_heads.study import OBJECTIVES, STUDY, script  # noqa: E402
@@ -206,8 +206,9 @@ def test_the_plan_and_the_study_say_the_same():
         assert f"`{arm.name}`" in plan
     assert "seeds 1 to 5" in plan
     assert tuple(STUDY.seeds) == (1, 2, 3, 4, 5)
-    assert f"{FULL.pool:,} responses of {FULL.new_tokens} tokens" in plan
+    assert f"{FULL.warm_pool:,} responses, {FULL.warm_anchors:,} anchors, at {tuning.WARM_RATE:g}" in plan
     assert f"{FULL.anchors:,} anchors" in plan
+    assert f"{FULL.pool:,} responses of {FULL.new_tokens} tokens" in plan
     assert f"{FULL.steps} steps of 4,096 tokens" in plan
     assert set(OBJECTIVES) - {TOP_K} <= set(PRODUCTS)
 
@@ -215,19 +216,20 @@ def test_the_plan_and_the_study_say_the_same():
 def test_every_run_reads_each_response_once():
     for scale in (FULL, SMOKE):
         assert scale.anchors <= scale.pool * (scale.new_tokens - 1)
+        assert scale.warm_anchors <= scale.warm_pool * (scale.new_tokens - 1)
         assert {scale.pool % scale.part, scale.tuning % scale.part, scale.held_out % scale.part} == {0}
 
 
 def test_the_sets_of_responses_are_disjoint_in_their_seeds():
     seeds = [sampling.seed for policy in (1, 2) for sampling in FULL.samples(policy).values()]
-    assert len(set(seeds)) == len(seeds) == 2 * (2 + len(TEMPERATURES))
+    assert len(set(seeds)) == len(seeds) == 2 * (3 + len(TEMPERATURES))
 
 
 def test_an_a_a_run_has_the_policy_of_its_seed_and_another_order():
     again = next(arm for arm in STUDY.arms if arm.seed_offset)
     place = Place(again.name, 2, Path("runs/limited_heads/e2e_tv_again/seed_2"), smoke=False)
     words = script(again, place, Path("runs"))
-    assert words[1:5] == ["run", "e2e_tv", "1002", "2"]
+    assert words[1:5] == ["run", "e2e_tv", "2", "1002"]
     assert policy_of(2) == 2
 
 
@@ -297,3 +299,30 @@ def test_the_script_that_makes_the_real_policy_takes_what_it_is_given():
     source = PREPARE.read_text()
     for option in ("--policy", "--data", "--train", "--eval"):
         assert f'"{option}"' in source
+
+
+def test_a_warm_head_goes_on_from_where_it_was(policy, samples, tmp_path):
+    policy.save_pretrained(tmp_path / "policy")
+    warm = Recipe("kl", lr=1e-2, seed=1, anchors=48, batch=2)
+    run(warm, tmp_path / "policy", samples, {1.0: samples}, tmp_path / "warm", keep_head=True)
+    still = replace(warm, lr=1e-12)
+    run(
+        still, tmp_path / "policy", samples, {1.0: samples}, tmp_path / "on", start=tmp_path / "warm" / "head"
+    )
+    before, after = (
+        json.loads((tmp_path / name / "measured.json").read_text())["held_out"]["1.0"]["walked"]
+        for name in ("warm", "on")
+    )
+    assert after == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.parametrize(("walked", "overlap"), [(0.39, 0.6), (0.76, 0.8), (0.5, 0.9)])
+def test_heads_that_are_not_limited_stop_the_study(tmp_path, walked, overlap):
+    folder = tuning.warm_folder(tmp_path, 1)
+    folder.mkdir(parents=True)
+    found = {str(TRAINED_AT): {"walked": walked, "alpha_1": overlap}}
+    (folder / "measured.json").write_text(json.dumps({"held_out": found}))
+    with pytest.raises(
+        ValueError, match=r"expected 0\.4 to 0\.75 and below 0\.9; change the policies as plan\.md says"
+    ):
+        tuning.require_limited(tmp_path, [1])

@@ -1,4 +1,4 @@
-"""One run: a fresh head, one pass over responses of its policy, its walk on held-out ones.
+"""One run: a head, fresh or warmed, one pass over responses of its policy, its walk on held-out ones.
 
 The head, the chain, the loss, the warm-up and the figures are the product's (`HeadTrainer`); the optimizer is AdamW
 with the pre-RL stage's settings but for a rate that falls linearly to nothing. DeepSpeed and its processes are left
@@ -24,6 +24,7 @@ from openrlhf_mtp.config.atomic_files import write_atomically
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.config.settings.pretrain import PretrainOptim
 from openrlhf_mtp.heads.formats.equip import init_head
+from openrlhf_mtp.heads.formats.head_folder import load_head, save_head
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
 from openrlhf_mtp.runlog import metrics
@@ -127,8 +128,10 @@ def trainer_of(recipe: Recipe, model: Any, head: MTPHead, steps: int) -> HeadTra
     )
 
 
-def train(recipe: Recipe, model: Any, samples: Samples) -> Iterator[tuple[MTPHead, dict[str, float]]]:
-    """Train a fresh head in one pass; gives the head and its metrics every few steps and after the last.
+def train(
+    recipe: Recipe, model: Any, samples: Samples, head: MTPHead | None = None
+) -> Iterator[tuple[MTPHead, dict[str, float]]]:
+    """Train a head in one pass, a fresh one by default; gives it and its metrics every few steps and after the last.
 
     Raises:
         ValueError: there are fewer responses than the recipe asks for.
@@ -138,7 +141,7 @@ def train(recipe: Recipe, model: Any, samples: Samples) -> Iterator[tuple[MTPHea
         raise ValueError(
             f"got {samples.anchors} anchors of {len(samples)} responses, expected {recipe.anchors} for one pass"
         )
-    head = fresh_head(model, recipe.seed)
+    head = head or fresh_head(model, recipe.seed)
     trainer = trainer_of(recipe, model, head, steps)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.seed))
     for step in range(1, steps + 1):
@@ -195,21 +198,44 @@ def load_policy(folder: Path) -> Any:
     return model.requires_grad_(False)
 
 
-def run(recipe: Recipe, policy: Path, samples: Samples, held_out: Mapping[float, Samples], out: Path) -> None:
-    """Train and measure; leaves `metrics.jsonl` and `measured.json` in `out`. A run that was cut off starts over."""
+def run(
+    recipe: Recipe,
+    policy: Path,
+    samples: Samples,
+    held_out: Mapping[float, Samples],
+    out: Path,
+    *,
+    start: Path | None = None,
+    keep_head: bool = False,
+) -> None:
+    """Train and measure; leaves `metrics.jsonl` and `measured.json` in `out`. A run that was cut off starts over.
+
+    Args:
+        recipe: how.
+        policy: folder of the policy.
+        samples: to train on.
+        held_out: by temperature, to measure on.
+        out: folder of the run.
+        start: folder of the head to begin with; a fresh one without it.
+        keep_head: whether to leave the trained head in `out/head`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     write_command(out, sys.argv)
     model, started = load_policy(policy), time.monotonic()
+    head = load_head(start, model.config, dtype=torch.float32, device="cpu") if start else None
     rows = []
-    for trained, row in train(recipe, model, samples):
+    for trained, row in train(recipe, model, samples, head):
         head = trained
         rows.append(encoded(row))
         print(f"{out.parent.name}/{out.name}: {_line(row, started)}", file=sys.stderr, flush=True)
     write_atomically(out / "metrics.jsonl", "".join(rows))
+    assert head is not None, "a run has a step"
     by_temperature = {
         temperature: figures(measure(model, head, responses, temperature))
         for temperature, responses in held_out.items()
     }
+    if keep_head:
+        save_head(out / "head", head)
     record = {
         "recipe": {name: value for name, value in asdict(recipe).items() if name != "settings"},
         "optim": recipe.settings.model_dump(),

@@ -25,8 +25,8 @@ class Scale:
         shape: of the base policies.
         steps: of their teaching.
         paragraphs: of the book that are read.
-        anchors: of a run, each once.
-        pool: responses of a policy to train on; each run takes them in an order of its own.
+        warm_pool, warm_anchors: responses of a policy, and anchors of them, that all heads of a seed are warmed on.
+        pool, anchors: of a run, each once; each run takes the responses in an order of its own.
         tuning, held_out: responses to choose learning rates by, and to measure with, at each temperature.
         batch: responses of an optimizer step.
         part: responses that are sampled side by side.
@@ -36,8 +36,10 @@ class Scale:
     shape: Shape
     steps: int
     paragraphs: int
-    anchors: int
+    warm_pool: int
+    warm_anchors: int
     pool: int
+    anchors: int
     tuning: int
     held_out: int
     batch: int = 4
@@ -51,21 +53,32 @@ class Scale:
         def sampling(rows: int, number: int, temperature: float = TRAINED_AT) -> Sampling:
             return Sampling(rows // self.part, temperature, 10 * policy + number, self.new_tokens)
 
-        sets = {"pool": sampling(self.pool, 1), "tuning": sampling(self.tuning, 2)}
+        sets = {"warm_pool": sampling(self.warm_pool, 1), "tuning": sampling(self.tuning, 2)}
         for number, temperature in enumerate(TEMPERATURES, 3):
             sets[held_out(temperature)] = sampling(self.held_out, number, temperature)
+        sets["pool"] = sampling(self.pool, 6)
         return sets
 
 
 FULL = Scale(
-    shape=Shape(), steps=500, paragraphs=10_000, anchors=600_000, pool=2560, tuning=256, held_out=384
+    shape=Shape(),
+    steps=500,
+    paragraphs=10_000,
+    warm_pool=2560,
+    warm_anchors=600_000,
+    pool=1280,
+    anchors=300_000,
+    tuning=256,
+    held_out=384,
 )
 SMOKE = Scale(
     shape=Shape(vocabulary=512, layers=2, width=64, inner=128, heads=2, kv_heads=1, context=256),
     steps=4,
     paragraphs=120,
-    anchors=1_500,
+    warm_pool=48,
+    warm_anchors=1_500,
     pool=48,
+    anchors=1_500,
     tuning=8,
     held_out=8,
     part=8,

@@ -3,10 +3,11 @@
     python examples/studies/limited_heads/study.py --parallel 2    two CPU cores, no GPU; about two hours
     python examples/studies/limited_heads/study.py --smoke         two minutes: two arms, one seed, a tiny policy
 
-Seven ways to train the same fresh head on one pass over samples of a policy of eight layers that was taught on a book:
-deep enough that one block cannot repeat what it does. Measured on held-out samples along the path that an engine takes
-through them: accepted over drafted tokens (E/k), reach by depth, and how length falls with entropy from temperature 0.4
-to 0.8. What is expected, and when the study stops, is in plan.md. After an interrupt it continues. Result: README.md.
+Seven ways to go on with the same warm head, on one pass over samples of a policy of eight layers that was taught on a
+book: deep enough that one block cannot repeat what it does. Measured on held-out samples along the path that an
+engine takes through them: accepted over drafted tokens (E/k), reach by depth, and how length falls with entropy from
+temperature 0.4 to 0.8. What is expected, and when the study stops, is in plan.md. After an interrupt it continues.
+Result: README.md.
 """
 
 import json
@@ -24,7 +25,7 @@ from harness.study import Arm, Column, Contrast, Place, Study, Values
 
 from limited_heads import tuning
 from limited_heads.runs import slope
-from limited_heads.scale import POLICIES, TEMPERATURES, TRAINED_AT, policy_of
+from limited_heads.scale import POLICIES, TEMPERATURES, TRAINED_AT
 from limited_heads.work import run_stages, words_of
 
 NAME = "limited_heads"
@@ -36,18 +37,28 @@ LEAST = 0.01
 
 def script(arm: Arm, place: Place, runs: Path) -> list[str]:
     """The words after `python` of one run."""
-    seed, policy = place.seed + arm.seed_offset, policy_of(place.seed)
-    of = ["run", str(arm.settings["objective"]), str(seed), str(policy), str(place.folder.absolute())]
+    order = place.seed + arm.seed_offset
+    of = ["run", str(arm.settings["objective"]), str(place.seed), str(order), str(place.folder.absolute())]
     return words_of(STAGES, of, runs, smoke=place.smoke)
 
 
 def prepare(runs: Path, smoke: bool, parallel: int) -> None:
-    """Base policies, their samples, and (in the full form) the learning rates."""
+    """Base policies, their samples, warm heads, and (in the full form) the learning rates.
+
+    Raises:
+        ValueError: the warm heads are not limited as the plan asks.
+    """
     policies = POLICIES[:1] if smoke else POLICIES
     for stage in ("policy", "samples"):
         of = [[stage, str(policy)] for policy in policies]
         run_stages(STAGES, of, runs, smoke=smoke, parallel=parallel)
-    if smoke or (runs / NAME / tuning.CHOSEN).exists():
+    pilot_seeds = () if smoke else tuning.SEEDS
+    seeds = [*pilot_seeds, *(STUDY.seeds[:1] if smoke else STUDY.seeds)]
+    run_stages(STAGES, [["warm", str(seed)] for seed in seeds], runs, smoke=smoke, parallel=parallel)
+    if smoke:
+        return
+    tuning.require_limited(runs / NAME, seeds)
+    if (runs / NAME / tuning.CHOSEN).exists():
         return
     pilots = [
         ["pilot", objective, str(rate), str(seed)]
