@@ -9,6 +9,9 @@
 | `loss` | time and memory of the loss; `loss_forms` computes it, `kernels` measures the row kernels alone |
 | `step` | an optimizer step in each regime; `step_forms` names the regimes, `step_trainer` builds the trainer |
 | `rollout` | tokens per second with drafts; `rollout_subject` finds the model, `rollout_engine` runs vLLM |
+| `whole_rollout` | seconds of whole rollouts by arms in turn; `whole_setup` reads the options |
+| `drafting`, `rollout_arms` | the arms of a whole rollout; their engines |
+| `lengths`, `requests`, `timeline` | a whole rollout's response lengths; its prompts; its steps and figures |
 | `stand_in` | a tiny policy at a large one's cost, for hosts where a tiny one shows nothing |
 
 To add a measurement, write one file and one command:

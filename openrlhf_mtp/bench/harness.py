@@ -37,6 +37,7 @@ def take_turns(
     *,
     report_warm_up: bool = False,
     there_and_back: bool = False,
+    warm: bool = False,
 ) -> dict[str, Runs[T]]:
     """Run each form once per turn, so that a machine that slows down slows all of them.
 
@@ -47,10 +48,11 @@ def take_turns(
         report_warm_up: report the first turn too, where a turn takes minutes.
         there_and_back: reverse the order every other turn, so that no form always inherits the machine from the same
             other form.
+        warm: the forms are warm already, so that every turn counts.
     """
     counted: dict[str, list[T]] = {name: [] for name in forms}
     problems: dict[str, str] = {}
-    for turn in range(repeats + 1):
+    for turn in range(int(warm), repeats + 1):
         for name in _order(list(forms), turn, there_and_back):
             if name in problems:
                 continue

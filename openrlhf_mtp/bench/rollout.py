@@ -91,12 +91,30 @@ def bench_rollout(
     subject.require_files()
     writable(out)
     device = default_device()
-    on_cpu = device == "cpu"
-    prepare_process(on_cpu=on_cpu)
-    tokens = 64 if on_cpu else 256
+    prepare_process(on_cpu=device == "cpu")
+    tokens = 64 if device == "cpu" else 256
     workload = make_workload(subject, max_new_tokens=tokens, repeats=repeats, chat_template=chat_template)
+    policy, mtp, note = stand_in_or_policy(subject, out, device, dtype)
+    rows = compare(policy, mtp, workload, show_speed)
+    publish(out, RESULT, to_json(rows, note), [render(rows, note)])
+    return 0
+
+
+def stand_in_or_policy(
+    subject: Subject, out: Path, device: str, dtype: DType, *, stand_in: bool = True
+) -> tuple[Path, MTPSettings, dict[str, Any]]:
+    """The folder to measure, how an engine drafts with its head, and the description of both.
+
+    Args:
+        subject: the policy and its head.
+        out: where a stand-in goes.
+        device: where it runs; on a CPU a small policy is replaced by a stand-in.
+        dtype: precision of policy and head; a stand-in has its own.
+        stand_in: false measures a small policy as it is.
+    """
+    on_cpu = device == "cpu"
     policy, parameters = subject.policy, count_parameters(subject.policy)
-    is_small = on_cpu and parameters < STAND_IN_BELOW
+    is_small = stand_in and on_cpu and parameters < STAND_IN_BELOW
     mtp = settings_for(subject, on_cpu=on_cpu, dtype=STAND_IN_DTYPE if is_small else dtype)
     if is_small:
         from openrlhf_mtp.bench.stand_in import cached_stand_in
@@ -104,9 +122,7 @@ def bench_rollout(
         mtp = mtp.model_copy(update={"head": None})
         policy, parameters = cached_stand_in(subject.policy, subject.head, out / "stand_in")
     note = describe(subject, parameters, mtp.rollout.dtype, device_name(device), is_stand_in=is_small)
-    rows = compare(policy, mtp, workload, show_speed)
-    publish(out, RESULT, to_json(rows, note), [render(rows, note)])
-    return 0
+    return policy, mtp, note
 
 
 def show_speed(speed: Speed) -> None:

@@ -51,6 +51,52 @@ def prepare_process(*, on_cpu: bool) -> None:
     prepare_environment(cpu=on_cpu)
 
 
+def start_engine(
+    model_dir: Path,
+    overrides: dict[str, Any],
+    *,
+    max_model_len: int,
+    enable_prefix_caching: bool = False,
+    share: float = 1.0,
+) -> Any:
+    """A vLLM engine in this process, after a look that our patches are live in it.
+
+    Args:
+        model_dir: the policy.
+        overrides: our arguments, see `rollout.engine.engine_overrides`.
+        max_model_len: tokens of the longest sequence and the drafts after it.
+        enable_prefix_caching: keep prompts for later requests.
+        share: of a GPU's memory, where several engines live at once.
+    """
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    from vllm import LLM
+
+    engine = LLM(
+        str(model_dir),
+        **overrides,
+        **({} if on_cpu else {"gpu_memory_utilization": 0.9 * share}),
+        skip_tokenizer_init=True,
+        enforce_eager=on_cpu,  # compiling for the CPU takes minutes
+        max_model_len=max_model_len,
+        enable_prefix_caching=enable_prefix_caching,
+        use_tqdm_on_load=False,
+        seed=0,
+    )
+    engine.collective_rpc("mtp_probe")
+    return engine
+
+
+def stop_engines(*engines: Any) -> None:
+    """End all engines of this process."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    for engine in engines:
+        engine.llm_engine.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
+
+
 @contextmanager
 def running_engine(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Iterator[Any]:
     """An engine for the time of a `with`.
@@ -60,28 +106,12 @@ def running_engine(model_dir: Path, mtp: MTPSettings, workload: Workload) -> Ite
         mtp: how to draft; `mtp.rollout.speculate` chooses the setting.
         workload: its longest sequence is the engine's context.
     """
-    import torch
-
-    on_cpu = not torch.cuda.is_available()
-    from vllm import LLM
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    engine = LLM(
-        str(model_dir),
-        **engine_overrides(mtp, str(model_dir), Sampling(max_len=workload.longest)),
-        skip_tokenizer_init=True,
-        enforce_eager=on_cpu,  # compiling for the CPU takes minutes
-        max_model_len=workload.longest + mtp.depths + 1,
-        enable_prefix_caching=False,
-        use_tqdm_on_load=False,
-        seed=0,
-    )
-    engine.collective_rpc("mtp_probe")
+    overrides = engine_overrides(mtp, str(model_dir), Sampling(max_len=workload.longest))
+    engine = start_engine(model_dir, overrides, max_model_len=workload.longest + mtp.depths + 1)
     try:
         yield engine
     finally:
-        engine.llm_engine.engine_core.shutdown()
-        cleanup_dist_env_and_memory()
+        stop_engines(engine)
 
 
 def generate(engine: Any, batch: int, workload: Workload) -> list[Any]:

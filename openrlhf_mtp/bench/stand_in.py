@@ -18,7 +18,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ class Size:
     hidden: int = 1024
     intermediate: int = 2816
     layers: int = 24
+
+    @classmethod
+    def near(cls, config: dict[str, Any]) -> Size:
+        """The default, with the widest multiple of a policy's width that is no wider.
+
+        >>> Size.near({"hidden_size": 192}).hidden
+        960
+        """
+        width = config["hidden_size"]
+        return replace(cls(), hidden=max(1, cls.hidden // width) * width) if width <= cls.hidden else cls()
 
     def factor(self, config: dict[str, Any]) -> int:
         """The factor by which it is wider than the model of `config`.
@@ -152,24 +162,41 @@ def _write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> 
 def build_stand_in(policy_dir: Path, head_dir: Path, out_dir: Path, size: Size | None = None) -> int:
     """Write the stand-in (policy in `out_dir`, head in `out_dir/mtp`) and return its parameters without the head.
 
+    Args:
+        policy_dir, head_dir: the small ones.
+        out_dir: for the large ones.
+        size: default `Size.near`.
+
     Raises:
         ValueError: the policy is too large, or its width does not divide the stand-in's.
     """
-    size = size or Size()
     config, policy = _read(policy_dir)
-    head_config, head = _read(head_dir)
+    size = size or Size.near(config)
     factor = size.factor(config)
     wide = {name: widen(name, tensor, factor, size.intermediate) for name, tensor in policy.items()}
     first = {name: tensor for name, tensor in wide.items() if name.startswith("model.layers.0.")}
     wide.update(idle_layers(first, range(config["num_hidden_layers"], size.layers)))
     _write(out_dir, wide_config(config, size, layers=size.layers), wide)
-    wide_head = {name: widen(name, tensor, factor, size.intermediate) for name, tensor in head.items()}
-    _write(
-        head_folder(None, out_dir),
-        wide_config(head_config, size, layers=head_config["num_hidden_layers"]),
-        wide_head,
-    )
+    widen_head(head_dir, head_folder(None, out_dir), size)
     return sum(tensor.numel() for tensor in wide.values())
+
+
+def widen_head(head_dir: Path, out_dir: Path, size: Size | None = None) -> None:
+    """Write a head in the width of its policy's stand-in.
+
+    Args:
+        head_dir: a head of the small policy.
+        out_dir: for the wide one.
+        size: the stand-in's; default `Size.near`.
+
+    Raises:
+        ValueError: as in `build_stand_in`.
+    """
+    config, head = _read(head_dir)
+    size = size or Size.near(config)
+    factor = size.factor(config)
+    wide = {name: widen(name, tensor, factor, size.intermediate) for name, tensor in head.items()}
+    _write(out_dir, wide_config(config, size, layers=config["num_hidden_layers"]), wide)
 
 
 def cached_stand_in(policy_dir: Path, head_dir: Path, out_dir: Path) -> tuple[Path, int]:

@@ -41,37 +41,72 @@ def rollout(
     chat_template: Annotated[
         bool, typer.Option(help="put each prompt into the tokenizer's chat template, where it has one")
     ] = True,
-    repeats: Annotated[int, count("timed repetitions of each batch")] = 3,
+    repeats: Annotated[
+        int | None,
+        count("timed repetitions of each batch, by default 3; of each arm with --whole, by default 4"),
+    ] = None,
+    whole: Annotated[
+        int | None, count("measure a whole rollout of so many responses, down to the last one")
+    ] = None,
+    recorded: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="a whole rollout with the prompts and lengths of an RL step's rollouts/step_*.jsonl",
+        ),
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="of a whole rollout's responses: a number, or lognormal:MEDIAN:SIGMA:MOST")
+    ] = "lognormal:60:0.8:200",
+    arms: Annotated[
+        str,
+        typer.Option(help="of a whole rollout: none, head, ngram, ngram:MIN:MAX, suffix, NAME=DIR of a head"),
+    ] = "none,head",
+    history: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="recorded rollouts that suffix drafts may come from; may be repeated"
+        ),
+    ] = None,
+    prefix_caching: Annotated[bool, typer.Option(help="cache prompts within a whole rollout")] = False,
+    stand_in: Annotated[
+        bool, typer.Option(help="measure a stand-in of a small policy on a CPU, in a whole rollout")
+    ] = True,
 ) -> None:
     """Measure tokens per second with and without drafts, at batch 1, 4 and 16, with the same engine and prompts.
 
     The precision is that of a run on this machine. On a CPU, a model with less than 100 million parameters is replaced
     by a stand-in of the same distributions.
 
+    With --whole or --recorded, measure seconds of a whole rollout instead, from the full batch to the last response,
+    by arms that take turns. All arms generate the same numbers of tokens.
+
     \b
     Example:
       openrlhf-mtp bench rollout models/qwen2.5-0.5b
       openrlhf-mtp bench rollout runs/first/final \\
         --prompts data/test.jsonl
+      openrlhf-mtp bench rollout runs/first/final \\
+        --whole 64 --arms none,head,ngram,suffix
     """
     from openrlhf_mtp.bench.report import default_device
     from openrlhf_mtp.bench.rollout import bench_rollout
+    from openrlhf_mtp.bench.whole_setup import Options, bench_whole_rollout
     from openrlhf_mtp.cli.machine import measure_speed
     from openrlhf_mtp.config.machine.precision import AUTO, choose
 
     has_cuda = default_device() == "cuda"
     precision = choose(AUTO, has_cuda=has_cuda, speed=None if has_cuda else measure_speed())
-    raise typer.Exit(
-        bench_rollout(
-            model,
-            out,
-            head=head,
-            prompts=prompts,
-            chat_template=chat_template,
-            repeats=repeats,
-            dtype=precision.dtype,
-        )
-    )
+    common: dict[str, Any] = {
+        "head": head,
+        "prompts": prompts,
+        "chat_template": chat_template,
+        "dtype": precision.dtype,
+    }
+    if whole is None and recorded is None:
+        raise typer.Exit(bench_rollout(model, out, repeats=repeats or 3, **common))
+    options = Options(whole, arms, lengths, recorded, history or (), prefix_caching, repeats or 4, stand_in)
+    raise typer.Exit(bench_whole_rollout(model, out, options, **common))
 
 
 @bench.command("loss", short_help="Time and memory of the loss, compared with others.")

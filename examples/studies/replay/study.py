@@ -182,6 +182,7 @@ def walk(scale: Scale, at: Folders) -> None:
             still=at.pool(path.policy, "still"),
             policy=at.policy(path.policy),
             rate=scale.rate,
+            keep=scale.refits,
         )
 
 

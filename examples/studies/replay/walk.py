@@ -7,7 +7,7 @@ before it learns from it, as the engine's counters of that step would.
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.config.settings.pretrain import HeadOptim
+from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.row_writer import RowWriter
 from replay.arms import HeadArm
@@ -24,7 +25,15 @@ from replay.states import Step, load_step
 from replay.weights import row_weights
 
 SAVE_EVERY = 5
+KEEP_HEAD_EVERY = 10
+"""The heads of arms in `KEPT_HEADS` stay after so many steps, as the policies do (`recordings.KEEP_EVERY`)."""
+KEPT_HEADS = ("online_e2e_tv",)
 DONE = "done.json"
+
+
+def head_after(arm: Path, step: int) -> Path:
+    """The folder of an arm's head that has learned from steps 1 to `step`."""
+    return arm / "heads" / f"after_{step:06d}"
 
 
 class Walker:
@@ -85,6 +94,12 @@ class Walker:
         torch.save({"at": self.at, "seconds": self.seconds, **self.learner.state()}, self.out / ".state.pt")
         (self.out / ".state.pt").replace(self.out / "state.pt")
 
+    def keep_head(self, number: int, also: Collection[int]) -> None:
+        """Keep the head as it is after a step, if it is one to be kept."""
+        due = number % KEEP_HEAD_EVERY == 0 or number in also
+        if due and self.at == number and self.arm.name in KEPT_HEADS:
+            save_head(head_after(self.out, number), self.learner.trainer.head)
+
     def finish(self) -> None:
         """Write that the path is behind it."""
         self.save()
@@ -101,6 +116,7 @@ def walk_path(
     still: Path,
     policy: Path,
     rate: float,
+    keep: Collection[int] = (),
 ) -> None:
     """Take the arms along a path, each from where it was cut off.
 
@@ -112,6 +128,7 @@ def walk_path(
         still: the pool of the first policy's responses for the control.
         policy: the first policy, for its configuration.
         rate: learning rate of the heads.
+        keep: further steps after which heads stay.
     """
     config = trunk_config(policy)
     walkers = [Walker(arm, out / arm.name, heads / arm.start / "head", config, rate) for arm in arms]
@@ -125,6 +142,7 @@ def walk_path(
         held = batch_of(still, number - 1, len(step.sequences))
         for walker in walkers:
             walker.step(number, step, held)
+            walker.keep_head(number, keep)
         if number % SAVE_EVERY == 0:
             for walker in walkers:
                 walker.save()

@@ -35,6 +35,13 @@ def test_there_and_back_no_form_always_follows_the_same_one() -> None:
     assert "".join(order) == "cbaabccba"
 
 
+def test_forms_that_are_warm_already_take_no_turn_that_does_not_count() -> None:
+    order: list[str] = []
+    runs = take_turns(forms("ab", order), 2, there_and_back=True, warm=True)
+    assert "".join(order) == "abba"
+    assert runs == {"a": Runs((1, 4)), "b": Runs((2, 3))}
+
+
 def test_a_warm_up_that_takes_minutes_can_be_reported() -> None:
     reported: list[int] = []
     take_turns(forms("a", []), 1, lambda _, number: reported.append(number), report_warm_up=True)

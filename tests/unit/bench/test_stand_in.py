@@ -22,6 +22,8 @@ SMALL: dict[str, Any] = {
     "initializer_range": 0.3,
 }
 LARGE = Size(hidden=64, intermediate=48, layers=5)
+ODD = Size(hidden=80, intermediate=48, layers=5)
+"""Five times as wide: no power of two, so that norms divided by its root are rounded."""
 FAMILIES = [
     {"model_type": "qwen2", "tie_word_embeddings": True},
     {"model_type": "qwen2", "tie_word_embeddings": False},
@@ -31,10 +33,13 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.parametrize("size", [LARGE, ODD], ids=lambda size: f"width {size.hidden}")
 @pytest.mark.parametrize(
     "family", FAMILIES, ids=lambda f: f"{f['model_type']} tied={f.get('tie_word_embeddings')}"
 )
-def test_logits_and_drafts_are_those_of_the_small_model(family: dict[str, Any], tmp_path: Path) -> None:
+def test_logits_and_drafts_are_those_of_the_small_model(
+    family: dict[str, Any], size: Size, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     config = AutoConfig.for_model(**{**SMALL, **family})
     policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -45,7 +50,7 @@ def test_logits_and_drafts_are_those_of_the_small_model(family: dict[str, Any], 
     policy.save_pretrained(tmp_path / "small")
     save_head(tmp_path / "small" / "mtp", head)
 
-    parameters = build_stand_in(tmp_path / "small", tmp_path / "small" / "mtp", tmp_path / "large", LARGE)
+    parameters = build_stand_in(tmp_path / "small", tmp_path / "small" / "mtp", tmp_path / "large", size)
 
     large = AutoModelForCausalLM.from_pretrained(tmp_path / "large", dtype=torch.float32)
     large_head = load_head(tmp_path / "large" / "mtp", large.config, dtype=torch.float32, device="cpu")
@@ -71,6 +76,16 @@ def compute(policy: Any, head: MTPHead, tokens: torch.Tensor) -> tuple[torch.Ten
 def test_a_model_whose_width_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a divisor of 64"):
         LARGE.factor({"hidden_size": 24, "intermediate_size": 8, "num_hidden_layers": 1})
+
+
+def test_a_width_that_does_not_divide_the_stand_ins_gets_its_widest_multiple_below() -> None:
+    config = {"hidden_size": 192, "intermediate_size": 640, "num_hidden_layers": 8}
+    assert Size.near(config) == Size(hidden=960)
+    assert Size.near(config).factor(config) == 5
+    assert Size.near({**config, "hidden_size": 128}) == Size()
+    too_wide = {**config, "hidden_size": 2048}
+    with pytest.raises(ValueError, match="measured as it is"):
+        Size.near(too_wide).factor(too_wide)
 
 
 def test_a_model_that_is_larger_already_is_refused() -> None:
