@@ -35,7 +35,7 @@ SUFFIX_BUILD = (
 
 @dataclass(frozen=True)
 class Drafting:
-    """One arm.
+    """One arm of a whole rollout.
 
     Attributes:
         name: in tables and results.

@@ -43,7 +43,7 @@ class Lengths:
 
 
 def parse_lengths(text: str) -> Lengths:
-    """Read `--lengths`.
+    """Read the value of `--lengths`.
 
     Raises:
         JobError: it has another form, or a value out of its range.

@@ -27,7 +27,7 @@ _SERIAL = itertools.count()
 
 @dataclass(frozen=True)
 class WholeRollout:
-    """What all arms do.
+    """The rollout that all arms do.
 
     Attributes:
         requests: all start at once.

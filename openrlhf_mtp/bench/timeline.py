@@ -13,7 +13,7 @@ SMALL_BATCH = 4
 
 @dataclass(frozen=True)
 class Emission:
-    """What one request got from a step.
+    """The tokens that one request got from a step.
 
     Attributes:
         request: its number.
@@ -51,12 +51,12 @@ class Timeline:
 
     @property
     def seconds(self) -> float:
-        """From the first request to the last response's end."""
+        """The time from the first request to the last response's end."""
         return self.steps[-1].end
 
     @property
     def tokens(self) -> int:
-        """Emitted, over all responses."""
+        """Count the emitted tokens of all responses."""
         return sum(self.lengths)
 
     def completions(self) -> list[float]:

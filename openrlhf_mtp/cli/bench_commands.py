@@ -56,11 +56,17 @@ def rollout(
         ),
     ] = None,
     lengths: Annotated[
-        str, typer.Option(help="of a whole rollout's responses: a number, or lognormal:MEDIAN:SIGMA:MOST")
+        str,
+        typer.Option(
+            metavar="LENGTHS", help="of a whole rollout's responses: a number, or lognormal:MEDIAN:SIGMA:MOST"
+        ),
     ] = "lognormal:60:0.8:200",
     arms: Annotated[
         str,
-        typer.Option(help="of a whole rollout: none, head, ngram, ngram:MIN:MAX, suffix, NAME=DIR of a head"),
+        typer.Option(
+            metavar="ARMS",
+            help="of a whole rollout: none, head, ngram, ngram:MIN:MAX, suffix, NAME=DIR of a head",
+        ),
     ] = "none,head",
     history: Annotated[
         list[Path] | None,

@@ -89,6 +89,23 @@ def test_the_smoke_form_of_the_study_of_gradients_measures_every_checkpoint(runs
     assert (runs / "occ_gradients" / "result" / "result.png").stat().st_size > 0
 
 
+@pytest.mark.timeout(1600)
+def test_the_smoke_form_of_rollout_time_measures_the_replayed_path(runs: Path) -> None:
+    if not (runs / "replay" / "result").exists():  # the test before this one, where it was not chosen
+        assert study("replay", runs).returncode == 0
+    done = study("rollout_time", runs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((runs / "rollout_time" / "result" / "result_stand_in.json").read_text())
+    assert result["missing"] == []
+    assert set(result["runs"]) == {"none", "ngram", "frozen", "online"}
+    for arm, (values,) in result["runs"].items():
+        assert all(math.isfinite(value) for value in values.values())
+        assert values["seconds"] > 0
+        assert 1.0 <= values["tokens_per_forward"] <= 4.0
+        assert values["tokens_per_forward"] == 1.0 or arm != "none"
+    assert {"none", "online"} == {arm for arm, (values,) in result["runs"].items() if "reward" in values}
+
+
 def test_a_study_that_is_whole_runs_nothing_again(runs: Path) -> None:
     done = study("objectives", runs)
     assert done.returncode == 0, done.stderr
