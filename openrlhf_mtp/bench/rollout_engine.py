@@ -73,10 +73,11 @@ def start_engine(
     on_cpu = not torch.cuda.is_available()
     from vllm import LLM
 
+    memory: dict[str, Any] = {} if on_cpu else {"gpu_memory_utilization": 0.9 * share}
     engine = LLM(
         str(model_dir),
         **overrides,
-        **({} if on_cpu else {"gpu_memory_utilization": 0.9 * share}),
+        **memory,
         skip_tokenizer_init=True,
         enforce_eager=on_cpu,  # compiling for the CPU takes minutes
         max_model_len=max_model_len,

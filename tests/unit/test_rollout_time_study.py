@@ -125,8 +125,9 @@ def test_a_pair_is_the_mean_over_its_points() -> None:
     assert values["online"]["reward"] == 1.0
     # 18 steps of 6 s, the first point's
     assert values["online"]["seconds_to_reward"] == pytest.approx(18 * 6.0)
+    assert outcome.values_of(measured, None, [], other=3.0)["online"]["step_seconds"] == 11.0
     without = outcome.values_of(measured, None, [0.5] * 100)
-    assert not {"reward", "seconds_to_reward"} & set(without["online"])
+    assert not {"reward", "seconds_to_reward", "step_seconds"} & set(without["online"])
 
 
 @pytest.mark.parametrize(

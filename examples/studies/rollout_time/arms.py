@@ -10,7 +10,13 @@ FROZEN, AGAIN, ONLINE = "frozen", "frozen_again", "online"
 ARMS: Sequence[str] = (NONE, NGRAM, SUFFIX, FROZEN, AGAIN, ONLINE)
 SMOKE_ARMS: Sequence[str] = (NONE, NGRAM, FROZEN, ONLINE)
 
-SECONDS, TAIL, TO_REWARD, REWARD = "seconds", "tail_seconds", "seconds_to_reward", "reward"
+SECONDS, TAIL, TO_REWARD, STEP, REWARD = (
+    "seconds",
+    "tail_seconds",
+    "seconds_to_reward",
+    "step_seconds",
+    "reward",
+)
 CLAIM = 0.77
 """MTP-RL's smallest reduction, -23.1 %, as a quotient."""
 

@@ -18,7 +18,7 @@ from harness.study import Column, Values
 from matplotlib.figure import Figure
 
 from openrlhf_mtp.runlog.provenance import git_revision, installed_versions
-from rollout_time.arms import CLAIM, CONTRASTS, NONE, ONLINE, REWARD, SECONDS, TO_REWARD
+from rollout_time.arms import CLAIM, CONTRASTS, NONE, ONLINE, REWARD, SECONDS, STEP, TO_REWARD
 from rollout_time.points import Point
 
 QUESTION = "How much shorter is a rollout of RL, with its tail, if a head trained during RL drafts?"
@@ -34,6 +34,7 @@ COLUMNS = (
     Column("acceptance_rate", "accepted", 3),
     Column("share_after_end", "text after an end token", 3),
     Column(TO_REWARD, "rollout s to the reward", 1),
+    Column(STEP, "s, step with the run's other parts", 2),
     Column(REWARD, "reward, held out", 4),
 )
 WINDOW = 10
@@ -72,6 +73,7 @@ def values_of(
     points: Sequence[tuple[Point, Mapping[str, Any]]],
     rewards: Mapping[str, Sequence[float]] | None,
     path_rewards: Sequence[float],
+    other: float | None = None,
 ) -> dict[str, Values]:
     """One pair: by arm the mean over its points of each figure's median, and what the path makes of them.
 
@@ -79,6 +81,7 @@ def values_of(
         points: with the record of each.
         rewards: of held-out responses by arm, where measured.
         path_rewards: of the recorded run by step.
+        other: seconds of a step of that run besides its rollout, where they are this policy's.
     """
     arms = set.intersection(*(set(record["arms"]) for _, record in points))
     step = crossing(path_rewards)
@@ -92,6 +95,8 @@ def values_of(
                 point.step: median[SECONDS] for (point, _), median in zip(points, medians, strict=True)
             }
             values[arm][TO_REWARD] = seconds_to(step, seconds)
+        if other is not None:
+            values[arm][STEP] = values[arm][SECONDS] + other
         if rewards is not None and arm in rewards:
             values[arm][REWARD] = fmean(rewards[arm])
     return values

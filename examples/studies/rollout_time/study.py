@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -96,6 +97,15 @@ def path_rewards(work: Work, pair: str) -> list[float]:
     return [row["reward"] for row in drift(Folders(work.source).path(path) / "states")]
 
 
+def other_seconds(work: Work) -> float | None:
+    """Median seconds of a step of the real run besides its rollout; None for the stand-in, whose run was small."""
+    if work.subject != "real":
+        return None
+    run = read_run(work.source / "rl")
+    (_, steps), (_, rollouts) = (run.series(name) for name in (metrics.TIME_STEP_S, metrics.TIME_ROLLOUT_S))
+    return median(step - rollout for step, rollout in zip(steps, rollouts, strict=True))
+
+
 def collect(work: Work) -> dict[str, object]:
     """The result of what was measured; a pair counts when all its points are there."""
     done = [point for point in work.points if timing.is_measured(work.place(point), work.arms)]
@@ -109,6 +119,7 @@ def collect(work: Work) -> dict[str, object]:
                 [(point, timing.read(work.place(point))) for point in wanted],
                 json.loads(rewards.read_text(encoding="utf-8")) if rewards.exists() else None,
                 path_rewards(work, pair),
+                other_seconds(work),
             )
     return outcome.collect(work.subject, pairs, missing)
 
