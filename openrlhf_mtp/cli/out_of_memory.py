@@ -1,4 +1,4 @@
-"""What a user is told when Ray ended a worker because the machine ran out of memory: how much, who, what helps."""
+"""The message for a user after Ray ended a worker for lack of memory: how much was in use, by whom, and what helps."""
 
 import re
 
