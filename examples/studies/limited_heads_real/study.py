@@ -3,9 +3,9 @@
     python examples/studies/limited_heads_real/study.py --parallel 2    two CPU cores, no GPU; hours: see README.md
     python examples/studies/limited_heads_real/study.py --smoke         two minutes: two arms, one seed, a tiny policy
 
-SmolLM2-135M-Instruct answers prompts of reasoning-gym; one block, one thirtieth of its layers, is trained on a single
-pass over the answers at the rates that study 5 chose. Measured along the path that an engine takes through answers to
-other prompts. The plan is study 5's (../limited_heads/plan.md). After an interrupt it continues.
+SmolLM2-135M-Instruct answers prompts of reasoning-gym; one block, one thirtieth of its layers, is warmed with KL on
+such answers and goes on with other ones at the rates that study 5 chose. Measured along the path that an engine takes
+through answers to other prompts. The plan is study 5's (../limited_heads/plan.md). After an interrupt it continues.
 """
 
 import json
@@ -31,16 +31,19 @@ STAGES = Path(__file__).with_name("stages.py")
 
 def script(arm: Arm, place: Place, runs: Path) -> list[str]:
     """The words after `python` of one run."""
-    of = ["run", str(arm.settings["objective"]), str(place.seed + arm.seed_offset)]
+    order = place.seed + arm.seed_offset
+    of = ["run", str(arm.settings["objective"]), str(place.seed), str(order)]
     return words_of(STAGES, [*of, str(place.folder.absolute())], runs, smoke=place.smoke)
 
 
 def prepare(runs: Path, smoke: bool, parallel: int) -> None:
-    """The policy with its prompts, and its responses."""
+    """The policy with its prompts, its responses, and the warm heads."""
     if smoke:
         _tiny_policy(runs)
     run_stages(STAGES, [["policy"]], runs, smoke=smoke, parallel=1)
     run_stages(STAGES, [["samples"]], runs, smoke=smoke, parallel=1)
+    seeds = STUDY.seeds[:1] if smoke else STUDY.seeds
+    run_stages(STAGES, [["warm", str(seed)] for seed in seeds], runs, smoke=smoke, parallel=parallel)
 
 
 def _tiny_policy(runs: Path) -> None:
