@@ -13,6 +13,7 @@ from replay.learner import Learner, trunk_config
 from replay.recordings import PATHS, SECOND_OF_A_PAIR, Recording, policy_after, step_file
 from replay.states import load_step
 
+from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.config.settings.pretrain import HeadOptim
 from openrlhf_mtp.heads.formats.head_folder import save_head
@@ -60,7 +61,7 @@ class Source:
 
 
 def source_of(checkpoint: Checkpoint, path: Path, start: Path, out: Path, rate: float) -> Source:
-    """Look the policies up and train the head along the path, unless it is there already.
+    """Look the policies up, and the head where the run trained it; else train it along the path.
 
     Args:
         checkpoint: which.
@@ -80,6 +81,9 @@ def source_of(checkpoint: Checkpoint, path: Path, start: Path, out: Path, rate: 
                 f"{needed} is missing: run examples/studies/replay/study.py "
                 "with --stages teach heads record extract first"
             )
+    own = policies[1] / HEAD_FOLDER
+    if checkpoint.path.live == "detach" and own.exists():
+        return Source(*policies, own)
     head = out / f"{checkpoint.path.name}_{last}"
     if not head.exists():
         follow(

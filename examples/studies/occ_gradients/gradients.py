@@ -4,7 +4,7 @@ g_RL is minus the gradient of OpenRLHF's `PolicyLoss`, g_MTP minus that of depth
 coefficient of 1. KL and entropy terms of a run's loss are left out: the theory is about the reward.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from torch import Tensor
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.training.head_trainer import HeadTrainer
-from openrlhf_mtp.training.joint.coefficient import FixedCoefficient, Scored
+from openrlhf_mtp.training.joint.coefficient import ActionTokens, FixedCoefficient, HeadLogProbs, Scored
 from openrlhf_mtp.training.joint.term import JointTerm
 from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
 from openrlhf_mtp.training.step_inputs import StepCoefficient, StepInputs, Undecided
 
+DUAL_CLIP = 3.0
+"""Bound of the ratio where the advantage is negative: verl's default, in which the paper's code is written. PPO's own
+clipping has none there, and the head's ratio to the policy that sampled reaches tens of thousands on single tokens."""
+ROWS = 32
+"""Responses in a forward and backward pass."""
 SETTINGS = MTPSettings(regime="joint_policy", depths=1, coefficient={"kind": "fixed", "value": 1.0})
 
 
@@ -65,7 +70,7 @@ class Differentiated:
             settings=SETTINGS,
             temperature=1.0,
         )
-        self.policy_loss = PolicyLoss()
+        self.policy_loss = PolicyLoss(dual_clip=DUAL_CLIP)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -85,9 +90,14 @@ class Differentiated:
         return rl, mtp
 
     def _part(self, experience: Experience, inputs: StepInputs) -> tuple[Tensor, Tensor, Scored]:
-        loss, term, scored = self._losses(experience, inputs)
-        rl = self._ascent(loss, retain_graph=True)
-        return rl, self._ascent(term), scored
+        rl = mtp = torch.zeros(())
+        scored = []
+        for rows, piece in pieces(experience):
+            loss, term, seen = self._losses(piece, inputs)
+            rl = rl + self._ascent(loss, retain_graph=True)
+            mtp = mtp + self._ascent(term)
+            scored.append((rows, seen))
+        return rl, mtp, in_order(scored, experience.action_mask.shape)
 
     def _losses(self, experience: Experience, inputs: StepInputs) -> tuple[Tensor, Tensor, Scored]:
         seen, log_probs = self._observe(experience)
@@ -156,4 +166,49 @@ def score(folder: Path, experiences: Sequence[Experience]) -> None:
     """Give the experiences the log-probs of the policy that sampled them."""
     policy = load(folder)
     for each in experiences:
-        each.action_log_probs = forward(policy, each)[0]
+        found = [(rows, forward(policy, piece)[0]) for rows, piece in pieces(each)]
+        each.action_log_probs = placed(found, each.action_mask.shape)
+
+
+def pieces(experience: Experience) -> Iterator[tuple[Tensor, Experience]]:
+    """Micro-batches of rows of like length, which are half the work, with the numbers of their rows."""
+    lengths = experience.attention_mask.sum(1)
+    for rows in lengths.argsort().split(ROWS):
+        width = int(lengths[rows].max())
+        old = experience.action_log_probs
+        yield (
+            rows,
+            Experience(
+                sequences=experience.sequences[rows, :width],
+                attention_mask=experience.attention_mask[rows, :width],
+                action_mask=experience.action_mask[rows, : width - 1],
+                advantages=experience.advantages[rows, : width - 1],
+                action_log_probs=None if old is None else old[rows, : width - 1],
+            ),
+        )
+
+
+def placed(values: Sequence[tuple[Tensor, Tensor]], shape: Sequence[int]) -> Tensor:
+    """Values of pieces [..., b, s] at their rows of a text of B rows and S columns; 0 beyond a piece's width."""
+    _, first = values[0]
+    whole = first.new_zeros(*first.shape[:-2], *shape)
+    for rows, each in values:
+        whole[..., rows, : each.shape[-1]] = each.detach()
+    return whole
+
+
+def in_order(scored: Sequence[tuple[Tensor, Scored]], shape: Sequence[int]) -> Scored:
+    """One micro-batch of what was scored in pieces, so that a proxy sees the text as a run's micro-batch has it."""
+
+    def of(read: Callable[[Scored], Tensor]) -> Tensor:
+        return placed([(rows, read(each)) for rows, each in scored], shape)
+
+    tokens = ActionTokens(
+        mask=of(lambda one: one.tokens.mask),
+        log_probs=of(lambda one: one.tokens.log_probs),
+        old_log_probs=of(lambda one: one.tokens.old_log_probs),
+        advantages=of(lambda one: one.tokens.advantages),
+        rollout_log_probs=None,
+    )
+    values = of(lambda one: one.head_log_probs.constants)
+    return Scored(tokens, HeadLogProbs(values, values, of(lambda one: one.head_log_probs.mask)))

@@ -43,7 +43,7 @@ class Scale:
     reward: Grade = grade
 
 
-FULL = Scale(problems=32, each=8, parts=8, held_out=128, held_out_each=4, tokens=112)
+FULL = Scale(problems=128, each=8, parts=8, held_out=64, held_out_each=4, tokens=112)
 
 
 def measure(source: Source, scale: Scale, seed: int) -> dict[str, Any]:

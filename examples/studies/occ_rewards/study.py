@@ -35,13 +35,15 @@ MATTERS = 0.02
 SETTINGS: Mapping[str, object] = {
     "train.batch_size": 16,
     "train.micro_batch_size": 16,
+    "actor.dual_clip": 3.0,
     "eval.n_samples_per_prompt": 4,
     "eval.steps": STEPS,
     "ckpt.save_steps": 25,
     "ckpt.save_hf": False,
     "mtp.record.rollouts": False,
 }
-"""Where a run differs from study 6's: four updates a rollout, an evaluation at the end, nothing recorded."""
+"""Where a run differs from study 6's: four updates a rollout, the gradient stage's dual clip, an evaluation at the end,
+nothing recorded."""
 
 SMOKE_SETTINGS = (
     *SMOKE.overrides,
