@@ -153,6 +153,11 @@ class _Running:
         return Timeline(self.steps, got, self.drafted, self.accepted)
 
 
+def context_of(requests: Sequence[Request], arms: Sequence[Drafting], depths: int) -> int:
+    """Tokens of the longest sequence with the longest draft after it, and the one that the target adds."""
+    return longest(requests) + max(arm.longest_draft(depths) for arm in arms) + 1
+
+
 @contextmanager
 def running_arms(
     model_dir: Path,
@@ -170,7 +175,7 @@ def running_arms(
         work: its requests decide how large batch, context and cache are, the same for all arms.
         started: called with an arm's name when its engine is up.
     """
-    context = longest(work.requests) + max(arm.longest_draft(mtp.depths) for arm in arms) + 1
+    context = context_of(work.requests, arms, mtp.depths)
     sampling = Sampling(max_len=longest(work.requests))
     engines: dict[str, ArmEngine] = {}
     try:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from openrlhf_mtp.bench.drafting import Drafting, parse_arms, require
 from openrlhf_mtp.bench.lengths import parse_lengths
 from openrlhf_mtp.bench.report import default_device, publish
 from openrlhf_mtp.bench.requests import Request, read_recorded, with_lengths
 from openrlhf_mtp.bench.rollout import stand_in_or_policy
-from openrlhf_mtp.bench.rollout_arms import WholeRollout
+from openrlhf_mtp.bench.rollout_arms import WholeRollout, context_of
 from openrlhf_mtp.bench.rollout_engine import prepare_process
 from openrlhf_mtp.bench.rollout_subject import Subject, make_workload, read_json
 from openrlhf_mtp.bench.stand_in import widen_head
@@ -103,6 +104,7 @@ def bench_whole_rollout(
     history = [response for file in options.history for response in read_recorded(file)]
     work = WholeRollout(requests, frozenset(workload.stop_token_ids), history, options.prefix_caching)
     policy, mtp, note = stand_in_or_policy(subject, out, device, dtype, stand_in=options.stand_in)
+    require_context(read_json(policy / "config.json"), context_of(requests, arms, mtp.depths))
     if note["stand_in"] is not None:
         arms = tuple(_widened(arm, subject.head, policy, out) for arm in arms)
     measured = measure(policy, roomy(mtp, policy, work, arms), arms, work, options.turns)
@@ -110,6 +112,25 @@ def bench_whole_rollout(
     record = to_record(measured, work, note)
     publish(out, RESULT, record, render(record))
     return 0
+
+
+def require_context(config: Mapping[str, Any], needed: int) -> None:
+    """See that the policy can read the longest sequence with the drafts after it.
+
+    Args:
+        config: the policy's `config.json`.
+        needed: tokens.
+
+    Raises:
+        JobError: its context is shorter.
+    """
+    context = config.get("max_position_embeddings")
+    if context is not None and needed > context:
+        raise JobError(
+            f"--lengths, --recorded: got a sequence that takes {needed} tokens with its prompt and drafts, expected at "
+            f"most {context}, the policy's max_position_embeddings; take shorter responses, or leave out the arm with "
+            "the longest drafts"
+        )
 
 
 def recorded_requests(options: Options) -> list[Request] | None:

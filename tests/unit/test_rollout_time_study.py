@@ -47,6 +47,11 @@ def test_the_plan_has_one_primary_contrast_and_equal_rewards_as_a_test() -> None
     assert {arm for each in arms.CONTRASTS for arm in (each.arm, each.against)} == set(arms.ARMS)
 
 
+def test_no_contrast_divides_by_a_figure_that_can_be_zero() -> None:
+    # responses that are all cut at the limit have no tail
+    assert not {"tail_seconds", "tail_share", "share_after_end"} & {each.name for each in arms.CONTRASTS}
+
+
 def test_study_6_keeps_the_policies_and_heads_of_every_point() -> None:
     for updates in (*points.UPDATES, points.PILOT_UPDATES):
         assert updates % KEEP_EVERY == 0

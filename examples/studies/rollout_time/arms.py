@@ -12,7 +12,7 @@ SMOKE_ARMS: Sequence[str] = (NONE, NGRAM, FROZEN, ONLINE)
 
 SECONDS, TAIL, TO_REWARD, STEP, REWARD = (
     "seconds",
-    "tail_seconds",
+    "completion_p95",
     "seconds_to_reward",
     "step_seconds",
     "reward",

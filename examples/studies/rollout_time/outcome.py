@@ -18,7 +18,7 @@ from harness.study import Column, Values
 from matplotlib.figure import Figure
 
 from openrlhf_mtp.runlog.provenance import git_revision, installed_versions
-from rollout_time.arms import CLAIM, CONTRASTS, NONE, ONLINE, REWARD, SECONDS, STEP, TO_REWARD
+from rollout_time.arms import ARMS, CLAIM, CONTRASTS, NONE, ONLINE, REWARD, SECONDS, STEP, TO_REWARD
 from rollout_time.points import Point
 
 QUESTION = "How much shorter is a rollout of RL, with its tail, if a head trained during RL drafts?"
@@ -86,7 +86,7 @@ def values_of(
     arms = set.intersection(*(set(record["arms"]) for _, record in points))
     step = crossing(path_rewards)
     values: dict[str, Values] = {}
-    for arm in sorted(arms):
+    for arm in (arm for arm in ARMS if arm in arms):
         medians = [record["arms"][arm]["median"] for _, record in points]
         shared = set.intersection(*(set(median) for median in medians))
         values[arm] = {name: fmean(median[name] for median in medians) for name in sorted(shared)}

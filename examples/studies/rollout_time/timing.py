@@ -19,12 +19,13 @@ TURNS = 2
 
 def command(point: Point, out: Path, arms: Sequence[str], *, smoke: bool = False) -> list[str]:
     """The words of the measurement, as they could be typed."""
-    history = [word for file in point.history for word in ("--history", str(file))]
+    policy, frozen, online = (path.absolute() for path in (point.policy, point.frozen, point.online))
+    history = [word for file in point.history for word in ("--history", str(file.absolute()))]
     return [
         *PROGRAM,
-        *("bench", "rollout", str(point.policy), "--head", str(point.frozen), "--out", str(out)),
-        *("--recorded", str(point.recorded), "--repeats", str(TURNS)),
-        *("--arms", words(arms, point.frozen, point.online)),
+        *("bench", "rollout", str(policy), "--head", str(frozen), "--out", str(out)),
+        *("--recorded", str(point.recorded.absolute()), "--repeats", str(TURNS)),
+        *("--arms", words(arms, frozen, online)),
         *(history if "suffix" in arms else ()),
         *(["--prefix-caching"] if point.prefix_caching else ()),
         *(["--no-stand-in"] if smoke else ()),

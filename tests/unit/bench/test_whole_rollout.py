@@ -10,7 +10,7 @@ from rich.console import Console
 from openrlhf_mtp.bench import whole_rollout, whole_setup
 from openrlhf_mtp.bench.drafting import Drafting
 from openrlhf_mtp.bench.requests import Request
-from openrlhf_mtp.bench.rollout_arms import WholeRollout
+from openrlhf_mtp.bench.rollout_arms import WholeRollout, context_of
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.model_files import model_shape
 from openrlhf_mtp.config.settings.mtp import MTPSettings
@@ -106,6 +106,18 @@ def test_the_cache_holds_every_sequence_in_full_length() -> None:
     assert found == 3 * 128 * 768
     # with one draft more than fits, each sequence takes another page
     assert whole_setup.cache_bytes(model_shape(CONFIG), requests, 9, 4, blocks=1) == 5 * 128 * 768
+
+
+def test_a_sequence_beyond_the_policys_context_is_refused_with_the_figures() -> None:
+    arms = [Drafting("none", "none"), Drafting("head", "head"), Drafting("suffix", "suffix")]
+    # 2 tokens of prompt, 30 of response, a suffix draft of 24, one more
+    needed = context_of(WORK.requests, arms, 3)
+    assert needed == 57
+    assert context_of(WORK.requests, arms[:2], 3) == 36
+    whole_setup.require_context({"max_position_embeddings": 57}, needed)
+    whole_setup.require_context({}, needed)
+    with pytest.raises(JobError, match=r"takes 57 tokens .* at most 56"):
+        whole_setup.require_context({"max_position_embeddings": 56}, needed)
 
 
 def test_an_engine_decodes_all_responses_at_once(tmp_path: Path) -> None:
