@@ -125,18 +125,20 @@ def render(record: Mapping[str, Any]) -> list[Table]:
         title += f"\n{record['stand_in']}"
     times = table(
         title,
-        "s: of the whole rollout, median of the turns. Change: against none, turn by turn; range: its extremes.\n"
-        "Last: until 50 %, 95 % and all of the responses are complete.",
+        "s: of the whole rollout, median of the turns. Change: against none, turn by\n"
+        "turn; range: its extremes. Last: until 50 %, 95 % and all are complete.",
         ("form", "s", "change", "range", "ms/token", "50 %", "95 %", "all"),
         [_time_row(name, arm) for name, arm in record["arms"].items()],
+        min_width=80,
     )
     drafts = table(
         "",
-        f"Tail: share of the time with at most {SMALL_BATCH} responses left. Length: emitted tokens for each target\n"
-        "forward; before, after: a response's first end token, which its forced length makes it\n"
-        "ignore; share: of the tokens after one. Accepted: share of the drafted tokens.",
+        f"Tail: share of the time with at most {SMALL_BATCH} responses left. Length: emitted tokens for\n"
+        "each target forward. Before, after: a response's first end token, which it\n"
+        "ignores; share: of the tokens after one. Accepted: of the drafted tokens.",
         ("form", "tail", "length", "before", "after", "share", "accepted"),
         [_draft_row(name, arm["median"]) for name, arm in record["arms"].items()],
+        min_width=80,
     )
     return [times, drafts]
 
