@@ -118,7 +118,7 @@ def test_worked_solutions_precede_the_question(modules, monkeypatch):
     tasks = modules["tasks"]
     made = [{"question": f"{n}? ", "answer": str(n), "metadata": {"n": n}} for n in range(4)]
     monkeypatch.setattr(tasks.Task, "entries", lambda self, seed, size: iter(made[:size]))
-    first, second = tasks.problems(tasks.Task("any", {"a": 1}), seed=1, size=2)
+    first, second = tasks.problems(tasks.Task("any", {"a": 1}, examples=2), seed=1, size=2)
     assert [turn["role"] for turn in first["input"]] == ["system", *["user", "assistant"] * 2, "user"]
     assert second["input"][-1]["content"] == "1?"
     assert json.loads(second["label"]) == {"family": "any", "entry": made[1]}
