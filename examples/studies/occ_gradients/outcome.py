@@ -134,16 +134,20 @@ def _mean(
 
 
 def theory(records: Records) -> dict[str, Any]:
-    """Means over checkpoints: ΔJ and its prediction by λ, the best constant λ, and the λ₊ that it takes."""
+    """Means over checkpoints: ΔJ and its prediction by λ, the best constant λ, and the λ₊ that it takes.
+
+    `ratio` is ρ of the mean product and the mean squared norm, which a single noisy checkpoint does not decide.
+    """
     if not records:
         return {}
-    ratio = _mean_of([record["alignment"]["ratio"] for record in records.values()])
+    norms = [record["alignment"] for record in records.values()]
+    product, norm = (float(np.mean([each[name] for each in norms])) for name in ("product", "mtp_norm"))
+    ratio = product / norm if norm > 0.0 else math.nan
     changes = {kind: {f"{c:g}": _mean(records, kind, c) for c in COEFFICIENTS} for kind in KINDS}
     predicted = {
         kind: {f"{c:g}": _mean(records, kind, c, None, "predicted") for c in COEFFICIENTS} for kind in KINDS
     }
     best = vertex(*(changes["gradient"][name] for name in ("-1", "0", "1")))
-    norms = [record["alignment"] for record in records.values()]
     return {
         "ratio": ratio,
         "change": changes,

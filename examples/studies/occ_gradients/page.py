@@ -61,7 +61,7 @@ def _theory_lines(theory: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Mean ρ {theory['ratio']:.4g}; best constant λ of the step `gradient` {theory['best_constant']:.3g}; "
+        f"ρ of the means {theory['ratio']:.4g}; best constant λ of the step `gradient` {theory['best_constant']:.3g}; "
         f"λ₊ by both {theory['scale']:.3g}; ‖g_MTP‖ over ‖g_RL‖ {theory['mtp_over_rl_norm']:.3g}.",
     ]
     return lines
