@@ -74,13 +74,9 @@ def source_of(checkpoint: Checkpoint, path: Path, start: Path, out: Path, rate: 
         FileNotFoundError: study 6 has not recorded or extracted so far, or did not keep a policy.
     """
     last = checkpoint.updates + 1
+    require(path / "run" / "run.yaml")
     policies = [policy_after(path / "run", updates) for updates in (checkpoint.updates, last)]
-    for needed in (*policies, start, step_file(path / "states", last)):
-        if not needed.exists():
-            raise FileNotFoundError(
-                f"{needed} is missing: run examples/studies/replay/study.py "
-                "with --stages teach heads record extract first"
-            )
+    require(*policies, start, step_file(path / "states", last))
     own = policies[1] / HEAD_FOLDER
     if checkpoint.path.live == "detach" and own.exists():
         return Source(*policies, own)
@@ -90,6 +86,20 @@ def source_of(checkpoint: Checkpoint, path: Path, start: Path, out: Path, rate: 
             policies[0], start, [step_file(path / "states", step) for step in range(1, last + 1)], head, rate
         )
     return Source(*policies, head)
+
+
+def require(*paths: Path) -> None:
+    """Check that study 6 has made these.
+
+    Raises:
+        FileNotFoundError: it has not.
+    """
+    for needed in paths:
+        if not needed.exists():
+            raise FileNotFoundError(
+                f"{needed} is missing: run examples/studies/replay/study.py "
+                "with --stages teach heads record extract first"
+            )
 
 
 def follow(policy: Path, start: Path, steps: Sequence[Path], out: Path, rate: float) -> None:

@@ -84,7 +84,11 @@ def main() -> int:
         smoke.make_paths(Folders(places))
     if not args.result_only:
         chosen = [each for each in checkpoints if not args.paths or each.path.name in args.paths]
-        run(chosen, scale, Folders(places), below)
+        try:
+            run(chosen, scale, Folders(places), below)
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+            return 1
     records, missing = read(checkpoints, below)
     out = below / "result" if args.smoke else STUDIES / NAME
     print(table(write_result(records, missing, out)) + f"\n{out / 'result.json'}")

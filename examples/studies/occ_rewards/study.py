@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import rl
 from harness.main import main
-from harness.runs import RunsFailed
 from harness.study import STUDIES, Arm, Column, Contrast, Place, Study
 from replay.recordings import JOB
 from replay.study import FULL, SMOKE, Folders, do
@@ -102,14 +101,7 @@ def script(arm: Arm, place: Place, runs: Path) -> list[str]:
 
 
 def prepare(runs: Path, smoke: bool, parallel: int) -> None:
-    """Base policies, heads and prompts.
-
-    Raises:
-        RunsFailed: the gradient stage does not say that something could show.
-    """
-    reason = None if smoke else why_not(STUDIES / "occ_gradients" / "result.json")
-    if reason is not None:
-        raise RunsFailed(f"the second stage does not begin: {reason}")
+    """Base policies, heads and prompts."""
     do(["teach", "heads"], SMOKE if smoke else FULL, Folders(runs / "replay"))
     steps, held_out = (SMOKE_STEPS, SMOKE_HELD_OUT) if smoke else (STEPS, HELD_OUT)
     each = SMOKE.prompts if smoke else FULL.prompts
@@ -156,6 +148,10 @@ STUDY = Study(
 
 def run() -> int:
     """Run the first look or, if it has not decided, the second; returns the exit code."""
+    reason = why_not(STUDIES / "occ_gradients" / "result.json")
+    if reason is not None and not {"--smoke", "--help", "-h"} & set(sys.argv):
+        print(f"the second stage does not begin: {reason}", file=sys.stderr)
+        return 1
     result = STUDIES / NAME / "result.json"
     second = "--second-look" in sys.argv
     if not second:
