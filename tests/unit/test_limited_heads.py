@@ -24,6 +24,7 @@ from limited_heads.study import OBJECTIVES, STUDY, script  # noqa: E402
 from limited_heads.work import run_stages  # noqa: E402
 from limited_heads_real.prompts import batches, read_prompts  # noqa: E402
 from limited_heads_real.stages import PREPARE  # noqa: E402
+from limited_heads_real.study import STUDY as REAL  # noqa: E402
 from text.policy import Shape, build_policy  # noqa: E402
 from text.sampling import continue_prompts  # noqa: E402
 from text.tokenizer import train_bpe  # noqa: E402
@@ -112,6 +113,15 @@ def test_a_folder_of_other_samples_is_refused(policy, tmp_path):
     make_samples(tmp_path, policy, SAMPLING, PROMPTS)
     with pytest.raises(ValueError, match=r"got samples made with .*expected .*choose another --runs"):
         make_samples(tmp_path, policy, replace(SAMPLING, temperature=0.7), PROMPTS)
+
+
+def test_both_parts_of_the_study_show_the_same_of_a_run():
+    """By these names results are stored: a changed one makes a finished study unreadable."""
+    names = ["walked", "length", "reach_1", "reach_2", "reach_3", "alpha_1", "alpha_2", "alpha_3", "greedy_1"]
+    coolest, warmest = min(TEMPERATURES), max(TEMPERATURES)
+    own = [f"walked@{coolest:g}", f"walked@{warmest:g}", "slope"]
+    assert [column.name for column in STUDY.columns] == [*names, *own, "lr"]
+    assert [column.name for column in REAL.columns] == [*names, "lr"]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40))

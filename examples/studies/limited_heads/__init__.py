@@ -8,5 +8,6 @@ work.py      pieces of work as processes
 samples.py   responses of a policy with its hidden states, made once and read by every run
 losses.py    what an arm minimizes: the product's objectives, and SkyRL's top-k cross-entropy
 runs.py      one run: a fresh head, one pass over a policy's responses, its walk on held-out ones
+shown.py     what of a run goes into table and figure, also of the real model's
 tuning.py    the learning rate of each arm, by short runs on seeds of their own
 """

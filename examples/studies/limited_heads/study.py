@@ -19,11 +19,10 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import plots
 from harness.main import main
 from harness.study import Arm, Column, Contrast, Place, Study, Values
 
-from limited_heads import tuning
+from limited_heads import shown, tuning
 from limited_heads.runs import slope
 from limited_heads.scale import POLICIES, TEMPERATURES, TRAINED_AT
 from limited_heads.work import run_stages, words_of
@@ -87,17 +86,8 @@ def measure(place: Place) -> Values:
 
 def figure(places: Mapping[str, Sequence[Place]]) -> Figure:
     """Reach by depth, E/k by temperature."""
-    values = {arm: [measure(place) for place in runs] for arm, runs in places.items()}
-    return plots.groups(
-        values,
-        {
-            "accepted over drafted tokens (E/k)": [
-                (f"walked@{temperature:g}", f"T = {temperature:g}") for temperature in TEMPERATURES
-            ],
-            "drafts accepted through depth j": [(f"reach_{j}", f"depth {j}") for j in (1, 2, 3)],
-            "overlap at depth j, all anchors": [(f"alpha_{j}", f"depth {j}") for j in (1, 2, 3)],
-        },
-    )
+    walked = [(f"walked@{temperature:g}", f"T = {temperature:g}") for temperature in TEMPERATURES]
+    return shown.figure(places, measure, walked)
 
 
 STUDY = Study(
@@ -111,19 +101,11 @@ STUDY = Study(
     measure=measure,
     figure=figure,
     columns=[
-        Column("walked", "E/k"),
-        Column("length", "length"),
-        Column("reach_1", "reach, depth 1"),
-        Column("reach_2", "depth 2"),
-        Column("reach_3", "depth 3"),
-        Column("alpha_1", "overlap, depth 1"),
-        Column("alpha_2", "depth 2"),
-        Column("alpha_3", "depth 3"),
-        Column("greedy_1", "greedy, depth 1"),
+        *shown.COLUMNS,
         Column("walked@0.4", "E/k at T = 0.4"),
         Column("walked@0.8", "E/k at T = 0.8"),
         Column("slope", "slope (tokens per nat)"),
-        Column("lr", "learning rate", 4),
+        shown.RATE,
     ],
     contrasts=[
         Contrast("e2e_tv", "kl", "walked", role="primary", expected="+", least=LEAST),

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import plots
 from harness.main import main
-from harness.study import Arm, Column, Contrast, Place, Study, Values
+from harness.study import Arm, Contrast, Place, Study, Values
+from limited_heads import shown
 from limited_heads.scale import policy_folder
 from limited_heads.stages import SMOKE, make_policy
 from limited_heads.study import LEAST
@@ -67,15 +67,7 @@ def measure(place: Place) -> Values:
 
 def figure(places: Mapping[str, Sequence[Place]]) -> Figure:
     """E/k, and reach and overlap by depth."""
-    values = {arm: [measure(place) for place in runs] for arm, runs in places.items()}
-    return plots.groups(
-        values,
-        {
-            "accepted over drafted tokens (E/k)": [("walked", "T = 1")],
-            "drafts accepted through depth j": [(f"reach_{j}", f"depth {j}") for j in (1, 2, 3)],
-            "overlap at depth j, all anchors": [(f"alpha_{j}", f"depth {j}") for j in (1, 2, 3)],
-        },
-    )
+    return shown.figure(places, measure, [("walked", "T = 1")])
 
 
 STUDY = Study(
@@ -88,14 +80,7 @@ STUDY = Study(
     ],
     measure=measure,
     figure=figure,
-    columns=[
-        Column("walked", "E/k"),
-        Column("length", "length"),
-        *(Column(f"reach_{j}", f"reach, depth {j}") for j in (1, 2, 3)),
-        *(Column(f"alpha_{j}", f"overlap, depth {j}") for j in (1, 2, 3)),
-        Column("greedy_1", "greedy, depth 1"),
-        Column("lr", "learning rate", 4),
-    ],
+    columns=[*shown.COLUMNS, shown.RATE],
     contrasts=[
         Contrast("e2e_tv", "kl", "walked", role="primary", expected="+", least=LEAST),
         Contrast("e2e_tv_sampled", "e2e_tv", "walked", expected="+", least=LEAST),
