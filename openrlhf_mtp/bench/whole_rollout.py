@@ -127,14 +127,14 @@ def render(record: Mapping[str, Any]) -> list[Table]:
         title,
         "s: of the whole rollout, median of the turns. Change: against none, turn by\n"
         "turn; range: its extremes. Last: until 50 %, 95 % and all are complete.",
-        ("form", "s", "change", "range", "ms/token", "50 %", "95 %", "all"),
+        ("form", "s", "change", "range, %", "ms/token", "50 %", "95 %", "all"),
         [_time_row(name, arm) for name, arm in record["arms"].items()],
         min_width=80,
     )
     drafts = table(
         "",
-        f"Tail: share of the time with at most {SMALL_BATCH} responses left. Length: emitted tokens for\n"
-        "each target forward. Before, after: a response's first end token, which it\n"
+        f"Tail: share of the time with at most {SMALL_BATCH} responses left. Length: emitted tokens\n"
+        "for each target forward. Before, after: a response's first end token, which it\n"
         "ignores; share: of the tokens after one. Accepted: of the drafted tokens.",
         ("form", "tail", "length", "before", "after", "share", "accepted"),
         [_draft_row(name, arm["median"]) for name, arm in record["arms"].items()],
@@ -145,10 +145,10 @@ def render(record: Mapping[str, Any]) -> list[Table]:
 
 def _time_row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
     middle, ratio = arm["median"], arm["seconds_over_none"]
-    percent = [f"{100 * (ratio[part] - 1):+.1f} %" for part in ("median", "low", "high")]
-    change = ("", "") if name == NONE else (percent[0], f"{percent[1]} to {percent[2]}")
-    ends = (f"{middle[f'completion_{part}']:.2f}" for part in ("p50", "p95", "max"))
-    return (name, f"{middle['seconds']:.2f}", *change, f"{1000 * middle['seconds_per_token']:.2f}", *ends)
+    percent = [f"{100 * (ratio[part] - 1):+.1f}" for part in ("median", "low", "high")]
+    change = ("", "") if name == NONE else (f"{percent[0]} %", f"{percent[1]} to {percent[2]}")
+    ends = (f"{middle[f'completion_{part}']:.3g}" for part in ("p50", "p95", "max"))
+    return (name, f"{middle['seconds']:.3g}", *change, f"{1000 * middle['seconds_per_token']:.2f}", *ends)
 
 
 def _draft_row(name: str, middle: Mapping[str, float]) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def test_the_tables_fit_a_terminal_and_say_what_was_measured() -> None:
     assert "284M parameters, bfloat16, CPU, 2 threads" in text
     assert "2 responses, 40 tokens" in text
     assert "-35.0 %" in text
-    assert "-40.0 % to -30.0 %" in text
+    assert "-40.0 to -30.0" in text
     assert "250.00" in text, "milliseconds a token"
     assert all(len(line) <= 80 for line in text.splitlines())
 
