@@ -39,6 +39,14 @@ def joint(context: JobContext) -> Iterator[Problem]:
             "nothing to the joint term and is counted all the same",
             "set mtp.anchor_fraction 1.0, or a token mean",
         )
+    if context.mtp.regime == "joint_policy" and context.job.value("actor.dual_clip") is None:
+        yield warning(
+            "actor.dual_clip",
+            None,
+            "about 3 with mtp.regime joint_policy: a bad token that the head expects and the old policy hardly did has "
+            "a ratio that nothing else bounds, and a few such tokens can outweigh all others",
+            "set actor.dual_clip 3.0",
+        )
     if context.mtp.coefficient.kind == "occ":
         yield from _occ_moves(context)
 

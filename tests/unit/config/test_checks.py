@@ -300,10 +300,19 @@ def test_weights_are_verified_while_engines_are_paused_in_the_middle_of_response
 
 def test_adapters_are_accepted_in_every_regime(problems):
     for regime in ("frozen", "detach", "joint_policy"):
-        assert problems("ds.lora.rank=8", f"mtp.regime={regime}") == []
+        assert problems("ds.lora.rank=8", f"mtp.regime={regime}", "actor.dual_clip=3.0") == []
 
 
-OCC = ("mtp.regime=joint_policy", "mtp.coefficient.kind=occ")
+OCC = ("mtp.regime=joint_policy", "mtp.coefficient.kind=occ", "actor.dual_clip=3.0")
+
+
+def test_a_policy_loss_on_the_heads_log_probs_wants_its_ratio_bounded(problems):
+    (found,) = problems("mtp.regime=joint_policy")
+    assert found.startswith(
+        "warning: actor.dual_clip: got nothing, expected about 3 with mtp.regime joint_policy"
+    )
+    assert problems("mtp.regime=joint_policy", "actor.dual_clip=3.0") == []
+    assert problems("mtp.regime=joint_ce") == []
 
 
 def test_occ_with_one_optimizer_step_per_rollout_batch_is_refused(problems):
