@@ -21,6 +21,7 @@ from limited_heads.runs import TOP_K, Recipe, figures, measure, run, slope, trai
 from limited_heads.samples import Samples, Sampling, book_prompts, make_samples  # noqa: E402
 from limited_heads.scale import FULL, SMOKE, TEMPERATURES, TRAINED_AT, policy_of  # noqa: E402
 from limited_heads.study import OBJECTIVES, STUDY, script  # noqa: E402
+from limited_heads.warm_up import out_folder, table  # noqa: E402
 from limited_heads.work import run_stages  # noqa: E402
 from limited_heads_real.prompts import batches, read_prompts  # noqa: E402
 from limited_heads_real.stages import PREPARE  # noqa: E402
@@ -336,3 +337,18 @@ def test_heads_that_are_not_limited_stop_the_study(tmp_path, walked, overlap):
         ValueError, match=r"expected 0\.4 to 0\.75 and below 0\.9; change the policies as plan\.md says"
     ):
         tuning.require_limited(tmp_path, [1])
+
+
+def test_the_table_of_warm_ups_ends_with_the_studys_own_warm_head(tmp_path):
+    folders = {
+        out_folder(tmp_path, 0.08, 101): (0.3, 0.5),
+        tuning.warm_folder(tmp_path / "limited_heads", 101): (0.6, 0.8),
+    }
+    for folder, (walked, overlap) in folders.items():
+        folder.mkdir(parents=True)
+        found = {str(TRAINED_AT): {"walked": walked, "alpha_1": overlap}}
+        (folder / "measured.json").write_text(json.dumps({"held_out": found}))
+    assert table(tmp_path, [0.08, 0.5], [101]).splitlines()[2:] == [
+        "| 0.08 | 101 | 0.300 | 0.500 |",
+        "| 1 | 101 | 0.600 | 0.800 |",
+    ]

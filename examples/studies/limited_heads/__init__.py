@@ -10,4 +10,5 @@ losses.py    what an arm minimizes: the product's objectives, and SkyRL's top-k 
 runs.py      one run: a head, one pass over a policy's responses, its walk on held-out ones
 shown.py     what of a run goes into table and figure, also of the real model's
 tuning.py    the learning rate of each arm, by short runs on seeds of their own
+warm_up.py   beside the study: how long a fresh head has to train with KL before e2e TV
 """
