@@ -139,17 +139,28 @@ def run(todo: Sequence[Stage], out: Path) -> Record:
 
 def _call(words: Sequence[str]) -> int:
     """Run a command in this terminal; its exit code. Ctrl-C reaches the command itself, which ends by its own rules;
-    SIGTERM is passed on to it."""
-    with subprocess.Popen(words) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
+    SIGTERM is passed on to it, also one that arrives while it starts."""
+    process: subprocess.Popen[bytes] | None = None
+    arrived = False
+
+    def pass_on(*_: object) -> None:
+        nonlocal arrived
+        arrived = True
+        if process is not None:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        with subprocess.Popen(words) as process:
+            if arrived:
+                process.terminate()
             while True:
                 try:
                     return process.wait()
                 except KeyboardInterrupt:
                     continue
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _failure(title: str, code: int, stage: Stage) -> str:

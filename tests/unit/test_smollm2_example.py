@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -268,6 +269,20 @@ def test_a_stage_is_told_to_end_when_the_example_is(modules, tmp_path):
     with pytest.raises(SystemExit, match="exit code 143"):
         modules["run"].run([modules["run"].Stage("train", command)], tmp_path)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_that_arrives_while_a_stage_starts_is_passed_on_too(modules, tmp_path, monkeypatch):
+    popen = subprocess.Popen
+
+    def started_then_told(words):
+        process = popen(words)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(modules["run"].subprocess, "Popen", started_then_told)
+    command = ["sh", "-c", "while :; do sleep 0.05; done"]
+    with pytest.raises(SystemExit, match=f"exit code {-signal.SIGTERM}"):
+        modules["run"].run([modules["run"].Stage("train", command)], tmp_path)
 
 
 @pytest.mark.parametrize(("continues", "word"), [(True, "--resume"), (False, "--overwrite")])
