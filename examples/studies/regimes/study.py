@@ -27,7 +27,9 @@ MATTERS = 0.02
 
 def arm(name: str, **mtp: object) -> Arm:
     """An arm of RL with these settings of the head."""
-    return Arm(name, {"data": {"max_samples": STEPS * rl.PROMPTS_A_STEP}, "mtp": mtp})
+    # the committed result is of runs before this clip, which bounds the ratio of a bad token that the head expects
+    clip = {"actor": {"dual_clip": 3.0}} if mtp["regime"] == "joint_policy" else {}
+    return Arm(name, {**clip, "data": {"max_samples": STEPS * rl.PROMPTS_A_STEP}, "mtp": mtp})
 
 
 def fixed(value: float) -> dict[str, object]:

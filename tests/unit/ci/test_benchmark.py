@@ -1,9 +1,12 @@
 """Small decisions of `ci.benchmark` before anything is installed."""
 
+import base64
 import contextlib
+import io
 import os
 import signal
 import subprocess
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -131,3 +134,17 @@ def test_what_a_pod_prints_of_a_run_folder_fits_its_log(tmp_path, figure_bytes):
     else:
         assert found == {"summary.json", "report.html"}
         assert b"too large for a pod's log" in left_out
+
+
+@pytest.mark.parametrize(
+    "entry", [("../outside", tarfile.REGTYPE), ("/outside", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)]
+)
+def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path, entry):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo(entry[0])
+        member.type, member.linkname = entry[1], str(tmp_path)
+        archive.addfile(member, io.BytesIO(b""))
+    with pytest.raises(ValueError, match=f"holds '{entry[0]}', expected files and folders of the run"):
+        unpack(base64.b64encode(packed.getvalue()), tmp_path / "out")
+    assert not (tmp_path / "outside").exists()
