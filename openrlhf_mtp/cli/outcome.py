@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from typer.exceptions import Abort, TyperException
 
@@ -31,6 +31,13 @@ def run_to_exit_code(app: Callable[..., Any]) -> int:
     Args:
         app: called with `standalone_mode=False`, so that its errors arrive here.
     """
+    try:
+        return _outcome(app)
+    finally:
+        _end_of(sys.stderr)
+
+
+def _outcome(app: Callable[..., Any]) -> int:
     accept_any_text()
     # OpenRLHF requires the pynvml package, at whose sight torch prints this
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
@@ -72,10 +79,10 @@ def _wrong_words(problem: Any) -> int:
 def _not_done_by_the_system(problem: OSError) -> int:
     """A full disk, a reader that has gone, a folder that may not be written."""
     if problem.errno == errno.EPIPE:
-        _drop_output()
+        _drop(sys.stdout)
         return RUN_FAILED
     if problem.errno in _FULL:
-        _drop_output()
+        _drop(sys.stdout)
         where = f": {problem.filename}" if problem.filename else ""
         say("error", f"no space left to write{where}; free some, or give another folder")
         return RUN_FAILED
@@ -114,7 +121,16 @@ def _unknown(problem: Exception) -> int:
     return RUN_FAILED
 
 
-def _drop_output() -> None:
-    """Let Python not fail once more when it flushes standard output at its end."""
+def _end_of(stream: TextIO | None) -> None:
+    """Flush a stream that may be full or closed: Python does so after us, and ends with exit code 120 if it fails."""
+    if stream is not None:
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let Python not fail once more when it flushes the stream at its end."""
     with contextlib.suppress(OSError, ValueError):  # no file behind it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

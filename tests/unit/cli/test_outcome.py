@@ -139,6 +139,8 @@ def test_a_full_disk_is_said(project_root):
 def test_a_stream_that_is_closed_or_full_changes_no_exit_code(tmp_path, closed):
     (tmp_path / "job.yaml").write_text("vllm: {num_engines: 1}")
     words = f"{sys.executable} -m openrlhf_mtp check job.yaml --no-files {closed}"
-    done = subprocess.run(words, shell=True, cwd=tmp_path, capture_output=True, check=False)
+    # buffered, as for most users: what cannot be written is then noticed when Python ends
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(words, shell=True, cwd=tmp_path, env=environ, capture_output=True, check=False)
     assert done.returncode == USER_ERROR
     assert b"fault of" not in done.stdout + done.stderr

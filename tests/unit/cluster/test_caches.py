@@ -87,7 +87,8 @@ def test_files_that_a_killed_pod_left_half_written_are_deleted_and_others_stay(t
 
 def shell(folder, after):
     """The line of the pods in front of a command, in a shell as theirs."""
-    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **environment(folder)}
+    path = os.pathsep.join([os.environ["PATH"], str(Path(sys.executable).parent)])
+    variables = {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path), **environment(folder)}
     done = subprocess.run(
         ["bash", "-c", f". <(python -m openrlhf_mtp.cluster.caches)\n{after}"],
         env=variables,
