@@ -53,7 +53,6 @@ JOB: dict[str, Any] = {
             "batch_size": 16,
             "micro_batch_size": 8,
             "epochs": 3,
-            "kl_warmup_steps": 2,
             "samples_per_prompt": 2,
             "eval_steps": 3,
             "save_steps": 3,

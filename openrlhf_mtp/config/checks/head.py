@@ -31,12 +31,13 @@ def head_training(context: JobContext) -> Iterator[Problem]:
             0,
             f"some KL steps before {pretrain.objective_text}: a cold head overlaps the policy too little to learn "
             "from it",
-            "set it to 50 if the head is fresh",
+            "leave it out for half of the steps, or set what you need",
         )
-    if pretrain.max_steps is not None and pretrain.kl_warmup_steps >= pretrain.max_steps:
+    warmup = pretrain.kl_warmup_steps
+    if pretrain.max_steps is not None and warmup is not None and warmup >= pretrain.max_steps:
         yield warning(
             "mtp.pretrain.kl_warmup_steps",
-            pretrain.kl_warmup_steps,
+            warmup,
             f"less than mtp.pretrain.max_steps = {pretrain.max_steps}, or {pretrain.objective_text} is never used",
             "lower it or raise max_steps",
         )

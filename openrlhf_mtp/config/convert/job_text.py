@@ -90,8 +90,6 @@ mtp:
   depths: 3              # tokens drafted per target forward
   regime: detach         # the head learns in every step and never touches the policy
   objective: e2e_tv      # trained for accepted drafts
-  pretrain:
-    kl_warmup_steps: 50  # a fresh head starts with KL
 """
 
 

@@ -39,10 +39,10 @@ class PretrainOptim(HeadOptim):
 class PretrainSettings(ObjectiveSettings):
     """The stage before RL, which trains the head on the policy's own responses with the trunk frozen."""
 
-    kl_warmup_steps: int = setting(
-        50,
+    kl_warmup_steps: int | None = setting(  # type: ignore[assignment]  # null has a meaning where a stage has an end
+        None,
         unit="head steps",
-        help="train with the KL objective for the first n steps; a cold head learns little from e2e_tv",
+        help="train with KL for the first n steps; null: half of the stage if the objective needs a warm head, else 0",
         ge=0,
     )
     epochs: int = setting(1, unit="passes", help="passes over the generated responses", ge=1)
@@ -109,6 +109,18 @@ class PretrainSettings(ObjectiveSettings):
                 "for example [0.8, 1.2], or [] for none"
             )
         return self
+
+    def with_warmup(self, steps: int) -> Self:
+        """These settings with the KL warm-up of a stage of so many head steps, where none was given.
+
+        >>> PretrainSettings(objective="e2e_tv").with_warmup(120).kl_warmup_steps
+        60
+        >>> PretrainSettings(objective="ce").with_warmup(120).kl_warmup_steps
+        0
+        """
+        if self.kl_warmup_steps is not None:
+            return self
+        return self.model_copy(update={"kl_warmup_steps": steps // 2 if self.needs_warm_head else 0})
 
     def swept_temperatures(self, own: float) -> list[float]:
         """The temperatures that the sweep samples at, besides the stage's own."""

@@ -40,7 +40,7 @@ from openrlhf_mtp.training.head_metrics import anchor_records
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
-from openrlhf_mtp.training.pretrain.batches import Batch, collate, step_indices
+from openrlhf_mtp.training.pretrain.batches import Batch, collate, planned_steps, step_indices
 from openrlhf_mtp.training.pretrain.responses import (
     Response,
     policy_fingerprint,
@@ -70,10 +70,10 @@ class HeadPretrainWorker(BaseModelActor):
         )
         self.device = torch.device(torch.cuda.current_device())
         self.actor.requires_grad_(False).to(self.device).eval()
-        self.head_trainer = self._build_head_trainer(head)
         everything = list(read_responses(Path(responses)))
         self.truncated = share_cut([response.cut for response in everything])
         self.train_set, self.held_out = split_by_prompt(everything, self.settings.holdout_fraction)
+        self.head_trainer = self._build_head_trainer(head)
         self.states = self._stored_states()
         self._made_with = {
             "policy": policy_fingerprint(policy),
@@ -105,7 +105,7 @@ class HeadPretrainWorker(BaseModelActor):
             head=head,
             trunk=trunk,
             depths=self.mtp.depths,
-            settings=self.settings,
+            settings=self.settings.with_warmup(planned_steps(len(self.train_set), self.settings)),
             temperature=self.settings.temperature or self.strategy.args.rollout.temperature,
             seed=self.strategy.args.train.seed,
         )

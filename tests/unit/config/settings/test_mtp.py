@@ -64,3 +64,24 @@ def test_one_changed_key_of_the_pretraining_optimizer_keeps_its_other_defaults()
 def test_names_list_every_leaf_and_no_section():
     assert {"mtp.depths", "mtp.pretrain.optim.lr", "mtp.guard.patience"} <= set(mtp_names())
     assert "mtp.optim" not in mtp_names()
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "expected"),
+    [
+        ({}, 120, 60),
+        ({"objective": "e2e_tv_sampled"}, 7, 3),
+        ({"objective": {"ce": 0.5, "tv": 0.5}}, 10, 5),
+        ({"objective": "ce"}, 120, 0),
+        ({"objective": "kl"}, 120, 0),
+        ({"kl_warmup_steps": 50}, 120, 50),
+        ({"objective": "ce", "kl_warmup_steps": 9}, 120, 9),
+        ({"kl_until_alpha": 0.6}, 120, 60),
+    ],
+)
+def test_half_of_the_stage_warms_a_head_that_needs_it_unless_the_job_says_how_much(given, steps, expected):
+    settings = PretrainSettings(**given).with_warmup(steps)
+    assert settings.kl_warmup_steps == expected
+    assert settings.model_copy(update={"kl_warmup_steps": None}) == PretrainSettings(
+        **{**given, "kl_warmup_steps": None}
+    )
