@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,7 +67,7 @@ def measure(
     with running_arms(model_dir, mtp, arms, work, lambda name: show(f"{name}: engine is up")) as engines:
         for engine in engines.values():
             engine.roll_out(shortened(work.requests, factor=WARM_UP))
-        rollouts = {name: partial(engine.roll_out) for name, engine in engines.items()}
+        rollouts = {name: engine.roll_out for name, engine in engines.items()}
         runs = take_turns(rollouts, turns, report, there_and_back=True, warm=True)
     return {name: [figures(timeline) for timeline in run.counted] for name, run in runs.items()}
 

@@ -88,11 +88,11 @@ def bench_whole_rollout(
     """
     options.require_even_turns()
     subject = Subject.find(model, head, prompts)
-    arms = parse_arms(options.arms, subject.head)
-    require(arms)
+    given = parse_arms(options.arms, subject.head)
+    require(given)
     requests = recorded_requests(options)
     subject.require_files()
-    for arm in arms:
+    for arm in given:
         if arm.head is not None:
             read_json(arm.head / "config.json")
     writable(out)
@@ -104,11 +104,11 @@ def bench_whole_rollout(
     history = [response for file in options.history for response in read_recorded(file)]
     work = WholeRollout(requests, frozenset(workload.stop_token_ids), history, options.prefix_caching)
     policy, mtp, note = stand_in_or_policy(subject, out, device, dtype, stand_in=options.stand_in)
-    require_context(read_json(policy / "config.json"), context_of(requests, arms, mtp.depths))
-    if note["stand_in"] is not None:
-        arms = tuple(_widened(arm, subject.head, policy, out) for arm in arms)
+    require_context(read_json(policy / "config.json"), context_of(requests, given, mtp.depths))
+    is_widened = note["stand_in"] is not None
+    arms = tuple(_widened(arm, subject.head, policy, out) for arm in given) if is_widened else given
     measured = measure(policy, roomy(mtp, policy, work, arms), arms, work, options.turns)
-    note["heads"] = {arm.name: str(arm.head) for arm in parse_arms(options.arms, subject.head) if arm.head}
+    note["heads"] = {arm.name: str(arm.head) for arm in given if arm.head}
     record = to_record(measured, work, note)
     publish(out, RESULT, record, render(record))
     return 0

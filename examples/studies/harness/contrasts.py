@@ -80,6 +80,21 @@ def contrast_lines(results: Sequence[Mapping[str, Any]], columns: Mapping[str, C
     return lines
 
 
+def arm_lines(summary: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:
+    """Markdown: a line an arm with its mean and interval in each column; a dash for what it does not have."""
+    lines = [
+        "| arm | " + " | ".join(column.heading for column in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for arm, measured in summary.items():
+        cells = [
+            cell(measured[column.name], column.digits) if column.name in measured else "–"
+            for column in columns
+        ]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def cell(value: Mapping[str, Any], digits: int, sign: str = "") -> str:
     """A mean with its interval, if it has one."""
     if value["low"] is None:

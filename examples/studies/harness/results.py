@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.contrasts import cell, compare_all, contrast_lines
+from harness.contrasts import arm_lines, compare_all, contrast_lines
 from harness.curves import write_curves
 from harness.runs import MARK, commit_of, finished
 from harness.statistics import interval
@@ -74,15 +74,8 @@ def table(study: Study, result: Mapping[str, Any]) -> str:
         f"({result['machine']['cpu']}), one thread a run; {_minutes(result):.0f} minutes of runs in all. "
         f"{result['date']}.",
         "",
-        "| arm | " + " | ".join(column.heading for column in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        *arm_lines(result["summary"], columns),
     ]
-    for arm, measured in result["summary"].items():
-        cells = [
-            cell(measured[column.name], column.digits) if column.name in measured else "–"
-            for column in columns
-        ]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     if result["missing"]:
         lines += ["", f"Not run to their end: {', '.join(result['missing'])}."]
     if len(result["git"]) > 1:

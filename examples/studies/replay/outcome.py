@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from harness import plots
-from harness.contrasts import cell, compare_all, contrast_lines
+from harness.contrasts import arm_lines, compare_all, contrast_lines
 from harness.curves import write_curves
 from harness.statistics import interval
 from harness.study import Column, Place, Values
@@ -176,17 +176,7 @@ def table(result: Mapping[str, Any]) -> str:
             f"{engine['engine']:.3f} | {engine['replay']:.3f} |"
         )
     columns = {column.name: column for column in COLUMNS}
-    lines += [
-        "",
-        "| arm | " + " | ".join(column.heading for column in COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
-    for arm, measured in result["summary"].items():
-        cells = [
-            cell(measured[name], column.digits) if name in measured else "–"
-            for name, column in columns.items()
-        ]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    lines += ["", *arm_lines(result["summary"], COLUMNS)]
     if result["missing"]:
         lines += ["", f"Not run to their end: {', '.join(result['missing'])}."]
     for name, contrasts in result["contrasts"].items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from harness import plots
-from harness.contrasts import cell, compare_all, contrast_lines
+from harness.contrasts import arm_lines, compare_all, contrast_lines
 from harness.statistics import interval
 from harness.study import Column, Values
 from matplotlib.figure import Figure
@@ -161,12 +161,8 @@ def table(result: Mapping[str, Any]) -> str:
         f"Subject `{result['subject']}`, {len(result['pairs'])} pairs; mean and 95 % interval over them (Student's t). "
         f"{result['machine']['cpu_cores']} CPU cores. {result['date']}.",
         "",
-        "| arm | " + " | ".join(column.heading for column in COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        *arm_lines(result["summary"], COLUMNS),
     ]
-    for arm, measured in result["summary"].items():
-        cells = [cell(measured[each.name], each.digits) if each.name in measured else "–" for each in COLUMNS]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     if result["missing"]:
         lines += ["", f"Not measured: {', '.join(result['missing'])}."]
     if result["contrasts"]:
