@@ -35,6 +35,16 @@ class TensorSpec:
     def nbytes(self) -> int:
         return prod(self.shape) * DTYPE_BYTES[self.dtype]
 
+    @property
+    def rows(self) -> int:
+        """Slices of dim 0; a scalar is one."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of a row."""
+        return prod(self.shape[1:]) * DTYPE_BYTES[self.dtype]
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from openrlhf_mtp.sync.digest import add, digest, sampled_columns
+from openrlhf_mtp.sync.buckets import Bucket, view
+from openrlhf_mtp.sync.digest import add, digest_sum, integers, sampled_columns
 from openrlhf_mtp.sync.errors import StaleWeights
 
 if TYPE_CHECKING:  # needs vLLM, which a trainer can do without
@@ -49,24 +50,37 @@ class Probe:
 
     def expected(self, tensor: Tensor) -> int:
         """On the trainer: the digest of what engines will read back of a tensor [rows, columns] or [rows]."""
-        numbers = self.chosen(tensor.shape[1]) if tensor.dim() > 1 else None
-        return digest(tensor) if numbers is None else digest(tensor[:, numbers], columns=numbers)
+        return integers([self.expected_sum(tensor)])[0]
+
+    def expected_sum(self, rows: Tensor, row_offset: int = 0) -> Tensor:
+        """What some rows of a tensor add to its digest: an int64 scalar on their device.
+
+        Args:
+            rows: [n, columns] or [n], from row `row_offset` of the tensor on.
+        """
+        numbers = self.chosen(rows.shape[1]) if rows.dim() > 1 else None
+        if numbers is None:
+            return digest_sum(rows, row_offset=row_offset)
+        chosen = rows[:, numbers.to(rows.device)]
+        return digest_sum(chosen, row_offset=row_offset, columns=numbers)
 
     @torch.inference_mode()
     def read(self, layers: Sequence[LoadedLayer]) -> Rows:
         """In a worker: the digests of what it computes with."""
-        answer: list[list[Any]] = []
+        places: list[list[Any]] = []
+        sums: list[Tensor] = []
         for layer in layers:
-            totals = [0] * len(layer.slices)
-            for numbers, block in self._blocks(layer):
-                for i, rows in enumerate(layer.slices):
-                    piece = digest(block[rows.start : rows.stop], row_offset=rows.row_offset, columns=numbers)
-                    totals[i] = add(totals[i], piece)
-            answer += [
-                [rows.spec.name, f"{layer.path}.{layer.attribute}", rows.copies, total]
-                for rows, total in zip(layer.slices, totals, strict=True)
+            blocks = [
+                [
+                    digest_sum(block[rows.start : rows.stop], row_offset=rows.row_offset, columns=numbers)
+                    for rows in layer.slices
+                ]
+                for numbers, block in self._blocks(layer)
             ]
-        return answer
+            for i, rows in enumerate(layer.slices):
+                places.append([rows.spec.name, f"{layer.path}.{layer.attribute}", rows.copies])
+                sums.append(sum((block[i] for block in blocks), start=_nothing(layer)))
+        return [[*place, total] for place, total in zip(places, integers(sums), strict=True)]
 
     def _blocks(self, layer: LoadedLayer) -> Iterator[tuple[Tensor | None, Tensor]]:
         """(column numbers in the full tensor [n], values [local rows, n]) until all chosen columns are read."""
@@ -91,6 +105,12 @@ class Probe:
             yield chunk, _multiply(layer, chunk - lo)
 
 
+def _nothing(layer: LoadedLayer) -> Tensor:
+    """The digest of no columns, for a shard that holds none of the chosen ones."""
+    parameter: Any = getattr(layer.module, layer.attribute)
+    return torch.zeros((), dtype=torch.int64, device=parameter.device)
+
+
 def _multiply(layer: LoadedLayer, local_columns: Tensor) -> Tensor:
     """[local rows, n]: those columns of the weight, by running the layer on columns of the identity."""
     module: Any = layer.module
@@ -99,6 +119,18 @@ def _multiply(layer: LoadedLayer, local_columns: Tensor) -> Tensor:
     unit[torch.arange(len(local_columns), device=device), local_columns.to(device)] = 1
     columns: Tensor = module.quant_method.apply(module, unit, bias=None).t()
     return columns
+
+
+def add_expected(expected: dict[str, int], probe: Probe, bucket: Bucket, buffer: Tensor) -> None:
+    """On the trainer: add what a bucket's rows contribute to the digests that engines must read back.
+
+    Args:
+        expected: checkpoint name -> digest of the rows so far.
+        buffer: [bucket.size] uint8, filled; its device does the work and is waited for once.
+    """
+    sums = [probe.expected_sum(view(slot, buffer), slot.start) for slot in bucket.slots]
+    for slot, found in zip(bucket.slots, integers(sums), strict=True):
+        expected[slot.spec.name] = add(expected.get(slot.spec.name, 0), found)
 
 
 def compare(expected: Mapping[str, Digests], engines: Sequence[Sequence[WorkerDigests]]) -> None:

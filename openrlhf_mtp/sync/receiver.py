@@ -24,7 +24,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from openrlhf_mtp.sync.buckets import damaged, pack_into_buckets, unpack
+from openrlhf_mtp.sync.buckets import Unpacker, damaged, pack_into_buckets
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
 from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.loaded_layers import LoadedLayer, loaded_layers, manifest_of, tied_output_heads
@@ -127,6 +127,13 @@ class MTPUpdateInfo(WeightTransferUpdateInfo):
     place: str
 
 
+def _give_memory_back() -> None:
+    """To the GPU, which others share: the buckets and the layers that were put together from them lie in torch's cache
+    otherwise, beyond what `gpu_memory_utilization` counts."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @contextmanager
 def _quiet_reload() -> Iterator[None]:
     """vLLM warns each time about modules that no checkpoint loads (rotary tables, tied or shared output heads).
@@ -181,6 +188,7 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
             raise SyncError("the weight sync is not open: call sync_init before sync_round")
         deadline = Deadline(group.timeout_s, ROUND_LIMIT)
         buckets = pack_into_buckets(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
+        unpacker = Unpacker()
         for number, bucket in enumerate(buckets, start=1):
             place = f"{update_info.place} bucket {number}/{len(buckets)}"
             # A new buffer each time: layerwise reload keeps views until a layer is complete.
@@ -191,8 +199,9 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
                 group.close()
                 raise CorruptTransfer(f"{group.role}: {place}: damaged in transit: {', '.join(bad)}")
             model: Any = self.model  # vLLM's models load weights, which nn.Module does not say
+            complete = list(unpacker.tensors(bucket, buffer.to(self.device)))
             with disable_mtp_completeness_check():
-                model.load_weights(iter(unpack(bucket, buffer.to(self.device))))
+                model.load_weights(iter(complete))
 
     def finish_weight_update(self) -> None:
         """Process what is left, and repack tied output heads.
@@ -204,6 +213,7 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
             finalize_layerwise_reload(self.model, self.model_config)
         for output_head, _ in tied_output_heads(self.model):
             output_head.quant_method.process_weights_after_loading(output_head)
+        _give_memory_back()
 
     def shutdown(self) -> None:
         """Leave the group."""

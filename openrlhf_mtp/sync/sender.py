@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import torch
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
-from openrlhf_mtp.sync.buckets import Bucket, pack, unpack
+from openrlhf_mtp.sync.buckets import Bucket, Packer
 from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.manifest import WeightSource
-from openrlhf_mtp.sync.readback import Probe, WorkerDigests, compare
+from openrlhf_mtp.sync.readback import Probe, WorkerDigests, add_expected, compare
 from openrlhf_mtp.sync.report import SyncReport
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Calls, Deadline
 
@@ -141,8 +141,6 @@ class Sender:
         settings: SyncSettings,
     ) -> None:
         self._engines, self._parts, self._group, self._settings = engines, parts, group, settings
-        largest = max(bucket.size for part in parts.values() for bucket in part.buckets)
-        self._buffer = torch.empty(largest, dtype=torch.uint8, device=group.device)
         self._rounds = 0
 
     def round(self) -> SyncReport:
@@ -190,29 +188,31 @@ class Sender:
         return Calls("sync_round", [engine.sync_round(request) for engine in self._engines])
 
     def _send_buckets(self, this: Round, calls: Calls) -> Sent:
-        """Pack and broadcast bucket after bucket; engines load one while the next is packed."""
+        """Pack and broadcast bucket after bucket; engines load one while the next is packed.
+
+        The buffer lives as long as the round, so that it takes no memory from rollout and training.
+        """
         expected: dict[str, dict[str, int]] = {}
         pack_s = broadcast_s = digest_s = 0.0
+        largest = max(bucket.size for part in self._parts.values() for bucket in part.buckets)
+        memory = torch.empty(largest, dtype=torch.uint8, device=self._group.device)
         for name, part in self._parts.items():
-            tensors = iter(part.source.tensors())
+            packer = Packer(part.source.tensors())
             expected[name] = {}
             for number, bucket in enumerate(part.buckets, start=1):
-                buffer = self._buffer[: bucket.size]
+                buffer = memory[: bucket.size]
                 begin = time.monotonic()
-                pack(bucket, tensors, buffer)
+                packer.fill(bucket, buffer)
                 packed = time.monotonic()
                 place = f"{this.place(name)} bucket {number}/{len(part.buckets)}"
                 self._group.broadcast(buffer, place, this.deadline, calls.check)
                 sent = time.monotonic()
                 if this.probe is not None:
-                    expected[name] |= {n: this.probe.expected(tensor) for n, tensor in unpack(bucket, buffer)}
+                    add_expected(expected[name], this.probe, bucket, buffer)
                 pack_s += packed - begin
                 broadcast_s += sent - packed
                 digest_s += time.monotonic() - sent
-            for extra, _ in tensors:
-                raise ValueError(
-                    f"the weights no longer follow their manifest: {extra} came after the last tensor"
-                )
+            packer.finish()
         return Sent(expected, pack_s, broadcast_s, digest_s)
 
     def _finish(self, this: Round, calls: Calls) -> Answers:

@@ -12,7 +12,10 @@ from openrlhf_mtp.sync.errors import SyncError, SyncTimeout
 
 ROUND_LIMIT = "mtp.sync.timeout_s"
 
-POLL_S = (0.0005, 0.02)  # first and longest pause between two looks at a running operation
+POLL_S = (
+    0.0005,
+    0.002,
+)  # first and longest pause between two looks at a running operation; a bucket takes 3 ms on NVLink
 
 
 class Deadline:

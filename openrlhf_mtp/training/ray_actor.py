@@ -83,6 +83,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
             if dist.get_rank() == 0:
                 now.begin("sending weights to the engines")
             report = self._sync.round()
+        torch.cuda.empty_cache()  # the round's buffers, before the engines take the memory for their cache
         if report is not None:
             self._sync_report = {
                 metrics.SYNC_BYTES: report.bytes,

@@ -22,6 +22,7 @@ PROMPT_LENGTH = 48
 # float32 on both sides: rounding of two implementations, 4e-6 was the largest seen
 TOLERANCE = 1e-4
 SIX_LAYERS = {"num_hidden_layers": 6}
+CUT = {"vocab_size": 4200}  # an embedding of 2.05 MiB, in buckets of one
 
 Measured = Callable[[str], dict[str, Any]]
 """What a case found, by its name."""
@@ -303,8 +304,8 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
 
 ROUNDS: dict[str, tuple[dict[str, Any], int]] = {
     "qwen2": (FAMILIES["qwen2"], 1),
-    "qwen2, tied, 6 layers": ({**FAMILIES["qwen2_tied"], **SIX_LAYERS}, 1),
-    "qwen2, tied, 2 workers": (FAMILIES["qwen2_tied"], 2),
+    "qwen2, tied, 6 layers": ({**FAMILIES["qwen2_tied"], **SIX_LAYERS, **CUT}, 1),
+    "qwen2, tied, 2 workers": ({**FAMILIES["qwen2_tied"], **CUT}, 2),
     "qwen3": (FAMILIES["qwen3"], 1),
     "llama": (FAMILIES["llama"], 1),
     "mistral": (FAMILIES["mistral"], 1),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.config.settings.mtp import SyncSettings
-from openrlhf_mtp.sync.buckets import damaged, pack_into_buckets, unpack
+from openrlhf_mtp.sync.buckets import Unpacker, damaged, pack_into_buckets
 from openrlhf_mtp.sync.errors import CorruptTransfer
 from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
@@ -41,6 +41,7 @@ class FakeEngine:
     def __init__(self, policy: WeightSource, head: WeightSource | None) -> None:
         self.manifests = {"policy": policy.manifest} | ({} if head is None else {"head": head.manifest})
         self.weights: dict[str, Tensor] = {}
+        self.received: list[int] = []  # bytes of each bucket
         self.calls: list[str] = []
         self.keeps_old: set[str] = set()
         self.before_round: Callable[[], None] = lambda: None
@@ -89,13 +90,15 @@ class FakeEngine:
         for part in self.manifests:
             update = request[part]
             buckets = pack_into_buckets(Manifest.from_wire(update["tensors"]).tensors, update["bucket_bytes"])
+            unpacker = Unpacker()
             for number, bucket in enumerate(buckets, start=1):
                 place = f"{update['place']} bucket {number}/{len(buckets)}"
                 buffer = torch.empty(bucket.size, dtype=torch.uint8)
                 self._group.broadcast(buffer, place, Deadline(self._group.timeout_s))
+                self.received.append(bucket.size)
                 if bad := damaged(bucket, buffer):
                     raise CorruptTransfer(f"damaged in transit: {', '.join(bad)}")
-                for name, tensor in unpack(bucket, buffer):
+                for name, tensor in unpacker.tensors(bucket, buffer):
                     if name not in self.keeps_old:
                         self.weights[name] = tensor
             if probe is not None:

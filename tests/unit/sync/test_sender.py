@@ -44,6 +44,21 @@ def test_a_round_is_one_call_per_engine_however_many_parameters(start: Start, co
     assert 0 < report.pack_s + report.broadcast_s + report.engine_s <= report.seconds
 
 
+def test_a_tensor_larger_than_a_bucket_arrives_whole_and_no_buffer_is_larger_than_one(start: Start):
+    job = start(engines=2, is_open=False)
+    job.policy["policy.big.weight"] = torch.randn(700, 500)
+    for engine in job.engines:
+        engine.manifests["policy"] = source(job.policy).manifest
+    job.open()
+    report = job.sync.round()
+    assert report is not None
+    assert (report.buckets, report.verified) == (4, True), "small ones, the large one in two, the head"
+    assert all(
+        torch.equal(e.weights["policy.big.weight"], job.policy["policy.big.weight"]) for e in job.engines
+    )
+    assert max(size for engine in job.engines for size in engine.received) <= 1 << 20
+
+
 def test_verification_follows_its_interval(start: Start):
     every_second, never = start(verify_every=2), start(verify_every=0)
     assert [every_second.sync.round().verified for _ in range(4)] == [True, False, True, False]
