@@ -6,6 +6,7 @@
 | `observed_policy`, `trunk` | the policy's forward pass, observed; the matrices that the head shares with it |
 | `head_steps`, `step_inputs` | both ends of an optimizer step for the head; what is fixed at its start |
 | `head_trainer`, `head_batch`, `head_engine` | train the head on a batch; the batch; the head's DeepSpeed engine |
+| `plain_engine` | AdamW around a head without DeepSpeed, for measurements and studies |
 | `head_metrics`, `held_out`, `head_average` | its metrics, its acceptance on held-out responses, its moving average |
 | `schedule`, `advantage_weights` | the objective of a head step; the weights of its samples |
 | `joint` | the joint regimes: the term in the policy's loss, and OCC's coefficient |

@@ -21,7 +21,7 @@ sys.path.insert(0, str(STUDIES))
 from drift.study import STUDY as DRIFT  # noqa: E402
 from entropy.study import STUDY as ENTROPY  # noqa: E402
 from entropy.study import slopes_of_length  # noqa: E402
-from harness import acceptance, jobs, results, runs, temperatures  # noqa: E402
+from harness import acceptance, jobs, logged, results, runs, temperatures  # noqa: E402
 from harness import main as command_line  # noqa: E402
 from harness.assets import make_once  # noqa: E402
 from harness.contrasts import compare_all, contrast_lines, verdict  # noqa: E402
@@ -442,7 +442,7 @@ class Commands:
 
 def test_a_cut_run_resumes_from_its_checkpoint_or_starts_over(tmp_path, monkeypatch):
     commands = Commands()
-    monkeypatch.setattr(runs, "subprocess", commands)
+    monkeypatch.setattr(logged, "subprocess", commands)
     arm, place = DRIFT.arms[0], Place("pre_rl_only", 1, tmp_path / "drift" / "pre_rl_only" / "seed_1", False)
     place.folder.mkdir(parents=True)
     (place.folder / "metrics.jsonl").write_text("{}")
@@ -467,7 +467,7 @@ def leave_a_checkpoint(place):
 
 def test_a_run_whose_job_was_edited_starts_over_without_its_old_result(tmp_path, monkeypatch):
     commands = Commands()
-    monkeypatch.setattr(runs, "subprocess", commands)
+    monkeypatch.setattr(logged, "subprocess", commands)
     monkeypatch.setattr(type(DRIFT), "jobs", tmp_path / "jobs")
     arm, place = DRIFT.arms[0], Place("pre_rl_only", 1, tmp_path / "drift" / "pre_rl_only" / "seed_1", False)
     runs.run_one(DRIFT, arm, place, tmp_path)
@@ -543,7 +543,7 @@ def test_a_sampled_response_ends_with_the_first_token_that_ends_it():
 
 
 def test_the_arms_of_a_seed_share_its_responses(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "subprocess", Commands())
+    monkeypatch.setattr(logged, "subprocess", Commands())
     for seed in (1, 2):
         place = Place("kl", seed, tmp_path / "objectives" / "kl" / f"seed_{seed}", False)
         finish(OBJECTIVES, place)

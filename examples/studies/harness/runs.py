@@ -8,9 +8,7 @@ if policy, prompts and sampling match).
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from harness.assets import equipped
 from harness.jobs import job_file
+from harness.logged import run_logged
 from harness.study import STUDIES, Arm, Place, Study
 from openrlhf_mtp.config.run_files import COMMAND
 from openrlhf_mtp.runlog.provenance import git_revision
@@ -81,15 +80,7 @@ def run_one(study: Study, arm: Arm, place: Place, runs: Path) -> int:
     command = words(study, arm, place, runs, resume=resume)
     print(f"{place.arm}, seed {place.seed}: {'resume' if resume else 'start'}", file=sys.stderr, flush=True)
     started = time.monotonic()
-    with (place.folder / LOG).open("a", encoding="utf-8") as log:
-        code = subprocess.run(
-            command,
-            cwd=STUDIES.parents[1],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
+    code = run_logged(command, place.folder / LOG, {"OMP_NUM_THREADS": "1"})
     seconds = time.monotonic() - started
     print(f"{place.arm}, seed {place.seed}: exit {code} after {seconds:.0f} s", file=sys.stderr, flush=True)
     if code == 0:

@@ -8,14 +8,14 @@ out: a run takes minutes, and the arms are many.
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from openrlhf_mtp.training.plain_engine import PlainEngine
 from transformers import AutoModelForCausalLM
 
 from limited_heads.losses import TopKTrainer
@@ -63,46 +63,10 @@ class Recipe:
     settings: PretrainOptim = field(default_factory=PretrainOptim)
 
 
-class PlainEngine:
-    """AdamW around a head, with the part of DeepSpeed's interface that `HeadTrainer` calls."""
-
-    def __init__(self, head: MTPHead, recipe: Recipe, steps: int) -> None:
-        optim = recipe.settings
-        self.head, self.max_norm = head, optim.max_norm
-        self.optimizer = torch.optim.AdamW(
-            head.parameters(), lr=recipe.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay
-        )
-        rise = min(optim.warmup_steps, max(1, steps // 10))
-
-        def share(step: int) -> float:
-            return min(1.0, (step + 1) / rise) * max(0.0, (steps - step) / steps)
-
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
-        self._norm = 0.0
-
-    def __call__(self, *inputs: Any) -> list[Tensor]:
-        """The chain's hidden states."""
-        states: list[Tensor] = self.head(*inputs)
-        return states
-
-    def backward(self, loss: Tensor) -> None:
-        """Add to the gradient."""
-        loss.backward()
-
-    def step(self) -> None:
-        """Clip, update, clear the gradient."""
-        self._norm = float(torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.max_norm))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.schedule.step()
-
-    def managed_gradient_accumulation(self) -> bool:
-        """Every step is an optimizer step."""
-        return False
-
-    def get_global_grad_norm(self) -> float:
-        """Before clipping, of the last step."""
-        return self._norm
+def risen_and_fallen(warmup: int, steps: int) -> Callable[[int], float]:
+    """The share of the peak rate at a step: a linear rise of at most a tenth of the steps, times a linear fall to 0."""
+    rise = min(warmup, max(1, steps // 10))
+    return lambda step: min(1.0, (step + 1) / rise) * max(0.0, (steps - step) / steps)
 
 
 def fresh_head(model: Any, seed: int) -> MTPHead:
@@ -117,8 +81,9 @@ def trainer_of(recipe: Recipe, model: Any, head: MTPHead, steps: int) -> HeadTra
     is_top_k = recipe.objective == TOP_K
     final = ObjectiveSettings(objective="kl" if is_top_k else recipe.objective)
     warmup = round(recipe.warmup_share * steps) if final.needs_warm_head else 0
+    optim = recipe.settings.model_copy(update={"lr": recipe.lr})
     return (TopKTrainer if is_top_k else HeadTrainer)(
-        engine=PlainEngine(head, recipe, steps),
+        engine=PlainEngine(head, optim, risen_and_fallen(optim.warmup_steps, steps)),
         head=head,
         trunk=Trunk.of(model),
         depths=DEPTHS,

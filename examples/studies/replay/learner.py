@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from openrlhf_mtp.training.plain_engine import PlainEngine
+from torch import Tensor
 
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.config.settings.pretrain import HeadOptim
@@ -15,43 +16,6 @@ from openrlhf_mtp.training.head_trainer import HeadTrainer
 from replay.states import Step
 
 DEPTHS = 3
-
-
-class PlainEngine:
-    """As much of a DeepSpeed engine as `HeadTrainer` asks for: one process, float32, AdamW with clipping."""
-
-    def __init__(self, head: MTPHead, optim: HeadOptim) -> None:
-        self.head, self.optim = head, optim
-        self.optimizer = torch.optim.AdamW(
-            head.parameters(),
-            lr=optim.lr,
-            betas=optim.betas,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
-        )
-        self.gradient_norm = 0.0
-
-    def __call__(self, *inputs: Any) -> Any:
-        return self.head(*inputs)
-
-    def managed_gradient_accumulation(self) -> bool:
-        """Every call of `step` is an optimizer step."""
-        return False
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradient."""
-        loss.backward()
-
-    def step(self) -> None:
-        """Clip, update, clear."""
-        norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.optim.max_norm)
-        self.gradient_norm = float(norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def get_global_grad_norm(self) -> float:
-        """Of the last step, before clipping."""
-        return self.gradient_norm
 
 
 @dataclass

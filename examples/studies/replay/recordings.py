@@ -5,15 +5,14 @@ paths and trained with e2e TV on others, and the replay of the same arm must com
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from harness.logged import run_logged
 from harness.runs import PROGRAM
 from harness.study import STUDIES
 
@@ -87,15 +86,8 @@ def record(
         *overrides,
     ]
     command = [*PROGRAM, "train", str(JOB), "--out", str(out.absolute()), *settings]
-    with (out / "record.log").open("a", encoding="utf-8") as log:
-        code = subprocess.run(
-            [*command, "--resume" if resume else "--overwrite"],
-            cwd=STUDIES.parents[1],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
+    how = "--resume" if resume else "--overwrite"
+    code = run_logged([*command, how], out / "record.log", {"OMP_NUM_THREADS": "1"})
     if code:
         raise RuntimeError(f"{path.name} ended with exit code {code}: see {out / 'record.log'}")
 

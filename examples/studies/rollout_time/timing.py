@@ -1,14 +1,12 @@
 """One point of the study: whole rollouts by all arms, in turns, by the product's own measurement."""
 
 import json
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.logged import run_logged
 from harness.runs import PROGRAM
-from harness.study import STUDIES
 
 from openrlhf_mtp.bench.whole_rollout import RESULT
 from rollout_time.arms import words
@@ -47,15 +45,7 @@ def measure(point: Point, out: Path, arms: Sequence[str], *, smoke: bool = False
             "for the real model run `python examples/smollm2_cpu/run.py mtp.record.rollouts=true`"
         )
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "time.log").open("a", encoding="utf-8") as log:
-        code = subprocess.run(
-            command(point, out.absolute(), arms, smoke=smoke),
-            cwd=STUDIES.parents[1],
-            env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
+    code = run_logged(command(point, out.absolute(), arms, smoke=smoke), out / "time.log")
     if code:
         raise RuntimeError(f"{point.pair}, {point.name} ended with exit code {code}: see {out / 'time.log'}")
 
