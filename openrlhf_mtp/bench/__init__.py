@@ -7,6 +7,7 @@
 | `report` | the table, the JSON, which command, code and machine a result came from |
 | `isolated` | a form in a process of its own, with its own peak memory |
 | `loss` | time and memory of the loss; `loss_forms` computes it, `kernels` measures the row kernels alone |
+| `head` | the head alone at a large model's shape, by length; `head_forms` builds it |
 | `step` | an optimizer step in each regime; `step_forms` names the regimes, `step_trainer` builds the trainer |
 | `rollout` | tokens per second with drafts; `rollout_subject` finds the model, `rollout_engine` runs vLLM |
 | `whole_rollout` | seconds of whole rollouts by arms in turn; `whole_setup` reads the options |

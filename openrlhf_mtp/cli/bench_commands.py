@@ -9,7 +9,7 @@ import typer
 
 from openrlhf_mtp.cli.usage import App
 
-bench = App(help="Measure the speed of rollouts, the loss or a training step.")
+bench = App(help="Measure the speed of rollouts, the loss, the head or a training step.")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="folder for the result")]
 Smoke = Annotated[
@@ -150,6 +150,38 @@ def loss(
     dtype = dtype or ("bfloat16" if device == "cuda" else "float32")
     workload = Workload(vocab, hidden, tokens, depths, objective, dtype, device, repeats)
     raise typer.Exit(bench_loss(out, workload, smoke=smoke))
+
+
+@bench.command("head", short_help="Time and memory of the head, by length.")
+def head(
+    out: Out = RESULTS,
+    hidden: Annotated[int, count("hidden size, a multiple of 512", 512)] = 1024,
+    vocab: Annotated[int, count("size of the vocabulary", 64)] = 32_768,
+    tokens: Annotated[
+        list[int], typer.Option(metavar="N", help="tokens of the sequence; may be repeated", min=16)
+    ] = [1024],  # noqa: B006  # typer reads a list of defaults
+    depths: Annotated[int, count("depths trained")] = 3,
+    repeats: Annotated[int, count("timed runs of each form")] = 5,
+    smoke: Smoke = False,
+) -> None:
+    """Measure the head without a policy: attention of its last depth, chain, and whole training step.
+
+    The hidden states are random, so neither a policy nor DeepSpeed is needed. The block has the shape of Llama 3's
+    layers: heads of width 128, a key-value head for four of them.
+
+    \b
+    Example:
+      openrlhf-mtp bench head
+      openrlhf-mtp bench head --hidden 4096 --vocab 151936 \\
+        --tokens 8192 --tokens 32768
+    """
+    from openrlhf_mtp.bench.head import bench_head
+    from openrlhf_mtp.bench.head_forms import Shape
+    from openrlhf_mtp.bench.report import default_device
+
+    device = default_device()
+    shape = Shape(hidden, vocab, depths, "bfloat16" if device == "cuda" else "float32", device)
+    raise typer.Exit(bench_head(out, shape, tokens, repeats, smoke=smoke))
 
 
 @bench.command("step", short_help="Time of a training step in each regime.")

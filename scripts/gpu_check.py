@@ -1,0 +1,239 @@
+"""What only a GPU shows, in order of value: each part a command with a time limit and a line of result.
+
+The first parts need torch, Triton, transformers and a few small packages; a part whose packages are missing is skipped
+and says so. The result is one JSON file and one table, which docs/measured.md can take as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+BUDGET_S = 540
+RESULT, TABLE, LOGS = "gpu_check.json", "gpu_check.md", "logs"
+SMALL = ("torch", "triton", "transformers", "pydantic", "typer", "rich", "yaml")
+"""What the measurements import that need neither vLLM nor DeepSpeed."""
+TESTS = ("pytest", "hypothesis")
+ENGINE = ("vllm", "ray", "openrlhf")
+PROGRAM = (sys.executable, "-W", "ignore::FutureWarning", "-m", "openrlhf_mtp.cli.main")
+
+Reading = Callable[[Path, str], str]
+"""The part's folder and what it printed -> its line of result."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to run.
+
+    Attributes:
+        name: in the table.
+        limit_s: after so many seconds it is ended.
+        needs: modules; without them it is skipped.
+        words: the command; `{out}` is its folder.
+        reading: of its result.
+        missing: why it cannot run although its modules are there; empty if it can.
+    """
+
+    name: str
+    limit_s: float
+    needs: tuple[str, ...]
+    words: tuple[str, ...]
+    reading: Reading
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a part: `passed`, `failed`, `out of time` or `skipped`, and a line."""
+
+    name: str
+    state: str
+    seconds: float
+    line: str
+    command: str
+
+
+def last_line(_: Path, printed: str) -> str:
+    """The last line that a part printed."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def loss_line(out: Path, _: str) -> str:
+    """The row kernels' share of a copy's bandwidth, and the loss beside the others."""
+    record = json.loads((out / "bench_loss.json").read_text(encoding="utf-8"))
+    shares = ", ".join(f"{one['share']:.0%} at {one['vocab']:,}" for one in record["kernels"])
+    forms = [
+        f"{name} {_middle(form['seconds']) * 1e3:.0f} ms, {form['extra_bytes'] / 2**30:.2f} GiB"
+        for name, form in record["forms"].items()
+        if form.get("seconds")
+    ]
+    return f"kernels reach {shares or 'nothing'} of a copy; " + "; ".join(forms)
+
+
+def head_line(out: Path, _: str) -> str:
+    """Each form's time and memory, by length."""
+    record = json.loads((out / "bench_head.json").read_text(encoding="utf-8"))
+    return "; ".join(
+        f"{one['form']} at {one['tokens']:,}: {_middle(one['seconds']):.3f} s, {one['extra_bytes'] / 2**30:.1f} GiB"
+        for one in record["forms"]
+        if one["seconds"]
+    )
+
+
+def rollout_line(out: Path, _: str) -> str:
+    """Decoding with drafts over decoding without, by batch."""
+    record = json.loads((out / "bench_rollout.json").read_text(encoding="utf-8"))
+    return ", ".join(f"{row['ratio']:.2f}x at batch {row['batch']}" for row in record["rows"])
+
+
+def _middle(numbers: Sequence[float]) -> float:
+    return sorted(numbers)[len(numbers) // 2]
+
+
+MACHINE = (
+    "import torch, triton, transformers as t; p = torch.cuda.get_device_properties(0); "
+    "print(p.name, f'{p.total_memory / 2**30:.0f} GiB, capability {p.major}.{p.minor}, {torch.cuda.device_count()} "
+    "GPUs, torch', torch.__version__, 'CUDA', torch.version.cuda, 'triton', triton.__version__, 'transformers', "
+    "t.__version__)"
+)
+
+
+def parts(policy: Path | None) -> list[Part]:
+    """All parts, the most valuable first."""
+    tests = (sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider")
+    bench = (*PROGRAM, "bench")
+    large = ("--hidden", "4096", "--vocab", "151936")
+    engine = "tests/engine/test_draft_parity.py", "tests/engine/test_losslessness.py"
+    no_policy = "" if policy else "give --policy, a folder with a head in it, to measure decoding"
+    return [
+        Part("machine", 60, SMALL[:3], (sys.executable, "-c", MACHINE), last_line),
+        Part("GPU tests", 150, (*SMALL, *TESTS), (*tests, "tests/gpu"), last_line),
+        Part(
+            "loss",
+            90,
+            SMALL,
+            (*bench, "loss", "--tokens", "8192", "--repeats", "3", "--out", "{out}"),
+            loss_line,
+        ),
+        Part(
+            "head, 8B shape",
+            120,
+            SMALL,
+            (
+                *bench,
+                "head",
+                *large,
+                "--tokens",
+                "8192",
+                "--tokens",
+                "32768",
+                "--repeats",
+                "3",
+                "--out",
+                "{out}",
+            ),
+            head_line,
+        ),
+        Part("draft parity", 120, (*SMALL, *TESTS, *ENGINE), (*tests, engine[0], "-k", "qwen2"), last_line),
+        Part("losslessness", 180, (*SMALL, *TESTS, *ENGINE), (*tests, engine[1]), last_line),
+        Part(
+            "decoding",
+            180,
+            (*SMALL, *ENGINE),
+            (*bench, "rollout", str(policy), "--out", "{out}"),
+            rollout_line,
+            no_policy,
+        ),
+    ]
+
+
+def run(part: Part, out: Path, left_s: float) -> Outcome:
+    """Run a part within its limit and what is left of the whole; whatever it does, there is an outcome."""
+    command = " ".join(part.words)
+    lacking = [name for name in part.needs if find_spec(name) is None]
+    why = f"{', '.join(lacking)} not installed" if lacking else part.missing
+    if why or left_s < 5:
+        return Outcome(part.name, "skipped", 0.0, why or "no time left", command)
+    folder, began = out / LOGS / part.name.replace(", ", "_").replace(" ", "_"), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [word.replace("{out}", str(folder)) for word in part.words]
+    with (folder / "output.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = process.wait(min(part.limit_s, left_s))
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            end_group(process)
+    printed = (folder / "output.log").read_text(encoding="utf-8", errors="replace")
+    state = "out of time" if code is None else "failed" if code else "passed"
+    line = (part.reading if state == "passed" else last_line)(folder, printed)
+    return Outcome(part.name, state, round(time.monotonic() - began, 1), line, command)
+
+
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """End the part and all that it started: they hold the GPU's memory."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """All outcomes in Markdown."""
+    rows = [
+        f"| {one.name} | {one.state} | {one.seconds:.0f} | {one.line.replace('|', '/')} |" for one in outcomes
+    ]
+    return "\n".join(["| part | outcome | seconds | result |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def check(chosen: Sequence[Part], out: Path, budget_s: float) -> int:
+    """Run the parts in order; the result is written after each. Returns 1 if one failed or ran out of time."""
+    out.mkdir(parents=True, exist_ok=True)
+    began, outcomes = time.monotonic(), []
+    for part in chosen:
+        print(f"{part.name} …", flush=True)
+        outcomes.append(run(part, out, budget_s - (time.monotonic() - began)))
+        print(
+            f"{part.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s: {outcomes[-1].line}",
+            flush=True,
+        )
+        (out / RESULT).write_text(
+            json.dumps([asdict(one) for one in outcomes], indent=1) + "\n", encoding="utf-8"
+        )
+        (out / TABLE).write_text(table(outcomes), encoding="utf-8")
+    print(f"result: {out / RESULT}, {out / TABLE}; what each part printed: {out / LOGS}")
+    return int(any(one.state in ("failed", "out of time") for one in outcomes))
+
+
+def main() -> int:
+    """Parse and check; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--policy", type=Path, help="folder of a policy with a head, for decoding")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu_check"), help="default runs/gpu_check")
+    parser.add_argument("--seconds", type=float, default=BUDGET_S, help="for all parts, default 540")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="run these parts alone")
+    args = parser.parse_args()
+    every = parts(args.policy)
+    names = [part.name for part in every]
+    if unknown := set(args.only or []) - set(names):
+        parser.error(f"--only: got {', '.join(sorted(unknown))}, expected some of: {'; '.join(names)}")
+    chosen = [part for part in every if not args.only or part.name in args.only]
+    return check(chosen, args.out, args.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
