@@ -16,7 +16,7 @@ from typing import Any
 from policy_folder import find_gguf, require_hash, write_policy
 from tasks import TASKS, Task, problems
 
-TRAIN, EVAL = 160, 48
+TRAIN, EVAL = 128, 48
 SUPPLY = 10_000
 """Problems generated of a family before it counts as used up."""
 

@@ -77,8 +77,8 @@ def test_a_point_is_the_policy_and_the_head_that_made_a_recorded_rollout() -> No
 
 def test_the_real_runs_points_are_its_last_rollouts() -> None:
     found = list(points.of_real_run(Path("runs/real")))
-    assert [each.step for each in found] == [16, 17, 18, 19, 20]
-    assert {each.pair for each in found} == {f"rollout_{step}" for step in range(16, 21)}
+    assert [each.step for each in found] == [12, 13, 14, 15, 16]
+    assert {each.pair for each in found} == {f"rollout_{step}" for step in range(12, 17)}
     assert all(each.prefix_caching and each.online.parent == each.policy for each in found)
 
 

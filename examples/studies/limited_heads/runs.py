@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from openrlhf_mtp.training.plain_engine import PlainEngine
 from transformers import AutoModelForCausalLM
 
 from limited_heads.losses import TopKTrainer
@@ -31,6 +30,7 @@ from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.rows import encoded
 from openrlhf_mtp.runlog.run_folder import write_command
 from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.plain_engine import PlainEngine
 from openrlhf_mtp.training.trunk import Trunk
 
 DEPTHS = 3

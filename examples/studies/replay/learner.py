@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from openrlhf_mtp.training.plain_engine import PlainEngine
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
@@ -13,6 +12,7 @@ from openrlhf_mtp.config.settings.pretrain import HeadOptim
 from openrlhf_mtp.heads.formats.head_folder import load_head
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.training.head_trainer import HeadTrainer
+from openrlhf_mtp.training.plain_engine import PlainEngine
 from replay.states import Step
 
 DEPTHS = 3

@@ -16,7 +16,7 @@ UPDATES: Sequence[int] = (20, 50, 80)
 PILOT_UPDATES = 30
 HISTORY = 10
 """Steps before a point's whose responses suffix drafts may come from."""
-REAL_STEPS: Sequence[int] = (16, 17, 18, 19, 20)
+REAL_STEPS: Sequence[int] = (12, 13, 14, 15, 16)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ from openrlhf_mtp.bench.head_forms import FORMS, Shape
 from openrlhf_mtp.config.errors import JobError
 
 TOY = Shape(hidden=512, vocab=64, depths=2)
-NOTE = {"hidden": 4096, "vocab": 151_936, "depths": 3, "dtype": "bfloat16", "device": "a GPU", "torch": "2.13.0"}
+NOTE = {
+    "hidden": 4096,
+    "vocab": 151_936,
+    "depths": 3,
+    "dtype": "bfloat16",
+    "device": "a GPU",
+    "torch": "2.13.0",
+}
 
 
 def test_a_row_has_the_median_the_rate_and_the_bytes_of_a_token() -> None:
