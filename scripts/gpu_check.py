@@ -43,6 +43,7 @@ class Part:
         words: the command; `{out}` is its folder.
         reading: of its result.
         missing: why it cannot run although its modules are there; empty if it can.
+        decides: the parts after it are skipped unless it passes.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Part:
     words: tuple[str, ...]
     reading: Reading
     missing: str = ""
+    decides: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def _middle(numbers: Sequence[float]) -> float:
 
 
 MACHINE = (
-    "import torch, triton, transformers as t; p = torch.cuda.get_device_properties(0); "
+    "import torch, triton, transformers as t; "
+    "assert torch.cuda.is_available(), 'torch finds no CUDA GPU; nvidia-smi should list one'; "
+    "p = torch.cuda.get_device_properties(0); "
     "print(p.name, f'{p.total_memory / 2**30:.0f} GiB, capability {p.major}.{p.minor}, {torch.cuda.device_count()} "
     "GPUs, torch', torch.__version__, 'CUDA', torch.version.cuda, 'triton', triton.__version__, 'transformers', "
     "t.__version__)"
@@ -118,7 +122,7 @@ def parts(policy: Path | None) -> list[Part]:
     engine = "tests/engine/test_draft_parity.py", "tests/engine/test_losslessness.py"
     no_policy = "" if policy else "give --policy, a folder with a head in it, to measure decoding"
     return [
-        Part("machine", 60, SMALL[:3], (sys.executable, "-c", MACHINE), last_line),
+        Part("machine", 60, SMALL[:3], (sys.executable, "-c", MACHINE), last_line, decides=True),
         Part("GPU tests", 150, (*SMALL, *TESTS), (*tests, "tests/gpu"), last_line),
         Part(
             "loss",
@@ -159,11 +163,14 @@ def parts(policy: Path | None) -> list[Part]:
     ]
 
 
-def run(part: Part, out: Path, left_s: float) -> Outcome:
-    """Run a part within its limit and what is left of the whole; whatever it does, there is an outcome."""
+def run(part: Part, out: Path, left_s: float, why: str = "") -> Outcome:
+    """Run a part within its limit and what is left of the whole, unless there is a reason `why` not to.
+
+    Whatever it does, there is an outcome.
+    """
     command = " ".join(part.words)
     lacking = [name for name in part.needs if find_spec(name) is None]
-    why = f"{', '.join(lacking)} not installed" if lacking else part.missing
+    why = why or (f"{', '.join(lacking)} not installed" if lacking else part.missing)
     if why or left_s < 5:
         return Outcome(part.name, "skipped", 0.0, why or "no time left", command)
     folder, began = out / LOGS / part.name.replace(", ", "_").replace(" ", "_"), time.monotonic()
@@ -201,10 +208,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def check(chosen: Sequence[Part], out: Path, budget_s: float) -> int:
     """Run the parts in order; the result is written after each. Returns 1 if one failed or ran out of time."""
     out.mkdir(parents=True, exist_ok=True)
-    began, outcomes = time.monotonic(), []
+    began, outcomes, why = time.monotonic(), [], ""
     for part in chosen:
         print(f"{part.name} …", flush=True)
-        outcomes.append(run(part, out, budget_s - (time.monotonic() - began)))
+        outcomes.append(run(part, out, budget_s - (time.monotonic() - began), why))
+        if part.decides and outcomes[-1].state != "passed":
+            why = f"without {part.name}"
         print(
             f"{part.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s: {outcomes[-1].line}",
             flush=True,

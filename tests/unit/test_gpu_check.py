@@ -68,6 +68,16 @@ def test_each_part_has_an_outcome_whatever_it_does(gpu_check: Any, tmp_path: Pat
     assert len(rows) == 2 + len(chosen)
 
 
+def test_without_a_gpu_nothing_else_is_tried(gpu_check: Any, tmp_path: Path) -> None:
+    chosen = [
+        part(gpu_check, "machine", "raise SystemExit('no GPU')", decides=True),
+        part(gpu_check, "tests", "print(1)"),
+    ]
+    assert gpu_check.check(chosen, tmp_path, seconds(60)) == 1
+    assert outcomes(tmp_path)["machine"]["line"] == "no GPU"
+    assert outcomes(tmp_path)["tests"]["line"] == "without machine"
+
+
 def test_what_a_part_leaves_running_ends_with_it(gpu_check: Any, tmp_path: Path) -> None:
     leave = (
         "import subprocess, sys; nap = 'import time; time.sleep(1000)';"
