@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.problem import Problem
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.config.sync_time import Cost, costs, round_limit_s
 from openrlhf_mtp.config.threads import share_out
 
 OPTIMIZER_BYTES = 12
@@ -167,11 +168,9 @@ def _regime(mtp: MTPSettings) -> str:
 def _sync(context: JobContext, mtp: MTPSettings) -> Rows:
     settings = mtp.sync
     every = f"every {settings.verify_every} round(s)" if settings.verify_every else "never"
-    rows = [
-        ("transport", settings.backend),
-        ("limit", f"{settings.timeout_s:g} s a round"),
-        ("verified", every),
-    ]
+    possible = costs(has_cuda=context.host.has_cuda, colocated=context.colocates_engines)
+    auto = f"auto: {next(iter(possible))}"
+    rows = [("transport", auto if settings.backend == "auto" else settings.backend), ("verified", every)]
     if context.shape is None:
         return [("weights", "policy and head; sizes not available: skipped"), *rows]
     size = DTYPE_BYTES[context.rollout_dtype]
@@ -186,7 +185,18 @@ def _sync(context: JobContext, mtp: MTPSettings) -> Rows:
             f"{_size(policy[1] + head[1])} in about {buckets} bucket(s) to {context.engines} engine(s)",
         ),
         *rows,
+        ("expected", _expected(possible, policy[1] + head[1], context.engine_gpus)),
+        ("limit", f"{round_limit_s(settings.timeout_s, policy[1] + head[1]):.0f} s a round"),
     ]
+
+
+def _expected(possible: Mapping[str, Cost], nbytes: int, workers: int) -> str:
+    """Seconds of a round by transport, and of a first one that is verified in full."""
+    each = [
+        f"{cost.seconds(nbytes, workers):.2g} s over {name} (the first {cost.seconds(nbytes, workers, first=True):.2g})"
+        for name, cost in possible.items()
+    ]
+    return "about " + ", ".join(each)
 
 
 def _memory(context: JobContext, mtp: MTPSettings) -> Rows:

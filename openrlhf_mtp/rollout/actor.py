@@ -15,6 +15,7 @@ from openrlhf_mtp.rollout.environment import OWN_SYNC, executor, prepare_environ
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.sync.errors import SyncError
+from openrlhf_mtp.sync.manifest import held_by_engine
 from openrlhf_mtp.sync.transport import uses_own_sync
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_executor, plain_class
 
@@ -36,7 +37,12 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
 
     Every sampled token comes back with its log-prob under the distribution it was sampled from, whatever the
     job's correction settings are, because the gap to the trainer's log-prob is watched in every run.
+
+    Attributes:
+        engine_arguments: of vLLM, where our sync feeds the engine.
     """
+
+    engine_arguments = OWN_SYNC
 
     async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray awaits it
         cpu = not torch.cuda.is_available()
@@ -44,7 +50,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         prepare_environment(cpu=cpu, own_sync=own_sync, threads=kwargs.pop("threads", None))
         bind_executor(StrictSingleTurnExecutor)
         if own_sync:
-            kwargs |= OWN_SYNC
+            kwargs |= self.engine_arguments
         kwargs["distributed_executor_backend"] = executor(kwargs.get("distributed_executor_backend"), cpu=cpu)
         await super().__init__(*args, **kwargs)
         if own_sync:
@@ -102,11 +108,11 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     # weight sync ------------------------------------------------------------------------------------------
 
     async def sync_manifest(self) -> Any:
-        """Names, shapes and types of the policy and head that the engine holds, from its first worker."""
-        return (await self.llm.collective_rpc("mtp_manifest"))[0]
+        """Names, shapes and types of the policy and head that the engine holds, and where each worker is."""
+        return held_by_engine(await self.llm.collective_rpc("mtp_manifest"))
 
     async def sync_init(self, init_info: dict[str, Any]) -> None:
-        """Have every worker of this engine join the trainer's group."""
+        """Have every worker of this engine connect to the trainer."""
         await self.llm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": init_info})
 
     async def sync_round(self, request: dict[str, Any]) -> list[Any]:

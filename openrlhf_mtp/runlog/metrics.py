@@ -236,7 +236,7 @@ PERF_PEAK_MEMORY_GIB = _declare("perf/peak_memory_gib", "GiB", "Highest memory o
 # Weight synchronization
 SYNC_BYTES = _declare("sync/bytes", "byte", "Bytes one engine received in the round")
 SYNC_RPC_CALLS = _declare("sync/rpc_calls", "count", "Remote calls to one engine in the round")
-SYNC_BUCKETS = _declare("sync/buckets", "count", "Packed buckets broadcast in the round")
+SYNC_BUCKETS = _declare("sync/buckets", "count", "Packed buckets sent in the round")
 SYNC_VERIFY_S = _declare("sync/verify_s", "s", "Share of the synchronization time spent on verification")
 
 SLOW_RESPONSE = 1.5

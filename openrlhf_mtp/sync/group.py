@@ -91,9 +91,13 @@ class SyncGroup:
             raise
 
     def fail(self, reason: str) -> None:
-        """End the round for every rank that still waits in it, and leave the group."""
-        self._notes.failure.set(f"{self._who()}: {reason}")
-        self.close()
+        """End the round for every rank that still waits in it, and leave the group.
+
+        A group that is closed has said why already, or has left in peace.
+        """
+        if self._link is not None:
+            self._notes.failure.set(f"{self._who()}: {reason}")
+            self.close()
 
     def close(self) -> None:
         """Leave the group. With a transfer still running the group is kept until the process ends, because destroying

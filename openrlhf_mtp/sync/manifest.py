@@ -6,7 +6,7 @@ Pure: no torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,20 @@ class WeightSource:
 
     manifest: Manifest
     tensors: Callable[[], Iterable[tuple[str, Tensor]]]
+
+
+def held_by_engine(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An engine's answer to `sync_manifest`, from those of all its workers (`ReceivingWorker.mtp_manifest`).
+
+    Each worker holds its shards of the same full tensors, on a device of its own.
+
+    Returns:
+        `policy` and `head` as `Manifest.to_wire` rows, and `places`, one of each worker in the order of their ranks.
+    """
+    first = workers[0]
+    parts = {part: first[part] for part in ("policy", "head")}
+    assert all(worker[part] == parts[part] for worker in workers for part in parts), "shards of other tensors"
+    return {**parts, "places": [worker["place"] for worker in workers]}
 
 
 def diff(trainer: Manifest, engine: Manifest) -> list[str]:

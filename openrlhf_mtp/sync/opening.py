@@ -4,36 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
-from openrlhf_mtp.sync.buckets import pack_into_buckets
+from openrlhf_mtp.sync.doors import Card, Door
 from openrlhf_mtp.sync.errors import ManifestMismatch
 from openrlhf_mtp.sync.group import SyncGroup
+from openrlhf_mtp.sync.handover import Handover
 from openrlhf_mtp.sync.manifest import Manifest, WeightSource, diff
-from openrlhf_mtp.sync.sender import MIB, Part, RolloutEngine, Sender
-from openrlhf_mtp.sync.store import TRAINER_RANK, Rendezvous, new_token, serve_store
-from openrlhf_mtp.sync.transport import choose_backend, device_id
+from openrlhf_mtp.sync.outlets import Broadcasts, Outlet
+from openrlhf_mtp.sync.rounds import parts_of
+from openrlhf_mtp.sync.sender import OtherRank, RolloutEngine, Sender
+from openrlhf_mtp.sync.store import TRAINER_RANK, Broadcast, Rendezvous, serve_store
+from openrlhf_mtp.sync.transport import Place, choose_backend, serving_ranks
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Calls, Deadline
 
 Held = Mapping[str, Any]
-"""The tensors that an engine reports: `ReceivingWorker.mtp_manifest`."""
-
-
-class GatheringRank:
-    """A trainer rank that sends nothing: it runs through the sources, so that collective gathers match rank 0's."""
-
-    def __init__(self, sources: Sequence[WeightSource]) -> None:
-        self._sources = sources
-
-    def round(self) -> None:
-        """Take part in the gathers of one round."""
-        for source in self._sources:
-            for _ in source.tensors():
-                pass
+"""The tensors and places that an engine reports: `sync.manifest.held_by_engine`."""
 
 
 def open_sync(
@@ -43,9 +33,9 @@ def open_sync(
     head: WeightSource | None,
     *,
     host: str = "127.0.0.1",
-    device: torch.device | None = None,
-    rank: int = TRAINER_RANK,
-) -> Sender | GatheringRank:
+    door: Door | None = None,
+    cards: Sequence[Card] = (),
+) -> Sender | OtherRank:
     """Compare the tensors' names, shapes and types with those of every engine, then connect all ranks.
 
     Engines may still be loading their model; the first answer has a time limit of its own.
@@ -55,8 +45,8 @@ def open_sync(
         settings: `mtp.sync` of the job.
         policy, head: the trainer's tensors; `head` is None when the rollouts do not speculate.
         host: an address of this machine that the engines can reach; the sync listens there alone.
-        device: where this trainer's weights live.
-        rank: this trainer process; rank 0 talks to the engines.
+        door: this trainer rank's, on the device of its weights; by default a CPU's. Rank 0 talks to the engines.
+        cards: of all trainer ranks in their order; may be left out by an only one.
 
     Returns:
         What to call `round()` on after the updates of every RL step, in every trainer process.
@@ -64,18 +54,26 @@ def open_sync(
     Raises:
         ManifestMismatch: lists every difference.
         SyncTimeout: names the ranks that did not come.
+        ValueError: `mtp.sync.backend` asks for a transport that cannot work.
     """
     sources = {"policy": policy} | ({} if head is None else {"head": head})
-    if rank != TRAINER_RANK:
-        return GatheringRank(list(sources.values()))
+    door = door or Door(torch.device("cpu"))
+    cards = cards or (door.card,)
+    parts = parts_of(sources, settings)
+    if door.card.rank != TRAINER_RANK:
+        door.open(cards[TRAINER_RANK].token)
+        return OtherRank(parts, Handover(door), settings)
     held = _ask_what_they_hold(engines, settings)
     _require_same_tensors(sources, held)
-    group = _join(engines, held, settings, host, device or torch.device("cpu"))
-    parts = {
-        name: Part(source, pack_into_buckets(source.manifest.tensors, settings.bucket_mib * MIB))
-        for name, source in sources.items()
-    }
-    return Sender(engines, parts, group, settings)
+    places = [[Place(*place) for place in engine["places"]] for engine in held]
+    workers = list(chain.from_iterable(places))
+    backend = choose_backend(settings.backend, [card.place for card in cards], workers)
+    outlet: Outlet
+    if backend == "ipc":
+        outlet = _let_in(engines, places, settings, door, cards)
+    else:
+        outlet = _join(engines, places, settings, backend, host, door)
+    return Sender(engines, parts, outlet, settings)
 
 
 def _ask_what_they_hold(engines: Sequence[RolloutEngine], settings: SyncSettings) -> list[Held]:
@@ -100,29 +98,61 @@ def _require_same_tensors(sources: Mapping[str, WeightSource], held: Sequence[He
         raise ManifestMismatch("trainer and engines hold different weights:\n  " + "\n  ".join(problems))
 
 
+def _let_in(
+    engines: Sequence[RolloutEngine],
+    places: Sequence[Sequence[Place]],
+    settings: SyncSettings,
+    door: Door,
+    cards: Sequence[Card],
+) -> Handover:
+    """Have every worker come to the door of the trainer rank on its device."""
+    deadline = Deadline(settings.timeout_s, ROUND_LIMIT)
+    token = cards[TRAINER_RANK].token
+    door.open(token)
+    doors = [[card.rank, card.address] for card in cards]
+    serving = iter(serving_ranks([card.place for card in cards], list(chain.from_iterable(places))))
+    calls = Calls(
+        "sync_init",
+        [
+            engine.sync_init(
+                {
+                    "engine": number,
+                    "doors": [doors[next(serving)] for _ in workers],
+                    "token": token,
+                    "timeout_s": settings.timeout_s,
+                }
+            )
+            for number, (engine, workers) in enumerate(zip(engines, places, strict=True))
+        ],
+    )
+    calls.results(deadline)
+    return Handover(door)
+
+
 def _join(
     engines: Sequence[RolloutEngine],
-    held: Sequence[Held],
+    places: Sequence[Sequence[Place]],
     settings: SyncSettings,
+    backend: Broadcast,
     host: str,
-    device: torch.device,
-) -> SyncGroup:
+    door: Door,
+) -> Broadcasts:
     """Serve the store, call every engine there, and connect.
 
     Rank 0 is the trainer; the workers follow, engine by engine.
     """
     deadline = Deadline(settings.timeout_s, ROUND_LIMIT)
-    backend = choose_backend(settings.backend, device_id(device), [engine["device"] for engine in held])
-    *first_ranks, world_size = accumulate((engine["workers"] for engine in held), initial=1)
+    *first_ranks, world_size = accumulate(map(len, places), initial=1)
     store = serve_store(host, settings.timeout_s)
-    at = Rendezvous(host, store.port, new_token(), world_size, backend, settings.timeout_s)
+    at = Rendezvous(host, store.port, door.card.token, world_size, backend, settings.timeout_s)
     calls = Calls(
         "sync_init",
         [
-            engine.sync_init({"rendezvous": asdict(at), "rank_offset": first, "engine": number})
+            engine.sync_init({"engine": number, "rendezvous": asdict(at), "rank_offset": first})
             for number, (engine, first) in enumerate(zip(engines, first_ranks, strict=True))
         ],
     )
-    group = SyncGroup(at, TRAINER_RANK, "trainer", device=device, store=store, watch=calls.check)
+    door.close()  # nobody comes to it
+    group = SyncGroup(at, TRAINER_RANK, "trainer", device=door.device, store=store, watch=calls.check)
     calls.results(deadline)
-    return group
+    return Broadcasts(group, door.device)

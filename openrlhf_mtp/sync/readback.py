@@ -53,7 +53,7 @@ class Probe:
         return integers([self.expected_sum(tensor)])[0]
 
     def expected_sum(self, rows: Tensor, row_offset: int = 0) -> Tensor:
-        """What some rows of a tensor add to its digest: an int64 scalar on their device.
+        """Compute what some rows of a tensor add to its digest: an int64 scalar on their device.
 
         Args:
             rows: [n, columns] or [n], from row `row_offset` of the tensor on.

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -26,12 +26,11 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from openrlhf_mtp.sync.buckets import Unpacker, damaged, pack_into_buckets
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
-from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.loaded_layers import LoadedLayer, loaded_layers, manifest_of, tied_output_heads
 from openrlhf_mtp.sync.manifest import Manifest
+from openrlhf_mtp.sync.outlets import Inlet, connect_inlet
 from openrlhf_mtp.sync.readback import Probe, Rows
-from openrlhf_mtp.sync.store import Rendezvous
-from openrlhf_mtp.sync.transport import device_id
+from openrlhf_mtp.sync.transport import Place
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
 
 
@@ -42,15 +41,14 @@ class ReceivingWorker:
         """The tensors that this worker's engine holds.
 
         Returns:
-            `policy` and `head` (None without a draft) as `Manifest.to_wire` rows, `workers` (of how many the engine
-            consists) and `device` (`sync.transport.device_id`).
+            `policy` and `head` (None without a draft) as `Manifest.to_wire` rows, with full shapes whatever the shards
+            of this worker are, and its `place` (`Place.to_wire`).
         """
         layers = _layers(self)
         return {
             "policy": manifest_of(layers["policy"]).to_wire(),
             "head": manifest_of(layers["head"]).to_wire() if "head" in layers else None,
-            "workers": _workers(self),
-            "device": device_id(self.device),  # type: ignore[attr-defined]
+            "place": Place.of(self.device).to_wire(),  # type: ignore[attr-defined]
         }
 
     def mtp_sync_round(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -66,14 +64,20 @@ class ReceivingWorker:
             `digests` (`sync.readback.WorkerDigests`, empty without a probe) and `verify_s`, the seconds they took.
         """
         worker: Any = self
-        for part, start in (
-            ("policy", worker.start_weight_update),
-            ("head", worker.start_draft_weight_update),
-        ):
-            if part in request:
-                start()
-                worker.update_weights(request[part])
-                worker.finish_weight_update()
+        try:
+            for part, start in (
+                ("policy", worker.start_weight_update),
+                ("head", worker.start_draft_weight_update),
+            ):
+                if part in request:
+                    start()
+                    worker.update_weights(request[part])
+                    worker.finish_weight_update()
+            worker.weight_transfer_engine.release()
+        except Exception as error:
+            # an engine answers when all its workers have, and the others wait for this one's next bucket
+            worker.weight_transfer_engine.give_up(str(error))
+            raise
         begin = time.monotonic()
         digests = {} if request["probe"] is None else _read_back(worker, Probe(**request["probe"]))
         return {"digests": digests, "verify_s": time.monotonic() - begin}
@@ -99,17 +103,23 @@ def _workers(worker: Any) -> int:
 
 @dataclass
 class MTPInitInfo(WeightTransferInitInfo):
-    """The data with which this engine's workers join the group.
+    """The data with which this engine's workers reach the trainer: a rendezvous, or a door for each.
 
     Attributes:
-        rendezvous: fields of `sync.store.Rendezvous`.
-        rank_offset: a worker's rank is this plus its tensor-parallel rank.
         engine: the engine's number, for errors.
+        rendezvous: fields of `sync.store.Rendezvous`.
+        rank_offset: a worker's rank there is this plus its tensor-parallel rank.
+        doors: for each worker the trainer rank on its device and that one's address.
+        token: opens the doors.
+        timeout_s: how long a worker may stand before one.
     """
 
-    rendezvous: dict[str, Any]
-    rank_offset: int
     engine: int
+    rendezvous: dict[str, Any] | None = None
+    rank_offset: int = 0
+    doors: list[list[Any]] | None = None
+    token: str = ""
+    timeout_s: float = 0.0
 
 
 @dataclass
@@ -120,11 +130,13 @@ class MTPUpdateInfo(WeightTransferUpdateInfo):
         tensors: its manifest, as `Manifest.to_wire` rows.
         bucket_bytes: the bucket size that both sides use.
         place: names the part in errors.
+        timeout_s: how long all its buckets may take.
     """
 
     tensors: list[list[Any]]
     bucket_bytes: int
     place: str
+    timeout_s: float
 
 
 def _give_memory_back() -> None:
@@ -156,21 +168,17 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
 
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
-        self._group: SyncGroup | None = None
+        self._inlet: Inlet | None = None
 
     def init_transfer_engine(self, init_info: MTPInitInfo) -> None:
-        """Join the trainer's group. Blocks until all ranks are there.
+        """Connect to the trainer. Blocks until it is there.
 
         Raises:
-            SyncTimeout: not all came.
+            SyncTimeout, SyncError: it is not.
         """
-        worker = self.parallel_config.rank
-        self._group = SyncGroup(
-            Rendezvous(**init_info.rendezvous),
-            init_info.rank_offset + worker,
-            f"engine {init_info.engine} worker {worker}",
-            device=self.device,
-        )
+        if self._inlet is not None:
+            self._inlet.close()
+        self._inlet = connect_inlet(asdict(init_info), self.parallel_config.rank, self.device)
 
     def start_weight_update(self) -> None:
         """Make the model ready to be loaded again."""
@@ -180,26 +188,24 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         """Receive every bucket of one model and hand its tensors to the model's own loader.
 
         Raises:
-            SyncTimeout, SyncError: from the group.
-            CorruptTransfer: names the damaged tensors.
+            SyncTimeout, SyncError: from the transport.
+            CorruptTransfer: names the damaged tensors. Whoever calls this then ends the round (`give_up`).
         """
-        group = self._group
-        if group is None:
+        inlet = self._inlet
+        if inlet is None:
             raise SyncError("the weight sync is not open: call sync_init before sync_round")
-        deadline = Deadline(group.timeout_s, ROUND_LIMIT)
+        deadline = Deadline(update_info.timeout_s, ROUND_LIMIT)
         buckets = pack_into_buckets(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
         unpacker = Unpacker()
         for number, bucket in enumerate(buckets, start=1):
             place = f"{update_info.place} bucket {number}/{len(buckets)}"
-            # A new buffer each time: layerwise reload keeps views until a layer is complete.
-            buffer = torch.empty(bucket.size, dtype=torch.uint8, device=group.device)
-            group.broadcast(buffer, place, deadline)
+            # new memory each time: layerwise reload keeps views until a layer is complete
+            buffer = inlet.receive(bucket.size, place, deadline)
             bad = damaged(bucket, buffer)
             if bad:
-                group.close()
-                raise CorruptTransfer(f"{group.role}: {place}: damaged in transit: {', '.join(bad)}")
+                raise CorruptTransfer(f"{inlet.role}: {place}: damaged in transit: {', '.join(bad)}")
             model: Any = self.model  # vLLM's models load weights, which nn.Module does not say
-            complete = list(unpacker.tensors(bucket, buffer.to(self.device)))
+            complete = list(unpacker.tensors(bucket, buffer))
             with disable_mtp_completeness_check():
                 model.load_weights(iter(complete))
 
@@ -215,7 +221,17 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
             output_head.quant_method.process_weights_after_loading(output_head)
         _give_memory_back()
 
+    def release(self) -> None:
+        """After the last bucket of a round: hold nothing of the trainer's any more."""
+        if self._inlet is not None:
+            self._inlet.release()
+
+    def give_up(self, reason: str) -> None:
+        """End the round for every rank that still waits in it; the connection does not survive that."""
+        if self._inlet is not None:
+            self._inlet.fail(reason)
+
     def shutdown(self) -> None:
-        """Leave the group."""
-        if self._group is not None:
-            self._group.close()
+        """Leave the trainer."""
+        if self._inlet is not None:
+            self._inlet.close()

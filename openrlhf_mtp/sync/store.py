@@ -23,7 +23,9 @@ from openrlhf_mtp.sync.errors import SyncError
 SEAL_BYTES = hashlib.sha256().digest_size
 TRAINER_RANK = 0  # serves the store, and is the one that sends
 
-Backend = Literal["nccl", "gloo"]
+Broadcast = Literal["nccl", "gloo"]
+"""The transports that broadcast from rank 0."""
+Backend = Literal["ipc", Broadcast]
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Rendezvous:
         token: the run's secret, which seals the store's entries.
         world_size: the trainer's rank 0 and all engine workers.
         backend: the transport (`sync.transport`).
-        timeout_s: in seconds, for joining and for each round.
+        timeout_s: in seconds, for joining.
     """
 
     host: str
     port: int
     token: str
     world_size: int
-    backend: Backend
+    backend: Broadcast
     timeout_s: float
 
 

@@ -1,20 +1,31 @@
-"""The transport of a bucket's bytes: gloo through host memory, NCCL between GPUs. `choose_backend` picks one.
+"""The transport of a bucket's bytes. `choose_backend` picks one.
 
-A transport is a function that connects a rank to all others and returns a `Link`. To add one, write such a function,
-name it in `CONNECT` and in `sync.store.Backend`, and say in `choose_backend` which devices it serves.
+| transport | where | how |
+|---|---|---|
+| ipc | every worker is on the device of a trainer rank | each rank hands its buckets over in shared memory |
+| nccl | trainer and workers have a GPU each | rank 0 broadcasts from GPU to GPU |
+| gloo | everywhere | rank 0 broadcasts through host memory and TCP |
+
+`sync.handover` is the first. A transport that broadcasts is a function that connects a rank to all others and returns a
+`Link`. To add one, write such a function, name it in `CONNECT` and in `sync.store.Broadcast`, and say in `_obstacles`
+which devices it serves.
 """
 
 from __future__ import annotations
 
+import os
+import platform
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 
-from openrlhf_mtp.sync.store import Backend, Rendezvous, SealedStore, own_address
+from openrlhf_mtp.sync.store import Backend, Broadcast, Rendezvous, SealedStore, own_address
 
 CPU = "cpu"
 
@@ -35,29 +46,82 @@ def device_id(device: torch.device) -> str:
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
+def machine() -> str:
+    """A name equal in all processes that reach one another's local sockets: this boot, and the network namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # a sandbox that hides it
+        boot = platform.node()
+    return f"{boot} {os.readlink('/proc/self/ns/net')}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device on a machine; processes with equal places can share memory.
+
+    Attributes:
+        machine: `machine()`.
+        device: `device_id` of it.
+    """
+
+    machine: str
+    device: str
+
+    @classmethod
+    def of(cls, device: torch.device) -> Place:
+        """The place of a device of this process."""
+        return cls(machine(), device_id(device))
+
+    def to_wire(self) -> list[str]:
+        """Plain values that any RPC can carry: the arguments of the class."""
+        return [self.machine, self.device]
+
+
 def choose_backend(
-    requested: Literal["auto", "nccl", "gloo"], trainer: str, engines: Sequence[str]
+    requested: Literal["auto"] | Backend, ranks: Sequence[Place], workers: Sequence[Place]
 ) -> Backend:
-    """The transport for `mtp.sync.backend`: NCCL needs a GPU of its own for every rank, gloo works everywhere.
+    """The transport for `mtp.sync.backend`; `auto` takes the first that works.
 
     Args:
         requested: the job's setting.
-        trainer: `device_id` of the trainer's rank 0.
-        engines: `device_id` of each engine.
+        ranks: where each trainer rank is.
+        workers: where each worker of each engine is.
 
     Raises:
-        ValueError: NCCL is asked for and cannot work.
+        ValueError: one is asked for that cannot work.
     """
-    devices = [trainer, *engines]
-    if CPU in devices:
-        obstacle = "the trainer or an engine runs without a GPU"
-    elif len(set(devices)) < len(devices):
-        obstacle = "two of them share a GPU, which NCCL refuses"
-    else:
-        return "gloo" if requested == "gloo" else "nccl"
-    if requested == "nccl":
-        raise ValueError(f"mtp.sync.backend: nccl cannot be used because {obstacle}; use auto or gloo")
-    return "gloo"
+    obstacles = _obstacles(ranks, workers)
+    if requested == "auto":
+        return next(backend for backend, obstacle in obstacles.items() if not obstacle)
+    if obstacles[requested]:
+        raise ValueError(
+            f"mtp.sync.backend: {requested} cannot be used because {obstacles[requested]}; use auto or gloo"
+        )
+    return requested
+
+
+def _obstacles(ranks: Sequence[Place], workers: Sequence[Place]) -> dict[Backend, str]:
+    """The obstacle to each transport, "" for none; the fastest transport first."""
+    sender = [ranks[0], *workers]  # rank 0 alone broadcasts
+    nccl = ""
+    if CPU in {place.device for place in sender}:
+        nccl = "the trainer or a worker of an engine runs without a GPU"
+    elif len(set(sender)) < len(sender):
+        nccl = "two of them share a GPU, which NCCL refuses"
+    alone = [number for number, worker in enumerate(workers) if worker not in ranks]
+    ipc = f"worker {alone[0]} of the engines shares its device with no trainer rank" if alone else ""
+    return {"ipc": ipc, "nccl": nccl, "gloo": ""}
+
+
+def serving_ranks(ranks: Sequence[Place], workers: Sequence[Place]) -> list[int]:
+    """List for each worker the trainer rank that hands buckets over to it: one on its device; several take turns."""
+    counts: Counter[Place] = Counter()
+    serving = []
+    for worker in workers:
+        here = [rank for rank, place in enumerate(ranks) if place == worker]
+        serving.append(here[counts[worker] % len(here)])
+        counts[worker] += 1
+    return serving
 
 
 @dataclass(frozen=True)
@@ -109,7 +173,7 @@ def connect_nccl(
     return Link(ranks, device, abort=ranks.abort)
 
 
-CONNECT: dict[Backend, Callable[[Rendezvous, int, SealedStore, torch.device, timedelta], Link]] = {
+CONNECT: dict[Broadcast, Callable[[Rendezvous, int, SealedStore, torch.device, timedelta], Link]] = {
     "gloo": connect_gloo,
     "nccl": connect_nccl,
 }

@@ -42,7 +42,8 @@ def head_ds_config(strategy: Any, optim: HeadOptim, elements: int) -> dict[str, 
         optim_dict={"type": "AdamW", "params": adam}, max_norm=optim.max_norm
     )
     if config["zero_optimization"]["stage"] > 2:
-        config["zero_optimization"] = {"stage": 2, "overlap_comm": False}
+        on_gpu = {"device": "none"}  # OpenRLHF reads it when a trainer goes to sleep
+        config["zero_optimization"] = {"stage": 2, "overlap_comm": False, "offload_optimizer": on_gpu}
     config["zero_optimization"]["reduce_bucket_size"] = elements
     return config
 

@@ -16,6 +16,7 @@ import ray
 import torch
 import torch.distributed as dist
 from openrlhf.models import Actor
+from openrlhf.utils.deepspeed.deepspeed_utils import offload_deepspeed_states, reload_deepspeed_states
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 
 from openrlhf_mtp.config.checkpoints import ACTOR, HEAD, LATEST
@@ -25,10 +26,12 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.runlog import metrics
 from openrlhf_mtp.runlog.activity import activity
-from openrlhf_mtp.sync.opening import GatheringRank, open_sync
-from openrlhf_mtp.sync.sender import RayEngine, Sender
+from openrlhf_mtp.sync.doors import Door
+from openrlhf_mtp.sync.opening import open_sync
+from openrlhf_mtp.sync.sender import OtherRank, RayEngine, Sender
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
+from openrlhf_mtp.training.reduce import all_gather_objects
 from openrlhf_mtp.training.trunk import unwrapped
 from openrlhf_mtp.training.weight_source import head_source, policy_source
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_policy_worker, plain_class
@@ -43,6 +46,9 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         super().init_model_from_pretrained(strategy, *args, **kwargs)
         self.trainer.global_step = self.checkpoint_states.get("global_step", 0)
         self._load_head_checkpoint()
+        if strategy.args.ds.enable_sleep:  # OpenRLHF has put the policy's away before there was a head
+            for engine in self._head_engines():
+                offload_deepspeed_states(engine)
         self._sync = self._open_sync()
         self._sync_report: dict[str, float] = {}
 
@@ -50,24 +56,25 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         """The class that wraps the policy; without a head OpenRLHF's own, for all models it knows, vision included."""
         return Actor if mtp is None else ObservedPolicy
 
-    def _open_sync(self) -> Sender | GatheringRank | None:
+    def _open_sync(self) -> Sender | OtherRank | None:
         """The sender of the weights (every rank calls it); None where OpenRLHF sends, or nobody."""
         return self._connect() if self.vllm_engines and self.trainer.own_sync else None
 
-    def _connect(self) -> Sender | GatheringRank:
+    def _connect(self) -> Sender | OtherRank:
         """Connect to the engines, which must hold the same tensors; the head is left out when they do not draft."""
         mtp, head_trainer = self.strategy.args.mtp, self.trainer.head_trainer
         model = unwrapped(self.actor.model)
         dtype = mtp.rollout.dtype if mtp is not None else dtype_name(next(model.parameters()).dtype)
         is_drafting = head_trainer is not None and mtp.rollout.speculate
+        door = Door(torch.device(torch.cuda.current_device()), dist.get_rank())
         return open_sync(
             [RayEngine(engine) for engine in self.vllm_engines],
             mtp.sync if mtp is not None else SyncSettings(),
             policy_source(model, dtype, sharded=self.strategy.args.ds.zero_stage == 3),
             head_source(head_trainer.head, dtype) if is_drafting else None,
             host=ray.util.get_node_ip_address(),
-            device=torch.device(torch.cuda.current_device()),
-            rank=dist.get_rank(),
+            door=door,
+            cards=all_gather_objects(door.card),
         )
 
     def broadcast_to_vllm(self) -> None:
@@ -92,6 +99,23 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
                 metrics.SYNC_VERIFY_S: report.verify_s,
             }
         torch_dist_barrier_and_cuda_sync()
+
+    def reload_states(self) -> None:
+        """Before training (`ds.enable_sleep`): optimizer and gradients of policy and head back to the GPU."""
+        super().reload_states()
+        for engine in self._head_engines():
+            reload_deepspeed_states(engine)
+
+    def offload_states(self) -> None:
+        """After training: optimizer and gradients of policy and head to the host, so that rollouts have the memory."""
+        super().offload_states()
+        for engine in self._head_engines():
+            offload_deepspeed_states(engine)
+
+    def _head_engines(self) -> list[Any]:
+        """The head's DeepSpeed engine; none without a head, or where it is frozen."""
+        head_trainer = self.trainer.head_trainer
+        return [] if head_trainer is None or head_trainer.engine is None else [head_trainer.engine]
 
     def _load_head_checkpoint(self) -> None:
         """The head of the policy's checkpoint: a run that was cut while saving may have a newer one as well."""

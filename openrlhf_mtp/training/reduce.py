@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def all_reduce_sum(sums: Tensor) -> Tensor:
@@ -29,3 +33,12 @@ def all_gather_values(values: Tensor) -> Tensor:
     everyone = values.new_zeros(ends[-1])
     everyone[ends[rank] - len(values) : ends[rank]] = values
     return all_reduce_sum(everyone)
+
+
+def all_gather_objects(value: T) -> list[T]:
+    """Each rank's value, on every rank (collective); pickled on the way."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]  # none is None any more

@@ -165,15 +165,17 @@ def test_the_main_job_equips_pretrains_trains_and_reports(assets: Path) -> None:
     assert summary["not_finite"] == {}
 
 
-def test_ppo_with_critic_kl_penalty_two_ranks_and_two_epochs(assets: Path) -> None:
+def test_ppo_with_critic_kl_penalty_and_two_ranks_that_each_feed_an_engine_of_their_own(assets: Path) -> None:
     done = rl_jobs.run(
         assets,
         *("train", "job.yaml", "--out", "ppo", "algo.advantage.estimator=gae", "train.max_epochs=2"),
         *("critic.model_name_or_path=plain", "critic.num_nodes=1", "critic.num_gpus_per_node=1"),
         *("actor.num_gpus_per_node=2", "ref.num_nodes=1", "ref.num_gpus_per_node=2"),
-        *("train.colocate_actor_ref=true", "algo.kl.init_coef=0.01", "mtp.objective=tv", "eval.dataset=null"),
+        *("vllm.num_engines=2", "train.colocate_all=true", "mtp.sync.backend=ipc"),
+        *("algo.kl.init_coef=0.01", "mtp.objective=tv", "eval.dataset=null"),
     )
     rows = assert_sound(done, assets / "ppo")
+    assert {row["sync/rpc_calls"] for row in rows} == {2}
     assert all(math.isfinite(row["critic/loss"]) for row in rows)
     assert rows[-1]["policy/kl"] != 0
 
@@ -182,6 +184,7 @@ def test_asynchronous_mode_with_two_engines_and_kl_loss(assets: Path) -> None:
     done = rl_jobs.run(
         assets,
         *("train", "job.yaml", "--out", "async", "train.async_enable=true", "vllm.num_engines=2"),
+        "mtp.sync.backend=gloo",
         *("algo.kl.init_coef=0.001", "algo.kl.use_loss=true", "algo.kl.estimator=k3"),
         *("ref.num_nodes=1", "ref.num_gpus_per_node=1", "mtp.objective=ce", "eval.steps=2"),
     )

@@ -41,7 +41,9 @@ class LocalEngine:
         return self.llm.collective_rpc(method, args=args)
 
     def sync_manifest(self) -> Future[Any]:
-        return self._pool.submit(lambda: self._rpc("mtp_manifest")[0])
+        from openrlhf_mtp.sync.manifest import held_by_engine
+
+        return self._pool.submit(lambda: held_by_engine(self._rpc("mtp_manifest")))
 
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
         return self._pool.submit(self._rpc, "init_weight_transfer_engine", init_info)
@@ -85,7 +87,7 @@ class ActorsEngine(LocalEngine):
 class Job:
     """Trainer copies of policy and head, one engine, and a sync between them; leaving it stops the engine."""
 
-    def __init__(self, folder: Path, workers: int = 1) -> None:
+    def __init__(self, folder: Path, workers: int = 1, backend: str = "ipc") -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -98,7 +100,9 @@ class Job:
         caching = {"enable_prefix_caching": True, "block_size": 32}
         self.llm = start_engine(folder, **(several if workers > 1 else caching))
         self.engine = LocalEngine(self.llm)
-        self.settings = SyncSettings(bucket_mib=1, timeout_s=seconds(30))
+        self.settings = SyncSettings.model_validate(
+            {"bucket_mib": 1, "timeout_s": seconds(30), "backend": backend}
+        )
         self.head_source = _source(lambda: named_tensors(self.head))
         self.policy_source = _source(self.policy.named_parameters)
         self.sync: Any = None
@@ -288,7 +292,7 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
         open_sync([job.engine], job.settings, _source(lambda: wrong[:-1]), None)
     job.open()
     job.sync.round()
-    broadcast = job.sync._group.broadcast
+    send = job.sync._outlet.send
     name = "model.blocks.0.proj.weight"
     bucket = pack_into_buckets(job.head_source.manifest.tensors, job.settings.bucket_mib * 2**20)[0]
     offset = next(slot.offset for slot in bucket.slots if slot.spec.name == name)
@@ -296,9 +300,9 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
     def damage(buffer: Any, place: str, *args: Any) -> None:
         if place == "round 2 head bucket 1/1":
             buffer[offset + 5] ^= 1
-        broadcast(buffer, place, *args)
+        send(buffer, place, *args)
 
-    job.sync._group.broadcast = damage
+    job.sync._outlet.send = damage
     return {"mismatch": str(mismatch.value), "failure": job.failure()}
 
 
@@ -311,6 +315,9 @@ ROUNDS: dict[str, tuple[dict[str, Any], int]] = {
     "mistral": (FAMILIES["mistral"], 1),
 }
 """Case -> (what the policy's configuration changes, workers of the engine)."""
+
+OVER_GLOO = ("qwen2, tied, 6 layers", "llama")
+"""The cases in which rank 0 broadcasts; in the others it hands buckets over in shared memory."""
 
 OTHERS: dict[str, tuple[Callable[[Job], dict[str, Any]], dict[str, Any]]] = {
     "adapters": (sync_adapters, FAMILIES["qwen2_tied"]),
@@ -329,7 +336,7 @@ def measure_all(root: str) -> dict[str, Any]:
         folder = Path(root) / name
         try:
             write_checkpoint(folder, changes)
-            with Job(folder, workers) as job:
+            with Job(folder, workers, "gloo" if name in OVER_GLOO else "ipc") as job:
                 results[name] = function(job)
         except Exception:
             results[name] = traceback.format_exc()

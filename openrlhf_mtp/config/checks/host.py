@@ -69,15 +69,21 @@ def full_precision(context: JobContext) -> Iterator[Problem]:
 
 
 def transport(context: JobContext) -> Iterator[Problem]:
-    """NCCL needs a GPU of its own on both sides."""
-    if context.mtp is None or context.mtp.sync.backend != "nccl":
-        return
-    if not context.host.has_cuda:
-        yield error("mtp.sync.backend", "nccl", "auto or gloo on a host without CUDA", "set auto")
-    elif context.colocates_engines:
+    """NCCL needs a GPU of its own on both sides, shared memory the same one."""
+    backend = None if context.mtp is None else context.mtp.sync.backend
+    if backend == "nccl" and not context.host.has_cuda:
+        yield error("mtp.sync.backend", "nccl", "auto, ipc or gloo on a host without CUDA", "set auto")
+    elif backend == "nccl" and context.colocates_engines:
         yield error(
             "mtp.sync.backend",
             "nccl",
-            "auto or gloo with train.colocate_all: NCCL refuses two processes on one GPU",
+            "auto, ipc or gloo with train.colocate_all: NCCL refuses two processes on one GPU",
             "set auto",
+        )
+    elif backend == "ipc" and context.host.has_cuda and not context.colocates_engines:
+        yield error(
+            "mtp.sync.backend",
+            "ipc",
+            "auto, nccl or gloo where the engines have GPUs of their own: ipc hands weights over on a shared GPU",
+            "set auto, or train.colocate_all true without train.async_enable",
         )

@@ -60,16 +60,23 @@ class RolloutSettings(Settings):
 class SyncSettings(Settings):
     """Transfer of the weights of policy and head from the trainer to the rollout engines."""
 
-    backend: Literal["auto", "nccl", "gloo"] = setting(
+    backend: Literal["auto", "ipc", "nccl", "gloo"] = setting(
         "auto",
         unit="",
-        help="transport; auto uses nccl if the trainer and every engine have a GPU of their own, otherwise gloo",
+        help="transport; auto uses ipc where all engines are on the trainer's devices, nccl where each has its own "
+        "GPU, gloo elsewhere",
     )
     bucket_mib: int = setting(
-        256, unit="MiB", help="size of the buckets that tensors are packed into for sending", ge=1
+        256,
+        unit="MiB",
+        help="most memory of a bucket, into which tensors are packed for sending; larger tensors are cut",
+        ge=1,
     )
     timeout_s: float = setting(
-        300.0, unit="s", help="maximum duration of a sync round; a slower round fails the run", gt=0
+        300.0,
+        unit="s",
+        help="maximum duration of a sync round, and a second more for every 50 MB; a slower round fails the run",
+        gt=0,
     )
     start_timeout_s: float = setting(
         1800.0,

@@ -155,6 +155,20 @@ def test_nccl_is_refused_where_trainer_and_engine_share_a_gpu(problems):
     assert any("NCCL refuses two processes on one GPU" in text for text in found)
 
 
+def test_ipc_is_refused_where_trainer_and_engine_share_no_gpu(problems):
+    ipc, together = "mtp.sync.backend=ipc", "train.colocate_all=true"
+    refused = "error: mtp.sync.backend: got ipc, expected auto, nccl or gloo where the engines have GPUs of their own"
+    for overrides, is_refused in (
+        ((ipc,), True),
+        ((ipc, together, "train.async_enable=true"), True),
+        ((ipc, together), False),
+    ):
+        assert any(text.startswith(refused) for text in problems(*overrides, gpus=8)) is is_refused
+    assert not any("mtp.sync.backend" in text for text in problems(ipc)), (
+        "on a CPU they share the host's memory"
+    )
+
+
 def test_more_gpus_than_there_are_name_every_role(problems):
     overrides = (
         "actor.num_gpus_per_node=4",

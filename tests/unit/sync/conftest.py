@@ -20,10 +20,12 @@ def patient_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
 def start() -> Iterator[Start]:
     jobs: list[Job] = []
 
-    def start_job(*, engines: int = 1, count: int = 3, is_open: bool = True, **settings: float) -> Job:
+    def start_job(
+        *, engines: int = 1, count: int = 3, is_open: bool = True, backend: str = "gloo", **settings: float
+    ) -> Job:
         policy, head = random_tensors("policy", count), random_tensors("head", 2, seed=1)
         fakes = [FakeEngine(source(policy), source(head)) for _ in range(engines)]
-        values = {"timeout_s": seconds(20), "bucket_mib": 1, **settings}
+        values = {"timeout_s": seconds(20), "bucket_mib": 1, "backend": backend, **settings}
         job = Job(policy, head, fakes, SyncSettings.model_validate(values))
         jobs.append(job)
         if is_open:

@@ -15,12 +15,12 @@ from openrlhf_mtp.config.machine.precision import dtype_name
 from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.sync.buckets import Unpacker, damaged, pack_into_buckets
 from openrlhf_mtp.sync.errors import CorruptTransfer
-from openrlhf_mtp.sync.group import SyncGroup
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
 from openrlhf_mtp.sync.opening import open_sync
+from openrlhf_mtp.sync.outlets import Inlet, connect_inlet
 from openrlhf_mtp.sync.readback import Probe
 from openrlhf_mtp.sync.sender import Sender
-from openrlhf_mtp.sync.store import Rendezvous
+from openrlhf_mtp.sync.transport import Place
 from openrlhf_mtp.sync.waiting import Deadline
 
 
@@ -50,7 +50,7 @@ class FakeEngine:
         self.workers = 1  # as it says; it joins with one
         self.init_info: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(1)
-        self._group: SyncGroup | None = None
+        self._inlet: Inlet | None = None
 
     def sync_manifest(self) -> Future[dict[str, Any]]:
         self.calls.append("sync_manifest")
@@ -58,8 +58,7 @@ class FakeEngine:
         answer = {
             "policy": self.manifests["policy"].to_wire(),
             "head": None if head is None else head.to_wire(),
-            "workers": self.workers,
-            "device": "cpu",
+            "places": [Place.of(torch.device("cpu")).to_wire()] * self.workers,
         }
 
         def loaded() -> dict[str, Any]:
@@ -79,12 +78,11 @@ class FakeEngine:
 
     def _join(self, info: dict[str, Any]) -> None:
         if self.joins:
-            role = f"engine {info['engine']} worker 0"
-            self._group = SyncGroup(Rendezvous(**info["rendezvous"]), info["rank_offset"], role)
+            self._inlet = connect_inlet(info, 0, torch.device("cpu"))
 
     def _round(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         self.before_round()
-        assert self._group is not None
+        assert self._inlet is not None
         digests = {}
         probe = None if request["probe"] is None else Probe(**request["probe"])
         for part in self.manifests:
@@ -93,8 +91,7 @@ class FakeEngine:
             unpacker = Unpacker()
             for number, bucket in enumerate(buckets, start=1):
                 place = f"{update['place']} bucket {number}/{len(buckets)}"
-                buffer = torch.empty(bucket.size, dtype=torch.uint8)
-                self._group.broadcast(buffer, place, Deadline(self._group.timeout_s))
+                buffer = self._inlet.receive(bucket.size, place, Deadline(update["timeout_s"]))
                 self.received.append(bucket.size)
                 if bad := damaged(bucket, buffer):
                     raise CorruptTransfer(f"damaged in transit: {', '.join(bad)}")
@@ -106,6 +103,7 @@ class FakeEngine:
                     [name, name, 1, probe.expected(self.weights[name])]
                     for name in self.manifests[part].by_name()
                 ]
+        self._inlet.release()
         return [{"digests": digests, "verify_s": 0.0}]
 
 

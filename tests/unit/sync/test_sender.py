@@ -3,18 +3,27 @@
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
+from openrlhf_mtp.sync.doors import Door
 from openrlhf_mtp.sync.errors import StaleWeights, SyncError, SyncTimeout
-from openrlhf_mtp.sync.opening import GatheringRank, open_sync
+from openrlhf_mtp.sync.opening import open_sync
+from openrlhf_mtp.sync.sender import OtherRank
 from tests.patience import seconds
 from tests.unit.sync.fakes import Start, source
 
 SLACK_S = seconds(6)  # beyond a timeout: asking the store who is missing, and a loaded machine
+
+
+@pytest.fixture(params=["gloo", "ipc"])
+def start(start: Start, request: pytest.FixtureRequest) -> Start:
+    """Every job here once over each transport of a host without CUDA."""
+    return partial(start, backend=request.param)
 
 
 def change(tensors: dict[str, Tensor]) -> None:
@@ -79,14 +88,14 @@ def test_an_engine_that_keeps_an_old_weight_is_found_and_the_weight_named(start:
 
 def test_a_tensor_damaged_in_transit_is_named(start: Start, monkeypatch: pytest.MonkeyPatch):
     job = start()
-    broadcast = job.sync._group.broadcast
+    send = job.sync._outlet.send
 
     def damage(buffer: Tensor, place: str, *args: object) -> None:
         if "head" in place:
             buffer[130] ^= 4  # the second tensor begins at byte 128
-        broadcast(buffer, place, *args)
+        send(buffer, place, *args)
 
-    monkeypatch.setattr(job.sync._group, "broadcast", damage)
+    monkeypatch.setattr(job.sync._outlet, "send", damage)
     with pytest.raises(
         SyncError, match=r"sync_round failed in engine 0: damaged in transit: head\.1\.weight$"
     ):
@@ -144,8 +153,18 @@ def test_other_trainer_ranks_run_through_their_sources_and_send_nothing(start: S
             yield name, tensor
 
     policy = source(job.policy)
-    sync = open_sync(job.engines, SyncSettings(), type(policy)(policy.manifest, gather), None, rank=1)
-    assert isinstance(sync, GatheringRank)
+    door, first = Door(torch.device("cpu"), rank=1), Door(torch.device("cpu"))
+    sync = open_sync(
+        job.engines,
+        SyncSettings(),
+        type(policy)(policy.manifest, gather),
+        None,
+        door=door,
+        cards=(first.card, door.card),
+    )
+    assert isinstance(sync, OtherRank)
     assert sync.round() is None
     assert gathered == list(job.policy)
     assert job.engines[0].calls == []
+    sync.close()
+    first.close()
