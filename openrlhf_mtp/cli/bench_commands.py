@@ -9,7 +9,7 @@ import typer
 
 from openrlhf_mtp.cli.usage import App
 
-bench = App(help="Measure the speed of rollouts, the loss, the head or a training step.")
+bench = App(help="Measure the speed of rollouts, the loss, the head, a training step or a weight sync.")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="folder for the result")]
 Smoke = Annotated[
@@ -225,3 +225,31 @@ def step(
         repeats=repeats,
     )
     raise typer.Exit(bench_step(out, workload, smoke=smoke))
+
+
+@bench.command("sync", short_help="Time of a weight sync, compared with OpenRLHF's.")
+def sync(
+    out: Out = RESULTS,
+    layers: Annotated[int, count("layers of the policy, 12 tensors each")] = 24,
+    hidden: Annotated[int, count("hidden size, a multiple of 64", 64)] = 512,
+    vocab: Annotated[int, count("size of the vocabulary", 64)] = 16_384,
+    engines: Annotated[int, count("rollout engines")] = 1,
+    repeats: Annotated[int, count("timed turns of each form")] = 5,
+    smoke: Smoke = False,
+) -> None:
+    """Measure a sync round of a random policy to real engines, by each transport, with and without verification.
+
+    Compares our sync with OpenRLHF's, which makes a call a parameter. On a CPU, OpenRLHF's sync runs over gloo.
+
+    \b
+    Example:
+      openrlhf-mtp bench sync
+      openrlhf-mtp bench sync --engines 2
+    """
+    from openrlhf_mtp.bench.sync import bench_sync
+    from openrlhf_mtp.bench.sync_setup import Workload
+    from openrlhf_mtp.cli.ray_session import ray_session
+
+    with ray_session(gpus=engines, threads=1):
+        code = bench_sync(out, Workload(layers, hidden, vocab, engines, repeats), smoke=smoke)
+    raise typer.Exit(code)

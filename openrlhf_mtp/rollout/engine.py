@@ -97,6 +97,7 @@ def engine_factory(
     threads: int | None = None,
     placement_group: Callable[..., Any] | None = None,
     own_sync: bool = True,
+    actor: type | None = None,
 ) -> Callable[..., list[Any]]:
     """A replacement for OpenRLHF's `create_vllm_engines`, same signature.
 
@@ -107,6 +108,7 @@ def engine_factory(
         placement_group: in place of Ray's; OpenRLHF waits for its group without a limit, so pass one that
             fails when the cluster is too small.
         own_sync: false leaves weights to OpenRLHF's worker extension where it works (`sync.transport.uses_own_sync`).
+        actor: the class of the Ray actors, by default `rollout.actor.MTPRolloutActor`.
     """
 
     def create_engines(
@@ -118,7 +120,7 @@ def engine_factory(
         from openrlhf_mtp.rollout.actor import MTPRolloutActor
         from openrlhf_mtp.upstream.openrlhf.bindings import bind_engines
 
-        factory = _ActorFactory(MTPRolloutActor, {**overrides, "threads": threads})
+        factory = _ActorFactory(actor or MTPRolloutActor, {**overrides, "threads": threads})
         create = bind_engines(actor=factory, placement_group=placement_group)
         return create(num_engines, tensor_parallel_size, pretrain, *args, **kwargs)
 
