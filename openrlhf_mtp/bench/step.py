@@ -17,9 +17,10 @@ from rich.table import Table
 
 from openrlhf_mtp.bench import step_trainer
 from openrlhf_mtp.bench.harness import PartClock, Report, now, take_turns
+from openrlhf_mtp.bench.kept import KeptMemory
 from openrlhf_mtp.bench.ratios import Ratio
 from openrlhf_mtp.bench.report import default_device, device_name, publish, show_seconds, table
-from openrlhf_mtp.bench.step_forms import FIXED, OCC, PLAIN, Workload
+from openrlhf_mtp.bench.step_forms import FIXED, OCC, ONE_PIECE, PLAIN, Workload
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog.run_folder import writable
 from openrlhf_mtp.upstream.openrlhf.timing import timed_step
@@ -44,10 +45,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Result:
-    """One form's timed steps, in the order of the turns."""
+    """One form's timed steps, in the order of the turns, and what its head's chain keeps for backward: bytes of a token
+    and channel, 0 without a gradient."""
 
     form: str
     steps: tuple[Step, ...]
+    kept: float = 0.0
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -75,12 +78,20 @@ def bench_step(out: Path, workload: Workload, *, smoke: bool = False) -> int:
         raise JobError(
             f"--hidden: got {workload.hidden}, expected a multiple of {HEAD_WIDTH}, the width of a head"
         )
+    known = replace(workload, chosen=()).forms().keys() | {ONE_PIECE}
+    if unknown := [name for name in workload.chosen if name not in known]:
+        raise JobError(f"--form: got {', '.join(unknown)}, expected some of: {'; '.join(sorted(known))}")
     writable(out)
     results = measure(workload, show_seconds(2))
     import torch
 
     note = {**asdict(workload), "device": device_name(default_device()), "torch": torch.__version__}
-    publish(out, RESULT, to_json(results, note), [render(results, note), render_parts(results)])
+    publish(
+        out,
+        RESULT,
+        to_json(results, note),
+        [render(results, note), render_parts(results), render_kept(results)],
+    )
     return 0
 
 
@@ -92,6 +103,8 @@ def measure(workload: Workload, report: Report[float]) -> list[Result]:
         heads = {name: step_trainer.head_parts(actor, mtp) for name, mtp in workload.forms().items()}
         experiences = list(step_trainer.experiences(actor, workload))
         clock = PartClock(PARTS)
+        if ONE_PIECE in heads:
+            heads[ONE_PIECE][1].head.part = workload.sequences * (workload.prompt + workload.response)
         for _, _, head_steps in heads.values():
             _watch(head_steps, clock)
         with timed_step(actor.trainer, clock.timing):
@@ -105,7 +118,31 @@ def measure(workload: Workload, report: Report[float]) -> list[Result]:
                 report_warm_up=True,
                 there_and_back=True,
             )
-    return [Result(name, of_form.counted) for name, of_form in runs.items()]
+        batch = step_trainer.observed_batch(actor, experiences[: workload.sequences])
+        return [
+            Result(name, of_form.counted, _kept(heads[name][1], batch) / workload.hidden)
+            for name, of_form in runs.items()
+        ]
+
+
+def _kept(head_trainer: Any, batch: Any) -> float:
+    """Bytes that the head's chain keeps for backward, by token of a micro-batch."""
+    if head_trainer is None or head_trainer.engine is None:
+        return 0.0
+    head = head_trainer.head
+    memory, forward = KeptMemory(head.parameters()), head.forward
+
+    def counted(*inputs: Any) -> Any:
+        with memory.counting():
+            return forward(*inputs)
+
+    head.forward = counted
+    try:
+        output = head_trainer.loss(batch)
+        return float(memory.bytes / batch.sequences.numel())
+    finally:
+        head.forward = forward
+        del output
 
 
 def _watch(head_steps: Any, clock: PartClock) -> None:
@@ -143,10 +180,16 @@ def to_json(results: list[Result], note: Mapping[str, Any]) -> dict[str, Any]:
             "seconds": result.seconds,
             "parts": {part: result.part(part) for part in PARTS},
             "over_no_head": astuple(result.over(forms[PLAIN])),
+            "kept": result.kept,
         }
         for name, result in forms.items()
     }
-    return {**note, "forms": rows, "occ_over_fixed": astuple(forms[OCC].over(forms[FIXED]))}
+    record = {**note, "forms": rows}
+    return record | {"occ_over_fixed": astuple(occ)} if (occ := _occ_over_fixed(forms)) else record
+
+
+def _occ_over_fixed(forms: Mapping[str, Result]) -> Ratio | None:
+    return forms[OCC].over(forms[FIXED]) if {OCC, FIXED} <= forms.keys() else None
 
 
 def render(results: list[Result], note: Mapping[str, Any]) -> Table:
@@ -157,11 +200,9 @@ def render(results: list[Result], note: Mapping[str, Any]) -> Table:
         f"{note['micro_batches']} x {note['sequences']} sequences of {note['prompt']} + {note['response']} tokens\n"
         f"anchors: {note['fraction']:g} where not said otherwise; {note['device']}, torch {note['torch']}"
     )
-    occ = forms[OCC].over(forms[FIXED])
-    caption = (
-        "An optimizer step, policy's update included: median of the repeats; ratios are paired by turn.\n"
-        f"occ over fixed: {occ.middle:.3f} ({occ.interval(3)})"
-    )
+    caption = "An optimizer step, policy's update included: median of the repeats; ratios are paired by turn."
+    if occ := _occ_over_fixed(forms):
+        caption += f"\nocc over fixed: {occ.middle:.3f} ({occ.interval(3)})"
     rows = []
     for name, result in forms.items():
         ratio = result.over(forms[PLAIN])
@@ -177,3 +218,13 @@ def render_parts(results: list[Result]) -> Table:
     )
     rows = [(result.form, *(f"{median(result.part(part)):.2f}" for part in PARTS)) for result in results]
     return table("where the time goes", caption, ("form", *PARTS), rows)
+
+
+def render_kept(results: list[Result]) -> Table:
+    """The table of the memory that a chain keeps for backward."""
+    caption = (
+        "Bytes that autograd keeps of the head's own chain, for each token of a micro-batch and each channel of the\n"
+        "hidden size. The loss keeps 2 bytes a depth beside it, in 16 bits."
+    )
+    rows = [(result.form, f"{result.kept:.1f}") for result in results if result.kept]
+    return table("what the chain keeps for backward", caption, ("form", "bytes"), rows)

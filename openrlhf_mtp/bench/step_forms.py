@@ -8,6 +8,8 @@ from typing import Any
 PLAIN = "no head"
 FIXED, OCC = "joint_policy, fixed", "joint_policy, occ"
 DETACH = "detach"
+ALL_ANCHORS, ONE_PIECE = "detach, all anchors", "detach, all anchors, one piece"
+"""The chain of a long batch in parts, and the same chain in one piece."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Workload:
         depths: depths k.
         fraction: share of the anchors in the forms that name none.
         repeats: timed steps of each form.
+        chosen: names of the forms to measure beside the one without a head; none are all of them.
     """
 
     layers: int = 24
@@ -34,16 +37,27 @@ class Workload:
     depths: int = 3
     fraction: float = 0.25
     repeats: int = 5
+    chosen: tuple[str, ...] = ()
 
     def forms(self) -> dict[str, dict[str, Any] | None]:
         """Name -> `mtp:` section; None has no head."""
         common = {"depths": self.depths, "anchor_fraction": self.fraction}
         joint = {**common, "regime": "joint_policy"}
-        return {
+        every = {
             PLAIN: None,
             "frozen": {**common, "regime": "frozen"},
             DETACH: {**common, "regime": "detach"},
-            "detach, all anchors": {"depths": self.depths, "regime": "detach"},
+            ALL_ANCHORS: {"depths": self.depths, "regime": "detach"},
+            ONE_PIECE: {"depths": self.depths, "regime": "detach"},
             FIXED: {**joint, "coefficient": {"kind": "fixed", "value": 0.1}},
             OCC: {**joint, "coefficient": {"kind": "occ"}},
         }
+        chosen = self.chosen or tuple(name for name in every if name != ONE_PIECE or self.is_long)
+        return {name: section for name, section in every.items() if name in (PLAIN, *chosen)}
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the chain of a micro-batch is run in parts."""
+        from openrlhf_mtp.heads.head import PART
+
+        return self.sequences * (self.prompt + self.response) > PART

@@ -167,3 +167,13 @@ def experiences(actor: Any, workload: Workload) -> Iterator[Any]:
             truncated=torch.tensor([0.0]),
             info={"reward": advantage[0]},
         )
+
+
+def observed_batch(actor: Any, experiences: list[Any]) -> Any:
+    """The policy's forward pass on a micro-batch, as the head reads it."""
+    import torch
+
+    from openrlhf_mtp.training.policy_trainer import joined_rows
+
+    with torch.no_grad():
+        return actor.trainer.actor.observe(joined_rows(experiences, 0)).batch

@@ -199,14 +199,21 @@ def step(
         typer.Option(metavar="FRACTION", help="fraction of the anchors that is trained", min=0.01, max=1.0),
     ] = 0.25,
     repeats: Annotated[int, count("timed steps of each form")] = 5,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FORM", help="measure this form beside the one without a head; may be repeated"),
+    ] = None,
     smoke: Smoke = False,
 ) -> None:
-    """Measure a training step without a head, and with a head in each regime.
+    """Measure a training step without a head, and with a head in each regime, and what the chain keeps for backward.
+
+    A long micro-batch is measured with its chain in one piece too.
 
     \b
     Example:
       openrlhf-mtp bench step
       openrlhf-mtp bench step --micro-batches 4
+      openrlhf-mtp bench step --sequences 1 --response 8160
 
     With several micro-batches, OCC runs one more forward pass of the policy for its coefficient.
     """
@@ -223,6 +230,7 @@ def step(
         depths=depths,
         fraction=fraction,
         repeats=repeats,
+        chosen=tuple(form or ()),
     )
     raise typer.Exit(bench_step(out, workload, smoke=smoke))
 

@@ -20,12 +20,14 @@ Shapes: B batch, N query heads, K key-value heads, G = N / K, T positions, A anc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from openrlhf_mtp.heads.grid import AnchorGrid, Slice
+from openrlhf_mtp.heads.recompute import Kept
 
 SLICE_SCORES = {"cpu": 2**20, "cuda": 2**26}
 """Scores of one slice, over all heads and keys, by kind of device. In float32 4 MiB, which stay in a core's cache from
@@ -33,7 +35,12 @@ one pass over them to the next, and 256 MiB, which keep a GPU busy."""
 
 
 def chain_attention(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], grid: AnchorGrid, scale: float
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    grid: AnchorGrid,
+    scale: float,
+    kept: Kept | None = None,
 ) -> Tensor:
     """Attention of depth j = len(keys) at every anchor.
 
@@ -43,13 +50,14 @@ def chain_attention(
         values: values likewise.
         grid: the anchors, and which of depth 1's keys they see.
         scale: factor on the scores, usually D^-1/2.
+        kept: holds the result for a second run (`recompute`).
 
     Returns:
         [B, N, A, D] in the query's dtype; softmax and sums in float32 (float64 for float64 input). The output at
         padding means nothing.
     """
     attended: Tensor = _ChainAttention.apply(  # type: ignore[no-untyped-call]
-        query, grid, scale, len(keys), *keys, *values
+        query, grid, scale, kept, len(keys), *keys, *values
     )
     return attended
 
@@ -91,33 +99,48 @@ def _scores(query: Tensor, key: Tensor, grid: AnchorGrid, part: Slice, scale: fl
     return scores.masked_fill_(hidden[:, None, :, None], float("-inf"))
 
 
+def _attended(
+    q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], grid: AnchorGrid, scale: float
+) -> tuple[Tensor, Tensor]:
+    """What queries [B, K, A, G, D] attend to, in their shape and dtype, and the log-sum-exp of their scores over all
+    keys [B, K, A, G]."""
+    key, value = keys[0].contiguous(), values[0].contiguous()
+    output = torch.empty(q.shape, dtype=_statistics(q), device=q.device)
+    lse = torch.empty(q.shape[:-1], dtype=output.dtype, device=q.device)
+    for part in _slices(q, grid):
+        here, seen = (part.rows, slice(None), part.anchors), (part.rows, slice(None), part.keys)
+        scores = _scores(q[here].flatten(2, 3), key[seen], grid, part, scale)
+        weights = scores.softmax(-1)
+        # the largest weight is exp(largest score - lse)
+        lse[here] = scores.amax(-1) - weights.amax(-1).log()
+        output[here] = _product(weights.to(value.dtype).flatten(2, 3), value[seen]).view_as(output[here])
+    # the diagonals: one more key for each deeper depth, joined to what was attended so far
+    for key, value in zip(keys[1:], values[1:], strict=True):
+        score = (q * key[:, :, :, None]).sum(-1, dtype=lse.dtype) * scale
+        joined = torch.logaddexp(lse, score)
+        output *= (lse - joined).exp()[..., None]
+        output += (score - joined).exp()[..., None] * value[:, :, :, None]
+        lse = joined
+    return output.to(q.dtype), lse
+
+
 class _ChainAttention(torch.autograd.Function):
     """Forward keeps the output and the log-sum-exp over *all* keys; backward rebuilds every probability from it."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, query: Tensor, grid: AnchorGrid, scale: float, depths: int, *keys_values: Tensor
+        ctx: FunctionCtx,
+        query: Tensor,
+        grid: AnchorGrid,
+        scale: float,
+        kept: Kept | None,
+        depths: int,
+        *keys_values: Tensor,
     ) -> Tensor:
         keys, values = keys_values[:depths], keys_values[depths:]
         q = _grouped(query, query.shape[1] // keys[0].shape[1])
-        key, value = keys[0].contiguous(), values[0].contiguous()
-        output = torch.empty(q.shape, dtype=_statistics(q), device=q.device)
-        lse = torch.empty(q.shape[:-1], dtype=output.dtype, device=q.device)
-        for part in _slices(q, grid):
-            here, seen = (part.rows, slice(None), part.anchors), (part.rows, slice(None), part.keys)
-            scores = _scores(q[here].flatten(2, 3), key[seen], grid, part, scale)
-            weights = scores.softmax(-1)
-            # the largest weight is exp(largest score - lse)
-            lse[here] = scores.amax(-1) - weights.amax(-1).log()
-            output[here] = _product(weights.to(value.dtype).flatten(2, 3), value[seen]).view_as(output[here])
-        # the diagonals: one more key for each deeper depth, joined to what was attended so far
-        for key, value in zip(keys[1:], values[1:], strict=True):
-            score = (q * key[:, :, :, None]).sum(-1, dtype=lse.dtype) * scale
-            joined = torch.logaddexp(lse, score)
-            output *= (lse - joined).exp()[..., None]
-            output += (score - joined).exp()[..., None] * value[:, :, :, None]
-            lse = joined
-        result = output.to(query.dtype)
+        compute = partial(_attended, q, keys, values, grid, scale)
+        result, lse = compute() if kept is None else kept.pair(compute)
         ctx.save_for_backward(q, result, lse, *keys_values)
         ctx.grid, ctx.scale, ctx.depths = grid, scale, depths  # type: ignore[attr-defined]
         return _ungrouped(result)
@@ -142,7 +165,7 @@ class _ChainAttention(torch.autograd.Function):
             grad_keys.append((grad_score * q).sum(3))
             grad_values.append((weight[..., None] * grad).sum(3))
         grads = [g.to(t.dtype) for g, t in zip([*grad_keys, *grad_values], keys_values, strict=True)]
-        return _ungrouped(grad_q).to(q.dtype), None, None, None, *grads
+        return _ungrouped(grad_q).to(q.dtype), None, None, None, None, *grads
 
 
 def _first_depth_gradients(

@@ -19,6 +19,7 @@ from openrlhf_mtp.heads import latent
 from openrlhf_mtp.heads.attention import chain_attention
 from openrlhf_mtp.heads.grid import AnchorGrid
 from openrlhf_mtp.heads.hf_classes import layer_class, norm_class, normalizes_qk
+from openrlhf_mtp.heads.recompute import Kept
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions [B, T, D]."""
@@ -94,6 +95,7 @@ class MTPBlock(nn.Module):
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
         grid: AnchorGrid,
+        kept: Kept | None = None,
     ) -> Tensor:
         """Attend, and run the rest of the layer: -> its output [B, A, H], before the final norm.
 
@@ -104,10 +106,11 @@ class MTPBlock(nn.Module):
             keys: this block's keys of all depths so far: [B, K, T, D] of depth 1, [B, K, A, D] of each other.
             values: likewise.
             grid: the anchors.
+            kept: holds the attention for a second run (`recompute`).
         """
         attention = self.layer.self_attn
         query, gate = self._query(normed, rotation)
-        result = chain_attention(query, keys, values, grid, attention.scaling)
+        result = chain_attention(query, keys, values, grid, attention.scaling, kept)
         attended = (
             latent.attended(attention, result) if self._is_latent else result.transpose(1, 2).flatten(2)
         )

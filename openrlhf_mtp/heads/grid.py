@@ -8,6 +8,7 @@ Shapes: B rows, T positions, A anchors a row.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class AnchorGrid:
         self._flat: Tensor | None = None
         if index is not None:
             assert index.shape[0] == rows, f"anchors of {index.shape[0]} rows for a batch of {rows}"
-            self._flat = (index + torch.arange(rows, device=index.device)[:, None] * length).flatten()
+            self._flat = _flat(index, length)
         self.segment_ids = segment_ids
         self.position = every if index is None else index
         self.segment = self.at(segment_ids)
@@ -58,6 +59,14 @@ class AnchorGrid:
         if self._flat is None:
             return per_position
         return per_position.flatten(0, 1).index_select(0, self._flat).unflatten(0, self.position.shape)
+
+    def part(self, rows: slice, anchors: slice) -> AnchorGrid:
+        """The grid of some anchors of some rows; nothing is computed again."""
+        part = copy.copy(self)
+        part.segment_ids, part.position = self.segment_ids[rows], self.position[rows, anchors]
+        part.segment, part._seen = self.segment[rows, anchors], self._seen[:, rows, anchors]
+        part._flat = _flat(part.position, part.segment_ids.shape[1])
+        return part
 
     def slices(self, heads: int, scores: int) -> Iterator[Slice]:
         """Cut the anchors so that a slice has at most `scores` pairs of anchor and key over all heads, or one anchor
@@ -78,6 +87,11 @@ class AnchorGrid:
         later = key > self.position[part.rows, part.anchors, None]
         segment = self.segment_ids[part.rows, None, part.keys]
         return later | (segment != self.segment[part.rows, part.anchors, None])
+
+
+def _flat(index: Tensor, length: int) -> Tensor:
+    """Positions in rows of `length` [B, A], as positions in the flattened batch [B A]."""
+    return (index + torch.arange(len(index), device=index.device)[:, None] * length).flatten()
 
 
 def _first_of_segment(segment_ids: Tensor) -> Tensor:

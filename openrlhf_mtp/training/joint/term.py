@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import embedding as lookup
 
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.heads.constant import constant
 from openrlhf_mtp.losses.alignment import Anchors
 from openrlhf_mtp.losses.kernels.token_log_probs import token_log_probs
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
@@ -183,7 +184,7 @@ class JointTerm:
         """
         trainer = self.head_trainer
         with trainer.trunk.weights(sharded=trainer.trunk_sharded) as (embedding, weight):
-            states = fixed_function(trainer.head)(
+            states = constant(trainer.head)(
                 seen.attached_hidden,
                 [lookup(tokens, embedding) for tokens in anchors.reads],
                 seen.batch.position_ids,
@@ -225,14 +226,3 @@ def build_coefficient(mtp: MTPSettings) -> Coefficient:
     if settings.occ_variant == "released_code":
         return ReleasedOCC(settings, mtp.depths)
     return OCC(settings, mtp.depths)
-
-
-def fixed_function(head: nn.Module) -> Callable[..., list[Tensor]]:
-    """The head as a fixed function: gradients go through it to its inputs, never to its parameters."""
-    constants = {name: tensor.detach() for name, tensor in [*head.named_parameters(), *head.named_buffers()]}
-
-    def call(*inputs: object) -> list[Tensor]:
-        states: list[Tensor] = torch.func.functional_call(head, constants, inputs)
-        return states
-
-    return call

@@ -11,7 +11,12 @@ from openrlhf_mtp.heads.grid import AnchorGrid
 
 
 def chain_attention_reference(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], grid: AnchorGrid, scale: float
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    grid: AnchorGrid,
+    scale: float,
+    kept: object = None,
 ) -> Tensor:
     """Arguments and result as in `chain_attention`."""
     groups = query.shape[1] // keys[0].shape[1]
