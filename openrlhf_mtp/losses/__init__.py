@@ -10,6 +10,7 @@ together. The policy is a constant for all of them: the caller detaches it, and 
 | `mixture` | a weighted sum of objectives |
 | `types` | the one input and the one output of every objective |
 | `alignment`, `anchor_sampling` | depth j at anchor i; a random share of the anchors |
+| `packing` | the samples of a batch in one row |
 | `targets` | the policy's logits that drafts are compared with, whole or cut to the likeliest tokens |
 | `mtp_loss`, `kernels` | the loss of a batch, chunk by chunk; sums over the vocabulary |
 | `acceptance`, `replayed_acceptance` | accepted drafts of two distributions; the engine's counters, predicted |

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.losses.anchor_sampling import sampled_positions
+from openrlhf_mtp.losses.packing import Packing
 
 
 def action_positions(action_mask: Tensor) -> Tensor:
@@ -87,15 +88,19 @@ def anchor_mask(action_mask: Tensor, segment_ids: Tensor, depths: int) -> Tensor
 class Anchors:
     """Anchors with at least depth 1 inside the response, optionally subsampled. B rows of T tokens, N anchors.
 
+    A packed batch is one row of several samples.
+
     Attributes:
         grid: positions of each row's anchors, ascending, padded by repeating one [B, A].
         present: false for that padding [B, A].
         index: the anchors in the order of `grid`, as indices into the flattened batch [N].
+        row: the sample that each anchor is in, which is its row in OpenRLHF's layout [N].
         reads: x_{i+j}, what each depth reads: depth 1 at all positions [B, T], which leaves the keys that deeper
             depths attend to, and depths 2 ... k on the grid [B, A] each.
         target_index: position i + j, whose hidden state gives p_{i+j}, in the flattened batch [N, k].
         tokens: x_{i+j+1}, what depth j predicts [N, k].
-        columns: shape of OpenRLHF's layout of action tokens, (B, T - 1): column t - 1 is about token t.
+        columns: shape of OpenRLHF's layout of action tokens, (B, T - 1) of the padded batch: column t - 1 is about
+            token t.
         column: column i + j, which is that of the predicted token, in that layout flattened [N, k].
         mask: where the depth counts [N, k]. Uncounted entries repeat depth 1's target and token, so that they hold
             numbers of this very sample and never garbage from beyond its end.
@@ -105,6 +110,7 @@ class Anchors:
     grid: Tensor
     present: Tensor
     index: Tensor
+    row: Tensor
     reads: tuple[Tensor, ...]
     target_index: Tensor
     tokens: Tensor
@@ -112,11 +118,6 @@ class Anchors:
     column: Tensor
     mask: Tensor
     fraction: float = 1.0
-
-    @property
-    def row(self) -> Tensor:
-        """The row of the batch each anchor is in [N]."""
-        return self.present.nonzero()[:, 0]
 
     def flat(self, per_anchor: Tensor) -> Tensor:
         """Values on the grid [B, A, ...], anchor by anchor [N, ...]."""
@@ -131,6 +132,7 @@ def find_anchors(
     *,
     fraction: float = 1.0,
     seed: int = 0,
+    packing: Packing | None = None,
 ) -> Anchors:
     """Collect the counted anchors of a batch with what their depths read, predict and are compared with.
 
@@ -141,6 +143,7 @@ def find_anchors(
         depths: number of depths k.
         fraction: take this share of them, see `sampled_positions`.
         seed: of the choice; another one gives another choice.
+        packing: where the tokens of a packed row come from; None: every row is a sample, padded.
     """
     mask = anchor_mask(action_mask, segment_ids, depths)
     taken = mask[..., 0]
@@ -152,19 +155,34 @@ def find_anchors(
     mask = mask.flatten(0, 1)[index]
     depth = torch.arange(1, depths + 1, device=index.device)
     target_index = index[:, None] + torch.where(mask, depth, 1)
+    columns, sample, column = _in_openrlhfs_layout(input_ids, packing, index, target_index)
     first, *deeper = next_tokens(input_ids, depths).unbind(-1)
     return Anchors(
         grid=grid,
         present=present,
         index=index,
+        row=sample,
         reads=(first, *(tokens.gather(1, grid) for tokens in deeper)),
         target_index=target_index,
         tokens=input_ids.flatten()[target_index + 1],
-        columns=(len(input_ids), input_ids.shape[1] - 1),
-        column=target_index - row[:, None],  # every row before has a column less than it has positions
+        columns=columns,
+        column=column,
         mask=mask,
         fraction=fraction,
     )
+
+
+def _in_openrlhfs_layout(
+    input_ids: Tensor, packing: Packing | None, index: Tensor, target_index: Tensor
+) -> tuple[tuple[int, int], Tensor, Tensor]:
+    """`Anchors.columns`, `Anchors.row` and `Anchors.column` of anchors [N] and their targets [N, k]."""
+    rows, length = input_ids.shape
+    if packing is not None:
+        rows, length = packing.shape
+        index, target_index = packing.place[index], packing.place[target_index]
+    sample = index // length
+    # every row before has a column less than it has positions
+    return (rows, length - 1), sample, target_index - sample[:, None]
 
 
 def _grid(taken: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,20 +21,28 @@ def sampled_positions(input_ids: Tensor, segment_ids: Tensor, fraction: float, s
 
     Args:
         input_ids: tokens [B, T].
-        segment_ids: nonzero within a sample, 0 for padding [B, T].
+        segment_ids: equal and nonzero within a sample, 0 for padding [B, T].
         fraction: probability of each position, in (0, 1).
         seed: of the choice; another one gives another choice.
 
     Returns:
         Bool [B, T]; what it says of padding means nothing.
     """
-    inside = segment_ids != 0
-    position = inside.long().cumsum(1) - 1
+    position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(segment_ids)
+    position = position - _over_segment(position, segment_ids, "amin")
     terms = _mixed((input_ids + 1) * 0x9E3779B97F4A7C1 + position)
-    digest = terms.where(inside, 0).sum(1)
+    digest = _over_segment(terms, segment_ids, "sum")
     digest = _mixed(digest + _mixed(torch.full_like(digest, seed + 1)))
     phase = (digest & (2**52 - 1)).double() / 2**52
-    return (phase[:, None] + position * GOLDEN) % 1.0 < fraction
+    return (phase + position * GOLDEN) % 1.0 < fraction
+
+
+def _over_segment(values: Tensor, segment_ids: Tensor, reduce: str) -> Tensor:
+    """At each position the sum or the least of the values in its row's segment: [B, T], [B, T] -> [B, T]."""
+    most = int(segment_ids.max()) if segment_ids.numel() else 0
+    found = values.new_zeros(len(values), most + 1)
+    found = found.scatter_reduce(1, segment_ids, values, reduce, include_self=False)
+    return found.gather(1, segment_ids)
 
 
 def _mixed(values: Tensor) -> Tensor:

@@ -31,12 +31,11 @@ def from_hidden(
     return logits
 
 
-def from_logits(logits: Tensor, packed_index: Tensor | None = None, vocab_size: int | None = None) -> Targets:
+def from_logits(logits: Tensor, vocab_size: int | None = None) -> Targets:
     """Take the logits that the policy's own forward pass computed, already divided by the temperature.
 
     Args:
         logits: detached [B, T, V'], or [1, P, V'] for a packed batch of P tokens.
-        packed_index: for a packed batch, where each position of the flattened batch lies in it [B * T].
         vocab_size: V, when columns beyond it are padding.
     """
     assert not logits.requires_grad, "targets are constants of the policy"
@@ -44,7 +43,7 @@ def from_logits(logits: Tensor, packed_index: Tensor | None = None, vocab_size: 
 
     def rows(index: Tensor, scratch: Scratch) -> Tensor:
         taken = scratch.take(len(index), flat.shape[1], flat)
-        return torch.index_select(flat, 0, index if packed_index is None else packed_index[index], out=taken)
+        return torch.index_select(flat, 0, index, out=taken)
 
     return rows
 

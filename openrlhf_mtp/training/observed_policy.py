@@ -16,6 +16,7 @@ from openrlhf.models import Actor
 from torch import Tensor, nn
 
 from openrlhf_mtp.losses.alignment import action_positions
+from openrlhf_mtp.losses.packing import Packing
 from openrlhf_mtp.losses.targets import from_logits
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.trunk import Trunk, unwrapped
@@ -27,8 +28,8 @@ class Observation:
 
     Attributes:
         batch: what the head reads of it, detached.
-        attached_hidden: last hidden states [B, T, H] as the head reads them, for a loss that is to reach the policy;
-            padding positions undefined.
+        attached_hidden: last hidden states [B, T, H] as the head reads them, [1, P, H] of a packed batch, for a loss
+            that is to reach the policy; padding positions undefined.
         log_probs: of the action tokens, detached [B, T - 1].
     """
 
@@ -127,7 +128,7 @@ def observation(
     inputs: tuple[Tensor, Tensor | None, Tensor],
     vocab_size: int | None = None,
 ) -> Observation:
-    """The head's view of a forward pass, in rows even where OpenRLHF packed the batch into one.
+    """The head's view of a forward pass; packed where OpenRLHF packed the batch.
 
     Args:
         hidden: last hidden states, attached [B, T, H], or [1, P, H] for a packed batch of P tokens.
@@ -138,23 +139,17 @@ def observation(
     """
     sequences, action_mask, attention_mask = inputs
     assert action_mask is not None, "a pass without action tokens is not observed"
-    packed_index = None
+    actions, packing = action_positions(action_mask), None
     if hidden.shape[:2] != sequences.shape:
-        hidden, packed_index = _in_rows(hidden, attention_mask)
+        packing = Packing.of(attention_mask)
+        sequences, actions, attention_mask = map(packing.packed, (sequences, actions, attention_mask))
+        assert hidden.shape[:2] == sequences.shape, "a packed row has no padding"
     batch = HeadBatch(
         sequences=sequences,
         attention_mask=attention_mask,
-        action_mask=action_positions(action_mask),
+        action_mask=actions,
         hidden=hidden.detach(),
-        targets=from_logits(logits.detach(), packed_index, vocab_size),
+        targets=from_logits(logits.detach(), vocab_size),
+        packing=packing,
     )
     return Observation(batch, hidden, log_probs.detach())
-
-
-def _in_rows(packed: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Packed hidden states [1, P, H] in rows [B, T, H], and where each position of those lies packed [B * T]."""
-    present = attention_mask.flatten().bool()
-    padded = packed.new_zeros(present.numel(), packed.shape[-1])
-    padded = padded.index_put((present.nonzero().flatten(),), packed[0, : int(present.sum())])
-    packed_index = (present.long().cumsum(0) - 1).clamp(min=0)
-    return padded.view(*attention_mask.shape, -1), packed_index

@@ -26,10 +26,11 @@ def observed_states() -> list[Any]:
     seen.attached_hidden.sum().backward()
     assert seen.batch.targets is not None
     assert packed.grad is not None
-    present = mask.flatten().nonzero().flatten()
+    packing = seen.batch.packing
+    assert packing is not None
     return [
-        seen.batch.hidden.squeeze(-1).tolist(),
-        seen.batch.targets(present, Scratch()).flatten().tolist(),
+        packing.padded(seen.batch.hidden).squeeze(-1).tolist(),
+        seen.batch.targets(torch.arange(5), Scratch()).flatten().tolist(),
         packed.grad.flatten().tolist(),
         observation(padded, padded, nothing, inputs).attached_hidden is padded,
     ]

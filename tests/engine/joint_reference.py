@@ -20,6 +20,9 @@ def reference_log_probs(
     hidden, table, weight = entries
     tokens, attention = experience.sequences, experience.attention_mask.long()
     batch, length = tokens.shape
+    if hidden.shape[:2] != tokens.shape:  # packed
+        rows = hidden.new_zeros(batch * length, hidden.shape[-1])
+        hidden = rows.index_put((attention.flatten().nonzero().flatten(),), hidden[0]).view(batch, length, -1)
     positions = (attention.cumsum(-1) - 1).clamp(min=0)
     ahead = [torch.nn.functional.embedding(tokens.roll(-j, 1), table) for j in range(1, DEPTHS + 1)]
     fixed = {name: p.detach() for name, p in head.named_parameters()}

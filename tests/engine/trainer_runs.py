@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
+from tests import packed_attention
 from tests.engine.tiny import write_checkpoint
 
 PROMPTS, SAMPLES_PER_PROMPT = 4, 4
@@ -109,8 +110,11 @@ def build_actor(args: Any) -> Any:
 def build_float32_actor(args: Any) -> Any:
     """In half precisions two ways of adding up could not be compared."""
     args.ds.param_dtype = "fp32"
-    # dynamic batches come with packing, and packing with flash attention, which a CPU has not; padded they are as good
-    args.ds.packing_samples, args.ds.attn_implementation = False, "sdpa"
+    if (
+        args.ds.packing_samples
+    ):  # dynamic batches come with it; it comes with flash-attention, which a CPU has not
+        prepare()
+        args.ds.attn_implementation = packed_attention.register()
     return build_actor(args)
 
 

@@ -133,6 +133,7 @@ def on_logits(
         grid=torch.zeros(count, 1, dtype=torch.long),
         present=torch.ones(count, 1, dtype=torch.bool),
         index=every,
+        row=every,
         reads=(),  # the chain has run
         target_index=torch.arange(count * depths).view(count, depths),
         tokens=tokens,
