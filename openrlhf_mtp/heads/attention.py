@@ -9,10 +9,10 @@ Over all anchors that is a causal [A, T] pattern plus a diagonal for each furthe
 first part in slices of anchors and joins the diagonals by their log-sum-exp; no [A, T + (j-1) A] mask or score matrix
 is ever built; the tests hold it to a form that builds both (`tests/unit/heads/attention_reference.py`).
 
-Why not torch's fused attention: joining the diagonals needs its log-sum-exp, which on a CPU only private operators
-return, and those want the mask as a tensor. They are not faster either. Forward and backward of one depth on one core,
-8 query heads of width 64 on 2 key heads, 4 rows of 1,024 positions: 0.36 s here against 0.46 s in float32, 0.30 s
-against 0.41 s in bfloat16. They win by up to 1.4 times at 256 positions and fewer. On a GPU neither was compared.
+On CUDA in 16 bits FlashAttention computes the first part (`flash`), unless the anchors are scattered. On a CPU torch's
+fused attention does not: only private operators return its log-sum-exp, and those want the mask as a tensor. They are
+not faster either. Forward and backward of one depth on one core, 8 query heads of width 64 on 2 key heads, 4 rows of 1,024 positions: 0.36 s here against 0.46 s in float32, 0.30 s
+against 0.41 s in bfloat16. They win by up to 1.4 times at 256 positions and fewer. On a GPU nothing was compared yet.
 
 Shapes: B batch, N query heads, K key-value heads, G = N / K, T positions, A anchors, D head width, j depths.
 """
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from openrlhf_mtp.heads import flash
 from openrlhf_mtp.heads.grid import AnchorGrid, Slice
 from openrlhf_mtp.heads.recompute import Kept
 
@@ -104,7 +105,27 @@ def _attended(
 ) -> tuple[Tensor, Tensor]:
     """What queries [B, K, A, G, D] attend to, in their shape and dtype, and the log-sum-exp of their scores over all
     keys [B, K, A, G]."""
-    key, value = keys[0].contiguous(), values[0].contiguous()
+    runs = grid.runs if flash.takes(q) else None
+    if runs is None:
+        output, lse = _first_depth(q, keys[0], values[0], grid, scale)
+    else:
+        output, lse = flash.attend(q, keys[0], values[0], runs, scale)
+        output = output.to(_statistics(q))
+    # the diagonals: one more key for each deeper depth, joined to what was attended so far
+    for key, value in zip(keys[1:], values[1:], strict=True):
+        score = (q * key[:, :, :, None]).sum(-1, dtype=lse.dtype) * scale
+        joined = torch.logaddexp(lse, score)
+        output *= (lse - joined).exp()[..., None]
+        output += (score - joined).exp()[..., None] * value[:, :, :, None]
+        lse = joined
+    return output.to(q.dtype), lse
+
+
+def _first_depth(
+    q: Tensor, key: Tensor, value: Tensor, grid: AnchorGrid, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention to depth 1's keys alone, as `_attended` returns it; the output in the statistics' dtype."""
+    key, value = key.contiguous(), value.contiguous()
     output = torch.empty(q.shape, dtype=_statistics(q), device=q.device)
     lse = torch.empty(q.shape[:-1], dtype=output.dtype, device=q.device)
     for part in _slices(q, grid):
@@ -114,14 +135,7 @@ def _attended(
         # the largest weight is exp(largest score - lse)
         lse[here] = scores.amax(-1) - weights.amax(-1).log()
         output[here] = _product(weights.to(value.dtype).flatten(2, 3), value[seen]).view_as(output[here])
-    # the diagonals: one more key for each deeper depth, joined to what was attended so far
-    for key, value in zip(keys[1:], values[1:], strict=True):
-        score = (q * key[:, :, :, None]).sum(-1, dtype=lse.dtype) * scale
-        joined = torch.logaddexp(lse, score)
-        output *= (lse - joined).exp()[..., None]
-        output += (score - joined).exp()[..., None] * value[:, :, :, None]
-        lse = joined
-    return output.to(q.dtype), lse
+    return output, lse
 
 
 class _ChainAttention(torch.autograd.Function):
@@ -153,9 +167,12 @@ class _ChainAttention(torch.autograd.Function):
         grad = _grouped(grad, q.shape[3])
         # d score = p (d p - sum p d p), and sum p d p over all keys is the output times its gradient
         mean = (grad * output).sum(-1, dtype=lse.dtype)
-        grad_q, grad_key, grad_value = _first_depth_gradients(
-            q, keys[0].contiguous(), values[0].contiguous(), grad, lse, mean, grid, scale
-        )
+        first = (q, keys[0], values[0], grad)
+        runs = grid.runs if flash.takes(q) else None
+        if runs is None:
+            grad_q, grad_key, grad_value = _first_depth_gradients(*first, lse, mean, grid, scale)
+        else:
+            grad_q, grad_key, grad_value = flash.gradients(*first, output, lse, runs, scale)
         grad_keys, grad_values = [grad_key], [grad_value]
         for key, value in zip(keys[1:], values[1:], strict=True):
             key, value = key[:, :, :, None], value[:, :, :, None]
@@ -179,6 +196,7 @@ def _first_depth_gradients(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the queries, and of depth 1's keys and values, through the scores between them."""
+    key, value = key.contiguous(), value.contiguous()
     grad_q = torch.empty(q.shape, dtype=lse.dtype, device=q.device)
     grad_key, grad_value = (torch.zeros(key.shape, dtype=lse.dtype, device=q.device) for _ in range(2))
     for part in _slices(q, grid):

@@ -11,9 +11,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from openrlhf_mtp.heads.flash import Runs, find_runs, moved
 
 CAUSAL_SLICES = 8
 """Slices of a row's anchors, if it is long: each stops at its last anchor's key, so an eighth of the work is waste."""
@@ -66,7 +69,14 @@ class AnchorGrid:
         part.segment_ids, part.position = self.segment_ids[rows], self.position[rows, anchors]
         part.segment, part._seen = self.segment[rows, anchors], self._seen[:, rows, anchors]
         part._flat = _flat(part.position, part.segment_ids.shape[1])
+        part.__dict__.pop("runs", None)
         return part
+
+    @cached_property
+    def runs(self) -> Runs | None:
+        """The anchors as FlashAttention takes them; None where they are too scattered."""
+        runs = find_runs(*self._seen, self.segment_ids.shape[1])
+        return None if runs is None else moved(runs, self.position.device)
 
     def slices(self, heads: int, scores: int) -> Iterator[Slice]:
         """Cut the anchors so that a slice has at most `scores` pairs of anchor and key over all heads, or one anchor

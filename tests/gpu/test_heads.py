@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 
+from openrlhf_mtp.heads import flash
 from openrlhf_mtp.heads.attention import chain_attention
 from openrlhf_mtp.heads.grid import AnchorGrid
 from tests.unit.heads.attention_reference import chain_attention_reference
@@ -48,6 +51,52 @@ def test_chain_attention_equals_the_reference(depths, dtype):
     for got, expected in zip(output_and_gradients(chain_attention, *inputs), exact, strict=True):
         error = (got - expected).norm() / expected.norm().clamp(min=1.0)
         assert error < TOLERANCE[dtype]
+
+
+def with_exact_reference(inputs):
+    """Output and gradients that are used, each beside the reference's in float64."""
+    query, keys, values, *rest = inputs
+    query, keys, values = (
+        [tensor.detach().double().requires_grad_() for tensor in tensors]
+        for tensors in ([query], keys, values)
+    )
+    exact = output_and_gradients(chain_attention_reference, *query, keys, values, *rest)
+    return zip(output_and_gradients(chain_attention, *inputs), exact, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("depths", [1, 3])
+@pytest.mark.parametrize("kv_heads", [1, 2, 8])
+def test_flash_attention_computes_consecutive_anchors(depths, dtype, kv_heads):
+    inputs = chain(depths, dtype, kv_heads=kv_heads, every=1)
+    with (
+        mock.patch.object(flash, "attend", wraps=flash.attend) as attend,
+        mock.patch.object(flash, "gradients", wraps=flash.gradients) as gradients,
+    ):
+        found = list(with_exact_reference(inputs))
+    assert attend.call_count == gradients.call_count == 1
+    for got, expected in found:
+        assert (got - expected).norm() / expected.norm().clamp(min=1.0) < TOLERANCE[torch.bfloat16]
+
+
+def test_flash_attention_leaves_scattered_anchors_and_full_precision_to_the_present_form():
+    with mock.patch.object(flash, "attend", wraps=flash.attend) as attend:
+        output_and_gradients(chain_attention, *chain(3, torch.bfloat16, every=2))
+        output_and_gradients(chain_attention, *chain(3, torch.float32, every=1))
+    assert attend.call_count == 0
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_chain_in_parts_equals_the_chain_in_one_piece(dtype):
+    head = random_head("qwen3", dtype=dtype, device="cuda")
+    inputs = random_inputs(length=300, dtype=dtype, device="cuda")
+    found = []
+    for size in (10_000, 64):
+        head.part = size
+        states = torch.stack(head(*inputs)).float()
+        found.append([states, *torch.autograd.grad(states.square().sum(), list(head.parameters()))])
+    for got, expected in zip(*found, strict=True):
+        assert (got.float() - expected.float()).norm() <= 2 * TOLERANCE[dtype] * expected.float().norm()
 
 
 def test_long_chains_need_no_score_matrix():
