@@ -11,8 +11,9 @@ is ever built; the tests hold it to a form that builds both (`tests/unit/heads/a
 
 On CUDA in 16 bits FlashAttention computes the first part (`flash`), unless the anchors are scattered. On a CPU torch's
 fused attention does not: only private operators return its log-sum-exp, and those want the mask as a tensor. They are
-not faster either. Forward and backward of one depth on one core, 8 query heads of width 64 on 2 key heads, 4 rows of 1,024 positions: 0.36 s here against 0.46 s in float32, 0.30 s
-against 0.41 s in bfloat16. They win by up to 1.4 times at 256 positions and fewer. On a GPU nothing was compared yet.
+not faster either. Forward and backward of one depth on one core, 8 query heads of width 64 on 2 key heads, 4 rows of
+1,024 positions: 0.36 s here against 0.46 s in float32, 0.30 s against 0.41 s in bfloat16. They win by up to 1.4 times
+at 256 positions and fewer. On a GPU nothing was compared yet.
 
 Shapes: B batch, N query heads, K key-value heads, G = N / K, T positions, A anchors, D head width, j depths.
 """

@@ -120,8 +120,8 @@ class Anchors:
     fraction: float = 1.0
 
     def flat(self, per_anchor: Tensor) -> Tensor:
-        """Values on the grid [B, A, ...], anchor by anchor [N, ...]."""
-        return per_anchor[self.present]
+        """Values on the grid [B, A, ...], anchor by anchor [N, ...]; a view of a single row, which has no padding."""
+        return per_anchor[0] if len(per_anchor) == 1 else per_anchor[self.present]
 
 
 def find_anchors(

@@ -42,6 +42,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     tokenizer.embedded,
     tokenizer.ends,
     head.head_fits,
+    head.head_compiles,
     head.head_training,
     regime.joint,
     regime.unused,

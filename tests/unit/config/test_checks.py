@@ -520,3 +520,13 @@ def test_a_reward_file_that_python_cannot_read_is_refused(problems, folder, cont
     (folder / "reward.py").write_bytes(content)
     assert ([text for text in problems() if "reward.remote_url" in text] == []) is (expected is None)
     assert expected is None or any(expected in text for text in problems())
+
+
+def test_a_head_of_several_blocks_is_said_to_be_slow_where_a_gpu_drafts(problems):
+    def said(*overrides: str, gpus: int) -> list[str]:
+        found = problems("mtp.num_blocks=2", *overrides, gpus=gpus)
+        return [text for text in found if text.startswith("warning: mtp.num_blocks: got 2, expected 1 where")]
+
+    assert said(gpus=2)
+    assert not said(gpus=0), "a CPU's engine compiles nothing"
+    assert not said("mtp.rollout.speculate=false", gpus=2)
