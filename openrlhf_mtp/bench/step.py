@@ -31,7 +31,15 @@ PARTS = ("forward", "backward", "update", "head")
 with a forward pass, loss, backward and update of its own."""
 HEAD_WIDTH = 64
 """Width of an attention head of the trunk; the hidden size is a multiple of it."""
-SMOKE = {"layers": 2, "hidden": 128, "vocab": 512, "sequences": 2, "prompt": 4, "response": 24, "repeats": 1}
+SMOKE: dict[str, Any] = {
+    "layers": 2,
+    "hidden": 128,
+    "vocab": 512,
+    "sequences": 2,
+    "prompt": 4,
+    "response": 24,
+    "repeats": 1,
+}
 """Seconds instead of minutes; it shows that everything runs, not how fast."""
 
 

@@ -88,8 +88,10 @@ def find_runs(first: Tensor, last: Tensor, length: int) -> Runs | None:
 
 def moved(runs: Runs, device: torch.device) -> Runs:
     """The runs on a device."""
-    parts = (part.to(device, non_blocking=True) for part in (runs.queries, runs.keys, runs.key_index))
-    return Runs(*parts, longest=runs.longest)
+    queries, keys, index = (
+        part.to(device, non_blocking=True) for part in (runs.queries, runs.keys, runs.key_index)
+    )
+    return Runs(queries, keys, index, runs.longest)
 
 
 def takes(query: Tensor) -> bool:

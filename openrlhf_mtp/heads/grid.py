@@ -75,7 +75,7 @@ class AnchorGrid:
     @cached_property
     def runs(self) -> Runs | None:
         """The anchors as FlashAttention takes them; None where they are too scattered."""
-        runs = find_runs(*self._seen, self.segment_ids.shape[1])
+        runs = find_runs(self._seen[0], self._seen[1], self.segment_ids.shape[1])
         return None if runs is None else moved(runs, self.position.device)
 
     def slices(self, heads: int, scores: int) -> Iterator[Slice]:

@@ -96,7 +96,7 @@ class MTPHead(nn.Module):
     def _at_every_position(self, inputs: Sequence[Tensor], depths: int) -> list[Tensor]:
         """Depth 1 as far as later depths read it: -> x and normed of its block [B, T, H], and the keys, then the values
         of each block that is read [B, K, T, D]."""
-        cuts = parts(*inputs[0].shape[:2], self.part)
+        cuts = parts(inputs[0].shape[:2], self.part)
         function = partial(self._first_depth, depths)
         if _is_one(cuts):
             return list(function(None, *inputs))
@@ -111,7 +111,7 @@ class MTPHead(nn.Module):
     ) -> list[Tensor]:
         """The chains of all anchors, a part of them at a time: inputs [B, A, ...] and keys and values [B, K, T, D] as
         `_chain` takes them -> z^1 ... z^k, [B, A, H] each."""
-        cuts = parts(*grid.position.shape, self.part)
+        cuts = parts(grid.position.shape, self.part)
         if _is_one(cuts):
             return list(self._chain(grid, depths, None, *anchored, *cache))
         found = [

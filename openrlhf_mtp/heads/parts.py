@@ -11,17 +11,18 @@ Part = tuple[slice, slice]
 """Rows, and positions or anchors of them."""
 
 
-def parts(rows: int, length: int, size: int) -> list[list[Part]]:
+def parts(shape: Sequence[int], size: int) -> list[list[Part]]:
     """Cut a grid [rows, length] into parts of at most `size` places: several whole rows, or a stretch of one row.
 
     Returns:
         The parts of each group of rows.
 
-    >>> parts(2, 5, 3)[0]
+    >>> parts((2, 5), 3)[0]
     [(slice(0, 1, None), slice(0, 3, None)), (slice(0, 1, None), slice(3, 5, None))]
-    >>> parts(3, 2, 4)
+    >>> parts((3, 2), 4)
     [[(slice(0, 2, None), slice(0, 2, None))], [(slice(2, 3, None), slice(0, 2, None))]]
     """
+    rows, length = shape
     together = max(1, size // max(1, length))
     return [
         [
