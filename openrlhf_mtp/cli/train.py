@@ -112,7 +112,7 @@ def run_train(
     ):
         from openrlhf_mtp.cluster.placement import require_gpus
 
-        require_gpus(gpus, what=", ".join(f"{r.name} {r.gpus}" for r in roles(context) if not r.shares))
+        require_gpus(gpus, what=", ".join(role.share for role in roles(context) if not role.shares))
         with (
             follow_run(out, title="RL", total=expected_rollouts(context)),
             openrlhf_output(out, verbose=verbose),

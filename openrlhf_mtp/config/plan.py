@@ -91,7 +91,8 @@ def _roles(context: JobContext) -> Rows:
     rows = []
     for role in roles(context):
         place = f"shares the {role.shares}'s" if role.shares else f"{role.gpus} GPU(s)"
-        rows.append((role.name, f"{role.processes} process(es), {place}"))
+        workers = f" of {role.workers} workers" if role.workers > 1 else ""
+        rows.append((role.name, f"{role.processes} process(es){workers}, {place}"))
     return [*rows, ("total", f"{total_gpus(context)} GPU(s)")]
 
 
@@ -176,13 +177,15 @@ def _sync(context: JobContext, mtp: MTPSettings) -> Rows:
     size = DTYPE_BYTES[context.rollout_dtype]
     policy = (context.shape.policy_tensors(), context.shape.policy_parameters() * size)
     head = (context.shape.head_tensors(mtp.num_blocks), context.shape.head_parameters(mtp.num_blocks) * size)
+    workers = context.number("vllm.tensor_parallel_size")
+    each = f" of {workers} workers" if workers > 1 else ""
     buckets = sum(math.ceil(nbytes / (settings.bucket_mib << 20)) for _, nbytes in (policy, head))
     return [
         ("policy", f"{policy[0]} tensors, {_size(policy[1])}"),
         ("head", f"{head[0]} tensors, {_size(head[1])}"),
         (
             "a round",
-            f"{_size(policy[1] + head[1])} in about {buckets} bucket(s) to {context.engines} engine(s)",
+            f"{_size(policy[1] + head[1])} in about {buckets} bucket(s) to {context.engines} engine(s){each}",
         ),
         *rows,
         ("expected", _expected(possible, policy[1] + head[1], context.engine_gpus)),
@@ -215,10 +218,12 @@ def _memory(context: JobContext, mtp: MTPSettings) -> Rows:
         ]
     if mtp.rollout.speculate:
         size = DTYPE_BYTES[context.rollout_dtype]
+        workers = context.number("vllm.tensor_parallel_size")
+        split = f", shared by {workers} workers" if workers > 1 else ""
         rows.append(
             (
                 "engine",
-                f"{_size(size * parameters)} on each, and {_cache(context.shape, mtp, size)} of cache a token",
+                f"{_size(size * parameters)} on each, and {_cache(context.shape, mtp, size)} of cache a token{split}",
             )
         )
     return rows

@@ -14,12 +14,21 @@ class Role:
         processes: how many Ray actors it has.
         gpus: GPUs it takes.
         shares: the role whose GPUs it shares, None when it has its own.
+        workers: tensor-parallel workers of each, with a GPU each.
     """
 
     name: str
     processes: int
     gpus: int
     shares: str | None = None
+    workers: int = 1
+
+    @property
+    def share(self) -> str:
+        """Its GPUs as a part of the job's: "actor 4", "rollout engines 4 (2 x 2)"."""
+        return f"{self.name} {self.gpus}" + (
+            f" ({self.processes} x {self.workers})" if self.workers > 1 else ""
+        )
 
 
 def roles(context: JobContext) -> list[Role]:
@@ -32,6 +41,7 @@ def roles(context: JobContext) -> list[Role]:
             context.engines,
             context.engine_gpus,
             "actor" if context.colocates_engines else None,
+            context.number("vllm.tensor_parallel_size"),
         ),
         Role("actor", context.ranks("actor"), context.ranks("actor")),
     ]

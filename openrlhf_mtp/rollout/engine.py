@@ -10,7 +10,7 @@ from openrlhf_mtp.config import head_contract
 from openrlhf_mtp.config.head_contract import WHOLE_POLICY, Sampling, head_folder
 from openrlhf_mtp.config.machine.precision import AUTO
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.rollout.environment import OWN_SYNC
+from openrlhf_mtp.rollout.environment import OWN_SYNC, THREADS
 
 GIB = 2**30
 
@@ -72,15 +72,20 @@ def plain_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHOL
 
 
 class _ActorFactory:
-    """Stands where `create_vllm_engines` looks for its Ray actor class, and adds our engine arguments."""
+    """Stands where `create_vllm_engines` looks for its Ray actor class, and adds our engine arguments.
 
-    def __init__(self, actor_class: type, overrides: dict[str, Any]) -> None:
+    `environment` holds for the actor's process, and for vLLM's workers in Ray, which inherit it.
+    """
+
+    def __init__(self, actor_class: type, overrides: dict[str, Any], environment: dict[str, str]) -> None:
         self.actor_class = actor_class
         self.overrides = overrides
+        self.environment = environment
         self.ray_options: dict[str, Any] = {}
 
     def options(self, **ray_options: Any) -> _ActorFactory:
-        self.ray_options = ray_options
+        runtime_env = {"runtime_env": {"env_vars": self.environment}} if self.environment else {}
+        self.ray_options = {**ray_options, **runtime_env}
         return self
 
     def remote(self, **arguments: Any) -> Any:
@@ -120,7 +125,10 @@ def engine_factory(
         from openrlhf_mtp.rollout.actor import MTPRolloutActor
         from openrlhf_mtp.upstream.openrlhf.bindings import bind_engines
 
-        factory = _ActorFactory(actor or MTPRolloutActor, {**overrides, "threads": threads})
+        # one worker computes in the actor's process, or is its child; several are processes of Ray's own
+        environment = {} if threads is None or tensor_parallel_size == 1 else {THREADS: str(threads)}
+        ours = {**overrides, "threads": threads}
+        factory = _ActorFactory(actor or MTPRolloutActor, ours, environment)
         create = bind_engines(actor=factory, placement_group=placement_group)
         return create(num_engines, tensor_parallel_size, pretrain, *args, **kwargs)
 

@@ -9,6 +9,8 @@ OWN_SYNC: dict[str, Any] = {
 }
 """Engine arguments with which weights arrive by `openrlhf_mtp.sync`."""
 
+THREADS = "OMP_NUM_THREADS"
+
 _ENGINE_ENVIRONMENT = {
     # Draft parity is verified with the V1 runner's proposer; vLLM 0.29 would take V2 where Triton works.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
@@ -31,7 +33,7 @@ def prepare_environment(*, cpu: bool, own_sync: bool = True, threads: int | None
     `threads` wins over OMP_NUM_THREADS, which here is Ray's or the trainer's: with the user's own there are none.
     """
     if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ[THREADS] = str(threads)
     ours = {**(_ENGINE_ENVIRONMENT if own_sync else {}), **(_CPU_ENVIRONMENT if cpu else {})}
     for name, value in ours.items():
         os.environ.setdefault(name, value)
@@ -40,6 +42,7 @@ def prepare_environment(*, cpu: bool, own_sync: bool = True, threads: int | None
 def executor(chosen: str | None, *, cpu: bool) -> str | None:
     """The `distributed_executor_backend` of an engine, given OpenRLHF's choice.
 
-    One worker on a CPU is computed with in the engine's own process; several, and any on a GPU, as OpenRLHF has it.
+    One worker on a CPU computes in the engine's own process; several, and any on a GPU, as OpenRLHF has it:
+    several are Ray's (`upstream.vllm.ray_on_cpu`).
     """
     return IN_PROCESS if cpu and chosen == "uni" else chosen

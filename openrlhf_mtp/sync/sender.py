@@ -30,7 +30,7 @@ class RolloutEngine(Protocol):
     """
 
     def sync_manifest(self) -> Future[dict[str, Any]]:
-        """The tensors of the first worker: `ReceivingWorker.mtp_manifest`."""
+        """The tensors of the engine and its workers' places: `sync.manifest.held_by_engine`."""
 
     def sync_init(self, init_info: dict[str, Any]) -> Future[Any]:
         """Every worker joins the group: fields of `sync.receiver.MTPInitInfo`."""

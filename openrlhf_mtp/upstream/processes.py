@@ -17,6 +17,7 @@ from openrlhf_mtp.config.threads import PASSIVE
 from openrlhf_mtp.upstream import cpu_host, ray_start, uncompiled
 from openrlhf_mtp.upstream.openrlhf import dynamic_batches, last_step, precision, schedule_end, zero3_rotary
 from openrlhf_mtp.upstream.patching import install
+from openrlhf_mtp.upstream.vllm import ray_on_cpu
 
 PATCHES = (
     *cpu_host.PATCHES,
@@ -27,8 +28,10 @@ PATCHES = (
     ray_start.PATCH,
     uncompiled.TRAINER_PATCH,
     precision.PATCH,
+    ray_on_cpu.PATCH,
 )
-"""The patches of the driver and of Ray's workers; those of vLLM's processes are in `upstream.vllm.patches`."""
+"""The patches of the driver and of Ray's workers; those of vLLM's processes are in `upstream.vllm.patches`. A worker
+of a tensor-parallel engine is both: Ray's first, and vLLM's from the loading of its plugins on."""
 
 # With RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 Ray leaves CUDA_VISIBLE_DEVICES of workers without a GPU alone, which will
 # be its default; unset, it prints a paragraph about that at every start.

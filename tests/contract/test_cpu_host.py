@@ -11,9 +11,16 @@ import pytest
 from openrlhf_mtp.upstream import cpu_host, uncompiled
 from openrlhf_mtp.upstream.openrlhf import precision, zero3_rotary
 from openrlhf_mtp.upstream.patching import Patch
+from openrlhf_mtp.upstream.vllm import ray_on_cpu
 from tests.processes import in_fresh_process
 
-PATCHES = [*cpu_host.PATCHES, zero3_rotary.PATCH, uncompiled.TRAINER_PATCH, precision.PATCH]
+PATCHES = [
+    *cpu_host.PATCHES,
+    zero3_rotary.PATCH,
+    uncompiled.TRAINER_PATCH,
+    precision.PATCH,
+    ray_on_cpu.PATCH,
+]
 BY_TARGET = {patch.target: patch for patch in PATCHES}
 FLASH_ATTN_TARGET = "openrlhf.models.ring_attn_utils"
 SHM_OP_TARGET = "deepspeed.comm.torch"

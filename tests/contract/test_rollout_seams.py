@@ -47,7 +47,7 @@ class Engines:
 
 
 def created(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], **options: Any
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], *, workers: int = 1, **options: Any
 ) -> tuple[Engines, list[Any]]:
     """What OpenRLHF's `create_vllm_engines` makes of two engines: they themselves and its placement groups."""
     engines, groups = Engines(), []
@@ -69,7 +69,7 @@ def created(
     create = engine.engine_factory(
         MTPSettings.model_validate(settings), placement_group=placement_group, **options
     )
-    assert create(2, 1, "a/policy", 42, False, False, True, 128) == ["engine 1", "engine 2"]
+    assert create(2, workers, "a/policy", 42, False, False, True, 128) == ["engine 1", "engine 2"]
     return engines, groups
 
 
@@ -83,6 +83,24 @@ def test_engines_get_openrlhfs_arguments_and_ours_on_top(monkeypatch: pytest.Mon
     assert first["threads"] == 3, "which our actor takes out again"
     assert first["worker_extension_cls"] == "openrlhf_mtp.rollout.worker.MTPWorkerExtension"
     assert first["logprobs_mode"] == "processed_logprobs"
+
+
+def test_workers_of_a_tensor_parallel_engine_are_rays_and_get_the_engines_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        upstream, "get_bundle_indices", lambda group, engine, each: [2 * engine, 2 * engine + 1]
+    )
+    plain = {"rollout": {"speculate": False, "dtype": "float32"}}
+    engines, groups = created(monkeypatch, plain, workers=2, threads=3)
+    assert groups == [[{"GPU": 1, "CPU": 1}] * 4]
+    for arguments, options in zip(engines.arguments_given, engines.options_given, strict=True):
+        assert arguments["distributed_executor_backend"] == "ray"
+        assert arguments["tensor_parallel_size"] == 2
+        assert options["runtime_env"] == {"env_vars": {"OMP_NUM_THREADS": "3"}}, "which Ray's workers inherit"
+    assert [arguments["bundle_indices"] for arguments in engines.arguments_given] == [[0, 1], [2, 3]]
+    engines, _ = created(monkeypatch, plain, workers=1, threads=3)
+    assert "runtime_env" not in engines.options_given[0], "its process takes the number itself"
 
 
 def test_without_a_head_engines_keep_openrlhfs_own_worker(monkeypatch: pytest.MonkeyPatch) -> None:

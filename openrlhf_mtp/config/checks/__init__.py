@@ -20,6 +20,7 @@ from openrlhf_mtp.config.checks import (
     regime,
     resume,
     sampling,
+    tensor_parallel,
     tokenizer,
 )
 from openrlhf_mtp.config.job_context import JobContext
@@ -52,6 +53,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     batches.overlong,
     batches.dynamic,
     placement.engines,
+    tensor_parallel.even_shards,
     placement.colocation,
     placement.gpus,
     memory.trainer,

@@ -98,19 +98,6 @@ def unsupported_modes(context: JobContext) -> Iterator[Problem]:
             "false with a head: nobody has tried to compile a policy whose states the head reads on the way",
             f"set false, {drop}",
         )
-    parallel = context.number("vllm.tensor_parallel_size")
-    if parallel > 1:
-        alone = (
-            f"vllm.num_engines {context.engines * parallel}"
-            if context.engines
-            else "vllm.num_engines to the GPUs for rollouts"
-        )
-        yield error(
-            "vllm.tensor_parallel_size",
-            parallel,
-            "1 with a head: the sync round addresses one worker an engine",
-            f"set 1 and {alone}, {drop}",
-        )
     for setting, why in (
         ("ds.tensor_parallel_size", "the head reads whole hidden states"),
         ("ds.ring_attn_size", "the head's shift over depths is not split over sequence ranks yet"),

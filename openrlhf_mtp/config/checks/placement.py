@@ -62,12 +62,14 @@ def gpus(context: JobContext) -> Iterator[Problem]:
     if present is None and context.host.has_cuda and _one_node(context):
         present = context.host.cuda_gpus
     if present is not None and needed > present:
-        parts = ", ".join(f"{role.name} {role.gpus}" for role in roles(context) if not role.shares)
+        parts = ", ".join(role.share for role in roles(context) if not role.shares)
+        parallel = context.number("vllm.tensor_parallel_size") > 1
         yield error(
             "GPUs",
             f"{needed} ({parts})",
             f"at most the {present} there are",
-            "share GPUs with train.colocate_all, or lower actor.num_gpus_per_node or vllm.num_engines",
+            "share GPUs with train.colocate_all, or lower actor.num_gpus_per_node or vllm.num_engines"
+            + (" or vllm.tensor_parallel_size" if parallel else ""),
         )
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import importlib
 
 from openrlhf_mtp.upstream import uncompiled
-from openrlhf_mtp.upstream.vllm import chunk_ends, context_end, draft_depth, draft_seeds, sampling, seeds
+from openrlhf_mtp.upstream.vllm import (
+    chunk_ends,
+    context_end,
+    draft_depth,
+    draft_seeds,
+    ray_on_cpu,
+    sampling,
+    seeds,
+)
 
 PATCHES = (
     sampling.PATCH,
@@ -14,6 +22,7 @@ PATCHES = (
     context_end.PATCH,
     seeds.PATCH,
     draft_seeds.PATCH,
+    ray_on_cpu.PATCH,
     *uncompiled.ENGINE_PATCHES,
 )
 

@@ -112,7 +112,10 @@ def test_a_right_job_has_no_problem(problems):
             "warning: mtp.pretrain.kl_warmup_steps: got 10, expected less than",
         ),
         (["ds.tensor_parallel_size=2"], "error: ds.tensor_parallel_size: got 2, expected 1 with a head"),
-        (["vllm.tensor_parallel_size=2"], "error: vllm.tensor_parallel_size: got 2, expected 1 with a head"),
+        (
+            ["vllm.tensor_parallel_size=8"],
+            "error: vllm.tensor_parallel_size: got 8, expected one of 1, 2, 4,",
+        ),
         (["ds.deepcompile=true"], "error: ds.deepcompile: got true, expected false with a head"),
         (["ds.ring_attn_size=2"], "error: ds.ring_attn_size: got 2, expected 1 with a head"),
         (["data.max_images_per_prompt=1"], "error: data.max_images_per_prompt: got 1, expected 0"),
@@ -388,9 +391,28 @@ def test_settings_of_a_regime_that_is_off_are_warned_about(problems):
     assert any("mtp.advantage" in problem for problem in found)
 
 
-def test_tensor_parallel_engines_are_refused_with_as_many_engines_as_their_gpus(problems):
-    found = problems("vllm.tensor_parallel_size=2", "vllm.num_engines=4")
-    assert any("set 1 and vllm.num_engines 8, or drop the mtp section" in text for text in found)
+def test_tensor_parallel_engines_are_accepted_and_counted_by_their_workers(problems):
+    assert problems("vllm.tensor_parallel_size=2", "vllm.num_engines=2") == []
+    assert problems("vllm.tensor_parallel_size=4") == [], (
+        "workers beyond the key-value heads hold copies of them"
+    )
+    found = problems("vllm.tensor_parallel_size=2", "vllm.num_engines=4", gpus=8)
+    assert [
+        text
+        for text in found
+        if text.startswith("error: GPUs: got 10 (rollout engines 8 (4 x 2), actor 1, reference 1)")
+    ]
+    assert any("or vllm.num_engines or vllm.tensor_parallel_size" in text for text in found)
+
+
+@pytest.mark.parametrize("section", [(), ("mtp=null",)], ids=["with a head", "without"])
+def test_engines_whose_workers_cannot_share_the_model_evenly_are_refused(problems, section):
+    found = problems("vllm.tensor_parallel_size=3", *section)
+    assert [text for text in found if "tensor_parallel" in text] == [
+        "error: vllm.tensor_parallel_size: got 3, expected one of 1, 2, 4, which share the model's 4 attention heads, "
+        "2 key-value heads and MLP width 128 evenly; set one of them, and vllm.num_engines to the engines that the "
+        "GPUs for rollouts then make"
+    ]
 
 
 PAIR = (

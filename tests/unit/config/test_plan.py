@@ -113,6 +113,13 @@ def test_gpus_are_counted_as_openrlhf_places_the_roles(tmp_path, overrides, expe
     assert {role.name: 0 if role.shares else role.gpus for role in found} == expected
 
 
+def test_engines_of_several_workers_are_counted_as_such(tmp_path):
+    context = JobContext(job(tmp_path, "vllm.tensor_parallel_size=4"), Host(cuda_gpus=0))
+    engines, actor, *_ = roles(context)
+    assert (engines.gpus, engines.share, actor.share) == (8, "rollout engines 8 (2 x 4)", "actor 4")
+    assert "2 process(es) of 4 workers, 8 GPU(s)" in render(make_plan(context), 100)
+
+
 def test_the_plan_fits_a_narrow_terminal_and_counts_problems(tmp_path):
     plan = make_plan(JobContext(job(tmp_path, "mtp.depths=2"), Host(0)))
     text = render(plan, 60)

@@ -47,7 +47,7 @@ class FakeEngine:
         self.before_round: Callable[[], None] = lambda: None
         self.loads_for_s = 0.0
         self.joins = True
-        self.workers = 1  # as it says; it joins with one
+        self.places = [Place.of(torch.device("cpu"))]  # of its workers, as it says; it joins with one
         self.init_info: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(1)
         self._inlet: Inlet | None = None
@@ -58,7 +58,7 @@ class FakeEngine:
         answer = {
             "policy": self.manifests["policy"].to_wire(),
             "head": None if head is None else head.to_wire(),
-            "places": [Place.of(torch.device("cpu")).to_wire()] * self.workers,
+            "places": [place.to_wire() for place in self.places],
         }
 
         def loaded() -> dict[str, Any]:

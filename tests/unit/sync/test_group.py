@@ -53,6 +53,16 @@ def test_a_receiver_without_sender_gives_up_in_time_and_says_where_the_sender_is
         )
 
 
+def test_a_rank_that_has_left_says_no_more():
+    """A worker's failed broadcast has named the fault already; what its worker then says of it is no news."""
+    with ThreadPoolExecutor(2) as pool:
+        trainer, receiver = group(pool, 2)
+        receiver.fail("bucket 3/7 is damaged")
+        receiver.fail("a worker ended")
+        with pytest.raises(SyncError, match=r"gave up: sync engine 0 worker 0.*: bucket 3/7 is damaged"):
+            trainer.broadcast(torch.zeros(4, dtype=torch.uint8), "round 1 bucket 4/7", Deadline(seconds(5)))
+
+
 def test_a_rank_that_gives_up_ends_the_wait_of_the_others_before_their_timeout():
     with ThreadPoolExecutor(2) as pool:
         trainer, receiver = group(pool, 2)

@@ -1,6 +1,6 @@
 import pytest
 
-from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, diff
+from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, diff, held_by_engine
 
 
 def manifest(**shapes: tuple[int, ...]) -> Manifest:
@@ -9,6 +9,13 @@ def manifest(**shapes: tuple[int, ...]) -> Manifest:
 
 def test_equal_manifests_have_no_difference_whatever_their_order():
     assert diff(manifest(a=(2,), b=(3, 4)), manifest(b=(3, 4), a=(2,))) == []
+
+
+def test_an_engine_holds_one_set_of_full_tensors_at_the_places_of_all_its_workers():
+    rows = manifest(a=(4, 2)).to_wire()
+    places = [["host", "gpu-1"], ["host", "gpu-2"]]
+    workers = [{"policy": rows, "head": None, "place": place} for place in places]
+    assert held_by_engine(workers) == {"policy": rows, "head": None, "places": places}
 
 
 def test_every_kind_of_difference_is_listed_at_once():

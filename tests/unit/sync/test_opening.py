@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
+from openrlhf_mtp.sync import opening
 from openrlhf_mtp.sync.errors import ManifestMismatch, SyncError, SyncTimeout
 from openrlhf_mtp.sync.opening import open_sync
+from openrlhf_mtp.sync.transport import Place, machine
 from tests.patience import seconds
 from tests.unit.sync.fakes import Start, source
 
@@ -48,7 +50,7 @@ def test_an_engine_that_drafts_with_a_head_nobody_sends_is_refused(start: Start)
 def test_every_worker_of_every_engine_has_a_rank_of_its_own(start: Start):
     job = start(engines=3, is_open=False, timeout_s=seconds(0.5))
     for engine in job.engines:
-        engine.workers, engine.joins = 2, False
+        engine.places, engine.joins = 2 * engine.places, False
     with pytest.raises(SyncError):
         job.open()
     given = [engine.init_info for engine in job.engines]
@@ -57,6 +59,23 @@ def test_every_worker_of_every_engine_has_a_rank_of_its_own(start: Start):
         (3, 7),
         (5, 7),
     ]
+
+
+def test_a_worker_that_shares_the_trainers_gpu_is_seen_wherever_it_is(start: Start, monkeypatch):
+    asked = []
+
+    def choose(requested: str, ranks: list[Place], workers: list[Place]) -> str:
+        asked.append((requested, ranks, [place.device for place in workers]))
+        raise ConnectionAbortedError
+
+    monkeypatch.setattr(opening, "choose_backend", choose)
+    job = start(engines=2, is_open=False)
+    for number, engine in enumerate(job.engines):
+        engine.places = [Place(machine(), device) for device in (f"gpu-{number}", "gpu-7")]
+    with pytest.raises(ConnectionAbortedError):
+        job.open()
+    here = [Place.of(torch.device("cpu"))]
+    assert asked == [("gloo", here, ["gpu-0", "gpu-7", "gpu-1", "gpu-7"])]
 
 
 @pytest.mark.parametrize(("limit_s", "comes"), [(10.0, True), (0.1, False)])

@@ -29,6 +29,8 @@ def places(names: Sequence[str]) -> list[Place]:
         ("auto", ["a/cpu"], ["a/cpu", "a/cpu"], "ipc"),
         ("auto", ["a/cpu"], ["a/cpu", "b/cpu"], "gloo"),
         ("auto", ["a/cpu"], ["a/gpu-1"], "gloo"),
+        ("auto", ["a/gpu-0"], ["a/gpu-1", "a/gpu-0"], "gloo"),
+        ("auto", ["a/gpu-0"], ["a/gpu-1", "a/gpu-2", "a/gpu-3", "a/cpu"], "gloo"),
     ],
 )
 def test_auto_takes_the_fastest_transport_that_every_worker_can_have(requested, ranks, workers, chosen):
@@ -40,6 +42,7 @@ def test_auto_takes_the_fastest_transport_that_every_worker_can_have(requested, 
     [
         ("nccl", "a/gpu-0", ["a/gpu-0"], "share a GPU"),
         ("nccl", "a/cpu", ["a/gpu-0"], "without a GPU"),
+        ("nccl", "a/gpu-0", ["a/gpu-1", "a/gpu-0"], "share a GPU"),
         (
             "ipc",
             "a/gpu-0",
