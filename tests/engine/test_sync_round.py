@@ -7,6 +7,7 @@ thread, as a Ray actor's would.
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ PROMPT_LENGTH = 48
 TOLERANCE = 1e-4
 SIX_LAYERS = {"num_hidden_layers": 6}
 CUT = {"vocab_size": 4200}  # an embedding of 2.05 MiB, in buckets of one
+BREAKING = "tests.engine.breaking_worker.BreakingMTPExtension"
+TWO_WORKERS = "qwen2, tied, 2 workers, 1 key-value head"
 
 Measured = Callable[[str], dict[str, Any]]
 """What a case found, by its name."""
@@ -96,7 +99,11 @@ class Job:
 
         self.policy = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.head = load_head(folder / "mtp", self.policy.config, dtype=torch.float32, device="cpu")
-        several = {"tensor_parallel_size": workers, "distributed_executor_backend": "mp"}
+        several = {
+            "tensor_parallel_size": workers,
+            "distributed_executor_backend": "mp",
+            "worker_extension_cls": BREAKING,
+        }
         caching = {"enable_prefix_caching": True, "block_size": 32}
         self.llm = start_engine(folder, **(several if workers > 1 else caching))
         self.engine = LocalEngine(self.llm)
@@ -229,6 +236,15 @@ def sync_twice(job: Job) -> dict[str, Any]:
     }
 
 
+def break_one_of_two(job: Job) -> dict[str, Any]:
+    """Two rounds, and one in which a worker cannot load what it received, while the other waits for the next bucket."""
+    found = sync_twice(job)
+    job.llm.collective_rpc("mtp_break", args=(1,))
+    job.train()
+    begin = time.monotonic()
+    return {**found, "failure": job.failure(), "seconds": time.monotonic() - begin}
+
+
 def sync_adapters(job: Job) -> dict[str, Any]:
     """A round after each of two updates of LoRA adapters alone: log-prob gaps before and after."""
     import torch
@@ -309,7 +325,7 @@ def refuse_and_damage(job: Job) -> dict[str, Any]:
 ROUNDS: dict[str, tuple[dict[str, Any], int]] = {
     "qwen2": (FAMILIES["qwen2"], 1),
     "qwen2, tied, 6 layers": ({**FAMILIES["qwen2_tied"], **SIX_LAYERS, **CUT}, 1),
-    "qwen2, tied, 2 workers": ({**FAMILIES["qwen2_tied"], **CUT}, 2),
+    TWO_WORKERS: ({**FAMILIES["qwen2_tied"], **CUT, "num_key_value_heads": 1}, 2),
     "qwen3": (FAMILIES["qwen3"], 1),
     "llama": (FAMILIES["llama"], 1),
     "mistral": (FAMILIES["mistral"], 1),
@@ -329,7 +345,10 @@ OTHERS: dict[str, tuple[Callable[[Job], dict[str, Any]], dict[str, Any]]] = {
 
 def measure_all(root: str) -> dict[str, Any]:
     """Every case in one process; a case that fails gives its traceback."""
-    cases = {name: (sync_twice, *case) for name, case in ROUNDS.items()}
+    cases = {
+        name: (break_one_of_two if name == TWO_WORKERS else sync_twice, *case)
+        for name, case in ROUNDS.items()
+    }
     cases |= {name: (function, changes, 1) for name, (function, changes) in OTHERS.items()}
     results: dict[str, Any] = {}
     for name, (function, changes, workers) in cases.items():
@@ -370,6 +389,13 @@ def test_after_a_round_the_engine_computes_what_the_trainer_does(case: str, meas
     assert found["rpc_calls"] == 1, "however many tensors"
     assert found["calls"] == ["mtp_sync_round"]
     assert found["buckets"] < found["tensors"] / 2
+
+
+def test_a_worker_that_fails_ends_the_round_of_its_engines_others_at_once(measured: Measured):
+    found = measured(TWO_WORKERS)
+    assert "engine 0 worker 1" in found["failure"]
+    assert "this worker was told to fail" in found["failure"]
+    assert found["seconds"] < seconds(15), "half of the deadline"
 
 
 def test_engines_compute_with_merged_adapters_after_a_round(measured: Measured):

@@ -1,0 +1,80 @@
+"""Whole runs whose engines have several workers, which are Ray's, as OpenRLHF starts them.
+
+The workers compute in processes of their own, on this machine's cores: what one of them holds, and what they say to one
+another, is what it is on GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.engine import rl_jobs
+from tests.engine.test_rl_runs import assert_sound
+from tests.patience import seconds
+
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
+
+BRIEF = ("eval.dataset=null", "data.max_samples=16")
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("tp")
+    rl_jobs.write_assets(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("two workers", ["vllm.tensor_parallel_size=2"]),
+        ("four workers for two key-value heads", ["vllm.tensor_parallel_size=4"]),
+        (
+            "on the trainer's GPUs",
+            ["vllm.tensor_parallel_size=2", "train.colocate_all=true", "actor.num_gpus_per_node=2"],
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_job_trains_and_drafts_with_an_engine_of(name: str, words: list[str], assets: Path) -> None:
+    """Log-probs agree, so each worker's shard is the trainer's; and drafts are accepted as the trainer expects."""
+    out = name.replace(" ", "-")
+    done = rl_jobs.run(assets, "train", "job.yaml", "--out", out, *BRIEF, *words)
+    rows = assert_sound(done, assets / out, steps=STEPS)
+    assert {row["sync/rpc_calls"] for row in rows} == {1}
+
+
+def test_a_worker_that_is_killed_ends_the_run(assets: Path) -> None:
+    words = ("train", "job.yaml", "--out", "killed", "eval.dataset=null", "vllm.tensor_parallel_size=2")
+    process = rl_jobs.start(assets, *words)
+    metrics = assets / "killed" / "metrics.jsonl"
+    end = time.monotonic() + seconds(600)
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 1):
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < end, "the first step never came"
+        time.sleep(0.05)
+    workers = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if one.info["cmdline"] and _is_worker(one, process.pid)
+    ]
+    assert len(workers) == 2, [one.info["cmdline"] for one in workers]
+    workers[1].send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=seconds(300))
+    assert process.returncode not in (0, None), output[-3000:]
+    assert "engine" in output, output[-3000:]
+    assert rl_jobs.processes_of_session(process.pid) == []
+
+
+def _is_worker(process: psutil.Process, session: int) -> bool:
+    try:
+        return "Worker_TP" in " ".join(process.cmdline()) and os.getsid(process.pid) == session
+    except (psutil.Error, ProcessLookupError):
+        return False
