@@ -45,6 +45,7 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `vllm.draft_depth` | vLLM | depth of a draft step |
 | `vllm.draft_seeds` | vLLM | seeds of drafts |
 | `vllm.ray_on_cpu` | vLLM | Ray's executor on CPU |
+| `vllm.sampler_profile` | vLLM | profile of sampled drafts |
 | `vllm.sampling` | vLLM | draft temperatures on CPU |
 | `vllm.seeds` | vLLM | seeds and prompts in chunks on CPU |
 

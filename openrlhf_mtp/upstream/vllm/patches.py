@@ -11,6 +11,7 @@ from openrlhf_mtp.upstream.vllm import (
     draft_depth,
     draft_seeds,
     ray_on_cpu,
+    sampler_profile,
     sampling,
     seeds,
 )
@@ -23,6 +24,7 @@ PATCHES = (
     seeds.PATCH,
     draft_seeds.PATCH,
     ray_on_cpu.PATCH,
+    sampler_profile.PATCH,
     *uncompiled.ENGINE_PATCHES,
 )
 
