@@ -66,7 +66,16 @@ def all_problems(context: JobContext) -> list[Problem]:
     ours = check(context)
     found = any(problem.level == "error" for problem in ours)
     theirs = [one for one in upstream_problems(context.job) if not (found and one.setting == CRASH)]
-    return by_level([*ours, *theirs])
+    return by_level([*ours, *theirs, *_engine_problems(context.job)])
+
+
+def _engine_problems(job: Job) -> Iterator[Problem]:
+    """vLLM's own names and types of its arguments; it is imported for a job that gives some."""
+    given = {} if job.mtp is None else job.mtp.rollout.engine_args
+    if given:
+        from openrlhf_mtp.rollout.engine_args import unfit
+
+        yield from unfit(given)
 
 
 def located(problem: Problem, job: Job) -> Problem:

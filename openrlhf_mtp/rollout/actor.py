@@ -12,6 +12,8 @@ import torch
 
 from openrlhf_mtp.rollout.ended_responses import EndedResponses
 from openrlhf_mtp.rollout.environment import OWN_SYNC, executor, prepare_environment
+from openrlhf_mtp.rollout.gpu_limits import gpu_limits
+from openrlhf_mtp.rollout.log_probs import LogProbRequests, mark_unasked
 from openrlhf_mtp.rollout.rewards import StrictSingleTurnExecutor, settle_rewards
 from openrlhf_mtp.rollout.stats import EngineCounters, read_counters
 from openrlhf_mtp.sync.errors import SyncError
@@ -20,14 +22,24 @@ from openrlhf_mtp.sync.transport import uses_own_sync
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_executor, plain_class
 
 
-def on_whole_policy(sampling_params: Any) -> Any:
-    """A copy of vLLM's `SamplingParams` with log-probs and without OpenRLHF's hidden `min_tokens=1`.
+def graphs_up_to() -> int:
+    """Tokens of the largest CUDA graph that vLLM captures by itself on this GPU (`VllmConfig._set_cudagraph_sizes`).
+
+    vLLM asks the driver's library; torch would open the device, which this process leaves to its workers.
+    """
+    from vllm.platforms import current_platform
+
+    return 1024 if current_platform.is_device_capability_family(100) else 512
+
+
+def on_whole_policy(sampling_params: Any, *, log_probs: bool = True) -> Any:
+    """A copy of vLLM's `SamplingParams` with or without log-probs, and without OpenRLHF's hidden `min_tokens=1`.
 
     The trainer's log-probs are the whole policy's. An end that the engine may not sample at a response's (or an agent's
     turn's) first token makes its distribution another one, and the more so the more the policy wants to end there.
     """
     params = copy(sampling_params)
-    params.logprobs = 1
+    params.logprobs = 1 if log_probs else None
     params.min_tokens = 0
     return params
 
@@ -35,8 +47,8 @@ def on_whole_policy(sampling_params: Any) -> Any:
 class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[misc]
     """Runs inside Ray, one per engine; `rollout.engine` makes them.
 
-    Every sampled token comes back with its log-prob under the distribution it was sampled from, whatever the
-    job's correction settings are, because the gap to the trainer's log-prob is watched in every run.
+    Sampled tokens come back with their log-prob under the distribution they were sampled from, all of them or those of
+    a share of the prompts, because the gap to the trainer's log-prob is watched in every run (`rollout.log_probs`).
 
     Attributes:
         engine_arguments: of vLLM, where our sync feeds the engine.
@@ -49,9 +61,12 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         own_sync = uses_own_sync("weight_transfer_config" in kwargs)
         prepare_environment(cpu=cpu, own_sync=own_sync, threads=kwargs.pop("threads", None))
         bind_executor(StrictSingleTurnExecutor)
+        self._log_probs = LogProbRequests(kwargs.pop("logprobs", "always"), cpu=cpu)
         if own_sync:
             kwargs |= self.engine_arguments
         kwargs["distributed_executor_backend"] = executor(kwargs.get("distributed_executor_backend"), cpu=cpu)
+        if not cpu:
+            kwargs |= gpu_limits(kwargs, graphs_up_to=graphs_up_to())
         await super().__init__(*args, **kwargs)
         if own_sync:
             await self.llm.collective_rpc("mtp_probe")
@@ -80,14 +95,16 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     async def generate_responses(
         self, prompt: str, label: str, sampling_params: Any, *args: Any, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """OpenRLHF's `generate_responses`, on the whole policy, with log-probs always and rewards as checked numbers.
+        """OpenRLHF's `generate_responses`, on the whole policy, with rewards as checked numbers.
 
         Raises:
             RewardError: a reward is missing or no finite number, or the reward function raised.
         """
+        asked = self._log_probs.wants(upstream=sampling_params.logprobs is not None)
         responses: list[dict[str, Any]] = await super().generate_responses(
-            prompt, label, on_whole_policy(sampling_params), *args, **kwargs
+            prompt, label, on_whole_policy(sampling_params, log_probs=asked), *args, **kwargs
         )
+        mark_unasked(responses)
         settle_rewards(responses)
         return responses
 
@@ -103,6 +120,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
         if take_ended:
             counters = replace(counters, ended=EndedResponses.joined(self._ended))
             self._ended = []
+            self._log_probs.begin_step()
         return counters.to_dict()
 
     # weight sync ------------------------------------------------------------------------------------------

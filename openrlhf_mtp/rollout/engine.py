@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_mtp.config import head_contract
+from openrlhf_mtp.config.engine_args import owned
 from openrlhf_mtp.config.head_contract import WHOLE_POLICY, Sampling, head_folder
 from openrlhf_mtp.config.machine.precision import AUTO
+from openrlhf_mtp.config.problem import require_no_errors
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout.environment import OWN_SYNC, THREADS
 
@@ -38,7 +40,8 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHO
 
     Raises:
         JobErrors: the engines would draft, and the head does not fit the policy or a setting would change the sampling
-            distribution (`config.head_contract`, the rules of `openrlhf-mtp check`).
+            distribution (`config.head_contract`, the rules of `openrlhf-mtp check`); or `engine_args` sets what a job
+            sets elsewhere.
     """
     # to vLLM `auto` is the type of the files, whatever the trainer computes in
     assert mtp.rollout.dtype != AUTO, "with_rollout_dtype() comes first"
@@ -51,8 +54,13 @@ def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHO
         "max_num_seqs": rollout.max_num_seqs,
         "max_num_batched_tokens": rollout.max_num_batched_tokens,
         "kv_cache_memory_bytes": None if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB),
+        "async_scheduling": rollout.async_scheduling,
     }
+    require_no_errors(
+        owned(rollout.engine_args), "these arguments of vLLM's engines are not the job's to set:"
+    )
     return {
+        **rollout.engine_args,
         **OWN_SYNC,
         "speculative_config": speculative_config(mtp, head_folder(mtp.head, policy_dir)),
         # the log-prob of the sampled token under the distribution that it was sampled from
@@ -127,7 +135,7 @@ def engine_factory(
 
         # one worker computes in the actor's process, or is its child; several are processes of Ray's own
         environment = {} if threads is None or tensor_parallel_size == 1 else {THREADS: str(threads)}
-        ours = {**overrides, "threads": threads}
+        ours = {**overrides, "threads": threads, "logprobs": mtp.rollout.logprobs}  # no arguments of vLLM's
         factory = _ActorFactory(actor or MTPRolloutActor, ours, environment)
         create = bind_engines(actor=factory, placement_group=placement_group)
         return create(num_engines, tensor_parallel_size, pretrain, *args, **kwargs)

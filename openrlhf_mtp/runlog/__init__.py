@@ -14,6 +14,7 @@
 | `notices.py` | `notices.jsonl`: what a run has to say beside its numbers |
 | `provenance.py` | versions and git revision for `command.txt` |
 | `agreement.py` | whether trainer and engines agree on acceptance |
+| `unasked.py` | the mark of a token without the engine's log-prob |
 | `checkpoint_request.py` | a stopping pod asks the run for a checkpoint |
 | `activity.py` | what a run is at within a step, said by the process that does it |
 | `count.py`, `generation_progress.py`, `time_left.py` | how far work is and how long it still takes, in words |

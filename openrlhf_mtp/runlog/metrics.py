@@ -213,6 +213,12 @@ SPEC_LOGPROB_GAP_MAX = _declare(
     "spec/logprob_gap_max", "nat", "Largest |engine log-prob - trainer log-prob| of the step"
 )
 
+SPEC_LOGPROB_SHARE = _declare(
+    "spec/logprob_share",
+    "fraction",
+    "Share of the action tokens whose log-prob the engine was asked for; spec/logprob_gap is over them",
+)
+
 # Where the time goes
 TIME_ROLLOUT_S = _declare("time/rollout_s", "s", "Generation of the step's responses, rewards included")
 TIME_EXPERIENCE_S = _declare(

@@ -42,6 +42,7 @@ def gaps() -> list[dict[str, float]]:
 
     import torch
 
+    from openrlhf_mtp.runlog.unasked import UNASKED
     from openrlhf_mtp.training.controller.loop import logprob_gap
 
     def experience(engine: Any, trainer: Any, mask: Any) -> Any:
@@ -53,7 +54,9 @@ def gaps() -> list[dict[str, float]]:
 
     first = experience([[-1.0, -2.0, 9.0]], [[-1.5, -2.0, 0.0]], [[1, 1, 0]])
     second = experience([[-4.0]], [[-3.0]], [[True]])
-    return [logprob_gap([first, second]), logprob_gap([experience(None, [[0.0]], [[1]])])]
+    unasked = experience([[UNASKED, UNASKED, 0.0]], [[-1.5, -2.0, 0.0]], [[1, 1, 0]])
+    cases = [[first, second], [experience(None, [[0.0]], [[1]])], [first, unasked], [unasked]]
+    return [logprob_gap(case) for case in cases]
 
 
 def learning_rates() -> list[float]:
@@ -203,9 +206,12 @@ def test_packed_hidden_states_return_to_their_rows_with_their_graph(
 
 
 def test_the_logprob_gap_is_over_action_tokens_of_all_experiences(computed):
-    both, none = computed["gaps"]
-    assert both == {"spec/logprob_gap": pytest.approx(0.5), "spec/logprob_gap_max": pytest.approx(1.0)}
+    both, none, half, unasked = computed["gaps"]
+    gap, largest, share = "spec/logprob_gap", "spec/logprob_gap_max", "spec/logprob_share"
+    assert both == {gap: pytest.approx(0.5), largest: pytest.approx(1.0), share: 1.0}
     assert none == {}
+    assert half == {gap: pytest.approx(0.25), largest: pytest.approx(0.5), share: 0.5}
+    assert unasked == {share: 0.0}, "no gap is reported where none was measured"
 
 
 def test_the_learning_rate_warms_up_from_its_first_step_and_stays(computed):

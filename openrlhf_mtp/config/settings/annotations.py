@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from openrlhf_mtp.config.reading import values
-from openrlhf_mtp.config.reading.values import UnfitError
+from openrlhf_mtp.config.reading.values import UnfitError, WrittenFloat, WrittenInt
 
 
 def _whole_number(value: object) -> int:
@@ -29,6 +29,8 @@ def read_as(annotation: Any, value: Any) -> Any:
         UnfitError: what the annotation takes.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return _plain(value)
     if annotation in _READ:
         return _READ[annotation](value)
     if origin is Annotated:
@@ -50,6 +52,17 @@ def read_as(annotation: Any, value: Any) -> Any:
     raise UnfitError(takes(annotation))
 
 
+def _plain(value: Any) -> Any:
+    """A value of the job file without what it knows of its text and lines."""
+    if isinstance(value, Mapping):
+        return {_READ[str](name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, WrittenInt):
+        return int(value)
+    return float(value) if isinstance(value, WrittenFloat) else value
+
+
 def takes(annotation: Any, *, example: bool = True) -> str:
     """The values that a field of this type takes, in words; `example` adds one where the form needs it."""
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -61,6 +74,8 @@ def takes(annotation: Any, *, example: bool = True) -> str:
         return f"one of {', '.join(map(str, inner))}"
     if origin is tuple:
         return "a list of numbers" if Ellipsis in inner else f"a list of {len(inner)} numbers"
+    if origin is dict and inner[0] is str:
+        return "a mapping of names to values"
     if origin is dict:
         first, second = get_args(inner[0])[:2]
         such = f", for example {{{first}: 0.3, {second}: 0.7}}" if example else ""

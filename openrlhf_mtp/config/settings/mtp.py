@@ -4,7 +4,7 @@
 Depths are counted from 1 everywhere.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -40,13 +40,14 @@ class RolloutSettings(Settings):
     max_num_seqs: int | None = setting(
         None,
         unit="sequences",
-        help="maximum number of sequences an engine decodes at once; null keeps vLLM's default",
+        help="maximum number of sequences an engine decodes at once; null is 256 on a GPU and vLLM's default without",
         ge=1,
     )
     max_num_batched_tokens: int | None = setting(
         None,
         unit="tokens",
-        help="maximum number of tokens in one forward pass of an engine; null keeps vLLM's default",
+        help="maximum number of tokens in one forward pass of an engine; null is 8192 or more on a GPU and vLLM's "
+        "default without",
         ge=1,
     )
     kv_cache_gib: float | None = setting(
@@ -54,6 +55,22 @@ class RolloutSettings(Settings):
         unit="GiB",
         help="size of an engine's key-value cache on a host without CUDA; null keeps vLLM's default",
         gt=0,
+    )
+
+    logprobs: Literal["auto", "always", "sampled"] = setting(
+        "auto",
+        unit="",
+        help="log-probs of all responses, or of one prompt's in eight; auto: of all on a CPU and for IS correction",
+    )
+    async_scheduling: bool | None = setting(
+        None,
+        unit="",
+        help="prepare an engine's next step while the GPU computes; null leaves it to vLLM, which does; not on a CPU",
+    )
+    engine_args: dict[str, Any] = setting(
+        {},
+        unit="",
+        help="more arguments of vLLM's AsyncEngineArgs by name, such as {kv_cache_dtype: fp8}",
     )
 
 

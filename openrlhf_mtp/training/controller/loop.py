@@ -24,6 +24,7 @@ from openrlhf_mtp.runlog import checkpoint_request, metrics
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.rollouts import write_rollouts
 from openrlhf_mtp.runlog.row_writer import RowWriter
+from openrlhf_mtp.runlog.unasked import UNASKED
 from openrlhf_mtp.training.controller.context import RunContext
 from openrlhf_mtp.training.controller.experience import EvenExperienceMaker
 from openrlhf_mtp.training.controller.prompt_position import prepare_datasets
@@ -161,22 +162,27 @@ class MeasuredTraining:
 
 
 def logprob_gap(experiences: list[Any]) -> dict[str, float]:
-    """Mean and largest |engine log-prob - trainer log-prob| over the action tokens, in nats.
+    """Mean and largest |engine log-prob - trainer log-prob| over the action tokens, in nats, and the share of them that
+    has the engine's log-prob (`mtp.rollout.logprobs`).
 
     Both sides hold the same weights here (except in asynchronous mode, where the gap includes the staleness),
     so what is left is numerical noise, about 1e-2 in bfloat16. A larger gap means a stale engine.
     """
-    gaps = [
-        (experience.rollout_log_probs.float() - experience.action_log_probs.float()).abs()[
-            experience.action_mask.bool()
-        ]
+    pairs = [
+        (experience.rollout_log_probs[mask].float(), experience.action_log_probs[mask].float())
         for experience in experiences
         if experience.rollout_log_probs is not None
+        for mask in [experience.action_mask.bool()]
     ]
-    if not gaps:
+    if not pairs:
         return {}
-    gap = torch.cat(gaps)
-    return {metrics.SPEC_LOGPROB_GAP: gap.mean().item(), metrics.SPEC_LOGPROB_GAP_MAX: gap.max().item()}
+    engine, trainer = (torch.cat(side) for side in zip(*pairs, strict=True))
+    asked = engine != UNASKED
+    found = {metrics.SPEC_LOGPROB_SHARE: asked.float().mean().item()}
+    if asked.any():
+        gap = (engine - trainer)[asked].abs()
+        found |= {metrics.SPEC_LOGPROB_GAP: gap.mean().item(), metrics.SPEC_LOGPROB_GAP_MAX: gap.max().item()}
+    return found
 
 
 def spread(samples: list[Any], tokens: int) -> list[Any]:

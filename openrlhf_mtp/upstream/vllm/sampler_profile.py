@@ -1,8 +1,8 @@
 """Profile what the sampler holds in a real decode step, before vLLM gives the rest of the GPU to the cache.
 
 vLLM's own dummy step verifies one draft for each request and asks for no log-probs. A real one holds the distributions
-of k drafts twice, logits of k + 1 tokens, and their log-probs (`config.sampler_memory` counts them): with 152,000 tokens
-and 256 requests gigabytes more, which then are missing in the middle of a rollout.
+of k drafts twice, logits of k + 1 tokens, and their log-probs (`config.sampler_memory` counts them): with 152,000
+tokens and 256 requests gigabytes more, which then are missing in the middle of a rollout.
 
 On a CPU the cache has a size of its own and nothing is profiled.
 """

@@ -116,6 +116,22 @@ def test_a_right_job_has_no_problem(problems):
             ["vllm.tensor_parallel_size=8"],
             "error: vllm.tensor_parallel_size: got 8, expected one of 1, 2, 4,",
         ),
+        (
+            ["mtp.rollout.engine_args={max_num_seqs: 8, logprobs_mode: raw_logprobs}"],
+            "error: mtp.rollout.engine_args.max_num_seqs: got 8, expected nothing: mtp.rollout.max_num_seqs sets it",
+        ),
+        (
+            ["mtp.rollout.engine_args={worker_cls: mine.Worker}"],
+            "error: mtp.rollout.engine_args.worker_cls: got mine.Worker, expected nothing: the weight sync needs",
+        ),
+        (
+            ["mtp.rollout.async_scheduling=true"],
+            "error: mtp.rollout.async_scheduling: got true, expected false",
+        ),
+        (
+            ["mtp.rollout.logprobs=sampled", "algo.advantage.is_correction_level=token"],
+            "error: mtp.rollout.logprobs: got sampled, expected auto or always with algo.advantage.is_correction",
+        ),
         (["ds.deepcompile=true"], "error: ds.deepcompile: got true, expected false with a head"),
         (["ds.ring_attn_size=2"], "error: ds.ring_attn_size: got 2, expected 1 with a head"),
         (["data.max_images_per_prompt=1"], "error: data.max_images_per_prompt: got 1, expected 0"),
@@ -389,6 +405,11 @@ def test_settings_of_a_regime_that_is_off_are_warned_about(problems):
     assert "this has no effect with mtp.regime detach, in which no MTP loss reaches the policy" in found[0]
     found = problems("mtp.regime=frozen", "mtp.advantage.weighting=positive")
     assert any("mtp.advantage" in problem for problem in found)
+
+
+def test_engines_may_be_tuned(problems):
+    tuned = ("mtp.rollout.engine_args={kv_cache_dtype: fp8}", "mtp.rollout.async_scheduling=false")
+    assert problems(*tuned, "mtp.rollout.logprobs=sampled") == []
 
 
 def test_tensor_parallel_engines_are_accepted_and_counted_by_their_workers(problems):

@@ -1,7 +1,11 @@
 from pathlib import Path
 
+import pytest
+
+from openrlhf_mtp.config.errors import JobErrors
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout import engine
+from openrlhf_mtp.rollout.environment import OWN_SYNC
 from tests.unit.config.head_contract.equipped_folder import HEAD, folders, settings
 
 
@@ -25,6 +29,23 @@ def test_limits_reach_the_engine_only_when_set(tmp_path: Path) -> None:
     limited = engine.engine_overrides(settings(max_num_seqs=8, kv_cache_gib=0.5), str(root))
     assert limited["max_num_seqs"] == 8
     assert limited["kv_cache_memory_bytes"] == 2**29
+
+
+def test_a_jobs_own_arguments_reach_the_engine_beside_ours(tmp_path: Path) -> None:
+    root = str(folders(tmp_path, HEAD))
+    tuned = engine.engine_overrides(settings(engine_args={"kv_cache_dtype": "fp8"}), root)
+    assert tuned["kv_cache_dtype"] == "fp8"
+    assert tuned["worker_extension_cls"] == OWN_SYNC["worker_extension_cls"]
+    with pytest.raises(JobErrors, match=r"engine_args\.max_logprobs: got 5, expected nothing"):
+        engine.engine_overrides(settings(engine_args={"max_logprobs": 5}), root)
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_scheduling_is_vllms_choice_unless_the_job_makes_it(asynchronous: bool, tmp_path: Path) -> None:
+    root = str(folders(tmp_path, HEAD))
+    assert "async_scheduling" not in engine.engine_overrides(settings(), root)
+    chosen = engine.engine_overrides(settings(async_scheduling=asynchronous), root)
+    assert chosen["async_scheduling"] is asynchronous
 
 
 def test_the_log_prob_of_the_sampled_token_is_always_asked_for(tmp_path: Path) -> None:

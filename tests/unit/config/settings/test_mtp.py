@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from openrlhf_mtp.config.reading.values import WrittenFloat, WrittenInt
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.settings.pretrain import HeadOptim, PretrainSettings
 from openrlhf_mtp.config.settings.section import mtp_names
@@ -85,3 +86,21 @@ def test_half_of_the_stage_warms_a_head_that_needs_it_unless_the_job_says_how_mu
     assert settings.model_copy(update={"kl_warmup_steps": None}) == PretrainSettings(
         **{**given, "kl_warmup_steps": None}
     )
+
+
+def test_engine_arguments_are_plain_values_whatever_the_job_file_knew_of_their_text() -> None:
+    given = {
+        "kv_cache_dtype": "fp8",
+        "compilation_config": {"level": WrittenInt("3")},
+        "sizes": [WrittenFloat("1e3")],
+    }
+    rollout = MTPSettings.model_validate({"rollout": {"engine_args": given}}).rollout
+    assert rollout.engine_args == {
+        "kv_cache_dtype": "fp8",
+        "compilation_config": {"level": 3},
+        "sizes": [1000.0],
+    }
+    assert type(rollout.engine_args["compilation_config"]["level"]) is int
+    assert type(rollout.engine_args["sizes"][0]) is float
+    with pytest.raises(ValidationError, match="a mapping of names to values"):
+        MTPSettings.model_validate({"rollout": {"engine_args": ["fp8"]}})

@@ -1,4 +1,4 @@
-"""vLLM's dummy step samples all drafts where a GPU's memory is profiled, and says what to lower when it is too small."""
+"""vLLM's dummy step samples all drafts where memory is profiled, and says what to lower on a GPU that is too small."""
 
 from types import ModuleType, SimpleNamespace
 
