@@ -154,14 +154,15 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
     return Parity(worst.tolist(), proposals, accepted, rejected, responses)
 
 
-def measure_all(root: str) -> dict[str, Any]:
-    """Every case in one process; a case that fails gives its traceback."""
+def measure_all(root: str, names: list[str], every_engine: dict[str, Any]) -> dict[str, Any]:
+    """Cases in one process, with changes of every engine; a case that fails gives its traceback."""
     results: dict[str, Any] = {}
-    for name, (changes, engine_changes) in CASES.items():
+    for name in names:
+        changes, engine_changes = CASES[name]
         folder = Path(root) / name
         try:
             write_checkpoint(folder, changes, num_blocks=engine_changes.get("num_blocks", 1))
-            results[name] = asdict(measure(folder, engine_changes))
+            results[name] = asdict(measure(folder, {**engine_changes, **every_engine}))
         except Exception:
             results[name] = traceback.format_exc()
     return results
@@ -170,7 +171,7 @@ def measure_all(root: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     results: dict[str, Any] = in_engine_process(
-        __file__, "measure_all", str(tmp_path_factory.mktemp("parity"))
+        __file__, "measure_all", str(tmp_path_factory.mktemp("parity")), list(CASES), {}
     )
     return results
 

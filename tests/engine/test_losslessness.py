@@ -84,8 +84,8 @@ def reference_log_probs(
     return chosen[..., 0].sum(-1).masked_fill(at_the_edge, torch.nan).tolist()
 
 
-def measure(root: str, settings: list[str]) -> dict[str, Any]:
-    """Sequences and log-probs of every setting, and with the CPU patch taken out."""
+def measure(root: str, settings: list[str], every_engine: dict[str, Any]) -> dict[str, Any]:
+    """Sequences and log-probs of every setting, with changes of every engine, and with the CPU patch taken out."""
     import torch
     from transformers import AutoModelForCausalLM
     from vllm.platforms import current_platform
@@ -108,7 +108,7 @@ def measure(root: str, settings: list[str]) -> dict[str, Any]:
         }
 
     for setting in settings:
-        engine = start_engine(folder, **ENGINES[setting])
+        engine = start_engine(folder, **ENGINES[setting], **every_engine)
         for sampling in SAMPLINGS:
             record(engine, setting, sampling)
         if setting == "drafted" and current_platform.is_cpu():
@@ -166,7 +166,7 @@ def p_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
 def sampled(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> dict[str, Any]:
     chosen = [name for name in ENGINES if name not in NIGHTLY or pytestconfig.getoption("--nightly")]
     folder = str(tmp_path_factory.mktemp("policy"))
-    results: dict[str, Any] = in_engine_process(__file__, "measure", folder, chosen)
+    results: dict[str, Any] = in_engine_process(__file__, "measure", folder, chosen, {})
     return results
 
 
