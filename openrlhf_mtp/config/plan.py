@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrlhf_mtp.config.checks import check
+from openrlhf_mtp.config.engine_limits import sequences_on_gpu, tokens_on_gpu
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
 from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
 from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.problem import Problem
 from openrlhf_mtp.config.roles import roles, total_gpus
+from openrlhf_mtp.config.sampler_memory import sampler_bytes
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.config.sync_time import Cost, costs, round_limit_s
 from openrlhf_mtp.config.threads import share_out
@@ -42,6 +44,8 @@ def make_plan(context: JobContext, problems: Sequence[Problem] | None = None) ->
     memory = trainer_memory(context)
     if context.host.has_cuda and memory is not None:
         sections.append(("Memory of an actor rank", _trainer(context, memory)))
+    if context.host.has_cuda:
+        sections.append(("Each rollout engine", _engine(context, context.mtp or MTPSettings())))
     if context.mtp is not None:
         sections += [
             ("Head", _head(context, context.mtp)),
@@ -200,6 +204,20 @@ def _expected(possible: Mapping[str, Cost], nbytes: int, workers: int) -> str:
         for name, cost in possible.items()
     ]
     return "about " + ", ".join(each)
+
+
+def _engine(context: JobContext, mtp: MTPSettings) -> Rows:
+    """The engine's batches on a GPU (`config.engine_limits`)."""
+    depths = mtp.depths if context.mtp is not None and mtp.rollout.speculate else 0
+    sequences = sequences_on_gpu(mtp.rollout.max_num_seqs)
+    tokens = tokens_on_gpu(mtp.rollout.max_num_batched_tokens, sequences, 1 + depths)
+    rows = [
+        ("batches", f"at most {sequences} sequences, and {tokens} tokens in a forward pass"),
+    ]
+    if context.shape is not None:
+        peak = sampler_bytes(sequences, depths, context.shape.vocab_size)
+        rows.append(("sampling", f"at most {_size(peak)} on each worker, beside weights and cache"))
+    return rows
 
 
 def _memory(context: JobContext, mtp: MTPSettings) -> Rows:

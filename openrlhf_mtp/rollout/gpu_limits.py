@@ -1,8 +1,7 @@
-"""Sequences, tokens and CUDA graphs of an engine on a GPU, where the job leaves them open. Pure.
+"""Sequences, tokens and CUDA graphs of an engine on a GPU, where the job leaves them open (`config.engine_limits`).
 
-vLLM's own defaults depend on who starts the engine. For OpenRLHF's way it knows none and takes 128 sequences and 2,048
-tokens, on any GPU. It captures graphs of up to 512 tokens (1,024 on Blackwell), which with 3 drafts are 128 sequences:
-above, a decode step runs without a graph.
+vLLM captures graphs of up to 512 tokens (1,024 on Blackwell), which with 3 drafts are 128 sequences: above, a decode
+step runs without a graph.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SEQUENCES = 256
-TOKENS = 8192
+from openrlhf_mtp.config.engine_limits import sequences_on_gpu, tokens_on_gpu
+
 _GRAPHS = ("cudagraph_capture_sizes", "max_cudagraph_capture_size", "compilation_config")
 
 
@@ -22,10 +21,10 @@ def gpu_limits(arguments: Mapping[str, Any], *, graphs_up_to: int) -> dict[str, 
         arguments: the engine's, as the job and OpenRLHF set them.
         graphs_up_to: tokens of the largest CUDA graph that vLLM captures by itself on this GPU.
     """
-    sequences = arguments.get("max_num_seqs") or SEQUENCES
+    sequences = sequences_on_gpu(arguments.get("max_num_seqs"))
     speculative = arguments.get("speculative_config") or {}
     a_step = 1 + speculative.get("num_speculative_tokens", 0)
-    tokens = arguments.get("max_num_batched_tokens") or max(TOKENS, sequences * a_step)
+    tokens = tokens_on_gpu(arguments.get("max_num_batched_tokens"), sequences, a_step)
     limits: dict[str, Any] = {"max_num_seqs": sequences, "max_num_batched_tokens": tokens}
     has_graphs = not arguments.get("enforce_eager") and not any(name in arguments for name in _GRAPHS)
     if has_graphs and min(sequences * a_step, tokens) > graphs_up_to:

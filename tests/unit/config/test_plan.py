@@ -1,5 +1,6 @@
 """The plan names what a job will take, from numbers alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,19 @@ def test_engines_of_several_workers_are_counted_as_such(tmp_path):
     engines, actor, *_ = roles(context)
     assert (engines.gpus, engines.share, actor.share) == (8, "rollout engines 8 (2 x 4)", "actor 4")
     assert "2 process(es) of 4 workers, 8 GPU(s)" in render(make_plan(context), 100)
+
+
+def test_an_engine_on_a_gpu_says_its_batches_and_what_sampling_takes(tmp_path):
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text(json.dumps(QWEN3_8B))
+    policy = f"actor.model_name_or_path={tmp_path / 'policy'}"
+    text = render(make_plan(JobContext(job(tmp_path, policy, "mtp.depths=3"), Host(cuda_gpus=8))), 100)
+    assert "at most 256 sequences, and 8192 tokens in a forward pass" in text
+    assert "at most 3.48 GiB on each worker" in text, "24 float32 rows of 151,936 for each"
+    limited = job(tmp_path, policy, "mtp={rollout: {max_num_seqs: 16, max_num_batched_tokens: 512}}")
+    text = render(make_plan(JobContext(limited, Host(cuda_gpus=8))), 100)
+    assert "at most 16 sequences, and 512 tokens in a forward pass" in text
+    assert "Each rollout engine" not in render(make_plan(JobContext(limited, Host(cuda_gpus=0))), 100)
 
 
 def test_the_plan_fits_a_narrow_terminal_and_counts_problems(tmp_path):
