@@ -111,20 +111,26 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
             self._base = torch.cuda.memory_allocated()
             return
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as references:
-            references.write("5")  # sets the peak to what is resident now
-        self._base = _resident_peak()
+        reset_peak()
+        self._base = resident_peak()
 
     def extra_bytes(self) -> int:
         """Bytes at the peak since the start, above those at the start."""
         if not self._cuda:
-            return _resident_peak() - self._base
+            return resident_peak() - self._base
         import torch
 
         return torch.cuda.max_memory_allocated() - self._base
 
 
-def _resident_peak() -> int:
+def reset_peak() -> None:
+    """Set the peak of this process to what is resident now."""
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as references:
+        references.write("5")
+
+
+def resident_peak() -> int:
+    """Most bytes that were resident in this process, since its start or since `reset_peak`."""
     with open("/proc/self/status", encoding="ascii") as status:
         (line,) = (line for line in status if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from openrlhf_mtp.bench.step_forms import Workload
@@ -55,8 +56,10 @@ def write_policy(folder: Path, workload: Workload) -> Path:
     return folder
 
 
-def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
-    """The policy worker of a job with one trainer rank and no engines."""
+def build_actor(
+    folder: Path, scratch: Path, workload: Workload, more: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
+    """The policy worker of a job with one trainer rank and no engines; `more` are further flags of OpenRLHF."""
     from tqdm import tqdm
 
     from openrlhf_mtp.training.controller.context import RunContext
@@ -70,13 +73,9 @@ def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     os.environ.update(WORLD_SIZE="1", RANK="0", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     prepare_process()
     bind_progress(lambda steps, **_: tqdm(steps, disable=True))
-    args: Any = parse(
-        [
-            text
-            for name, value in _flags(folder, scratch, workload).items()
-            for text in (f"--{name}", str(value))
-        ]
-    )
+    chosen = {**flags(folder, scratch, workload), **more}
+    values = ((f"--{name}", () if value is True else (str(value),)) for name, value in chosen.items())
+    args: Any = parse([text for name, value in values for text in (name, *value)])
     args.mtp = None
     args.run = RunContext(run_folder=str(scratch), monitor_factory=_no_engines, count_generated=_no_engines)
     from openrlhf.utils import get_strategy
@@ -95,7 +94,7 @@ def build_actor(folder: Path, scratch: Path, workload: Workload) -> Any:
     return actor
 
 
-def _flags(folder: Path, scratch: Path, workload: Workload) -> dict[str, Any]:
+def flags(folder: Path, scratch: Path, workload: Workload) -> dict[str, Any]:
     """OpenRLHF's flags for the job of `build_actor`."""
     batch = workload.sequences * workload.micro_batches
     return {

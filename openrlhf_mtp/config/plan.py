@@ -10,7 +10,14 @@ from openrlhf_mtp.config.checks import check
 from openrlhf_mtp.config.engine_limits import sequences_on_gpu, tokens_on_gpu
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
-from openrlhf_mtp.config.memory import TrainerMemory, engine_share, trainer_memory
+from openrlhf_mtp.config.memory import (
+    GIB,
+    EngineMemory,
+    TrainerMemory,
+    engine_memory,
+    engine_share,
+    trainer_memory,
+)
 from openrlhf_mtp.config.model_files import ModelShape
 from openrlhf_mtp.config.problem import Problem
 from openrlhf_mtp.config.roles import roles, total_gpus
@@ -42,10 +49,13 @@ def make_plan(context: JobContext, problems: Sequence[Problem] | None = None) ->
     """Compute the plan of a job on a host; problems are those of our checks, unless more are given."""
     sections = [("Job", _job(context)), ("Roles", _roles(context)), ("Steps", _steps(context))]
     memory = trainer_memory(context)
-    if context.host.has_cuda and memory is not None:
+    if memory is not None:
         sections.append(("Memory of an actor rank", _trainer(context, memory)))
     if context.host.has_cuda:
         sections.append(("Each rollout engine", _engine(context, context.mtp or MTPSettings())))
+    engine = engine_memory(context)
+    if engine is not None and context.engines:
+        sections.append(("Memory of an engine's worker", _engine_memory(context, engine)))
     if context.mtp is not None:
         sections += [
             ("Head", _head(context, context.mtp)),
@@ -249,14 +259,38 @@ def _memory(context: JobContext, mtp: MTPSettings) -> Rows:
 
 def _trainer(context: JobContext, memory: TrainerMemory) -> Rows:
     rows = [
+        ("process", _size(memory.process)),
         ("states", f"{_size(memory.states)} of weights, gradients and optimizer"),
+        ("layers", f"at most {_size(memory.activations)} in training"),
         (
             "logits",
             f"at most {_size(memory.training)} in training, {_size(memory.experience)} making experience",
         ),
+        *([("head", f"at most {_size(memory.head)} for its chain and loss")] if memory.head else []),
+        ("peak", f"about {_size(memory.peak)}, in {memory.worst}"),
     ]
     kept = engine_share(context)
     return [*rows, ("engine", f"keeps {kept:.0%} of the GPU meanwhile")] if kept else rows
+
+
+def _engine_memory(context: JobContext, memory: EngineMemory) -> Rows:
+    rows = [
+        ("process", _size(memory.process)),
+        ("weights", _size(memory.weights)),
+        ("largest step", f"{_size(memory.forward)} in the layers, {_size(memory.sampler)} in sampling"),
+        ("cache", f"{_size(memory.token)} a token"),
+    ]
+    gpu = context.host.gpu_memory_gib
+    if memory.cache is not None:
+        rows.append(
+            ("peak", f"about {_size(memory.fixed + memory.cache)}, {_size(memory.cache)} of it cache")
+        )
+    elif context.host.has_cuda and gpu is not None:
+        left = memory.cache_of(context.real("vllm.gpu_memory_utilization") * gpu * GIB)
+        tokens = max(0, int(left // memory.token))
+        full = f"{tokens / context.max_len:.1f} sequences of data.max_len"
+        rows.append(("left for the cache", f"about {_size(max(0, int(left)))}: {tokens} tokens, {full}"))
+    return rows
 
 
 def _cache(shape: ModelShape, mtp: MTPSettings, size: int) -> str:

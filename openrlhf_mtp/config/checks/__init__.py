@@ -58,6 +58,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     placement.colocation,
     placement.gpus,
     memory.trainer,
+    memory.engine,
     sampling.distribution,
     sampling.drafts,
     rollout.engine_args,

@@ -1,9 +1,17 @@
-"""Whether a trainer rank fits on its GPU. Out of memory comes late: in the first step, after minutes of start-up."""
+"""Whether trainer ranks and engines fit on their GPUs. Out of memory comes late: in the first step, after minutes of
+start-up, or in the middle of a rollout."""
 
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.memory import GIB, engine_share, trainer_memory
+from openrlhf_mtp.config.memory import (
+    GIB,
+    Moment,
+    TrainerMemory,
+    engine_memory,
+    engine_share,
+    trainer_memory,
+)
 from openrlhf_mtp.config.problem import Problem, refuse, warn
 
 
@@ -26,19 +34,59 @@ def trainer(context: JobContext) -> Iterator[Problem]:
             f"rank(s), and a GPU has {what} for them; {_fewer_states(context)}",
         )
     elif memory.peak > left * GIB:
-        setting, need, micro = max(
-            ("train.micro_batch_size", memory.training, "train"),
-            ("rollout.micro_batch_size", memory.experience, "rollout"),
-            key=lambda one: one[1],
+        yield _too_large(context, memory, what)
+
+
+def engine(context: JobContext) -> Iterator[Problem]:
+    """A warning when an engine's share of a GPU leaves no cache for one sequence of full length: vLLM would not start.
+    No GPU has confirmed the estimate yet."""
+    memory, gpu = engine_memory(context), context.host.gpu_memory_gib
+    if memory is None or gpu is None or not context.host.has_cuda:
+        return
+    share = context.real("vllm.gpu_memory_utilization")
+    cache = memory.cache_of(share * gpu * GIB)
+    if cache >= memory.token * context.max_len:
+        return
+    yield warn(
+        "vllm.gpu_memory_utilization",
+        f"of {share:g} x {gpu:.1f} GiB a worker of an engine needs {_gib(memory.weights)} for weights, "
+        f"{_gib(memory.forward + memory.sampler)} for the largest step and {_gib(memory.process)} for itself, and the "
+        f"cache of one sequence of data.max_len takes {_gib(memory.token * context.max_len)}; raise it, raise "
+        "vllm.tensor_parallel_size, or lower mtp.rollout.max_num_seqs or max_num_batched_tokens",
+    )
+
+
+def _too_large(context: JobContext, memory: TrainerMemory, what: str) -> Problem:
+    """The warning about the moment that needs most, with the setting that it depends on."""
+    moment = memory.worst
+    phase = "rollout" if moment is Moment.EXPERIENCE else "train"
+    setting = f"{phase}.max_tokens_per_gpu" if context.dynamic_batches else f"{phase}.micro_batch_size"
+    logits = memory.experience if moment is Moment.EXPERIENCE else memory.training
+    smaller, longest = _smaller_batches(context, setting), "a micro-batch of samples as long as data.max_len"
+    need, advice = f"the logits of {longest} take {_gib(logits)}", smaller
+    if moment is Moment.UPDATE:
+        setting, advice = "actor.num_gpus_per_node", _fewer_states(context)
+        need = f"an update's gradients in float32 take {_gib(memory.update)}"
+    elif moment is Moment.SYNC:
+        setting, advice = "mtp.sync.bucket_mib", "lower it"
+        need = f"a bucket of weights takes {_gib(memory.bucket)}"
+    elif moment is Moment.HEAD and memory.head > max(logits, memory.activations):
+        setting, advice = "mtp.anchor_fraction", f"lower it, or {smaller}"
+        need = f"the head's chain and loss on {longest} take {_gib(memory.head)}"
+    elif moment is not Moment.EXPERIENCE and memory.activations > logits // 2:
+        need = (
+            f"what the layers keep of {longest} takes {_gib(memory.activations)}, and logits {_gib(logits)}"
         )
-        if context.dynamic_batches:
-            setting = f"{micro}.max_tokens_per_gpu"
-        yield warn(
-            setting,
-            f"the logits of a micro-batch of samples as long as data.max_len take {need / GIB:.1f} GiB, beside "
-            f"{memory.states / GIB:.1f} GiB of weights, gradients and optimizer, and a GPU has {what}; "
-            f"{_smaller_batches(context, setting)}",
-        )
+        if not context.on("actor.gradient_checkpointing_enable"):
+            setting, advice = "actor.gradient_checkpointing_enable", f"set it true, or {smaller}"
+    beside = (
+        f"{_gib(memory.states)} of weights, gradients and optimizer and {_gib(memory.process)} of the process"
+    )
+    return warn(setting, f"{need}, beside {beside}, and a GPU has {what}; {advice}")
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"
 
 
 def _fewer_states(context: JobContext) -> str:

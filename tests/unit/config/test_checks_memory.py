@@ -16,6 +16,7 @@ from tests.unit.config.equipped import HEAD, TRUNK, write_config
 SPECS = flag_specs()
 Problems = Callable[..., list[str]]
 
+CHECKPOINTED = "actor.gradient_checkpointing_enable=true"
 A_24_GB_GPU = Host(1, gpu_memory_gib=24.0)
 LARGE = {
     **TRUNK,
@@ -34,7 +35,8 @@ def on_a_24_gb_gpu(folder: Path, problems: Problems) -> Problems:
     write_config(folder / "policy" / "mtp" / "config.json", HEAD, **LARGE)
 
     def run(*overrides: str) -> list[str]:
-        return problems("data.max_len=1024", "train.colocate_all=true", *overrides, host=A_24_GB_GPU)
+        given = ("data.max_len=1024", "train.colocate_all=true", CHECKPOINTED, *overrides)
+        return problems(*given, host=A_24_GB_GPU)
 
     return run
 
@@ -108,3 +110,40 @@ def test_the_example_for_one_gpu_of_24_gb_fits_there(project_root, tmp_path):
     assert found() == []
     awake = ("vllm.enable_sleep=false", "vllm.gpu_memory_utilization=0.4")
     assert found(*awake, "train.micro_batch_size=8"), "what it had before"
+
+
+def test_the_setting_of_whatever_needs_most_is_named(on_a_24_gb_gpu):
+    alone = ("vllm.enable_sleep=true", "train.micro_batch_size=1", "rollout.micro_batch_size=1")
+    assert on_a_24_gb_gpu(*alone) == []
+    (found,) = on_a_24_gb_gpu(*alone, CHECKPOINTED.replace("true", "false"), "data.max_len=6000")
+    assert found.startswith(
+        "warning: actor.gradient_checkpointing_enable: what the layers keep of a micro-batch"
+    )
+    assert "; set it true, or lower train.micro_batch_size or data.max_len" in found
+    (found,) = on_a_24_gb_gpu(*alone, "mtp.sync.bucket_mib=16384")
+    assert found.startswith("warning: mtp.sync.bucket_mib: a bucket of weights takes 16.0 GiB")
+
+
+def test_an_engine_without_room_for_one_sequence_is_a_warning(on_a_24_gb_gpu):
+    alone = ("vllm.enable_sleep=true", "train.micro_batch_size=1", "rollout.micro_batch_size=1")
+    (found,) = on_a_24_gb_gpu(*alone, "vllm.gpu_memory_utilization=0.1")
+    assert found.startswith(
+        "warning: vllm.gpu_memory_utilization: of 0.1 x 24.0 GiB a worker of an engine needs 1.2 GiB"
+    )
+    assert "or lower mtp.rollout.max_num_seqs or max_num_batched_tokens" in found
+    fewer = ("mtp.rollout.max_num_seqs=8", "mtp.rollout.max_num_batched_tokens=1024")
+    assert on_a_24_gb_gpu(*alone, "vllm.gpu_memory_utilization=0.15", *fewer) == []
+
+
+def test_a_long_response_pays_for_its_head_in_parts(folder):
+    def head(length: int, *overrides: str) -> int:
+        given = [f"data.max_len={length}", "train.micro_batch_size=1", *overrides]
+        memory = trainer_memory(JobContext(load_job(folder / "job.yaml", given, SPECS), Host(8)))
+        assert memory is not None
+        return memory.head
+
+    whole = head(2048)
+    assert head(4096) < 1.5 * whole, "a second part keeps little"
+    assert head(4096, "mtp.anchor_fraction=0.5") == whole
+    assert head(2048, "mtp.regime=joint_policy") > 1.5 * whole
+    assert head(2048, "mtp.regime=frozen") == 0
