@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,9 @@ from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.runlog.run_folder import writable
 
 RESULT = "bench_sync.json"
+PARTS = ("pack", "broadcast", "engine", "verify")
+"""Parts of a round: packing, sending, waiting for the engines after the last bucket, and verification, which is part of
+the wait on the engines' side."""
 OPENRLHF = "OpenRLHF"
 VERIFIED = ", verified"
 SMOKE = {"layers": 2, "hidden": 128, "vocab": 512, "repeats": 1}
@@ -39,11 +43,16 @@ class Turn:
         first: seconds of the first round after connecting; a verified one reads every column back.
         later: seconds of the second; a verified one reads a sample back.
         calls: remote calls to all engines in the second.
+        processor: seconds that the processors worked in the second, in this process and all that it started; steadier
+            than wall time on a busy machine.
+        parts: seconds of the second by part, as `sync.report` has them; empty for OpenRLHF's.
     """
 
     first: float
     later: float
     calls: int
+    processor: float = 0.0
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def bench_sync(out: Path, workload: Workload, *, smoke: bool = False) -> int:
@@ -54,7 +63,7 @@ def bench_sync(out: Path, workload: Workload, *, smoke: bool = False) -> int:
     turns, nbytes = measure(workload, show_seconds(3))
     note = {**asdict(workload), "tensors": workload.tensors, "bytes": nbytes}
     note["device"] = device_name(default_device())
-    publish(out, RESULT, to_json(turns, note), [render(turns, note)])
+    publish(out, RESULT, to_json(turns, note), [render(turns, note), render_parts(turns)])
     return 0
 
 
@@ -65,6 +74,7 @@ def measure(workload: Workload, report: Report[float]) -> tuple[dict[str, Runs[T
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    torch.set_num_threads(1)  # as the engines: on a CPU both sides work at the same time
     counter = Counter()
     with tempfile.TemporaryDirectory(prefix="bench_sync_") as scratch:
         folder = Path(scratch) / "policy"
@@ -107,8 +117,12 @@ def _turn(policy: Any, run: Callable[[], object], counter: Counter) -> Turn:
     first = timed(run)
     sync_setup.change(policy)
     counter.drain()
-    later = timed(run)
-    return Turn(first, later, counter.drain())
+    reports: list[Any] = []
+    worked = processor_seconds()
+    later = timed(lambda: reports.append(run()))
+    worked = processor_seconds() - worked
+    parts = {part: getattr(reports[0], f"{part}_s") for part in PARTS} if reports[0] is not None else {}
+    return Turn(first, later, counter.drain(), worked, parts)
 
 
 def later(turns: Runs[Turn]) -> list[float]:
@@ -116,10 +130,30 @@ def later(turns: Runs[Turn]) -> list[float]:
     return [turn.later for turn in turns.counted]
 
 
-def verification(turns: Mapping[str, Runs[Turn]]) -> dict[str, Ratio]:
-    """By transport: a verified round over one that is not, turn by turn."""
+def processor(turns: Runs[Turn]) -> list[float]:
+    """Seconds of the processors in those rounds."""
+    return [turn.processor for turn in turns.counted]
+
+
+def processor_seconds() -> float:
+    """Seconds that processors have worked for this process and all that it started."""
+    import psutil
+
+    this = psutil.Process()
+    total = 0.0
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def verification(
+    turns: Mapping[str, Runs[Turn]], seconds: Callable[[Runs[Turn]], list[float]] = later
+) -> dict[str, Ratio]:
+    """By transport: a verified round over one that is not, turn by turn, in wall time or `processor` time."""
     return {
-        form.removesuffix(VERIFIED): Ratio.by_turn(later(runs), later(turns[form.removesuffix(VERIFIED)]))
+        form.removesuffix(VERIFIED): Ratio.by_turn(seconds(runs), seconds(turns[form.removesuffix(VERIFIED)]))
         for form, runs in turns.items()
         if form.endswith(VERIFIED)
     }
@@ -132,12 +166,15 @@ def to_json(turns: Mapping[str, Runs[Turn]], note: Mapping[str, Any]) -> dict[st
             "first": [turn.first for turn in runs.counted],
             "later": later(runs),
             "calls": [turn.calls for turn in runs.counted],
+            "processor": processor(runs),
+            "parts": [dict(turn.parts) for turn in runs.counted],
             "openrlhf_over_it": astuple(Ratio.by_turn(later(turns[OPENRLHF]), later(runs))),
         }
         for form, runs in turns.items()
     }
     shares = {transport: astuple(ratio) for transport, ratio in verification(turns).items()}
-    return {**note, "forms": forms, "verified_over_plain": shares}
+    worked = {name: astuple(ratio) for name, ratio in verification(turns, processor).items()}
+    return {**note, "forms": forms, "verified_over_plain": shares, "verified_over_plain_processor": worked}
 
 
 def render(turns: Mapping[str, Runs[Turn]], note: Mapping[str, Any]) -> Table:
@@ -146,28 +183,41 @@ def render(turns: Mapping[str, Runs[Turn]], note: Mapping[str, Any]) -> Table:
         f"{note['tensors']} tensors, {note['bytes'] / 1e6:,.0f} MB, {note['engines']} engine(s)\n"
         f"{note['device']}"
     )
-    shares = "; ".join(
-        f"{transport} {ratio.middle:.2f} ({ratio.interval()})"
-        for transport, ratio in verification(turns).items()
-    )
     caption = (
         "A round: median of the repeats; ratios are paired by turn.\n"
         "The first round after connecting reads everything back if it is verified.\n"
-        f"verified over plain: {shares}"
+        "Processors: seconds that they worked, in all processes.\n"
+        f"verified over plain: {_shares(verification(turns))}\n"
+        f"the same of the processors: {_shares(verification(turns, processor))}"
     )
     rows = []
     for form, runs in turns.items():
         ratio = Ratio.by_turn(later(turns[OPENRLHF]), later(runs))
-        first = median(turn.first for turn in runs.counted)
         rows.append(
             (
                 form,
                 str(runs.counted[0].calls),
-                f"{first:.3f}",
+                f"{median(turn.first for turn in runs.counted):.3f}",
                 f"{median(later(runs)):.3f}",
+                f"{median(processor(runs)):.2f}",
                 f"{ratio.middle:.2f}",
                 ratio.interval(),
             )
         )
-    columns = ("form", "calls", "first, s", "later, s", "OpenRLHF over it", "range")
-    return table(title, caption, columns, rows, wrap=("OpenRLHF over it",))
+    columns = ("form", "calls", "first, s", "later, s", "processors, s", "OpenRLHF over it", "range")
+    return table(title, caption, columns, rows, wrap=("OpenRLHF over it", "processors, s"))
+
+
+def render_parts(turns: Mapping[str, Runs[Turn]]) -> Table:
+    """The table of the time of each part of our rounds."""
+    caption = "Median seconds of later rounds. Verify: digests of the trainer and of the slowest engine."
+    rows = [
+        (form, *(f"{median(turn.parts[part] for turn in runs.counted):.3f}" for part in PARTS))
+        for form, runs in turns.items()
+        if runs.counted[0].parts
+    ]
+    return table("where the time goes", caption, ("form", *PARTS), rows)
+
+
+def _shares(ratios: Mapping[str, Ratio]) -> str:
+    return "; ".join(f"{name} {ratio.middle:.2f} ({ratio.interval()})" for name, ratio in ratios.items())

@@ -23,7 +23,7 @@ from openrlhf_mtp.config.problem import Problem
 from openrlhf_mtp.config.roles import roles, total_gpus
 from openrlhf_mtp.config.sampler_memory import sampler_bytes
 from openrlhf_mtp.config.settings.mtp import MTPSettings
-from openrlhf_mtp.config.sync_time import Cost, costs, round_limit_s
+from openrlhf_mtp.config.sync_time import Cost, bucket_bytes, costs, round_limit_s
 from openrlhf_mtp.config.threads import share_out
 
 OPTIMIZER_BYTES = 12
@@ -193,7 +193,8 @@ def _sync(context: JobContext, mtp: MTPSettings) -> Rows:
     head = (context.shape.head_tensors(mtp.num_blocks), context.shape.head_parameters(mtp.num_blocks) * size)
     workers = context.number("vllm.tensor_parallel_size")
     each = f" of {workers} workers" if workers > 1 else ""
-    buckets = sum(math.ceil(nbytes / (settings.bucket_mib << 20)) for _, nbytes in (policy, head))
+    bucket = bucket_bytes(policy[1] + head[1], settings.bucket_mib)
+    buckets = sum(math.ceil(nbytes / bucket) for _, nbytes in (policy, head))
     return [
         ("policy", f"{policy[0]} tensors, {_size(policy[1])}"),
         ("head", f"{head[0]} tensors, {_size(head[1])}"),

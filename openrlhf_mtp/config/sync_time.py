@@ -1,13 +1,29 @@
-"""How long a sync round may take, and how long it is expected to, by transport."""
+"""A sync round from its bytes: the size of its buckets, how long it may take, and how long it is expected to."""
 
 import math
 from dataclasses import dataclass
 
-SLOWEST_BYTES_PER_S = 50e6
-"""A round that is slower is taken for a hang. The slowest that was seen, a first round on one CPU thread that reads
-everything back, is three times as fast."""
+SLOWEST_BYTES_PER_S = 25e6
+"""A round that is slower, beyond `mtp.sync.timeout_s`, is taken for a hang. A first round that reads everything back
+ran at 54 MB/s with one thread on a busy CPU (docs/measured.md)."""
 
 GB = 1e9
+MIB = 2**20
+
+BUCKETS_TO_OVERLAP = 8
+"""So many buckets or more in a round, so that engines load one while the next is packed."""
+LEAST_BUCKET = 8 * MIB
+"""None is smaller for that, because each costs a few messages."""
+
+
+def bucket_bytes(nbytes: int, bucket_mib: int) -> int:
+    """The size of the buckets of a round.
+
+    Args:
+        nbytes: that a worker receives.
+        bucket_mib: `mtp.sync.bucket_mib`, the most.
+    """
+    return min(bucket_mib * MIB, max(nbytes // BUCKETS_TO_OVERLAP, LEAST_BUCKET))
 
 
 def round_limit_s(timeout_s: float, nbytes: int) -> float:
@@ -47,9 +63,10 @@ ON_GPUS = {
     "nccl": Cost(each=0.08, doubling=0.0, in_full=0.1),
     "gloo": Cost(each=0.4, doubling=0.5, in_full=0.1),
 }
+# Measured with one thread a process (docs/measured.md), a doubling assumed to cost what the first one does.
 ON_CPUS = {
-    "ipc": Cost(each=1.0, doubling=0.0, in_full=9.0),
-    "gloo": Cost(each=2.0, doubling=0.5, in_full=9.0),
+    "ipc": Cost(each=2.4, doubling=0.0, in_full=16.0),
+    "gloo": Cost(each=2.4, doubling=0.9, in_full=16.0),
 }
 
 

@@ -25,6 +25,8 @@ WORD_TILE = 1 << 16  # 8-byte words that a checksum sees as one row
 CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 22}
 """Elements widened to int64 at a time: 2 MiB stay in a processor's cache; 32 MiB keep a GPU busy, and it has room for
 them."""
+KEPT_WEIGHTS = 1 << 18
+"""Positions whose weights are kept: 2 MiB for rows and for columns; more are computed each time."""
 _ROW_SEED, _COLUMN_SEED = 0x5DEECE66D, 0x2545F491
 _BITS = {  # dtype -> (integer view, mask of the exponent bits)
     torch.float32: (torch.int32, 0x7F800000),
@@ -49,10 +51,17 @@ def position_weights(indices: Tensor, seed: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _first_weights(count: int, device: torch.device) -> Tensor:
-    """The weights of columns 0 to count - 1."""
+def _first_weights(seed: int, device: torch.device) -> Tensor:
+    """The weights of the first `KEPT_WEIGHTS` positions."""
     with torch.inference_mode(False):  # kept for calls in either mode
-        return position_weights(torch.arange(count, device=device), _COLUMN_SEED)
+        return position_weights(torch.arange(KEPT_WEIGHTS, device=device), seed)
+
+
+def _weights(start: int, count: int, seed: int, device: torch.device) -> Tensor:
+    """The weights of `count` positions from `start` on."""
+    if start + count <= KEPT_WEIGHTS:
+        return _first_weights(seed, device)[start : start + count]
+    return position_weights(torch.arange(start, start + count, device=device), seed)
 
 
 def canonical_bits(values: Tensor) -> Tensor:
@@ -106,11 +115,11 @@ def digest_sum(tensor: Tensor, *, row_offset: int = 0, columns: Tensor | None = 
     device = matrix.device
     assert columns is None or columns.shape == (matrix.shape[1],), (columns, matrix.shape)
     column_weights = (
-        _first_weights(matrix.shape[1], device)
+        _weights(0, matrix.shape[1], _COLUMN_SEED, device)
         if columns is None
         else position_weights(columns.to(device), _COLUMN_SEED)
     )
-    row_weights = position_weights(torch.arange(rows, device=device) + row_offset, _ROW_SEED)
+    row_weights = _weights(row_offset, rows, _ROW_SEED, device)
     step = max(1, chunk_elements(device) // matrix.shape[1])
     total = torch.zeros((), dtype=torch.int64, device=device)
     for start in range(0, rows, step):
@@ -140,9 +149,9 @@ def checksum(words: Tensor) -> Tensor:
     """Sum raw 8-byte words [n] int64 to an int64 scalar tensor, for a tensor in transit: every bit counts."""
     assert (words.dtype, words.dim()) == (torch.int64, 1), (words.dtype, words.shape)
     full = words.numel() // WORD_TILE * WORD_TILE
-    tile = _first_weights(WORD_TILE, words.device)
+    tile = _weights(0, WORD_TILE, _COLUMN_SEED, words.device)
     rows = words[:full].view(-1, WORD_TILE)
-    row_weights = position_weights(torch.arange(rows.shape[0] + 1, device=words.device), _ROW_SEED)
+    row_weights = _weights(0, rows.shape[0] + 1, _ROW_SEED, words.device)
     total = ((words[full:] * tile[: words.numel() - full]).sum() * row_weights[-1]).reshape(())
     step = max(1, chunk_elements(words.device) // WORD_TILE)
     for start in range(0, rows.shape[0], step):
@@ -151,6 +160,7 @@ def checksum(words: Tensor) -> Tensor:
     return total
 
 
+@lru_cache(maxsize=64)  # a round asks for the few widths of a model, tensor by tensor
 def sampled_columns(width: int, count: int | None, seed: int) -> Tensor | None:
     """Choose the column numbers [count], sorted, to compare in one round; None for all (`count` None or >= width).
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
-from openrlhf_mtp.config.sync_time import round_limit_s
+from openrlhf_mtp.config.sync_time import bucket_bytes, round_limit_s
 from openrlhf_mtp.sync.buckets import Bucket, Packer, pack_into_buckets
 from openrlhf_mtp.sync.manifest import WeightSource
 from openrlhf_mtp.sync.outlets import Outlet
@@ -15,9 +15,8 @@ from openrlhf_mtp.sync.readback import Probe, add_expected
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline, no_watch
 
 # Columns read back of each matrix after the first round, which reads all. A stale copy differs in any column; over a
-# thousand rows, 32 columns see even an update that changed one element in a thousand.
-SAMPLED_COLUMNS = 32
-MIB = 2**20
+# thousand rows, 16 columns see even an update that changed one element in a thousand, but for once in ten million.
+SAMPLED_COLUMNS = 16
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,9 @@ Parts = Mapping[str, Part]
 
 def parts_of(sources: Mapping[str, WeightSource], settings: SyncSettings) -> Parts:
     """The models with the buckets that both sides compute from their manifests."""
+    size = bucket_bytes(sum(source.manifest.nbytes for source in sources.values()), settings.bucket_mib)
     return {
-        name: Part(source, pack_into_buckets(source.manifest.tensors, settings.bucket_mib * MIB))
+        name: Part(source, pack_into_buckets(source.manifest.tensors, size))
         for name, source in sources.items()
     }
 

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from openrlhf_mtp.config.settings.mtp import SyncSettings
+from openrlhf_mtp.config.sync_time import bucket_bytes
 from openrlhf_mtp.sync.handover import Handover
 from openrlhf_mtp.sync.outlets import Outlet
 from openrlhf_mtp.sync.readback import WorkerDigests, compare
 from openrlhf_mtp.sync.report import SyncReport
-from openrlhf_mtp.sync.rounds import MIB, Parts, Round, Rounds, Sent, bytes_of, send_buckets
+from openrlhf_mtp.sync.rounds import Parts, Round, Rounds, Sent, bytes_of, send_buckets
 from openrlhf_mtp.sync.waiting import Calls
 
 
@@ -117,7 +118,7 @@ class Sender:
         request: dict[str, Any] = {
             name: {
                 "tensors": part.source.manifest.to_wire(),
-                "bucket_bytes": self._settings.bucket_mib * MIB,
+                "bucket_bytes": bucket_bytes(bytes_of(self._parts), self._settings.bucket_mib),
                 "place": this.place(name),
                 "timeout_s": self._rounds.limit_s,
             }

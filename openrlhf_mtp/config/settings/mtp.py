@@ -92,7 +92,7 @@ class SyncSettings(Settings):
     timeout_s: float = setting(
         300.0,
         unit="s",
-        help="maximum duration of a sync round, and a second more for every 50 MB; a slower round fails the run",
+        help="maximum duration of a sync round, and a second more for every 25 MB; a slower round fails the run",
         gt=0,
     )
     start_timeout_s: float = setting(

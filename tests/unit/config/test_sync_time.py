@@ -9,15 +9,22 @@ from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
 from openrlhf_mtp.config.model_files import model_shape
 from openrlhf_mtp.config.plan import make_plan
-from openrlhf_mtp.config.sync_time import Cost, costs, round_limit_s
+from openrlhf_mtp.config.sync_time import Cost, bucket_bytes, costs, round_limit_s
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config.test_plan import LLAMA_3_1_8B
 
 
 def test_a_limit_grows_with_the_bytes():
     assert round_limit_s(300, 0) == 300
-    assert round_limit_s(300, 50_000_000) == 301
-    assert round_limit_s(10, 140_000_000_000) == 2810
+    assert round_limit_s(300, 50_000_000) == 302
+    assert round_limit_s(10, 140_000_000_000) == 5610
+
+
+@pytest.mark.parametrize(
+    ("mib", "most", "size"), [(1, 1, 1), (40, 256, 8), (800, 256, 100), (16_000, 256, 256), (16_000, 64, 64)]
+)
+def test_a_round_has_eight_buckets_or_more_of_eight_mib_or_more(mib: int, most: int, size: int):
+    assert bucket_bytes(mib << 20, most) == size << 20
 
 
 def test_a_broadcast_costs_more_with_each_doubling_of_the_workers_and_a_handover_does_not():
@@ -57,4 +64,4 @@ def test_the_plan_names_transport_seconds_and_limit(tmp_path):
     assert " s over gloo (the first " in together["expected"]
     seconds = {name: int(plan["limit"].split()[0]) for name, plan in (("a", apart), ("t", together))}
     assert seconds["a"] - seconds["t"] == 200
-    assert seconds["t"] > 100 + 16e9 / 50e6
+    assert seconds["t"] > 100 + 16e9 / 25e6
