@@ -9,6 +9,7 @@ Nothing here imports torch, so `openrlhf-mtp check` answers at once and on any m
 | `checks`, `problem` | the checks, a file for each subject; what a check reports |
 | `job_context` | a job on a host: what checks and plans are computed from |
 | `plan`, `memory`, `threads`, `updates`, `roles`, `sync_time` | what a job would do: GPUs by role, memory, steps |
+| `engine_args`, `engine_limits`, `sampler_memory` | an engine: its arguments, sizes and sampler's memory |
 | `head_contract` | what a head must fit, and how its drafts are drawn and verified |
 | `objectives` | the objectives by name, with what a job must know of each |
 | `families`, `native_layouts` | the model families, and how they keep heads of their own |

@@ -31,7 +31,7 @@ def unfit(arguments: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _expected(annotation: Any, value: Any) -> str | None:
-    """What vLLM takes, in pydantic's words, where it does not take the value."""
+    """Say in pydantic's words which values vLLM takes, where it does not take this one."""
     if isinstance(annotation, str):  # a class that only type checkers import; vLLM judges it itself
         return None
     try:

@@ -1,4 +1,4 @@
-"""Which responses an engine is asked for log-probs of (`mtp.rollout.logprobs`). Pure.
+"""The choice of the responses that an engine is asked for log-probs of (`mtp.rollout.logprobs`). Pure.
 
 Log-probs cost three passes over all logits of a step in which some request wants them, and an object for each token in
 the engine's front end. OpenRLHF wants them for importance-sampling correction alone; the gap between engine and trainer
