@@ -2,7 +2,7 @@
 
     python scripts/memory_table.py [--only trainer|engine]
 
-Each case runs in a process of its own and is estimated from its job alone. It prints the table of docs/cpu.md.
+Each case runs in a process of its own and is estimated from its job alone. It prints the tables of docs/measured.md.
 """
 
 from __future__ import annotations
