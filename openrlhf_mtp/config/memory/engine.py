@@ -11,8 +11,9 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 GIB = 1 << 30
 
-PROCESS = {True: 3 << 29, False: 1 << 30}
-"""With CUDA: its context, libraries, communicators and CUDA graphs. Without: the libraries' code and data."""
+PROCESS = {True: 3 << 29, False: 5 << 28}
+"""With CUDA: its context, libraries, communicators and CUDA graphs. Without: the libraries' code and data, and
+what vLLM allocates beside the rest; from two measured engines (docs/measured.md)."""
 
 
 @dataclass(frozen=True)
