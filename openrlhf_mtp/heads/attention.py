@@ -104,7 +104,7 @@ def _scores(query: Tensor, key: Tensor, grid: AnchorGrid, part: Slice, scale: fl
 def _attended(
     q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], grid: AnchorGrid, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """What queries [B, K, A, G, D] attend to, in their shape and dtype, and the log-sum-exp of their scores over all
+    """The attention of queries [B, K, A, G, D], in their shape and dtype, and the log-sum-exp of their scores over all
     keys [B, K, A, G]."""
     runs = grid.runs if flash.takes(q) else None
     if runs is None:

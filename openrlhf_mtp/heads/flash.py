@@ -45,7 +45,7 @@ class Runs:
 
 
 class Gradients(NamedTuple):
-    """Of queries [B, K, A, G, D], and of keys and values at every position [B, K, T, D]."""
+    """The gradients of queries [B, K, A, G, D], and of keys and values at every position [B, K, T, D]."""
 
     query: Tensor
     key: Tensor
@@ -177,7 +177,7 @@ def _grid(rows: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _seen(runs: Runs, *of_positions: Tensor) -> list[Tensor]:
-    """What the runs see of keys or values: [B, K, T, D] -> [L, K, D]."""
+    """The keys or values that the runs see: [B, K, T, D] -> [L, K, D]."""
     return [part.transpose(1, 2).flatten(0, 1).index_select(0, runs.key_index) for part in of_positions]
 
 

@@ -136,7 +136,7 @@ class MTPHead(nn.Module):
         positions: Tensor,
         padding: Tensor,
     ) -> tuple[Tensor, ...]:
-        """See `_at_every_position`."""
+        """Compute `_at_every_position` of a part."""
         state = hidden.to(self._dtype).masked_fill(padding, 0.0)
         embedding, rotation = self._read(embedding, positions, padding)
         mixed = [self.blocks[n].mix(state, embedding) for n in self._blocks_read(1, depths)]
@@ -197,7 +197,7 @@ class MTPHead(nn.Module):
         return self.blocks[0].proj.weight.dtype
 
     def _read(self, embedding: Tensor, positions: Tensor, padding: Tensor) -> tuple[Tensor, Rotation]:
-        """What a depth reads, without what it must not see, and the rotation of its positions."""
+        """The embedding that a depth reads, 0 where it must not look, and the rotation of its positions."""
         hides_first = self.config.wiring.hides_first_token
         unread = padding | (positions == 0)[..., None] if hides_first else padding
         embedding = embedding.to(self._dtype).masked_fill(unread, 0.0)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of a row come from.
+    """The places that the tokens of a row come from.
 
     Attributes:
         shape: (B, T) of the padded batch.

@@ -67,7 +67,7 @@ class TrainerMemory:
 
     @property
     def moments(self) -> dict[Moment, int]:
-        """What comes on top of the states. The head's backward is over before the policy's begins."""
+        """Bytes on top of the states, by moment. The head's backward is over before the policy's begins."""
         return {
             Moment.HEAD: self.activations + self.logits + self.head,
             Moment.BACKWARD: self.activations + self.training,
