@@ -1,7 +1,7 @@
 """`openrlhf-mtp bench head`: time and memory of the head alone, at a large model's shape, by length.
 
 It needs torch and transformers, and neither a policy nor DeepSpeed nor vLLM, so it is among the first things that run
-on a new GPU. What the head adds to a whole training step is `bench step`'s figure.
+on a new GPU. `bench step` measures the head's part of a whole training step.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def heads(self) -> int:
-        """Query heads."""
+        """The number of query heads."""
         return self.hidden // WIDTH
 
     def config(self) -> Any:

@@ -51,5 +51,5 @@ class PlainEngine:
             self.schedule.step()
 
     def get_global_grad_norm(self) -> float:
-        """Of the last step, before clipping."""
+        """The gradient norm of the last step, before clipping."""
         return self.gradient_norm
