@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -137,20 +138,22 @@ def _kept(head_trainer: Any, batch: Any) -> float:
     """Bytes that the head's chain keeps for backward, by token of a micro-batch."""
     if head_trainer is None or head_trainer.engine is None:
         return 0.0
-    head = head_trainer.head
-    memory, forward = KeptMemory(head.parameters()), head.forward
+    head, stack = head_trainer.head, ExitStack()
+    memory = KeptMemory(head.parameters())
 
-    def counted(*inputs: Any) -> Any:
-        with memory.counting():
-            return forward(*inputs)
+    def enter(*_: object) -> None:
+        stack.enter_context(memory.counting())
 
-    head.forward = counted
-    try:
-        output = head_trainer.loss(batch)
-        return float(memory.bytes / batch.sequences.numel())
-    finally:
-        head.forward = forward
-        del output
+    def leave(*_: object) -> None:
+        stack.close()
+
+    hooks = (head.register_forward_pre_hook(enter), head.register_forward_hook(leave))
+    output = head_trainer.loss(batch)  # its graph keeps what was counted alive
+    found = float(memory.bytes / batch.sequences.numel())
+    del output
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def _watch(head_steps: Any, clock: PartClock) -> None:

@@ -8,7 +8,6 @@ Shapes: B rows, T positions, A anchors a row.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,8 +42,11 @@ class AnchorGrid:
         segment_ids: the segment of every position [B, T]. Padding counts as a segment, so every anchor sees a key.
     """
 
-    def __init__(self, segment_ids: Tensor, index: Tensor | None = None) -> None:
-        """Anchors at `index` [B, A], in any order and repeated at will (fastest when ascending); None: everywhere."""
+    def __init__(self, segment_ids: Tensor, index: Tensor | None = None, seen: Tensor | None = None) -> None:
+        """Anchors at `index` [B, A], in any order and repeated at will (fastest when ascending); None: everywhere.
+
+        `seen` has the first and the last key of each anchor on the host [2, B, A], where they are known.
+        """
         rows, length = segment_ids.shape
         every = torch.arange(length, device=segment_ids.device).expand(rows, length)
         self._flat: Tensor | None = None
@@ -55,7 +57,9 @@ class AnchorGrid:
         self.position = every if index is None else index
         self.segment = self.at(segment_ids)
         # first and last key of each anchor, brought to the host once for all slices of all depths
-        self._seen = torch.stack([self.at(_first_of_segment(segment_ids)), self.position]).cpu()
+        if seen is None:
+            seen = torch.stack([self.at(_first_of_segment(segment_ids)), self.position]).cpu()
+        self._seen = seen
 
     def at(self, per_position: Tensor) -> Tensor:
         """Select the anchors: [B, T, ...] -> [B, A, ...]."""
@@ -65,12 +69,8 @@ class AnchorGrid:
 
     def part(self, rows: slice, anchors: slice) -> AnchorGrid:
         """The grid of some anchors of some rows; nothing is computed again."""
-        part = copy.copy(self)
-        part.segment_ids, part.position = self.segment_ids[rows], self.position[rows, anchors]
-        part.segment, part._seen = self.segment[rows, anchors], self._seen[:, rows, anchors]
-        part._flat = _flat(part.position, part.segment_ids.shape[1])
-        part.__dict__.pop("runs", None)
-        return part
+        seen = self._seen[:, rows, anchors]
+        return AnchorGrid(self.segment_ids[rows], self.position[rows, anchors], seen)
 
     @cached_property
     def runs(self) -> Runs | None:
