@@ -94,6 +94,12 @@ def head_line(out: Path, _: str) -> str:
     )
 
 
+def sync_line(out: Path, _: str) -> str:
+    """Seconds of a round by form."""
+    record = json.loads((out / "bench_sync.json").read_text(encoding="utf-8"))
+    return ", ".join(f"{name} {_middle(form['later']):.2f} s" for name, form in record["forms"].items())
+
+
 def rollout_line(out: Path, _: str) -> str:
     """Decoding with drafts over decoding without, by batch."""
     record = json.loads((out / "bench_rollout.json").read_text(encoding="utf-8"))
@@ -119,11 +125,11 @@ def parts(policy: Path | None) -> list[Part]:
     tests = (sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider")
     bench = (*PROGRAM, "bench")
     large = ("--hidden", "4096", "--vocab", "151936")
-    engine = "tests/engine/test_draft_parity.py", "tests/engine/test_losslessness.py"
+    engines = "tests/gpu/test_engines.py"
     no_policy = "" if policy else "give --policy, a folder with a head in it, to measure decoding"
     return [
         Part("machine", 60, SMALL[:3], (sys.executable, "-c", MACHINE), last_line, decides=True),
-        Part("GPU tests", 150, (*SMALL, *TESTS), (*tests, "tests/gpu"), last_line),
+        Part("GPU tests", 150, (*SMALL, *TESTS), (*tests, "tests/gpu", f"--ignore={engines}"), last_line),
         Part(
             "loss",
             90,
@@ -150,8 +156,17 @@ def parts(policy: Path | None) -> list[Part]:
             ),
             head_line,
         ),
-        Part("draft parity", 120, (*SMALL, *TESTS, *ENGINE), (*tests, engine[0], "-k", "qwen2"), last_line),
-        Part("losslessness", 180, (*SMALL, *TESTS, *ENGINE), (*tests, engine[1]), last_line),
+        Part(
+            "draft parity", 120, (*SMALL, *TESTS, *ENGINE), (*tests, engines, "-k", "drafts_what"), last_line
+        ),
+        Part("losslessness", 180, (*SMALL, *TESTS, *ENGINE), (*tests, engines, "-k", "follow"), last_line),
+        Part(
+            "weight rounds",
+            120,
+            (*SMALL, *ENGINE),
+            (*bench, "sync", "--repeats", "3", "--out", "{out}"),
+            sync_line,
+        ),
         Part(
             "decoding",
             180,

@@ -123,3 +123,5 @@ def test_the_lines_read_what_the_measurements_write(gpu_check: Any, tmp_path: Pa
     }
     (tmp_path / "bench_head.json").write_text(json.dumps(head))
     assert gpu_check.head_line(tmp_path, "") == "chain at 8,192: 0.200 s, 1.0 GiB"
+    (tmp_path / "bench_sync.json").write_text(json.dumps({"forms": {"ipc": {"later": [0.5, 0.25, 1.0]}}}))
+    assert gpu_check.sync_line(tmp_path, "") == "ipc 0.50 s"
