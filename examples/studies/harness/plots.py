@@ -13,7 +13,7 @@ from openrlhf_mtp.runlog.run import read_run
 Series = tuple[Sequence[float], Sequence[float]]
 """Steps and values of one run."""
 
-COLORS = (*style.GROUP_COLORS, "#b59a2f")
+COLORS = (*style.GROUP_COLORS, "#b59a2f", "#35a3a3")
 
 
 def groups(values: Mapping[str, Sequence[Values]], panels: Mapping[str, Sequence[tuple[str, str]]]) -> Figure:
