@@ -10,6 +10,7 @@
 | `head` | the head alone at a large model's shape, by length; `head_forms` builds it |
 | `step` | an optimizer step in each regime; `step_forms` names the regimes, `step_trainer` builds the trainer |
 | `sync` | a sync round beside OpenRLHF's own; `sync_setup` starts both sides, `sync_worker` is an engine |
+| `random_policy` | the policy that a training step and a sync round are measured on |
 | `kept` | the memory that autograd keeps for a backward pass |
 | `rollout` | tokens per second with drafts; `rollout_subject` finds the model, `rollout_engine` runs vLLM |
 | `whole_rollout` | seconds of whole rollouts by arms in turn; `whole_setup` reads the options |

@@ -7,7 +7,6 @@ on a new GPU. `bench step` measures the head's part of a whole training step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -15,9 +14,9 @@ from typing import Any
 
 from rich.table import Table
 
-from openrlhf_mtp.bench.harness import Report, UnavailableError, take_turns
+from openrlhf_mtp.bench.harness import Report
 from openrlhf_mtp.bench.head_forms import FORMS, GROUPS, WIDTH, Shape, prepare
-from openrlhf_mtp.bench.isolated import IsolatedForm
+from openrlhf_mtp.bench.isolated import take_isolated_turns
 from openrlhf_mtp.bench.report import device_name, publish, show_seconds, table
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.runlog.run_folder import writable
@@ -72,18 +71,9 @@ def bench_head(out: Path, shape: Shape, tokens: Sequence[int], repeats: int, *, 
 
 def measure(shape: Shape, tokens: int, repeats: int, report: Report[float]) -> list[Result]:
     """Let the forms take turns at one length, each in a process of its own."""
-    with ExitStack() as processes:
-        forms = {form: processes.enter_context(IsolatedForm(prepare, form, shape, tokens)) for form in FORMS}
-        runs = take_turns({form: process.run for form, process in forms.items()}, repeats, report)
-        results = []
-        for form, of_form in runs.items():
-            problem, extra = of_form.problem, 0
-            try:
-                extra = 0 if problem else forms[form].result()[0]
-            except UnavailableError as ended:
-                problem = str(ended)
-            results.append(Result(form, tokens, of_form.counted, extra, problem))
-    return results
+    forms = {form: (form, shape, tokens) for form in FORMS}
+    measured = take_isolated_turns(prepare, forms, repeats, report)
+    return [Result(form, tokens, one.seconds, one.extra_bytes, one.problem) for form, one in measured.items()]
 
 
 def render(results: Sequence[Result], note: Mapping[str, Any]) -> Table:

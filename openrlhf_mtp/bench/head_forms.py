@@ -50,7 +50,7 @@ class Shape:
         return self.hidden // WIDTH
 
     def config(self) -> Any:
-        """The policy's configuration: Llama, 3.5 times as wide inside as Llama 3, embedding and output head tied."""
+        """The policy's configuration: Llama, 3.5 times as wide inside (Llama 3), embedding and output head tied."""
         from transformers import AutoConfig
 
         return AutoConfig.for_model(

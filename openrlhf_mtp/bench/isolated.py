@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from openrlhf_mtp.bench.harness import UnavailableError, timed
+from openrlhf_mtp.bench.harness import Report, Runs, UnavailableError, take_turns, timed
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,51 @@ def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...])
         connection.send((None, str(problem)))
     except torch.OutOfMemoryError as problem:
         connection.send((None, f"out of memory: {problem}"))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that came of a form.
+
+    Attributes:
+        seconds: of each repeat; empty where it could not run.
+        extra_bytes: peak memory above the inputs, over all repeats.
+        figures: of its last run, by name.
+        problem: why it could not run, else empty.
+    """
+
+    seconds: tuple[float, ...] = ()
+    extra_bytes: int = 0
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def take_isolated_turns(
+    prepare: Prepare, forms: Mapping[str, Sequence[Any]], repeats: int, report: Report[float]
+) -> dict[str, Measured]:
+    """Let forms take turns, each in a process of its own.
+
+    Args:
+        prepare: see `Prepare`.
+        forms: name -> its arguments.
+        repeats, report: as in `take_turns`.
+    """
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(IsolatedForm(prepare, *given)) for name, given in forms.items()
+        }
+        runs = take_turns({name: process.run for name, process in processes.items()}, repeats, report)
+        return {name: _measured(processes[name], one) for name, one in runs.items()}
+
+
+def _measured(process: IsolatedForm, runs: Runs[float]) -> Measured:
+    if runs.problem:
+        return Measured(problem=runs.problem)
+    try:
+        extra_bytes, figures = process.result()
+    except UnavailableError as problem:
+        return Measured(problem=str(problem))
+    return Measured(runs.counted, extra_bytes, figures)
 
 
 class Meter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -13,8 +12,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from openrlhf_mtp.bench.harness import Report, Runs, UnavailableError, take_turns
-from openrlhf_mtp.bench.isolated import IsolatedForm, Prepared
+from openrlhf_mtp.bench.harness import Report
+from openrlhf_mtp.bench.isolated import Prepared, take_isolated_turns
 from openrlhf_mtp.bench.kernels import VOCABULARIES, KernelSpeed, measure_kernels, render_kernels
 from openrlhf_mtp.bench.loss_forms import COMPARABLE, FORMS, Workload, make_inputs
 from openrlhf_mtp.bench.ratios import Ratio
@@ -79,20 +78,13 @@ def bench_loss(out: Path, workload: Workload, *, smoke: bool = False) -> int:
 
 def measure(workload: Workload, report: Report[float]) -> list[Result]:
     """Let the forms take turns, each in a process of its own."""
-    with ExitStack() as processes:
-        forms = {form: processes.enter_context(IsolatedForm(prepare, form, workload)) for form in FORMS}
-        runs = take_turns({form: process.run for form, process in forms.items()}, workload.repeats, report)
-        return [_result(form, forms[form], runs[form]) for form in FORMS]
-
-
-def _result(form: str, process: IsolatedForm, runs: Runs[float]) -> Result:
-    if runs.problem:
-        return Result(form, problem=runs.problem)
-    try:
-        extra_bytes, figures = process.result()
-    except UnavailableError as problem:
-        return Result(form, problem=str(problem))
-    return Result(form, runs.counted, extra_bytes, **figures)
+    measured = take_isolated_turns(
+        prepare, {form: (form, workload) for form in FORMS}, workload.repeats, report
+    )
+    return [
+        Result(form, one.seconds, one.extra_bytes, problem=one.problem, **one.figures)
+        for form, one in measured.items()
+    ]
 
 
 def prepare(form: str, workload: Workload) -> Prepared:

@@ -19,6 +19,7 @@ from rich.table import Table
 from openrlhf_mtp.bench import step_trainer
 from openrlhf_mtp.bench.harness import PartClock, Report, now, take_turns
 from openrlhf_mtp.bench.kept import KeptMemory
+from openrlhf_mtp.bench.random_policy import HEAD_WIDTH
 from openrlhf_mtp.bench.ratios import Ratio
 from openrlhf_mtp.bench.report import default_device, device_name, publish, show_seconds, table
 from openrlhf_mtp.bench.step_forms import FIXED, OCC, ONE_PIECE, PLAIN, Workload
@@ -30,8 +31,6 @@ RESULT = "bench_step.json"
 PARTS = ("forward", "backward", "update", "head")
 """Parts of a step's time: the policy's forward pass, its backward with the joint term's, its update, and the head
 with a forward pass, loss, backward and update of its own."""
-HEAD_WIDTH = 64
-"""Width of an attention head of the trunk; the hidden size is a multiple of it."""
 SMOKE: dict[str, Any] = {
     "layers": 2,
     "hidden": 128,

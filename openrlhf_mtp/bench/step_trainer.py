@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from openrlhf_mtp.bench.random_policy import random_policy
 from openrlhf_mtp.bench.step_forms import Workload
 from openrlhf_mtp.config.run_files import CHECKPOINTS
 from openrlhf_mtp.config.settings.mtp import MTPSettings
@@ -19,32 +20,19 @@ from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 def write_policy(folder: Path, workload: Workload) -> Path:
     """A random policy with a fresh head; its tokenizer is never asked for anything but two special tokens."""
-    import torch
     from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
     from openrlhf_mtp.config.head_contract.folder import HEAD_FOLDER
     from openrlhf_mtp.heads.formats.equip import init_head
     from openrlhf_mtp.heads.formats.head_folder import save_head
     from openrlhf_mtp.heads.head_config import HeadConfig
 
-    heads = max(1, workload.hidden // 64)
-    config = Qwen2Config(
-        vocab_size=workload.vocab,
-        hidden_size=workload.hidden,
-        intermediate_size=4 * workload.hidden,
-        num_hidden_layers=workload.layers,
-        num_attention_heads=heads,
-        num_key_value_heads=max(1, heads // 4),
-        max_position_embeddings=workload.prompt + workload.response,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    policy: Any = Qwen2ForCausalLM(config)
-    policy.to(torch.bfloat16)
+    longest = workload.prompt + workload.response
+    policy = random_policy(workload.layers, workload.hidden, workload.vocab, longest)
     policy.save_pretrained(folder)
     head = init_head(
-        HeadConfig.from_trunk(config, depths=workload.depths),
+        HeadConfig.from_trunk(policy.config, depths=workload.depths),
         policy.model.layers[-1].state_dict(),
         policy.model.norm.weight.detach(),
     )

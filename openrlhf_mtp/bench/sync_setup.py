@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from openrlhf_mtp.bench.random_policy import random_policy
 from openrlhf_mtp.config.settings.mtp import MTPSettings, SyncSettings
 
 ADDRESS = "127.0.0.1"
@@ -64,25 +65,7 @@ class CountedHandle:
 
 def write_policy(folder: Path, workload: Workload) -> None:
     """A random policy in bfloat16, without a tokenizer."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    heads = max(1, workload.hidden // 64)
-    torch.manual_seed(0)
-    policy: Any = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=workload.vocab,
-            hidden_size=workload.hidden,
-            intermediate_size=4 * workload.hidden,
-            num_hidden_layers=workload.layers,
-            num_attention_heads=heads,
-            num_key_value_heads=max(1, heads // 4),
-            max_position_embeddings=128,
-            tie_word_embeddings=True,
-        )
-    )
-    policy.to(torch.bfloat16)
-    policy.save_pretrained(folder)
+    random_policy(workload.layers, workload.hidden, workload.vocab, 128).save_pretrained(folder)
 
 
 def start_engines(folder: Path, engines: int, counter: Counter) -> list[CountedHandle]:
