@@ -25,7 +25,7 @@ from replay.states import load_policy, load_step, save_step, see
 JOB = STUDIES / "replay" / "job.yaml"
 KEEP_EVERY = 10
 """Policies of these steps stay, for later studies."""
-SECOND_OF_A_PAIR = (1, 11, 41, 71)
+SECOND_OF_A_PAIR = (1, 11, 31, 51)
 """Policies after these updates stay too: with the one before each, it is a checkpoint of the study `occ_gradients`."""
 
 REGIMES: Mapping[str, Sequence[str]] = {

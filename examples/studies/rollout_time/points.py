@@ -11,7 +11,7 @@ from replay.walk import head_after
 from openrlhf_mtp.config.run_files import FINAL, TRAINED_HEAD
 from openrlhf_mtp.runlog.rollouts import rollout_file
 
-UPDATES: Sequence[int] = (20, 50, 80)
+UPDATES: Sequence[int] = (20, 40, 60)
 """Of a path's policies; study 6 keeps policies and heads after every tenth."""
 PILOT_UPDATES = 30
 HISTORY = 10
