@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import rl
 from harness.main import main
-from harness.study import Arm, Column, Contrast, Study
+from harness.study import Arm, Contrast, Study
 from objectives.study import STUDY as OBJECTIVES
 
 STEPS = 100
@@ -44,25 +44,25 @@ STUDY = Study(
     ],
     measure=rl.measure,
     figure=rl.drift_figure,
-    columns=[
-        Column("length/first", "acceptance length, first 10 steps"),
-        Column("length/last", "acceptance length, last 10 steps"),
-        Column("length/mean", "acceptance length, all steps"),
-        Column("promised/mean", "promised by the trainer"),
-        Column("replayed/mean", "replayed by the trainer"),
-        Column("gap/mean", "replayed minus measured", 4),
-        Column("gap/error", "its standard error", 4),
-        Column("slow/mean", "responses below 1.5 tokens", 4),
-        Column("p10/mean", "a tenth of the responses below"),
-        Column("reward/first", "reward, first 10 steps"),
-        Column("reward/last", "reward, last 10 steps"),
-        Column("entropy/first", "entropy, first 10 steps"),
-        Column("entropy/last", "entropy, last 10 steps"),
-        Column("between_steps/slope", "tokens of length per nat, between steps", 2),
-        Column("drift/change", "change of length"),
-        Column("drift/by_entropy", "by entropy"),
-        Column("drift/mismatch", "mismatch"),
-    ],
+    columns=rl.columns(
+        "length/first",
+        "length/last",
+        "length/mean",
+        "promised/mean",
+        "replayed/mean",
+        "gap/mean",
+        "gap/error",
+        "slow/mean",
+        "p10/mean",
+        "reward/first",
+        "reward/last",
+        "entropy/first",
+        "entropy/last",
+        "between_steps/slope",
+        "drift/change",
+        "drift/by_entropy",
+        "drift/mismatch",
+    ),
     contrasts=[
         Contrast("online_e2e_tv", "pre_rl_only", "length/last", role="primary", expected="+", least=0.05),
         Contrast("online_ce", "pre_rl_only", "length/last"),

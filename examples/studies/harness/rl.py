@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness import plots
-from harness.study import Place, Values
+from harness.study import Column, Place, Values
 from openrlhf_mtp.analysis.figures.drift import series_of, split_of
 from openrlhf_mtp.analysis.lengths import lengths_of
 from openrlhf_mtp.analysis.regression import fit_line
@@ -43,6 +43,38 @@ METRICS = {
     "magnitude": metrics.depth_metric(metrics.OCC_MAGNITUDE, 1),
     "step_s": metrics.TIME_STEP_S,
 }
+
+COLUMNS = (
+    Column("length/first", "acceptance length, first 10 steps"),
+    Column("length/last", "acceptance length, last 10 steps"),
+    Column("length/mean", "acceptance length, all steps"),
+    Column("promised/mean", "promised by the trainer"),
+    Column("replayed/mean", "replayed by the trainer"),
+    Column("gap/mean", "replayed minus measured", 4),
+    Column("gap/error", "its standard error", 4),
+    Column("slow/mean", "responses below 1.5 tokens", 4),
+    Column("p10/mean", "a tenth of the responses below"),
+    Column("reward/first", "reward, first 10 steps"),
+    Column("reward/last", "reward, last 10 steps"),
+    Column("entropy/first", "entropy, first 10 steps"),
+    Column("entropy/last", "entropy, last 10 steps"),
+    Column("between_steps/slope", "tokens of length per nat, between steps", 2),
+    Column("drift/change", "change of length"),
+    Column("drift/by_entropy", "by entropy"),
+    Column("drift/mismatch", "mismatch"),
+    Column("reward/mean", "reward, all steps"),
+    Column("eval/last", "held-out reward at the end"),
+    Column("coefficient/mean", "coefficient", 4),
+    Column("alignment/mean", "⟨δ_RL δ_MTP⟩", 6),
+    Column("magnitude/mean", "⟨δ_MTP²⟩", 5),
+)
+"""How the tables head the values of `measure`."""
+
+
+def columns(*names: str) -> list[Column]:
+    """The columns of a study, by the names of their values."""
+    known = {column.name: column for column in COLUMNS}
+    return [known[name] for name in names]
 
 
 def measure(place: Place) -> Values:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import rl
 from harness.main import main
-from harness.study import STUDIES, Arm, Column, Contrast, Place, Study
+from harness.study import STUDIES, Arm, Contrast, Place, Study
 from replay.recordings import JOB
 from replay.study import FULL, SMOKE, Folders, do
 from worked import prompts
@@ -122,16 +122,16 @@ STUDY = Study(
     ],
     measure=rl.measure,
     figure=rl.regimes_figure,
-    columns=[
-        Column("eval/last", "held-out reward at the end"),
-        Column("reward/first", "reward, first 10 steps"),
-        Column("reward/last", "reward, last 10 steps"),
-        Column("entropy/last", "entropy, last 10 steps"),
-        Column("length/last", "acceptance length, last 10 steps"),
-        Column("coefficient/mean", "coefficient", 4),
-        Column("alignment/mean", "⟨δ_RL δ_MTP⟩", 6),
-        Column("magnitude/mean", "⟨δ_MTP²⟩", 5),
-    ],
+    columns=rl.columns(
+        "eval/last",
+        "reward/first",
+        "reward/last",
+        "entropy/last",
+        "length/last",
+        "coefficient/mean",
+        "alignment/mean",
+        "magnitude/mean",
+    ),
     contrasts=[
         Contrast("occ_released_1", "detach", "eval/last", role="primary", expected="+", least=MATTERS),
         Contrast("occ_released_0.1", "detach", "eval/last", expected="+", least=MATTERS),

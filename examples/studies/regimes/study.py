@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import rl
 from harness.main import main
-from harness.study import Arm, Column, Contrast, Study
+from harness.study import Arm, Contrast, Study
 from objectives.study import STUDY as OBJECTIVES
 
 STEPS = 150
@@ -50,23 +50,23 @@ STUDY = Study(
     ],
     measure=rl.measure,
     figure=rl.regimes_figure,
-    columns=[
-        Column("reward/first", "reward, first 10 steps"),
-        Column("reward/last", "reward, last 10 steps"),
-        Column("reward/mean", "reward, all steps"),
-        Column("eval/last", "held-out reward at the end"),
-        Column("length/last", "acceptance length, last 10 steps"),
-        Column("length/mean", "acceptance length, all steps"),
-        Column("promised/mean", "promised by the trainer"),
-        Column("replayed/mean", "replayed by the trainer"),
-        Column("gap/mean", "replayed minus measured", 4),
-        Column("gap/error", "its standard error", 4),
-        Column("slow/mean", "responses below 1.5 tokens", 4),
-        Column("p10/mean", "a tenth of the responses below"),
-        Column("coefficient/mean", "coefficient", 4),
-        Column("alignment/mean", "⟨δ_RL δ_MTP⟩", 6),
-        Column("magnitude/mean", "⟨δ_MTP²⟩", 5),
-    ],
+    columns=rl.columns(
+        "reward/first",
+        "reward/last",
+        "reward/mean",
+        "eval/last",
+        "length/last",
+        "length/mean",
+        "promised/mean",
+        "replayed/mean",
+        "gap/mean",
+        "gap/error",
+        "slow/mean",
+        "p10/mean",
+        "coefficient/mean",
+        "alignment/mean",
+        "magnitude/mean",
+    ),
     contrasts=[
         Contrast("joint_policy_1.0", "detach", "reward/last", role="primary", expected="-", least=MATTERS),
         *(
