@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.upstream.openrlhf.moving_average import Float32Average
 
 
 class HeadAverage:
@@ -23,25 +24,23 @@ class HeadAverage:
 
     def __init__(self, head: MTPHead, beta: float) -> None:
         self.head, self.beta = head, beta
-        self._average = {name: p.detach().float().cpu().clone() for name, p in head.named_parameters()}
+        self._average = Float32Average(head.parameters())
 
-    @torch.no_grad()
     def update(self) -> None:
         """After an optimizer step."""
-        for name, parameter in self.head.named_parameters():
-            self._average[name].lerp_(parameter.detach().float().cpu(), 1.0 - self.beta)
+        self._average.update(self.head.parameters(), self.beta)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within this context the head's parameters are the average."""
-        trained = {name: p.detach().clone() for name, p in self.head.named_parameters()}
-        self._write(self._average)
+        trained = [parameter.detach().clone() for parameter in self.head.parameters()]
+        self._write(self._average.values)
         try:
             yield
         finally:
             self._write(trained)
 
     @torch.no_grad()
-    def _write(self, values: dict[str, torch.Tensor]) -> None:
-        for name, parameter in self.head.named_parameters():
-            parameter.copy_(values[name])
+    def _write(self, values: list[torch.Tensor]) -> None:
+        for parameter, value in zip(self.head.parameters(), values, strict=True):
+            parameter.copy_(value)

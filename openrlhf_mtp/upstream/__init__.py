@@ -28,7 +28,9 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `openrlhf.last_step` | OpenRLHF | the actor trains on the last micro-batch |
 | `openrlhf.last_step` | OpenRLHF | the critic trains on the last micro-batch |
 | `openrlhf.last_step` | OpenRLHF | dynamic batches of all samples |
+| `openrlhf.moving_average` | OpenRLHF | moving average in float32 |
 | `openrlhf.precision` | OpenRLHF | models in float32 |
+| `openrlhf.reward_scale` | OpenRLHF | reward models keep their scale |
 | `openrlhf.schedule_end` | OpenRLHF | learning-rate schedules have an end |
 | `openrlhf.timing` | OpenRLHF | a benchmark times the policy's forward pass |
 | `openrlhf.timing` | DeepSpeed | a benchmark times the policy's backward pass |
@@ -36,6 +38,9 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `openrlhf.zero3_rotary` | OpenRLHF | rotary frequencies in float32 |
 | `ray_start` | Ray | Ray's start has the time a slow machine needs |
 | `uncompiled` | OpenRLHF | compute_entropy without torch.compile on CPU |
+| `uncompiled` | DeepSpeed | muon_update without torch.compile on CPU |
+| `uncompiled` | DeepSpeed | zeropower_via_gram_newtonschulz without torch.compile on CPU |
+| `uncompiled` | DeepSpeed | zeropower_via_newtonschulz5 without torch.compile on CPU |
 | `uncompiled` | vLLM | compiled_random_sample without torch.compile on CPU |
 | `uncompiled` | vLLM | batched_count_greater_than without torch.compile on CPU |
 | `uncompiled` | vLLM | get_masked_input_and_mask without torch.compile on CPU |

@@ -122,29 +122,23 @@ def _use_cpu_strategy(module: ModuleType) -> None:
         return
     make_mesh = module.init_device_mesh
     strategy = module.DeepspeedStrategy
-    train_config, moving_average = strategy.get_ds_train_config, strategy.moving_average
+    train_config = strategy.get_ds_train_config
 
     def init_device_mesh(device: str, *args: Any, **kwargs: Any) -> Any:
         return make_mesh("cpu" if device == "cuda" else device, *args, **kwargs)
 
     def get_ds_train_config(self: Any, optim_dict: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-        if optim_dict and optim_dict["type"] == "AdamW":
-            # torch's AdamW, because DeepSpeed's own would be compiled at run time
+        if optim_dict and optim_dict["type"] in ("AdamW", "Muon"):
+            # torch's AdamW, which Muon takes for what is no matrix: DeepSpeed's own would be compiled at run time
             optim_dict = {**optim_dict, "params": {**optim_dict["params"], "torch_adam": True}}
         return train_config(self, optim_dict=optim_dict, **kwargs)
 
-    def moving_average_on_cpu(
-        self: Any, model: Any, ema: Any, beta: float = 0.992, device: str = "cpu"
-    ) -> None:
-        moving_average(self, model, ema, beta, "cpu")
-
     module.__dict__["init_device_mesh"] = init_device_mesh
     strategy.get_ds_train_config = get_ds_train_config
-    strategy.moving_average = moving_average_on_cpu
 
 
 def _strategy_is_cpu(module: ModuleType) -> bool:
-    return has_cuda() or module.DeepspeedStrategy.moving_average.__name__ == "moving_average_on_cpu"
+    return has_cuda() or module.init_device_mesh.__module__ == __name__
 
 
 # DeepSpeed's shared-memory all-reduce ---------------------------------------------------------------------
@@ -236,12 +230,8 @@ PATCHES: tuple[Patch, ...] = (
     Patch(
         name="DeepSpeed strategy on CPU",
         target="openrlhf.utils.deepspeed.deepspeed",
-        touches=(
-            "init_device_mesh",
-            "DeepspeedStrategy.get_ds_train_config",
-            "DeepspeedStrategy.moving_average",
-        ),
-        reason='the device mesh and the moving average name "cuda", the fused Adam needs a compiler',
+        touches=("init_device_mesh", "DeepspeedStrategy.get_ds_train_config"),
+        reason='the device mesh names "cuda", the fused Adam needs a compiler',
         versions=f"{_OPENRLHF}, deepspeed 0.19.6",
         apply=_use_cpu_strategy,
         probe=_strategy_is_cpu,

@@ -15,7 +15,15 @@ from typing import Any
 
 from openrlhf_mtp.config.threads import PASSIVE
 from openrlhf_mtp.upstream import cpu_host, ray_start, uncompiled
-from openrlhf_mtp.upstream.openrlhf import dynamic_batches, last_step, precision, schedule_end, zero3_rotary
+from openrlhf_mtp.upstream.openrlhf import (
+    dynamic_batches,
+    last_step,
+    moving_average,
+    precision,
+    reward_scale,
+    schedule_end,
+    zero3_rotary,
+)
 from openrlhf_mtp.upstream.patching import install
 from openrlhf_mtp.upstream.vllm import ray_on_cpu
 
@@ -23,10 +31,13 @@ PATCHES = (
     *cpu_host.PATCHES,
     zero3_rotary.PATCH,
     dynamic_batches.PATCH,
+    moving_average.PATCH,  # before the one that says when to average
     *last_step.PATCHES,
+    reward_scale.PATCH,
     schedule_end.PATCH,
     ray_start.PATCH,
     uncompiled.TRAINER_PATCH,
+    *uncompiled.MUON_PATCHES,
     precision.PATCH,
     ray_on_cpu.PATCH,
 )

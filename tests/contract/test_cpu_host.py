@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from openrlhf_mtp.upstream import cpu_host, uncompiled
-from openrlhf_mtp.upstream.openrlhf import precision, zero3_rotary
+from openrlhf_mtp.upstream.openrlhf import precision, reward_scale, zero3_rotary
 from openrlhf_mtp.upstream.patching import Patch
 from openrlhf_mtp.upstream.vllm import ray_on_cpu
 from tests.processes import in_fresh_process
@@ -18,7 +19,9 @@ PATCHES = [
     *cpu_host.PATCHES,
     zero3_rotary.PATCH,
     uncompiled.TRAINER_PATCH,
+    *uncompiled.MUON_PATCHES,
     precision.PATCH,
+    reward_scale.PATCH,
     ray_on_cpu.PATCH,
 ]
 BY_TARGET = {patch.target: patch for patch in PATCHES}
@@ -67,12 +70,14 @@ def adam_and_average() -> dict[str, Any]:
     strategy.accumulated_gradient = 1
     given = {"type": "AdamW", "params": {"lr": 0.5}}
     config = strategy.get_ds_train_config(optim_dict=given, max_norm=2.0)
+    muon = strategy.get_ds_train_config(optim_dict={"type": "Muon", "params": {"lr": 0.25}})
     model, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 1.0)
     torch.nn.init.constant_(average.weight, 0.0)
     strategy.moving_average(model, average, 0.75, "cuda")
     return {
         "adam": config["optimizer"]["params"],
+        "muon": muon["optimizer"]["params"],
         "clipping": config["gradient_clipping"],
         "given": given,
         "average": average.weight.item(),
@@ -99,6 +104,24 @@ def sixteen_bits_of(param_dtype: str) -> dict[str, Any]:
     }
 
 
+def scale_of_a_reward_model() -> list[float]:
+    """Mean and standard deviation of a reward model that was saved with 0.5 and 2."""
+    import torch
+    from openrlhf.models import get_llm_for_sequence_regression
+    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen2Config(vocab_size=16, num_hidden_layers=1, num_labels=1, **sizes)
+    config.mean, config.std = 0.5, 2.0
+    with TemporaryDirectory() as folder:
+        Qwen2ForSequenceClassification(config).save_pretrained(folder)
+        model = get_llm_for_sequence_regression(
+            folder, "reward", normalize_reward=True, attn_implementation="eager"
+        )
+    assert next(model.parameters()).dtype == torch.bfloat16
+    return [model.mean.item(), model.std.item()]
+
+
 def look_at_prepared_process() -> dict[str, Any]:
     """A process as the driver and every worker prepare it."""
     from openrlhf_mtp.upstream.processes import prepare_process
@@ -108,6 +131,7 @@ def look_at_prepared_process() -> dict[str, Any]:
         "states": {target: state_of(patch) for target, patch in BY_TARGET.items()},
         "cuda calls": cuda_calls(),
         "strategy": adam_and_average(),
+        "scale": scale_of_a_reward_model(),
         "precisions": {name: sixteen_bits_of(name) for name in ("bf16", "fp16", "fp32")},
     }
 
@@ -144,11 +168,16 @@ def test_hard_coded_cuda_calls_are_harmless(prepared):
 def test_the_strategy_trains_with_torchs_adam_and_averages_on_the_cpu(prepared):
     assert prepared["strategy"] == {
         "adam": {"lr": 0.5, "torch_adam": True},
+        "muon": {"lr": 0.25, "torch_adam": True},
         "clipping": 2.0,
         "given": {"type": "AdamW", "params": {"lr": 0.5}},
         "average": 0.25,
         "without optimizer": False,
     }
+
+
+def test_a_loaded_reward_model_has_the_scale_that_it_was_saved_with(prepared):
+    assert prepared["scale"] == [0.5, 2.0]
 
 
 def test_float32_reaches_models_and_deepspeed_and_16_bits_stay(prepared):

@@ -55,10 +55,7 @@ def _step_where_told(module: ModuleType) -> None:
 
     @functools.wraps(average)
     def average_after_steps(self: Any, *args: Any, **kwargs: Any) -> None:
-        completes = getattr(self, COMPLETES, None)
-        if completes:
-            self.time_steps["ema"] = -1  # it averages at each multiple of the micro-batches of a full step
-        if completes is not False:
+        if getattr(self, COMPLETES, None) is not False:
             average(self, *args, **kwargs)
 
     strategy.backward, strategy.moving_average = backward_to_the_end, average_after_steps
