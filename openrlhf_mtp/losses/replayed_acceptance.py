@@ -10,6 +10,11 @@ Rejection sampling makes that exact: a drafted token that equals x_{i+j+1} is ac
 min(p, q)(x), and the token is x with probability p(x) either way. Given the text, depth j of anchor i was therefore
 accepted with probability r_ij = min(1, q(x) / p(x)), independently of all else, once the depths before it were. An
 anchor whose first a drafts are accepted hands over to anchor i + a + 1.
+
+Block verification (Sun et al., arXiv 2403.10444) accepts the tokens x_1 ... x_j of a draft, and possibly more, with a
+joint probability of q(x_1 ... x_j) times the least of the products of p / q over depths m + 1 to j, m <= j. Given the
+text, that is the least of the products of q / p over the first m depths, and never less than the product of
+min(1, q / p). The text after an accepted token is a sample of p either way, so that the rest of the replay stays.
 """
 
 from __future__ import annotations
@@ -61,7 +66,31 @@ def replay_acceptance(accept: Tensor, mask: Tensor, index: Tensor) -> ReplayedCo
     >>> replay_acceptance(half, counted, torch.tensor([0, 1, 8, 9])).drafts.item()
     3.0
     """
-    through = accept.double().masked_fill(~mask, 0.0).cumprod(-1)
+    return _replayed(accept.double().masked_fill(~mask, 0.0).cumprod(-1), index)
+
+
+def replay_block_acceptance(log_ratio: Tensor, mask: Tensor, index: Tensor) -> ReplayedCounts:
+    """As `replay_acceptance`, for an engine that verifies each draft as a block.
+
+    Args:
+        log_ratio: log q(x) - log p(x) of the text's token at each depth [N, k].
+        mask, index: as there.
+
+    A second token that q likes makes up for nothing where the first is rejected, and one that q likes less than p is
+    carried by a first one that q likes more.
+
+    >>> counted, first = torch.ones(1, 2, dtype=torch.bool), torch.tensor([0])
+    >>> replay_block_acceptance(torch.tensor([[0.5, 4.0]]).log(), counted, first).reached.round(decimals=3).tolist()
+    [0.5, 0.5]
+    >>> replay_block_acceptance(torch.tensor([[4.0, 0.5]]).log(), counted, first).reached.round(decimals=3).tolist()
+    [1.0, 1.0]
+    """
+    joint = log_ratio.double().masked_fill(~mask, -torch.inf).cumsum(-1)
+    return _replayed(joint.cummin(-1).values.clamp(max=0.0).exp(), index)
+
+
+def _replayed(through: Tensor, index: Tensor) -> ReplayedCounts:
+    """The counts, from the chance that a draft is accepted through depth j, given the text [N, k]."""
     edges = torch.nn.functional.pad(through, (1, 1), value=0.0)
     edges[:, 0] = 1.0
     ended = edges[:, :-1] - edges[:, 1:]  # [N, k + 1]: exactly a = 0 ... k drafts accepted

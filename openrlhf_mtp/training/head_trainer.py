@@ -20,7 +20,11 @@ from openrlhf_mtp.losses.acceptance import acceptance_ratio
 from openrlhf_mtp.losses.alignment import anchor_mask
 from openrlhf_mtp.losses.mixture import mixture
 from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, Sums, depth_weights, mtp_loss
-from openrlhf_mtp.losses.replayed_acceptance import ReplayedCounts, replay_acceptance
+from openrlhf_mtp.losses.replayed_acceptance import (
+    ReplayedCounts,
+    replay_acceptance,
+    replay_block_acceptance,
+)
 from openrlhf_mtp.losses.targets import from_hidden
 from openrlhf_mtp.losses.types import Objective, anchor_counts
 from openrlhf_mtp.runlog import metrics
@@ -43,6 +47,7 @@ class HeadTrainer:
         temperature: the rollout's sampling temperature, at which all distributions are taken.
         trunk_sharded: true when ZeRO-3 shards the policy.
         seed: of the choice of anchors.
+        verifies_blocks: the rollout engines verify drafts as blocks, which the replay of their acceptance follows.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class HeadTrainer:
         temperature: float,
         trunk_sharded: bool = False,
         seed: int = 0,
+        verifies_blocks: bool = False,
     ) -> None:
         self.engine = engine
         self.head = head
@@ -66,6 +72,7 @@ class HeadTrainer:
         self.temperature = temperature
         self.trunk_sharded = trunk_sharded
         self.seed = seed
+        self.verifies_blocks = verifies_blocks
         self.steps = 0
         self._sums: list[Sums] = []  # of all micro-batches since metrics were read
         self._replayed: list[ReplayedCounts] = []
@@ -113,8 +120,14 @@ class HeadTrainer:
         if self.engine is not None and self.schedule.watches(self.steps):
             self._step_sums.append(sums)
         if output.anchors.fraction == 1.0:  # a replay needs every anchor of a response
-            accept = acceptance_ratio(output.records.log_q, output.records.log_p)
-            self._replayed.append(replay_acceptance(accept, output.anchors.mask, output.anchors.index))
+            self._replayed.append(self._replay(output))
+
+    def _replay(self, output: MTPLossOutput) -> ReplayedCounts:
+        records, anchors = output.records, output.anchors
+        if self.verifies_blocks:
+            return replay_block_acceptance(records.log_q - records.log_p, anchors.mask, anchors.index)
+        accept = acceptance_ratio(records.log_q, records.log_p)
+        return replay_acceptance(accept, anchors.mask, anchors.index)
 
     def row_counts(self, action_mask: Tensor, segment_ids: Tensor) -> Tensor:
         """How much of the current objective each row of a micro-batch is: positions [B, T], [B, T] -> [B]."""

@@ -9,7 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openrlhf_mtp.losses.replayed_acceptance import length_error, replay_acceptance
+from openrlhf_mtp.losses.replayed_acceptance import (
+    length_error,
+    replay_acceptance,
+    replay_block_acceptance,
+)
 
 DEPTHS, VOCABULARY = 3, 5
 
@@ -39,15 +43,44 @@ def rejection_sampling(p, q, length, generator):
     return text[:length], accepted
 
 
+def block_verification(p, q, length, generator):
+    """`rejection_sampling` with drafts that are verified as blocks (Sun et al., algorithm 2)."""
+
+    def draw(weights):
+        return int(torch.multinomial(weights, 1, generator=generator))
+
+    text, accepted = [0, draw(p[0])], []
+    while len(text) < length:
+        left, tokens, joint = length - len(text), [text[-1]], [1.0]
+        for depth in range(DEPTHS):
+            draft = draw(q[depth, tokens[-1]])
+            joint.append(min(1.0, joint[-1] * float(p[tokens[-1], draft] / q[depth, tokens[-1], draft])))
+            tokens.append(draft)
+        residual = [
+            (joint[depth] * p[tokens[depth]] - q[depth, tokens[depth]]).clamp(min=0.0)
+            for depth in range(DEPTHS)
+        ]
+        count = 0
+        for depth in range(1, DEPTHS + 1):
+            mass = float(residual[depth].sum()) if depth < DEPTHS else 0.0
+            chance = mass / (mass + 1 - joint[depth]) if depth < DEPTHS else joint[depth]
+            if float(torch.rand((), generator=generator)) <= chance:
+                count = depth
+        text += tokens[1 : count + 1]
+        text.append(draw(residual[count] if count < DEPTHS else p[tokens[-1]]))
+        accepted.append(min(count, left))
+    return text[:length], accepted
+
+
 def anchors_of(texts, p, q):
-    """What the trainer knows of the same texts: accept [N, k], overlap [N, k], mask [N, k], position [N]."""
+    """What the trainer knows of the same texts: q(x) / p(x), overlap, mask, [N, k] each, and position [N]."""
     responses, length = texts.shape
     index = torch.arange(length - 2)
     accept, overlap, mask = torch.zeros(3, responses, length - 2, DEPTHS).unbind()
     for j in range(1, DEPTHS + 1):
         inside = index[index + j + 1 < length]
         before, token = texts[:, inside + j], texts[:, inside + j + 1]
-        accept[:, inside, j - 1] = (q[j - 1, before, token] / p[before, token]).clamp(max=1.0)
+        accept[:, inside, j - 1] = q[j - 1, before, token] / p[before, token]
         overlap[:, inside, j - 1] = torch.minimum(p, q[j - 1]).sum(-1)[before]
         mask[:, inside, j - 1] = 1.0
     flat = [values.flatten(0, 1) for values in (accept, overlap, mask.bool())]
@@ -62,13 +95,47 @@ def test_the_replay_matches_rejection_sampling_and_the_plain_mean_does_not():
     runs = [rejection_sampling(p, q, 40, generator) for _ in range(300)]
     accepted = torch.tensor([count for _, counts in runs for count in counts])
     engine = torch.stack([(accepted >= j).double().mean() for j in range(1, DEPTHS + 1)])
-    accept, overlap, mask, index = anchors_of(torch.tensor([text for text, _ in runs]), p, q)
-    replayed = replay_acceptance(accept, mask, index)
+    ratio, overlap, mask, index = anchors_of(torch.tensor([text for text, _ in runs]), p, q)
+    replayed = replay_acceptance(ratio.clamp(max=1.0), mask, index)
     # some 3,600 drafts: a standard error below 0.009 at every depth
     torch.testing.assert_close(replayed.reached / replayed.drafts, engine, atol=0.03, rtol=0.0)
     assert replayed.drafts.item() == pytest.approx(len(accepted), rel=0.03)
     plain = overlap.cumprod(-1)[mask[:, -1]].mean(0).double()
     assert (plain - engine).abs().max() > 0.06
+
+
+def test_the_replay_of_blocks_matches_block_verification_and_that_of_single_tokens_does_not():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(VOCABULARY, VOCABULARY, generator=generator)
+    noise = 1.5 * torch.randn(DEPTHS, VOCABULARY, VOCABULARY, generator=generator)
+    p, q = logits.softmax(-1), (logits + noise).softmax(-1)
+    runs = [block_verification(p, q, 40, generator) for _ in range(200)]
+    accepted = torch.tensor([count for _, counts in runs for count in counts])
+    engine = torch.stack([(accepted >= j).double().mean() for j in range(1, DEPTHS + 1)])
+    ratio, _, mask, index = anchors_of(torch.tensor([text for text, _ in runs]), p, q)
+    replayed = replay_block_acceptance(ratio.log(), mask, index)
+    # some 3,200 drafts: a standard error of 0.009 at every depth
+    torch.testing.assert_close(replayed.reached / replayed.drafts, engine, atol=0.03, rtol=0.0)
+    assert replayed.drafts.item() == pytest.approx(len(accepted), rel=0.03)
+    single = replay_acceptance(ratio.clamp(max=1.0), mask, index)
+    assert (single.reached / single.drafts).sum() < engine.sum() - 0.08
+
+
+@given(st.integers(1, 6), st.integers(0, 10_000))
+def test_blocks_accept_no_less_and_never_more_than_their_first_tokens_allow(places, seed):
+    generator = torch.Generator().manual_seed(seed)
+    log_ratio = 2 * torch.randn(places, DEPTHS, generator=generator, dtype=torch.float64)
+    mask = torch.ones(places, DEPTHS, dtype=torch.bool)
+    single, block = (
+        torch.stack([function(row[None], mask[:1], torch.tensor([0])).reached for row in values])
+        for function, values in (
+            (replay_acceptance, log_ratio.clamp(max=0.0).exp()),
+            (replay_block_acceptance, log_ratio),
+        )
+    )
+    assert (block >= single - 1e-12).all()
+    assert (block.diff(dim=1) <= 1e-12).all()
+    assert (block <= log_ratio[:, :1].exp().clamp(max=1.0) + 1e-12).all()
 
 
 def test_certain_drafts_are_visited_every_k_plus_one_anchors():

@@ -26,7 +26,9 @@ COLD = {"objective": "e2e_tv", "kl_warmup_steps": 1000}
 """Trains with KL for ever."""
 
 
-def trainer(*, engine: Any = None, seed: int = 0, **objective: Any) -> HeadTrainer:
+def trainer(
+    *, engine: Any = None, seed: int = 0, verifies_blocks: bool = False, **objective: Any
+) -> HeadTrainer:
     generator = torch.Generator().manual_seed(3)
     table = torch.randn(VOCAB, WIDTH, generator=generator)
     output_head = nn.Linear(WIDTH, VOCAB, bias=False)
@@ -43,6 +45,7 @@ def trainer(*, engine: Any = None, seed: int = 0, **objective: Any) -> HeadTrain
         settings=ObjectiveSettings.model_validate({"kl_warmup_steps": 0, **objective}),
         temperature=TEMPERATURE,
         seed=seed,
+        verifies_blocks=verifies_blocks,
     )
 
 
@@ -109,7 +112,7 @@ def gathered(own: HeadTrainer, batch: HeadBatch) -> Rows:
     return Rows(**{name: np.array(values) for name, values in found.items()}, response=response)
 
 
-def replay(rows: Rows) -> tuple[list[float], float, dict[str, float]]:
+def replay(rows: Rows, *, blocks: bool = False) -> tuple[list[float], float, dict[str, float]]:
     """How likely depths 1..j of a draft are all accepted, the standard deviation of how many are, and their spread.
 
     Means over an engine's drafts, by following one response at a time.
@@ -123,8 +126,9 @@ def replay(rows: Rows) -> tuple[list[float], float, dict[str, float]]:
         for place, n in enumerate(own):
             sides = [[reference.softmax(row) for row in side[n]] for side in (rows.draft, rows.target)]
             at_token = [(q[t], p[t]) for q, p, t in zip(*sides, rows.token[n], strict=True)]
-            accept = [min(1.0, q / p) * m for (q, p), m in zip(at_token, rows.mask[n], strict=True)]
-            through = [1.0, *np.cumprod(accept), 0.0]
+            ratios = [q / p * m for (q, p), m in zip(at_token, rows.mask[n], strict=True)]
+            joint = np.cumprod(ratios if blocks else np.minimum(1.0, ratios))
+            through = [1.0, *np.minimum(np.minimum.accumulate(joint), 1.0), 0.0]
             drafts += visited[place]
             reached += visited[place] * np.array(through[1:-1])
             chances = -np.diff(through)
@@ -145,9 +149,9 @@ def replay(rows: Rows) -> tuple[list[float], float, dict[str, float]]:
     return (reached / drafts).tolist(), float(np.sqrt(variance / drafts)), spread
 
 
-@pytest.mark.parametrize("objective", ["kl", "e2e_tv"])
-def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
-    own, batch = trainer(objective=objective), random_batch()
+@pytest.mark.parametrize(("objective", "blocks"), [("kl", False), ("e2e_tv", False), ("e2e_tv", True)])
+def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective, blocks):
+    own, batch = trainer(objective=objective, verifies_blocks=blocks), random_batch()
     own.accumulate(batch, 1.0)
     row, rows = own.drain(), gathered(own, batch)
     sums = rows.sums(objective)
@@ -158,7 +162,7 @@ def test_every_metric_is_the_formula_at_the_rollouts_temperature(objective):
         "mtp/entropy": sums["entropy_sum"] / sums["depth_count"][0],
         "mtp/expected_length": sums["length_sum"] / sums["depth_count"][0],
     }
-    replayed, expected["mtp/accepted_std"], spread = replay(rows)
+    replayed, expected["mtp/accepted_std"], spread = replay(rows, blocks=blocks)
     expected |= spread
     expected["mtp/replayed_length_se"] = row[
         "mtp/replayed_length_se"
