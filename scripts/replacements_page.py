@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from openrlhf_mtp.upstream.patching import Patch
 from openrlhf_mtp.upstream.registry import replacements
 from openrlhf_mtp.upstream.replacement import Binding, Replacement, Wrapping
+from openrlhf_mtp.upstream.vllm.patches import IN_V2, V2_PATCHES
 
 HEADER = """# What is replaced in the dependencies
 
@@ -33,9 +34,37 @@ A wrapping wraps a method of one object, for example for one training step. It f
 }
 
 
+RUNNERS = """## vLLM's two model runners
+
+vLLM takes its V2 model runner where Triton works, and V1 elsewhere: on a CPU, for drafts of a method that V2 lacks, and
+with `VLLM_USE_V2_MODEL_RUNNER=0`. A worker asks for the patches of its own runner before the first rollout.
+
+| patch in V1's runner | counterpart in V2's, or why there is none |
+|---|---|"""
+
+BESIDE = """
+Two patches have no counterpart in V1, because V1 does not verify sampled drafts as blocks: {alone}.
+
+Beside the patches, the head's draft class follows either runner's depth. The weight sync reaches policy and draft by
+methods that both runners have. The estimate of a sampler's memory (`openrlhf_mtp/config/sampler_memory.py`) is V1's;
+V2's sampler takes less. `bench rollout` runs all its arms on V1 if one of them drafts by n-grams or suffixes.
+`tests/engine/test_v2_runner.py` and `tests/engine/test_v2_losslessness.py` run V2 on a CPU, in Triton's interpreter.
+"""
+
+
 def page() -> str:
     """The page."""
-    return "\n".join([HEADER, *(line for kind in KINDS for line in section(kind))]).rstrip()
+    sections = (line for kind in KINDS for line in section(kind))
+    return "\n".join([HEADER, *runners(), *sections]).rstrip()
+
+
+def runners() -> Iterator[str]:
+    """What became of each replacement in V1's model runner in V2's."""
+    yield RUNNERS
+    for own, counterpart in IN_V2.items():
+        yield f"| {own} | {counterpart} |"
+    alone = [one.name for one in V2_PATCHES if one.name not in IN_V2.values()]
+    yield BESIDE.format(alone=", ".join(alone))
 
 
 def section(kind: type[Replacement]) -> Iterator[str]:

@@ -49,6 +49,11 @@ class Drafting:
     head: Path | None = None
     window: tuple[int, int] = NGRAM_WINDOW
 
+    @property
+    def needs_v1_runner(self) -> bool:
+        """Whether vLLM's V2 model runner lacks the method, so that vLLM would take V1 for this arm."""
+        return self.method in ("ngram", "suffix")
+
     def longest_draft(self, depths: int) -> int:
         """Tokens of its longest draft, where a head drafts `depths`."""
         return {"none": 0, "head": depths, "ngram": depths, "suffix": SUFFIX_LIMIT}[self.method]

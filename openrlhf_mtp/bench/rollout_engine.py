@@ -13,7 +13,7 @@ from typing import Any
 from openrlhf_mtp.config.head_contract import Sampling
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout.engine import engine_overrides
-from openrlhf_mtp.rollout.environment import prepare_environment
+from openrlhf_mtp.rollout.environment import V2_RUNNER, prepare_environment
 
 MIN_REQUESTS = 8  # of a repeat; small batches run several times in a row
 
@@ -42,13 +42,20 @@ class Workload:
         return max(len(prompt) for prompt in self.prompts) + self.max_new_tokens
 
 
-def prepare_process(*, on_cpu: bool) -> None:
-    """Set vLLM's environment; call it before anything imports vLLM."""
+def prepare_process(*, on_cpu: bool, v1_runner: bool = False) -> None:
+    """Set vLLM's environment; call it before anything imports vLLM.
+
+    Args:
+        on_cpu: the engines run without a GPU.
+        v1_runner: all engines run vLLM's V1 model runner, because some would, and they are compared.
+    """
     # one process, so that both settings run under the same conditions
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     # without a tokenizer vLLM warns at length; errors are raised anyway
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     prepare_environment(cpu=on_cpu)
+    if v1_runner:
+        os.environ.setdefault(V2_RUNNER, "0")
 
 
 def start_engine(

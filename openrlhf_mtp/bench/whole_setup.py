@@ -97,7 +97,7 @@ def bench_whole_rollout(
             read_json(arm.head / "config.json")
     writable(out)
     device = default_device()
-    prepare_process(on_cpu=device == "cpu")
+    prepare_process(on_cpu=device == "cpu", v1_runner=any(arm.needs_v1_runner for arm in given))
     workload = make_workload(subject, max_new_tokens=1, repeats=1, chat_template=chat_template)
     if requests is None:
         requests = with_lengths(workload.prompts, parse_lengths(options.lengths).draw(options.sequences or 1))

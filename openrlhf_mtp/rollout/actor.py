@@ -59,7 +59,7 @@ class MTPRolloutActor(plain_class(upstream.RolloutRayActor)):  # type: ignore[mi
     async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray awaits it
         cpu = not torch.cuda.is_available()
         own_sync = uses_own_sync("weight_transfer_config" in kwargs)
-        prepare_environment(cpu=cpu, own_sync=own_sync, threads=kwargs.pop("threads", None))
+        prepare_environment(cpu=cpu, threads=kwargs.pop("threads", None))
         bind_executor(StrictSingleTurnExecutor)
         self._log_probs = LogProbRequests(kwargs.pop("logprobs", "always"), cpu=cpu)
         if own_sync:

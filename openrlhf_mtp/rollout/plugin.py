@@ -7,6 +7,8 @@ before the first rollout.
 
 from __future__ import annotations
 
+from typing import Any
+
 from openrlhf_mtp.config.head_contract.fit import DRAFT_ARCHITECTURE
 from openrlhf_mtp.upstream.patching import install
 from openrlhf_mtp.upstream.vllm.patches import PATCHES, not_live
@@ -18,6 +20,10 @@ WEIGHT_TRANSFER_CLASS = ("openrlhf_mtp.sync.receiver", "MTPWeightTransferEngine"
 
 class PluginNotLiveError(RuntimeError):
     """This process runs vLLM without our patches or registrations."""
+
+
+class ModelRunnerError(RuntimeError):
+    """The worker's model runner would not do what the job asks for, and would not say so."""
 
 
 def register() -> None:
@@ -33,10 +39,13 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(WEIGHT_TRANSFER_BACKEND, *WEIGHT_TRANSFER_CLASS)
 
 
-def missing() -> list[str]:
+def missing(*, v2_runner: bool = False) -> list[str]:
     """The registrations that are not live in this process, one line each; empty when all are.
 
     Ask after the worker has loaded its model: vLLM picks the sampling kernels no earlier.
+
+    Args:
+        v2_runner: the patches of vLLM's V2 model runner count, not those of V1's.
     """
     from vllm import ModelRegistry
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
@@ -46,29 +55,37 @@ def missing() -> list[str]:
         f"weight-transfer engine {WEIGHT_TRANSFER_BACKEND!r}": WEIGHT_TRANSFER_BACKEND
         in WeightTransferEngineFactory._registry,
     }
-    patches = [f"patch {name!r}" for name in not_live()]
+    patches = [f"patch {name!r}" for name in not_live(v2_runner=v2_runner)]
     return [what for what, live in found.items() if not live] + patches
 
 
-def probe(*, v2_runner: bool = False) -> None:
-    """Raise unless everything `register` does is live in this process.
+def probe(*, v2_runner: bool = False, speculative: Any = None) -> None:
+    """Raise unless everything `register` does is live in this process, and its runner drafts as the job says.
 
     Args:
-        v2_runner: the worker runs vLLM's V2 model runner, whose drafting none of our patches reaches.
+        v2_runner: the worker runs vLLM's V2 model runner.
+        speculative: vLLM's `SpeculativeConfig`; None where nothing drafts.
 
     Raises:
         PluginNotLiveError: naming what is missing.
+        ModelRunnerError: block verification of sampled drafts on V1's runner.
     """
-    if v2_runner:
-        raise PluginNotLiveError(
-            "VLLM_USE_V2_MODEL_RUNNER: got 1, expected 0: drafts were verified on vLLM's V1 model runner, and what "
-            "makes them the drafts that training computes is patched there; V2 would draft all depths with one block. "
-            "Unset the variable"
-        )
-    absent = missing()
+    absent = missing(v2_runner=v2_runner)
     if absent:
         raise PluginNotLiveError(
             f"not live in this vLLM process: {'; '.join(absent)}. vLLM loads the plugin `openrlhf_mtp` through the "
             "entry points of the installed package: install openrlhf-mtp in this environment (pip install -e .), and "
             "if VLLM_PLUGINS is set, list openrlhf_mtp in it."
+        )
+    would_be_greedy = (
+        not v2_runner
+        and speculative is not None
+        and speculative.rejection_sample_method == "block"
+        and speculative.draft_sample_method == "probabilistic"
+    )
+    if would_be_greedy:
+        raise ModelRunnerError(
+            "mtp.rollout.rejection_sample_method: got block, expected standard on vLLM's V1 model runner, which would "
+            "draft greedily without saying so. Set standard, or let vLLM take its V2 model runner: unset "
+            "VLLM_USE_V2_MODEL_RUNNER, on a GPU with Triton"
         )

@@ -5,6 +5,8 @@ vLLM mixes this class into its worker (`worker_extension_cls`), so names carry a
 
 from __future__ import annotations
 
+from typing import Any
+
 from openrlhf_mtp.rollout import plugin
 from openrlhf_mtp.sync.receiver import ReceivingWorker
 
@@ -13,5 +15,6 @@ class MTPWorkerExtension(ReceivingWorker):
     """Methods reachable through vLLM's `collective_rpc`."""
 
     def mtp_probe(self) -> None:
-        """Raise `PluginNotLiveError` unless patches and registrations live in this worker, on their model runner."""
-        plugin.probe(v2_runner=self.use_v2_model_runner)  # type: ignore[attr-defined]
+        """Raise unless patches and registrations live in this worker, and its model runner drafts as the job says."""
+        worker: Any = self
+        plugin.probe(v2_runner=worker.use_v2_model_runner, speculative=worker.speculative_config)

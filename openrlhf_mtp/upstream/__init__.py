@@ -53,6 +53,10 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `vllm.sampler_profile` | vLLM | profile of sampled drafts |
 | `vllm.sampling` | vLLM | draft temperatures on CPU |
 | `vllm.seeds` | vLLM | seeds and prompts in chunks on CPU |
+| `vllm.v2.block_noise` | vLLM | random numbers of a block's drafts |
+| `vllm.v2.block_noise` | vLLM | random numbers of a block's verification |
+| `vllm.v2.draft_depth` | vLLM | depth of a draft step, V2 |
+| `vllm.v2.sampler_profile` | vLLM | profile of sampled drafts, V2 |
 
 docs/adding.md says how to add one.
 

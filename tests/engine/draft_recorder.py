@@ -1,4 +1,4 @@
-"""Keep what vLLM's proposer drafts, so that it can be compared with the chain that training computes.
+"""Keep what vLLM's proposer (V2: speculator) drafts, so that it can be compared with the chain that training computes.
 
 Two worker extensions to start an engine with, by import path (`worker_extension_cls`): `RecordingExtension` records and
 does nothing else, `RecordingMTPExtension` is the product's with the recorder on top.
@@ -6,6 +6,7 @@ does nothing else, `RecordingMTPExtension` is the product's with the recorder on
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -42,12 +43,39 @@ class DraftRecorder:
         proposer.propose = recorded
 
 
+class SpeculatorRecorder:
+    """The same for the V2 model runner, which keeps the drafts' logits as they were before the temperature."""
+
+    def __init__(self, runner: Any) -> None:
+        self.proposals: dict[str, list[Proposal]] = {}
+        speculator = runner.speculator
+        propose = speculator.propose
+        signature = inspect.signature(propose)
+
+        def recorded(*args: Any, **kwargs: Any) -> Tensor:
+            tokens: Tensor = propose(*args, **kwargs)
+            given = signature.bind(*args, **kwargs).arguments
+            batch = given["input_batch"]
+            for row, request in enumerate(() if given.get("dummy_run") else batch.req_ids):
+                if given["num_sampled"][row] == 0:  # the end of a prompt's chunk
+                    continue
+                state = batch.idx_mapping[row]
+                logits = speculator.draft_logits[state].float() / given["temperature"][state]
+                kept = (tokens[row].tolist(), logits.softmax(-1).tolist())
+                self.proposals.setdefault(request, []).append(kept)
+            return tokens
+
+        speculator.propose = recorded
+
+
 class RecordingExtension:
     """Worker methods for `collective_rpc`."""
 
     def mtp_record_drafts(self) -> None:
         """Keep every proposal from now on."""
-        self._mtp_recorder = DraftRecorder(self.model_runner)  # type: ignore[attr-defined]
+        worker: Any = self
+        recorder = SpeculatorRecorder if worker.use_v2_model_runner else DraftRecorder
+        self._mtp_recorder = recorder(worker.model_runner)
 
     def mtp_recorded_drafts(self) -> dict[str, list[Proposal]]:
         """Proposals since recording began, by request."""

@@ -58,13 +58,19 @@ head's own configuration claims of its context, which is the policy's whatever i
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest TV by depth over all proposals, what verification did with them, and the responses."""
+    """Attributes:
+    tv: largest by depth over all proposals.
+    proposals, accepted, rejected: what verification did with them.
+    responses: by request.
+    by_request: proposals that were verified and tokens that were accepted, of each.
+    """
 
     tv: list[float]
     proposals: int
     accepted: int
     rejected: int
     responses: list[list[int]]
+    by_request: list[list[int]]
 
 
 def chain_distributions(
@@ -103,24 +109,20 @@ def _claim(config: Path, positions: int) -> None:
     config.write_text(json.dumps({**text, "max_position_embeddings": positions}))
 
 
-def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
-    """Generate with one engine and compare every proposal."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def prompts() -> list[list[int]]:
+    """Of the requests, the same in each engine."""
+    draw = random.Random(0)
+    return [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
+
+
+def respond(engine: Any) -> tuple[list[Any], list[list[Any]]]:
+    """All requests with their responses, and the proposals of each; the engine's worker extension is `RECORDING`."""
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
-    from openrlhf_mtp.heads.formats.head_folder import load_head
-
-    engine_changes = dict(engine_changes)
-    if positions := engine_changes.pop("head_positions", None):
-        _claim(folder / "mtp" / "config.json", positions)
-    engine = start_engine(folder, max_model_len=CONTEXT, worker_extension_cls=RECORDING, **engine_changes)
     engine.collective_rpc("mtp_record_drafts")
-    draw = random.Random(0)
-    prompts = [[draw.randrange(256) for _ in range(length)] for length in PROMPT_LENGTHS]
     requests = engine.generate(
-        [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
+        [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts()],
         [
             SamplingParams(
                 temperature=temperature,
@@ -135,23 +137,51 @@ def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
         use_tqdm=False,
     )
     recorded = engine.collective_rpc("mtp_recorded_drafts")[0]
-    stop_engine(engine)
-
-    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    head = load_head(folder / "mtp", policy.config, dtype=torch.float32, device="cpu")
-    worst, proposals, accepted, rejected = torch.zeros(DEPTHS), 0, 0, 0
-    for request, prompt, temperature in zip(requests, prompts, TEMPERATURES, strict=True):
+    proposals = []
+    for request in requests:
         own = [drafts for name, drafts in recorded.items() if name.split("-")[0] == request.request_id]
         assert len(own) == 1, f"request {request.request_id} among {list(recorded)}"
-        for known, drafts, probabilities, count in replay(prompt, list(request.outputs[0].token_ids), own[0]):
+        proposals.append(own[0])
+    return requests, proposals
+
+
+def compare(policy: Any, head: Any, requests: list[Any], proposals: list[list[Any]]) -> Parity:
+    """Each proposal against the chain of `policy` and `head`, which training computes."""
+    import torch
+
+    worst, by_request, rejected = torch.zeros(DEPTHS), [], 0
+    for request, own, prompt, temperature in zip(requests, proposals, prompts(), TEMPERATURES, strict=True):
+        counts = []
+        for known, drafts, probabilities, count in replay(prompt, list(request.outputs[0].token_ids), own):
             with torch.no_grad():
                 expected = chain_distributions(policy, head, known, drafts, temperature)
             tv = 0.5 * (expected - torch.tensor(probabilities)).abs().sum(-1)
             tv[CONTEXT - len(known) :] = 0  # drafts beyond the context are never verified
             worst = torch.maximum(worst, tv)
-            proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count
+            counts.append(count)
+        rejected += DEPTHS * len(counts) - sum(counts)
+        by_request.append([len(counts), sum(counts)])
     responses = [list(request.outputs[0].token_ids) for request in requests]
-    return Parity(worst.tolist(), proposals, accepted, rejected, responses)
+    total, accepted = (sum(counts) for counts in zip(*by_request, strict=True))
+    return Parity(worst.tolist(), total, accepted, rejected, responses, by_request)
+
+
+def measure(folder: Path, engine_changes: dict[str, Any]) -> Parity:
+    """Generate with one engine and compare every proposal."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from openrlhf_mtp.heads.formats.head_folder import load_head
+
+    engine_changes = dict(engine_changes)
+    if positions := engine_changes.pop("head_positions", None):
+        _claim(folder / "mtp" / "config.json", positions)
+    engine = start_engine(folder, max_model_len=CONTEXT, worker_extension_cls=RECORDING, **engine_changes)
+    requests, proposals = respond(engine)
+    stop_engine(engine)
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    head = load_head(folder / "mtp", policy.config, dtype=torch.float32, device="cpu")
+    return compare(policy, head, requests, proposals)
 
 
 def measure_all(root: str, names: list[str], every_engine: dict[str, Any]) -> dict[str, Any]:

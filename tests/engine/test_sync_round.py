@@ -90,9 +90,12 @@ class ActorsEngine(LocalEngine):
 
 
 class Job:
-    """Trainer copies of policy and head, one engine, and a sync between them; leaving it stops the engine."""
+    """Trainer copies of policy and head, one engine, and a sync between them; leaving it stops the engine.
 
-    def __init__(self, folder: Path, workers: int = 1, backend: str = "ipc") -> None:
+    `engine` changes the arguments of an engine of one worker.
+    """
+
+    def __init__(self, folder: Path, workers: int = 1, backend: str = "ipc", **engine: Any) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -106,7 +109,7 @@ class Job:
             "distributed_executor_backend": "mp",
             "worker_extension_cls": BREAKING,
         }
-        caching = {"enable_prefix_caching": True, "block_size": 32}
+        caching = engine or {"enable_prefix_caching": True, "block_size": 32}
         self.llm = start_engine(folder, **(several if workers > 1 else caching))
         self.engine = LocalEngine(self.llm)
         self.settings = SyncSettings.model_validate(

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.engine.interpreter import V2_RUNNER, interpret_on_cpu
 from tests.patience import seconds
 
 DEPTHS = 3
@@ -25,7 +26,7 @@ _ENGINE_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "vllm"),
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    V2_RUNNER: "0",
 }
 
 SIZES: dict[str, Any] = {
@@ -102,18 +103,30 @@ def write_checkpoint(
 
 
 def start_engine(folder: Path, *, speculate: bool = True, **changes: Any) -> Any:
-    """An in-process `vllm.LLM` as the rollout actor would set it up, in float32."""
+    """An in-process `vllm.LLM` as the rollout actor would set it up, in float32.
+
+    Args:
+        folder: of the policy, with the head in `mtp`.
+        speculate: whether it drafts.
+        changes: to the engine's arguments; `num_blocks` of the head, and `verification` of the drafts, too.
+    """
     from vllm import LLM
 
     from openrlhf_mtp.config.settings.mtp import MTPSettings
     from openrlhf_mtp.rollout.engine import engine_overrides
 
-    num_blocks = changes.pop("num_blocks", 1)
+    num_blocks, verification = changes.pop("num_blocks", 1), changes.pop("verification", "standard")
     settings = MTPSettings.model_validate(
         {
             "depths": DEPTHS,
             "num_blocks": num_blocks,
-            "rollout": {"speculate": speculate, "dtype": "float32", "kv_cache_gib": 0.25, "max_num_seqs": 64},
+            "rollout": {
+                "speculate": speculate,
+                "rejection_sample_method": verification,
+                "dtype": "float32",
+                "kv_cache_gib": 0.25,
+                "max_num_seqs": 64,
+            },
         }
     )
     arguments: dict[str, Any] = {
@@ -138,10 +151,13 @@ def stop_engine(engine: Any) -> None:
     cleanup_dist_env_and_memory()
 
 
-def in_engine_process(test_file: str, function: str, *arguments: Any, timeout_s: float = 600) -> Any:
+def in_engine_process(
+    test_file: str, function: str, *arguments: Any, timeout_s: float = 600, v2_runner: bool = False
+) -> Any:
     """Run a function of a test module in a fresh Python; arguments and result are plain JSON values.
 
-    `timeout_s` is scaled to the machine.
+    `timeout_s` is scaled to the machine. With `v2_runner` the engines run vLLM's V2 model runner, without a GPU in
+    Triton's interpreter; else V1's.
 
     Raises:
         AssertionError: with the child's output, when it failed.
@@ -150,7 +166,8 @@ def in_engine_process(test_file: str, function: str, *arguments: Any, timeout_s:
     with tempfile.NamedTemporaryFile("r") as result:
         words = [Path(test_file).stem, function, json.dumps(arguments), result.name]
         command = [sys.executable, "-c", f"from {__name__} import main; main()", *words]
-        environment = {**os.environ, **_ENGINE_ENVIRONMENT, "PYTHONPATH": python_path()}
+        chosen = {"PYTHONPATH": python_path(), V2_RUNNER: str(int(v2_runner))}
+        environment = {**os.environ, **_ENGINE_ENVIRONMENT, **chosen}
         child = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=seconds(timeout_s), check=False
         )
@@ -165,6 +182,7 @@ def python_path() -> str:
 
 def main() -> None:
     """In the fresh process: call the function and leave its result."""
+    interpret_on_cpu()
     module, function, arguments, result = sys.argv[1:]
     measured = vars(importlib.import_module(f"tests.engine.{module}"))[function](*json.loads(arguments))
     Path(result).write_text(json.dumps(measured))

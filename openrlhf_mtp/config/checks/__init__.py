@@ -64,6 +64,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     memory.engine,
     sampling.distribution,
     sampling.drafts,
+    sampling.block_verification,
     rollout.engine_args,
     rollout.logprobs,
     rollout.async_scheduling,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from openrlhf_mtp.config import head_contract
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, warning
+from openrlhf_mtp.config.problem import Problem, error, warning
 
 
 def distribution(context: JobContext) -> Iterator[Problem]:
@@ -23,4 +23,21 @@ def drafts(context: JobContext) -> Iterator[Problem]:
             "false",
             "true: the head is trained and never used",
             "set true, or drop the mtp section for a baseline",
+        )
+
+
+def block_verification(context: JobContext) -> Iterator[Problem]:
+    """vLLM's V2 model runner alone verifies sampled drafts as blocks, and it needs a GPU.
+
+    An engine alone knows its runner, so that `rollout.plugin.probe` asks again.
+    """
+    rollout = None if context.mtp is None else context.mtp.rollout
+    if rollout is None or not rollout.speculate or context.host.has_cuda:
+        return
+    if (rollout.rejection_sample_method, rollout.draft_sample_method) == ("block", "probabilistic"):
+        yield error(
+            "mtp.rollout.rejection_sample_method",
+            "block with mtp.rollout.draft_sample_method probabilistic",
+            "standard on a host without CUDA: vLLM's V1 model runner would draft greedily without saying so",
+            "set standard",
         )

@@ -56,20 +56,12 @@ def drafting_problems(mtp: MTPSettings) -> Iterator[Problem]:
     rollout = mtp.rollout
     if not rollout.speculate:
         return
-    setting = "mtp.rollout.rejection_sample_method"
     if rollout.rejection_sample_method == "synthetic":
         yield error(
-            setting,
+            "mtp.rollout.rejection_sample_method",
             "synthetic",
             "standard or block: synthetic accepts at a fixed rate whatever the policy says, so that rollouts are not "
             "samples of the policy",
-            "set standard",
-        )
-    if rollout.rejection_sample_method == "block" and rollout.draft_sample_method == "probabilistic":
-        yield error(
-            setting,
-            "block with mtp.rollout.draft_sample_method probabilistic",
-            "standard: vLLM's V1 model runner would draft greedily without saying so",
             "set standard",
         )
     if rollout.draft_sample_method == "greedy":

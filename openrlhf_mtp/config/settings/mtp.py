@@ -30,7 +30,7 @@ class RolloutSettings(Settings):
     rejection_sample_method: Literal["standard", "block", "synthetic"] = setting(
         "standard",
         unit="",
-        help="how vLLM verifies drafts; block needs greedy drafts; synthetic changes the samples and is refused",
+        help="how vLLM verifies drafts; block (on a GPU) accepts more; synthetic changes the samples and is refused",
     )
     dtype: DType = setting(
         "auto",

@@ -61,6 +61,14 @@ def verify_all_drafts(runner: Any, sequences: int, vocab: int) -> Any:
     return runner.rejection_sampler(drafts, drawn_from, logits, sampling)
 
 
+def too_small(sequences: int, depths: int) -> RuntimeError:
+    """The error of a GPU that cannot sample for `sequences` requests with `depths` drafts each."""
+    return RuntimeError(
+        f"out of memory while sampling for {sequences} sequences with {depths} drafts each; lower "
+        "mtp.rollout.max_num_seqs or vllm.gpu_memory_utilization"
+    )
+
+
 def _profile_real_steps(runners: ModuleType) -> None:
     import torch
 
@@ -75,10 +83,7 @@ def _profile_real_steps(runners: ModuleType) -> None:
                 with torch.inference_mode():
                     verify_all_drafts(self, len(hidden_states), self.model_config.get_vocab_size())
             except torch.OutOfMemoryError as full:
-                raise RuntimeError(
-                    f"out of memory while sampling for {len(hidden_states)} sequences with {self.num_spec_tokens} "
-                    "drafts each; lower mtp.rollout.max_num_seqs or vllm.gpu_memory_utilization"
-                ) from full
+                raise too_small(len(hidden_states), self.num_spec_tokens) from full
         return output
 
     runner._dummy_sampler_run = dummy_and_all_drafts

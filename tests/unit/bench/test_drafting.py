@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.bench import drafting
+from openrlhf_mtp.bench import drafting, rollout_engine
 from openrlhf_mtp.bench.drafting import Drafting, parse_arms, require
 from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.head_contract import WHOLE_POLICY
 from openrlhf_mtp.config.settings.mtp import MTPSettings
+from openrlhf_mtp.rollout.environment import V2_RUNNER
 
 HEAD = Path("models/tiny/mtp")
 MTP = MTPSettings.model_validate({"depths": 3, "rollout": {"dtype": "float32"}})
@@ -24,6 +25,16 @@ def test_arms_are_named_in_the_order_given() -> None:
         Drafting("suffix", "suffix"),
         Drafting("frozen", "head", Path("a/b")),
     )
+
+
+def test_arms_are_compared_on_one_model_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = parse_arms("none,head,ngram,suffix", HEAD)
+    assert [arm.needs_v1_runner for arm in arms] == [False, False, True, True]
+    monkeypatch.setattr(rollout_engine.os, "environ", {})
+    rollout_engine.prepare_process(on_cpu=False)
+    assert V2_RUNNER not in rollout_engine.os.environ
+    rollout_engine.prepare_process(on_cpu=False, v1_runner=True)
+    assert rollout_engine.os.environ[V2_RUNNER] == "0"
 
 
 @pytest.mark.parametrize("word", ["", "eagle", "ngram:5:3", "ngram:0:3", "ngram:3", "ngram:a:b", "=a", "x="])

@@ -316,6 +316,13 @@ def test_files_are_not_looked_for_when_the_job_is_meant_for_another_machine(prob
     assert problems("actor.model_name_or_path=/elsewhere/policy", look_at_files=False) == []
 
 
+def test_sampled_drafts_are_verified_as_blocks_on_a_gpu_alone(problems):
+    block = "mtp.rollout.rejection_sample_method=block"
+    assert any("got block" in text for text in problems(block))
+    assert not any("got block" in text for text in problems(block, gpus=8))
+    assert not any("got block" in text for text in problems(block, "mtp.rollout.speculate=false"))
+
+
 def test_errors_come_first_and_stop_the_job(problems, folder):
     found = problems("mtp.depths=5", "rollout.temperature=0")
     assert [text.partition(":")[0] for text in found] == ["error", "warning"]

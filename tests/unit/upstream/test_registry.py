@@ -101,6 +101,13 @@ def test_every_patch_is_installed_in_some_process():
     assert LISTS == ("processes", "vllm.patches")
 
 
+def test_every_patch_of_v1s_runner_has_a_counterpart_in_v2s_or_a_reason_why_not():
+    assert [*patches.IN_V2] == [one.name for one in patches.V1_PATCHES]
+    of_v2 = {one.name for one in patches.V2_PATCHES}
+    for answer in patches.IN_V2.values():
+        assert answer in of_v2 or answer.startswith("none: ")
+
+
 @pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
 def test_every_replacement_says_where_why_and_on_which_versions(one):
     assert one.target.partition(".")[0] in PACKAGES
