@@ -48,6 +48,8 @@ KEPT: Mapping[str, str] = {
     "vllm.tensor_parallel_size",
     "prefill_context_parallel_size": "a round addresses tensor-parallel workers",
     "decode_context_parallel_size": "a round addresses tensor-parallel workers",
+    "enable_expert_parallel": "a worker holds its share of every expert, as it is verified",
+    "enable_eplb": "a worker holds its share of every expert, as it is verified",
     "data_parallel_size": "OpenRLHF runs several engines; use vllm.num_engines",
 }
 """Argument -> why no job sets it."""

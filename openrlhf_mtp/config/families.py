@@ -71,7 +71,10 @@ FAMILIES: dict[str, Family] = {
         Family("mistral", "Mistral", f"{_VLLM}.mistral:MistralDecoderLayer", vllm_layer_takes_all=True),
     )
 }
-"""model_type -> family that `equip` can graft a head onto. Qwen2.5 is `qwen2`; Llama 3, 3.1 and 3.2 are `llama`."""
+"""model_type -> family that `equip` can graft a head onto. Qwen2.5 is `qwen2`; Llama 3, 3.1 and 3.2 are `llama`.
+
+The policies of these families can be sent to rollout engines and verified there, so that RL runs with a head.
+"""
 
 NATIVE_FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -90,10 +93,8 @@ NATIVE_FAMILIES: dict[str, Family] = {
         Family("deepseek_v3", "DeepseekV3", compresses_attention=True),
     )
 }
-"""Families whose own head (`native_layouts`) is trained and written back; our draft class does not serve them."""
-
-DENSE: tuple[str, ...] = tuple(name for name, family in FAMILIES.items() if not family.has_experts)
-"""Families whose policy can be sent to rollout engines and read back there, so that RL runs with a head."""
+"""Families whose own head (`native_layouts`) is trained and written back; our draft class does not serve them, and RL
+does not train their policies yet."""
 
 
 def family_of(model_type: str) -> Family:

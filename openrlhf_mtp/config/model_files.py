@@ -63,6 +63,11 @@ class ModelShape:
         layer = self.layer_tensors() + self._experts_instead()[0]
         return self.num_layers * layer + (2 if self.tied else 3)
 
+    def sent_tensors(self) -> int:
+        """Tensors of the policy as they travel to the engines: a layer's experts are two stacked ones, beside a router,
+        where a dense layer has the three of its MLP."""
+        return self.num_layers * self.layer_tensors() + (2 if self.tied else 3)
+
     def head_tensors(self, num_blocks: int) -> int:
         """Tensors of an MTP head in its checkpoint."""
         return num_blocks * (self.layer_tensors() + 4)

@@ -189,7 +189,7 @@ def _sync(context: JobContext, mtp: MTPSettings) -> Rows:
     if context.shape is None:
         return [("weights", "policy and head; sizes not available: skipped"), *rows]
     size = DTYPE_BYTES[context.rollout_dtype]
-    policy = (context.shape.policy_tensors(), context.shape.policy_parameters() * size)
+    policy = (context.shape.sent_tensors(), context.shape.policy_parameters() * size)
     head = (context.shape.head_tensors(mtp.num_blocks), context.shape.head_parameters(mtp.num_blocks) * size)
     workers = context.number("vllm.tensor_parallel_size")
     each = f" of {workers} workers" if workers > 1 else ""

@@ -212,6 +212,12 @@ SPEC_LOGPROB_GAP = _declare(
 SPEC_LOGPROB_GAP_MAX = _declare(
     "spec/logprob_gap_max", "nat", "Largest |engine log-prob - trainer log-prob| of the step"
 )
+SPEC_LOGPROB_GAP_TAIL = _declare(
+    "spec/logprob_gap_tail",
+    "fraction",
+    "Action tokens with |engine log-prob - trainer log-prob| above 0.1 nat; of a policy with experts, mostly tokens "
+    "whose routers nearly tie",
+)
 
 SPEC_LOGPROB_SHARE = _declare(
     "spec/logprob_share",
@@ -247,6 +253,9 @@ SYNC_VERIFY_S = _declare("sync/verify_s", "s", "Share of the synchronization tim
 
 SLOW_RESPONSE = 1.5
 """Tokens per target forward below which a response counts as slow: drafting it costs about what it gains."""
+
+WIDE_GAP = 0.1
+"""Nats beyond which the gap of a token belongs to `spec/logprob_gap_tail`."""
 
 METRICS = _table.metrics
 depth_metric = _table.depth_metric

@@ -5,7 +5,8 @@ One round, after the updates of an RL step:
 1. Announce: `sender` calls every engine's actor; it pauses, and its workers wait (`rollout.actor`, `receiver`).
 2. Send: `rounds` takes the tensors off their source, packs a bucket with checksums, and sends it through an outlet.
 3. Load: `receiver` refuses a damaged bucket and hands its tensors to vLLM's own loader, layer by layer.
-4. Read back: in a verified round, `receiver` digests what the engine's layers compute with (`readback`).
+4. Read back: in a verified round, `receiver` digests what the engine's layers compute with (`readback`), and tries
+   those whose weights cannot be read back (`trial`).
 5. Answer: the actor drops the blocks that older weights computed, resumes, and returns the digests.
 6. Compare: `sender` compares them with the digests of what it sent; an error names each tensor that differs.
 
@@ -24,6 +25,7 @@ ones a sample of columns.
 | `handover`, `doors`, `shared_memory` | both | ipc: buckets in memory that trainer rank and worker share |
 | `rank_notes`, `store` | both | where ranks meet: how far each has come, who gave up, under the run's seal |
 | `readback` | both | what is read back, what is expected, and the comparison |
+| `trial`, `packed_experts` | vLLM worker | layers that are run and compared with what arrived; experts are such |
 | `manifest`, `buckets`, `digest` | both | pure: what travels, how it is packed and digested |
 | `waiting`, `errors`, `report` | both | waits that end, what they raise, what a round took |
 """

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.model_executor.layers.linear import (
     ColumnParallelLinear,
     LinearBase,
@@ -56,7 +59,8 @@ class LoadedLayer:
     Attributes:
         path: of the module in the model.
         module: the layer.
-        kind: "linear" is used through a matrix product; "table" and "vector" are read directly from the parameter.
+        kind: "linear" is used through a matrix product; "table" and "vector" are read directly from the parameter;
+            "packed" is not read back but tried (`sync.trial`).
         attribute: name of the parameter.
         slices: the checkpoint tensors, in the order of their rows.
         column_offset, width: the layer holds columns [column_offset, column_offset + width) of the full tensors.
@@ -64,7 +68,7 @@ class LoadedLayer:
 
     path: str
     module: nn.Module
-    kind: Literal["linear", "table", "vector"]
+    kind: Literal["linear", "table", "vector", "packed"]
     attribute: str
     slices: tuple[Slice, ...]
     column_offset: int = 0
@@ -81,7 +85,7 @@ def loaded_layers(model: nn.Module, workers: int, shared_with: nn.Module | None 
             with its target).
 
     Raises:
-        ValueError: lists every layer whose weights cannot be read back exactly (quantized, mixture of experts).
+        ValueError: lists every layer whose weights can neither be read back exactly nor tried (quantized ones).
     """
     foreign = set() if shared_with is None else {id(module) for module in shared_with.modules()}
     layers: list[LoadedLayer] = []
@@ -96,6 +100,15 @@ def loaded_layers(model: nn.Module, workers: int, shared_with: nn.Module | None 
     if problems:
         raise ValueError("the engine holds weights that cannot be synced:\n  " + "\n  ".join(problems))
     return layers
+
+
+def packed_layers(model: nn.Module, workers: int) -> list[LoadedLayer]:
+    """Those of kind "packed", also while the model is being loaded again."""
+    return [
+        _experts(path, module, workers)
+        for path, module in model.named_modules()
+        if isinstance(module, RoutedExperts)
+    ]
 
 
 def manifest_of(layers: list[LoadedLayer]) -> Manifest:
@@ -121,6 +134,8 @@ def _tensors_of(path: str, module: nn.Module, model: nn.Module, workers: int) ->
         yield from _linear(path, module, workers)
     elif isinstance(module, VocabParallelEmbedding):
         yield _vocabulary(path, module, model, workers)
+    elif isinstance(module, RoutedExperts):
+        yield _experts(path, module, workers)
     else:
         for name, parameter in module.named_parameters(recurse=False):
             full = f"{path}.{name}"
@@ -201,3 +216,29 @@ def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, work
     return LoadedLayer(
         path, layer, "linear" if is_head else "table", "weight", (rows,), 0, layer.embedding_dim
     )
+
+
+def _experts(path: str, layer: RoutedExperts, workers: int) -> LoadedLayer:
+    """The experts of a layer, under the names of transformers' stacked tensors."""
+    config = layer.moe_config
+    unknown = {
+        f"quantized with {type(layer.quant_method).__name__}": not isinstance(
+            layer.quant_method, UnquantizedFusedMoEMethod
+        ),
+        "experts spread over workers": config.use_ep or config.is_sequence_parallel,
+        "copies of experts": config.num_experts != config.num_logical_experts,
+        "biases": config.has_bias,
+        f"activation {config.activation.value}": config.activation is not MoEActivation.SILU,
+        "scaled router weights": layer.routed_scaling_factor != 1.0 or layer.apply_router_weight_on_input,
+    }
+    if any(unknown.values()):
+        what = ", ".join(name for name, there in unknown.items() if there)
+        raise ValueError(f"{path}: experts with {what} are not supported")
+    parent, dtype = path.removesuffix(".routed_experts"), dtype_name(layer.params_dtype)
+    experts, hidden, width = config.num_experts, config.hidden_dim, config.intermediate_size
+    specs = (
+        TensorSpec(f"{parent}.gate_up_proj", (experts, 2 * width, hidden), dtype),
+        TensorSpec(f"{parent}.down_proj", (experts, hidden, width), dtype),
+    )
+    whole = tuple(Slice(spec, 0, 0, 0, workers) for spec in specs)
+    return LoadedLayer(path, layer, "packed", "w13_weight", whole)

@@ -49,15 +49,17 @@ class Probe:
         return sampled_columns(width, self.columns, self.seed)
 
     def expected(self, tensor: Tensor) -> int:
-        """On the trainer: the digest of what engines will read back of a tensor [rows, columns] or [rows]."""
+        """The digest of what engines will read back of a tensor [rows, columns] or [rows], or of what will have reached
+        a layer that is tried [rows, ...]."""
         return integers([self.expected_sum(tensor)])[0]
 
     def expected_sum(self, rows: Tensor, row_offset: int = 0) -> Tensor:
         """Compute what some rows of a tensor add to its digest: an int64 scalar on their device.
 
         Args:
-            rows: [n, columns] or [n], from row `row_offset` of the tensor on.
+            rows: [n, columns] or [n], from row `row_offset` of the tensor on; further dimensions count as columns.
         """
+        rows = rows.flatten(1) if rows.dim() > 1 else rows
         numbers = self.chosen(rows.shape[1]) if rows.dim() > 1 else None
         if numbers is None:
             return digest_sum(rows, row_offset=row_offset)
@@ -70,6 +72,8 @@ class Probe:
         places: list[list[Any]] = []
         sums: list[Tensor] = []
         for layer in layers:
+            if layer.kind == "packed":
+                continue
             blocks = [
                 [
                     digest_sum(block[rows.start : rows.stop], row_offset=rows.row_offset, columns=numbers)
@@ -133,12 +137,15 @@ def add_expected(expected: dict[str, int], probe: Probe, bucket: Bucket, buffer:
         expected[slot.spec.name] = add(expected.get(slot.spec.name, 0), found)
 
 
-def compare(expected: Mapping[str, Digests], engines: Sequence[Sequence[WorkerDigests]]) -> None:
+def compare(
+    expected: Mapping[str, Digests], engines: Sequence[Sequence[WorkerDigests]], tried: Sequence[str] = ()
+) -> None:
     """On the trainer: hold what the workers of each engine read back against what was sent.
 
     Args:
         expected: "policy" and, if it was sent, "head".
         engines: for each engine, what each of its workers read back.
+        tried: what trials found wrong (`sync.trial`), one line each.
 
     Raises:
         StaleWeights: names every tensor that an engine does not compute with.
@@ -148,7 +155,7 @@ def compare(expected: Mapping[str, Digests], engines: Sequence[Sequence[WorkerDi
         for number, workers in enumerate(engines)
         for part, digests in expected.items()
         for line in stale(digests, [worker[part] for worker in workers])
-    ]
+    ] + list(tried)
     if problems:
         raise StaleWeights(
             "after the round these weights are not the ones the engines compute with:\n  "

@@ -26,11 +26,19 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from openrlhf_mtp.sync.buckets import Unpacker, damaged, pack_into_buckets
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
-from openrlhf_mtp.sync.loaded_layers import LoadedLayer, loaded_layers, manifest_of, tied_output_heads
+from openrlhf_mtp.sync.loaded_layers import (
+    LoadedLayer,
+    loaded_layers,
+    manifest_of,
+    packed_layers,
+    tied_output_heads,
+)
 from openrlhf_mtp.sync.manifest import Manifest
 from openrlhf_mtp.sync.outlets import Inlet, connect_inlet
+from openrlhf_mtp.sync.packed_experts import PackedExperts
 from openrlhf_mtp.sync.readback import Probe, Rows
 from openrlhf_mtp.sync.transport import Place
+from openrlhf_mtp.sync.trial import Trials
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline
 
 
@@ -52,7 +60,7 @@ class ReceivingWorker:
         }
 
     def mtp_sync_round(self, request: dict[str, Any]) -> dict[str, Any]:
-        """This worker's whole round: receive and load policy and head, then read them back.
+        """This worker's whole round: receive and load policy and head, trying packed layers, then read them back.
 
         It is one call, so that no step of generation can run in between: a model that is being reloaded has no weights.
 
@@ -61,9 +69,11 @@ class ReceivingWorker:
                 `sync.readback.Probe`, or None to read nothing back.
 
         Returns:
-            `digests` (`sync.readback.WorkerDigests`, empty without a probe) and `verify_s`, the seconds they took.
+            `digests` (`sync.readback.WorkerDigests`) and `tried`, what `sync.trial.Trials` found wrong with policy and
+            head, both empty without a probe; and `verify_s`, the seconds they took.
         """
         worker: Any = self
+        trials: dict[str, Trials] = {}
         try:
             for part, start in (
                 ("policy", worker.start_weight_update),
@@ -71,20 +81,27 @@ class ReceivingWorker:
             ):
                 if part in request:
                     start()
-                    worker.update_weights(request[part])
+                    worker.update_weights({**request[part], "probe": request["probe"]})
                     worker.finish_weight_update()
+                    trials[part] = worker.weight_transfer_engine.trials
             worker.weight_transfer_engine.release()
         except Exception as error:
             # an engine answers when all its workers have, and the others wait for this one's next bucket
             worker.weight_transfer_engine.give_up(str(error))
             raise
-        begin = time.monotonic()
-        digests = {} if request["probe"] is None else _read_back(worker, Probe(**request["probe"]))
-        return {"digests": digests, "verify_s": time.monotonic() - begin}
+        if request["probe"] is None:
+            return {"digests": {}, "tried": {}, "verify_s": 0.0}
+        begin, loading_s = time.monotonic(), sum(each.seconds for each in trials.values())
+        digests = _read_back(worker, Probe(**request["probe"]), trials)
+        tried = {part: each.problems for part, each in trials.items()}
+        return {"digests": digests, "tried": tried, "verify_s": loading_s + time.monotonic() - begin}
 
 
-def _read_back(worker: Any, probe: Probe) -> dict[str, Rows]:
-    return {part: probe.read(layers) for part, layers in _layers(worker).items()}
+def _read_back(worker: Any, probe: Probe, trials: dict[str, Trials]) -> dict[str, Rows]:
+    return {
+        part: [*probe.read(layers), *(trials[part].finish() if part in trials else ())]
+        for part, layers in _layers(worker).items()
+    }
 
 
 def _layers(worker: Any) -> dict[str, list[LoadedLayer]]:
@@ -131,12 +148,14 @@ class MTPUpdateInfo(WeightTransferUpdateInfo):
         bucket_bytes: the bucket size that both sides use.
         place: names the part in errors.
         timeout_s: how long all its buckets may take.
+        probe: fields of `sync.readback.Probe` in a verified round, otherwise None.
     """
 
     tensors: list[list[Any]]
     bucket_bytes: int
     place: str
     timeout_s: float
+    probe: dict[str, Any] | None = None
 
 
 def _give_memory_back() -> None:
@@ -162,13 +181,18 @@ def _quiet_reload() -> Iterator[None]:
 
 
 class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
-    """Receives packed buckets from the trainer, refuses damaged ones, and reloads the model layer by layer."""
+    """Receives packed buckets from the trainer, refuses damaged ones, and reloads the model layer by layer.
+
+    Attributes:
+        trials: of the packed layers of the model that was loaded last; of none in a round that is not verified.
+    """
 
     init_info_cls, update_info_cls = MTPInitInfo, MTPUpdateInfo
 
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
         self._inlet: Inlet | None = None
+        self.trials = Trials((), Probe(None, 0))
 
     def init_transfer_engine(self, init_info: MTPInitInfo) -> None:
         """Connect to the trainer. Blocks until it is there.
@@ -197,6 +221,7 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
         deadline = Deadline(update_info.timeout_s, ROUND_LIMIT)
         buckets = pack_into_buckets(Manifest.from_wire(update_info.tensors).tensors, update_info.bucket_bytes)
         unpacker = Unpacker()
+        self.trials = self._begin_trials(update_info.probe)
         for number, bucket in enumerate(buckets, start=1):
             place = f"{update_info.place} bucket {number}/{len(buckets)}"
             # new memory each time: layerwise reload keeps views until a layer is complete
@@ -208,6 +233,15 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
             complete = list(unpacker.tensors(bucket, buffer))
             with disable_mtp_completeness_check():
                 model.load_weights(iter(complete))
+            for name, tensor in complete:
+                self.trials.receive(name, tensor)
+            self.trials.try_loaded()
+
+    def _begin_trials(self, probe: dict[str, Any] | None) -> Trials:
+        if probe is None:
+            return Trials((), Probe(None, 0))
+        layers = packed_layers(self.model, self.parallel_config.tensor_parallel_size)
+        return Trials([PackedExperts(layer) for layer in layers], Probe(**probe))
 
     def finish_weight_update(self) -> None:
         """Process what is left, and repack tied output heads.

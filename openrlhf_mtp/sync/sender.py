@@ -72,6 +72,16 @@ class Answers:
         """List what each worker of each engine read back."""
         return [[worker["digests"] for worker in workers] for workers in self.by_engine]
 
+    def tried(self) -> list[str]:
+        """What the engines' trials of packed layers found wrong, one line each."""
+        return [
+            f"engine {number} {part}: {problem} (worker {rank})"
+            for number, workers in enumerate(self.by_engine)
+            for rank, worker in enumerate(workers)
+            for part, problems in worker["tried"].items()
+            for problem in problems
+        ]
+
 
 class Sender:
     """Policy and head from trainer rank 0 to all engines; `sync.opening.open_sync` makes one.
@@ -106,7 +116,7 @@ class Sender:
             self._outlet.fail(str(error))
             raise
         if this.probe is not None:
-            compare(sent.expected, answers.digests())
+            compare(sent.expected, answers.digests(), answers.tried())
         return self._report(this, sent, answers)
 
     def close(self) -> None:

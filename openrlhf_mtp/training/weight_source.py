@@ -87,14 +87,16 @@ def weights_to_send(model: nn.Module) -> Iterator[WeightToSend]:
         owner = next((layer for layer in adapted if name.startswith(f"{layer}.")), None)
         if owner is None:
             yield WeightToSend(name, (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
-        elif _BASE in name and name.endswith(".weight"):
+            continue
+        _require_plain(owner, adapted[owner])
+        if _BASE in name and name.endswith(".weight"):
             yield _merged(owner, adapted[owner], parameter)
         elif _BASE in name:
             yield WeightToSend(name.replace(_BASE, "."), (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
 
 
-def _merged(name: str, layer: Any, weight: nn.Parameter) -> WeightToSend:
-    """The weight of a linear layer with every active adapter in it."""
+def _require_plain(name: str, layer: Any) -> None:
+    """Refuse adapters whose weight is computed otherwise, those of stacked experts too (peft's `ParamWrapper`)."""
     from peft.tuners.lora import Linear
 
     kind: type = type(layer)
@@ -103,6 +105,10 @@ def _merged(name: str, layer: Any, weight: nn.Parameter) -> WeightToSend:
             f"{name}: got {kind.__name__}, expected plain LoRA on a linear layer, whose merged weight is "
             "W + s B A; leave this module out of ds.lora.target_modules"
         )
+
+
+def _merged(name: str, layer: Any, weight: nn.Parameter) -> WeightToSend:
+    """The weight of a linear layer with every active adapter in it."""
     pairs = [
         (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, layer.scaling[adapter])
         for adapter in layer.active_adapters

@@ -208,9 +208,15 @@ def test_packed_hidden_states_return_to_their_rows_with_their_graph(
 def test_the_logprob_gap_is_over_action_tokens_of_all_experiences(computed):
     both, none, half, unasked = computed["gaps"]
     gap, largest, share = "spec/logprob_gap", "spec/logprob_gap_max", "spec/logprob_share"
-    assert both == {gap: pytest.approx(0.5), largest: pytest.approx(1.0), share: 1.0}
+    tail = "spec/logprob_gap_tail"
+    assert both == {
+        gap: pytest.approx(0.5),
+        largest: pytest.approx(1.0),
+        tail: pytest.approx(2 / 3),
+        share: 1.0,
+    }
     assert none == {}
-    assert half == {gap: pytest.approx(0.25), largest: pytest.approx(0.5), share: 0.5}
+    assert half == {gap: pytest.approx(0.25), largest: pytest.approx(0.5), tail: 0.5, share: 0.5}
     assert unasked == {share: 0.0}, "no gap is reported where none was measured"
 
 

@@ -1,6 +1,7 @@
-"""Jobs with heads and policies of other kinds: MiMo's head through all of RL, policies with experts before it.
+"""Jobs with heads and policies of other kinds: MiMo's head and Qwen3-MoE through all of RL, GLM-4.5 before it.
 
-A MiMo head reads the policy's states before its final norm: trainer and engine must agree about that.
+A MiMo head reads the policy's states before its final norm: trainer and engine must agree about that. A policy with
+experts is sent to the engines as stacked matrices, which a CPU engine packs.
 """
 
 from __future__ import annotations
@@ -86,13 +87,49 @@ def write_policy_with_experts(folder: Path, family: str) -> None:
     equip(folder / "source", folder / "experts", depths=3)
 
 
-@pytest.mark.parametrize(("family", "format"), [("qwen3_moe", "merged"), ("glm4_moe", "native")])
-def test_the_stage_before_rl_trains_the_head_of_a_policy_with_experts(
-    family: str, format: str, tmp_path: Path
-) -> None:
+EXPERTS = "actor.model_name_or_path=experts"
+TWO_RANKS = ("actor.num_gpus_per_node=2", "vllm.num_engines=2", "ds.zero_stage=3", "mtp.sync.backend=gloo")
+
+
+def test_a_policy_with_experts_goes_through_everything(tmp_path: Path) -> None:
+    """On one rank with ZeRO-2 and bfloat16, and on two with ZeRO-3 and two engines, whose policy it goes on from."""
+    rl_jobs.write_assets(tmp_path)
+    write_policy_with_experts(tmp_path, "qwen3_moe")
+    pretrained = rl_jobs.run(tmp_path, "pretrain", "job.yaml", EXPERTS, "--out", "pre")
+    assert pretrained.code == 0, pretrained.output[-3000:]
+    job = ("train", "job.yaml", "eval.dataset=null", "actor.aux_loss_coef=0.001")
+    runs = {
+        "one": (EXPERTS, "mtp.head=pre/head", "ds.param_dtype=bf16", "mtp.rollout.dtype=bfloat16"),
+        "two": (EXPERTS, "mtp.head=pre/head", *TWO_RANKS),
+    }
+    for name, flags in runs.items():
+        done = rl_jobs.run(tmp_path, *job, "--out", name, *flags)
+        assert done.code == 0, done.output[-3000:]
+        rows = [row for row in rl_jobs.rows(tmp_path / name) if row["step"] > 0]
+        assert len(rows) == 3
+        rl_jobs.assert_agreement(rows)
+        for row in rows:
+            assert row["spec/logprob_gap"] < 0.02
+            assert row["spec/logprob_gap_tail"] < 0.02
+            assert row["spec/mean_acceptance_length"] > 1.5
+            assert row["policy/grad_norm"] > 0
+            assert row["mtp/grad_norm"] > 0
+            assert row["sync/verify_s"] > 0
+            assert row["sync/rpc_calls"] == (1 if name == "one" else 2)
+    exported = rl_jobs.run(tmp_path, "export", "two/final", "--format", "merged", "--out", "out")
+    assert exported.code == 0, exported.output[-3000:]
+    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("experts", "out"))
+    assert before.keys() == after.keys()
+    experts = [name for name in before if ".experts." in name]
+    assert len(experts) == 2 * 3 * WITH_EXPERTS["num_experts"]
+    assert all((before[name].float() != after[name].float()).any() for name in experts), "each was trained"
+
+
+def test_the_stage_before_rl_trains_the_head_of_a_policy_with_experts(tmp_path: Path) -> None:
+    family = "glm4_moe"
     rl_jobs.write_assets(tmp_path)
     write_policy_with_experts(tmp_path, family)
-    policy = "actor.model_name_or_path=experts"
+    policy = EXPERTS
     done = rl_jobs.run(tmp_path, "pretrain", "job.yaml", policy, "--out", "pre", "data.max_samples=12")
     assert done.code == 0, done.output[-3000:]
     rows = rl_jobs.rows(tmp_path / "pre")
@@ -104,11 +141,11 @@ def test_the_stage_before_rl_trains_the_head_of_a_policy_with_experts(
     )
     assert any((before[name].float() != after[name].float()).any() for name in before)
     exported = rl_jobs.run(
-        tmp_path, "export", "experts", "--head", "pre/head", "--format", format, "--out", "out"
+        tmp_path, "export", "experts", "--head", "pre/head", "--format", "native", "--out", "out"
     )
     assert exported.code == 0, exported.output[-3000:]
     refused = rl_jobs.run(tmp_path, "check", "job.yaml", policy)
     assert refused.code == 2
-    assert f"the model family {family}, expected one whose weights can be sent" in " ".join(
+    assert f"weights of the model family {family} cannot be sent to engines" in " ".join(
         refused.output.split()
     )

@@ -15,10 +15,18 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from tests.engine.tiny import FAMILIES, in_engine_process, start_engine, stop_engine, write_checkpoint
+from tests.engine.tiny import (
+    FAMILIES,
+    WITH_EXPERTS,
+    in_engine_process,
+    start_engine,
+    stop_engine,
+    write_checkpoint,
+)
 from tests.patience import seconds
 
 PROMPT_LENGTH = 48
@@ -26,6 +34,8 @@ PROMPT_LENGTH = 48
 TOLERANCE = 1e-4
 SIX_LAYERS = {"num_hidden_layers": 6}
 CUT = {"vocab_size": 4200}  # an embedding of 2.05 MiB, in buckets of one
+MANY_EXPERTS = {**WITH_EXPERTS, "num_experts": 16, "moe_intermediate_size": 80}
+"""1.3 MB of stacked matrices, in buckets of one; the CPU kernel pads their width to 96."""
 BREAKING = "tests.engine.breaking_worker.BreakingMTPExtension"
 TWO_WORKERS = "qwen2, tied, 2 workers, 1 key-value head"
 
@@ -302,6 +312,37 @@ def find_stale_copies(job: Job) -> dict[str, Any]:
     return {"elements": elements, "failure": job.failure()}
 
 
+def sync_experts(job: Job) -> dict[str, Any]:
+    """Two rounds, then one after each fault that an engine's experts can have, and a last round without one."""
+    import torch
+
+    found = sync_twice(job)
+    experts = job.worker().model_runner.get_model().model.layers[1].mlp.experts.routed_experts
+    kernel, transfer = experts.quant_method.moe_kernel.fused_experts, job.worker().weight_transfer_engine
+    finish, old = transfer.finish_weight_update, experts.w2_weight.detach().clone()
+    place = "_map_global_expert_id_to_local_expert_id"
+
+    def finish_with_an_old_copy() -> None:
+        finish()
+        with torch.no_grad():
+            experts.w2_weight.copy_(old)
+
+    faults = {
+        "not packed": (kernel, "process_weights_after_loading", kernel._pad_moe_intermediate),
+        "missed": (experts, place, lambda expert: -1 if expert == 2 else expert),
+        "permuted": (experts, place, lambda expert: {1: 3, 3: 1}.get(expert, expert)),
+        "stale": (transfer, "finish_weight_update", finish_with_an_old_copy),
+    }
+    failures = {}
+    for name, (owner, method, fault) in faults.items():
+        job.train()
+        with patch.object(owner, method, fault):
+            failures[name] = job.failure().splitlines()[1:]
+    job.train()
+    job.sync.round()
+    return {**found, "failures": failures, "last_gap": job.gap()}
+
+
 def refuse_and_damage(job: Job) -> dict[str, Any]:
     """A sync whose trainer holds other tensors, then one whose head is damaged on the way."""
     from openrlhf_mtp.sync.buckets import pack_into_buckets
@@ -345,6 +386,7 @@ OTHERS: dict[str, tuple[Callable[[Job], dict[str, Any]], dict[str, Any]]] = {
     "adapters": (sync_adapters, FAMILIES["qwen2_tied"]),
     "beside a request": (sync_beside_a_request, FAMILIES["qwen2"]),
     "stale copies": (find_stale_copies, FAMILIES["qwen2_tied"]),
+    "experts": (sync_experts, MANY_EXPERTS),
     "refused and damaged": (refuse_and_damage, FAMILIES["qwen2"]),
 }
 
@@ -435,6 +477,35 @@ def test_a_stale_packed_copy_is_found_and_named_in_policy_tied_output_head_and_d
         ),
         "  engine 0 head: model.blocks.0.layer.mlp.down_proj.weight"
         " (layer model.blocks.0.layer.mlp.down_proj.weight, worker 0)",
+    ]
+
+
+def test_experts_are_sent_loaded_and_tried(measured: Measured):
+    found = measured("experts")
+    assert_synced(found)
+    assert found["last_gap"] < TOLERANCE, "after rounds that failed"
+
+
+@pytest.mark.parametrize(
+    ("fault", "experts"),
+    [
+        ("not packed", ", ".join(map(str, range(16)))),
+        ("missed", "2"),
+        ("permuted", "1, 3"),
+    ],
+)
+def test_experts_that_do_not_compute_with_what_arrived_are_named(
+    fault: str, experts: str, measured: Measured
+):
+    (line,) = measured("experts")["failures"][fault]
+    path = "model.layers.1.mlp.experts.routed_experts"
+    assert line.startswith(f"  engine 0 policy: {path}: expert {experts}: not what arrived, off by ")
+
+
+def test_a_stale_packed_copy_of_experts_is_found_at_the_end_of_the_round(measured: Measured):
+    assert measured("experts")["failures"]["stale"] == [
+        "  engine 0 policy: model.layers.1.mlp.experts.routed_experts: changed between its loading and the end of the"
+        " round (worker 0)"
     ]
 
 

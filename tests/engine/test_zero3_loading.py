@@ -7,11 +7,34 @@ loaded: 2 of 6 loads left whole parameters as uninitialized memory, and the run 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.engine import trainer_runs as runs
+from tests.engine.tiny import WITH_EXPERTS
 from tests.processes import on_ranks
 
 LOADS = 8
+
+
+def expected_parameters(folder: Path) -> dict[str, Any]:
+    """The file's tensors, experts stacked as transformers holds them."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "model.safetensors")
+    for layer in {name.split(".experts.")[0] for name in tensors if ".experts.0." in name}:
+        gates, ups, downs = (
+            [
+                tensors.pop(f"{layer}.experts.{n}.{matrix}_proj.weight")
+                for n in range(WITH_EXPERTS["num_experts"])
+            ]
+            for matrix in ("gate", "up", "down")
+        )
+        tensors[f"{layer}.experts.gate_up_proj"] = torch.cat([torch.stack(gates), torch.stack(ups)], 1)
+        tensors[f"{layer}.experts.down_proj"] = torch.stack(downs)
+    return tensors
 
 
 def wrong_parameters(folder: Path, out: Path) -> list[str]:
@@ -19,11 +42,10 @@ def wrong_parameters(folder: Path, out: Path) -> list[str]:
     runs.prepare()
     import deepspeed
     from openrlhf.utils import get_strategy
-    from safetensors.torch import load_file
 
     from openrlhf_mtp.training.observed_policy import ObservedPolicy
 
-    expected = load_file(folder / "model.safetensors")
+    expected = expected_parameters(folder)
     strategy = get_strategy(runs.arguments(folder, out, None, ds__zero_stage=3))
     strategy.setup_distributed()
     wrong = []
@@ -39,8 +61,9 @@ def wrong_parameters(folder: Path, out: Path) -> list[str]:
     return wrong
 
 
-def test_every_load_gives_every_rank_the_checkpoints_weights(tmp_path):
-    folder = runs.write_policy(tmp_path / "policy")
+@pytest.mark.parametrize("changes", [None, WITH_EXPERTS], ids=["dense", "experts"])
+def test_every_load_gives_every_rank_the_checkpoints_weights(tmp_path, changes):
+    folder = runs.write_policy(tmp_path / "policy", changes=changes)
     assert on_ranks(2, wrong_parameters, folder, tmp_path / "out") == [[], []]
 
 

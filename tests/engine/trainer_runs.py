@@ -31,12 +31,18 @@ VOCABULARY = 256
 # the job --------------------------------------------------------------------------------------------------
 
 
-def write_policy(folder: Path, *, tied: bool = False) -> Path:
-    """A tiny random policy with a random head and a tokenizer, as `openrlhf-mtp equip` would leave it."""
+def write_policy(folder: Path, *, tied: bool = False, changes: dict[str, Any] | None = None) -> Path:
+    """A tiny random policy with a random head and a tokenizer, as `openrlhf-mtp equip` would leave it.
+
+    Args:
+        folder: to write into.
+        tied: whether embedding and output head are one.
+        changes: of the configuration; by default those of a Qwen2.
+    """
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    write_checkpoint(folder, {"model_type": "qwen2", "tie_word_embeddings": tied})
+    write_checkpoint(folder, {"tie_word_embeddings": tied, **(changes or {"model_type": "qwen2"})})
     words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, unk_token="<unk>"))
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>").save_pretrained(
         folder

@@ -41,6 +41,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     resume.same_prompts,
     model.policy,
     model.unsupported_modes,
+    model.adapters_of_experts,
     model.context_length,
     tokenizer.embedded,
     tokenizer.ends,

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from openrlhf_mtp.config.families import DENSE, FAMILIES, NATIVE_FAMILIES
+from openrlhf_mtp.config.families import FAMILIES, NATIVE_FAMILIES
 from openrlhf_mtp.config.head_contract import policy_files
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, error, refuse
 from openrlhf_mtp.config.rope import context_limit
 
 SUPPORTED = (*FAMILIES, *NATIVE_FAMILIES)
-"""Families that can carry a head; with `pretrain` alone, those that are not in DENSE."""
+"""Families that can carry a head; with `pretrain` alone, those of NATIVE_FAMILIES."""
 
 
 def policy(context: JobContext) -> Iterator[Problem]:
@@ -39,12 +39,12 @@ def policy(context: JobContext) -> Iterator[Problem]:
             setting,
             f"the model family {family} has no head yet; use one of {', '.join(SUPPORTED)}, or drop the mtp section",
         )
-    elif context.trains_policy and family not in DENSE:
+    elif context.trains_policy and family not in FAMILIES:
         yield refuse(
             setting,
-            f"weights of the model family {family} cannot be sent to engines and read back there yet (experts and "
-            "linear attention would need their packed tensors in sync/loaded_layers.py); train its head with "
-            f"openrlhf-mtp pretrain, use a model of {', '.join(DENSE)}, or drop the mtp section",
+            f"weights of the model family {family} cannot be sent to engines and verified there yet (its head is "
+            "drafted by vLLM's own method, and linear attention would need its tensors in sync/loaded_layers.py); "
+            f"train its head with openrlhf-mtp pretrain, use a model of {', '.join(FAMILIES)}, or drop the mtp section",
         )
 
 
@@ -52,23 +52,23 @@ def _without_head(context: JobContext, config: dict[str, Any]) -> Iterator[Probl
     """OpenRLHF sends every model it knows, but only over CUDA and without adapters; the sync that replaces it elsewhere
     does not (`sync.transport.uses_own_sync`)."""
     family = config.get("model_type")
-    if "vision_config" not in config and (family in DENSE or family not in SUPPORTED):
+    if "vision_config" not in config and family not in NATIVE_FAMILIES:
         return
     setting, why = (
         "actor.model_name_or_path",
-        "this project's weight sync replaces OpenRLHF's, for dense text models",
+        "this project's weight sync replaces OpenRLHF's, and does not know this family's layers",
     )
     if not context.host.has_cuda:
         yield refuse(
             setting,
-            f"this model ({family}) needs a host with CUDA, because elsewhere {why}; run on GPUs, or use a dense "
-            "text model",
+            f"this model ({family}) needs a host with CUDA, because elsewhere {why}; run on GPUs, or use a "
+            f"text model of {', '.join(FAMILIES)}",
         )
     elif context.lora_rank > 0:
         yield refuse(
             setting,
             f"this model ({family}) cannot be trained with LoRA, because with LoRA {why}; set ds.lora.rank 0, or use a "
-            "dense text model",
+            f"text model of {', '.join(FAMILIES)}",
         )
 
 
@@ -104,6 +104,27 @@ def unsupported_modes(context: JobContext) -> Iterator[Problem]:
     ):
         if context.number(setting) > 1:
             yield error(setting, context.number(setting), f"1 with a head: {why}", f"set 1, {drop}")
+
+
+ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def adapters_of_experts(context: JobContext) -> Iterator[Problem]:
+    """By default PEFT adapts experts and routers, too, as parameters of its own kind, which no merge here knows."""
+    shape = context.shape
+    if context.lora_rank == 0 or not context.trains_policy or shape is None or not shape.experts:
+        return
+    setting = "ds.lora.target_modules"
+    given = context.job.flags.get(setting)
+    names = given if isinstance(given, tuple) else ("all-linear",) if given is None else (given,)
+    if others := [str(name) for name in names if str(name).rpartition(".")[2] not in ATTENTION_PROJECTIONS]:
+        yield error(
+            setting,
+            ", ".join(others),
+            f"some of {', '.join(ATTENTION_PROJECTIONS)} for a policy with experts: others cannot be merged for the "
+            "engines",
+            f"set [{', '.join(ATTENTION_PROJECTIONS)}]",
+        )
 
 
 def context_length(context: JobContext) -> Iterator[Problem]:

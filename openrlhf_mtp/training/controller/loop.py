@@ -162,8 +162,8 @@ class MeasuredTraining:
 
 
 def logprob_gap(experiences: list[Any]) -> dict[str, float]:
-    """Mean and largest |engine log-prob - trainer log-prob| over the action tokens, in nats, and the share of them that
-    has the engine's log-prob (`mtp.rollout.logprobs`).
+    """Mean and largest |engine log-prob - trainer log-prob| over the action tokens, in nats; the share of them beyond
+    `WIDE_GAP`; and the share that has the engine's log-prob at all (`mtp.rollout.logprobs`).
 
     Both sides hold the same weights here (except in asynchronous mode, where the gap includes the staleness),
     so what is left is numerical noise, about 1e-2 in bfloat16. A larger gap means a stale engine.
@@ -181,7 +181,11 @@ def logprob_gap(experiences: list[Any]) -> dict[str, float]:
     found = {metrics.SPEC_LOGPROB_SHARE: asked.float().mean().item()}
     if asked.any():
         gap = (engine - trainer)[asked].abs()
-        found |= {metrics.SPEC_LOGPROB_GAP: gap.mean().item(), metrics.SPEC_LOGPROB_GAP_MAX: gap.max().item()}
+        found |= {
+            metrics.SPEC_LOGPROB_GAP: gap.mean().item(),
+            metrics.SPEC_LOGPROB_GAP_MAX: gap.max().item(),
+            metrics.SPEC_LOGPROB_GAP_TAIL: (gap > metrics.WIDE_GAP).float().mean().item(),
+        }
     return found
 
 

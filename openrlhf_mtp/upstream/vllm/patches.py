@@ -11,6 +11,7 @@ from openrlhf_mtp.upstream.vllm import (
     context_end,
     draft_depth,
     draft_seeds,
+    packed_experts,
     ray_on_cpu,
     sampler_profile,
     sampling,
@@ -44,7 +45,7 @@ IN_V2: Mapping[str, str] = {
     sampler_profile.PATCH.name: sampler_profile_v2.PATCH.name,
 }
 """Each patch of V1's runner -> its counterpart in V2's, or why there is none."""
-_ANY_RUNNER = (ray_on_cpu.PATCH, *uncompiled.ENGINE_PATCHES)
+_ANY_RUNNER = (packed_experts.PATCH, ray_on_cpu.PATCH, *uncompiled.ENGINE_PATCHES)
 
 PATCHES = (*V1_PATCHES, *V2_PATCHES, *_ANY_RUNNER)
 

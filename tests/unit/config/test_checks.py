@@ -213,8 +213,8 @@ def test_logical_gpus_of_a_host_without_cuda_are_made_to_measure(problems):
     [
         ({"model_type": "bert"}, "the model family bert has no head yet; use one of qwen2"),
         (
-            {"model_type": "qwen3_moe"},
-            "weights of the model family qwen3_moe cannot be sent to engines",
+            {"model_type": "glm4_moe"},
+            "weights of the model family glm4_moe cannot be sent to engines",
         ),
         ({"model_type": "qwen3_next"}, "weights of the model family qwen3_next cannot be sent to engines"),
         ({"vision_config": {}}, "this is a vision model (qwen2), and heads are for text-only models"),
@@ -226,9 +226,11 @@ def test_a_model_without_support_is_refused(problems, folder, change, expected):
 
 
 @pytest.mark.parametrize(
-    "change", [{"model_type": "qwen3_moe"}, {"model_type": "qwen3_next"}, {"vision_config": {}}]
+    "change", [{"model_type": "glm4_moe"}, {"model_type": "qwen3_next"}, {"vision_config": {}}]
 )
-def test_without_a_head_a_gpu_host_takes_every_model_and_another_the_dense_ones(problems, folder, change):
+def test_without_a_head_a_gpu_host_takes_every_model_and_another_those_whose_layers_the_sync_knows(
+    problems, folder, change
+):
     """On GPUs the job is plain OpenRLHF, its weight sync included; elsewhere ours sends the weights."""
     (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, **change}), encoding="utf-8")
     assert problems("mtp=null", gpus=8) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.config.families import DENSE, FAMILIES, NATIVE_FAMILIES, family_of
+from openrlhf_mtp.config.families import FAMILIES, NATIVE_FAMILIES, family_of
 from openrlhf_mtp.config.native_layouts import BUILT_IN, LAYOUTS
 from tests.engine import tiny as on_engines
 from tests.unit.config.equipped import HEAD, TRUNK
@@ -14,20 +14,48 @@ from tests.unit.heads import tiny as beside_transformers
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *NATIVE_FAMILIES])
-def test_check_accepts_all_families_for_pretraining_and_dense_ones_for_rl(problems, folder, name):
+def test_check_accepts_all_families_for_pretraining_and_those_that_equip_knows_for_rl(problems, folder, name):
     own = {**HEAD["mtp"], "trunk_model_type": name}
     (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, "model_type": name, **EXPERTS}))
     (folder / "policy" / "mtp" / "config.json").write_text(json.dumps({**HEAD, "mtp": own}))
     assert problems(trains_policy=False) == []
     refused = [text for text in problems() if "error: actor.model_name_or_path" in text]
-    assert bool(refused) == (name not in DENSE)
+    assert bool(refused) == (name in NATIVE_FAMILIES)
 
 
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32}
 
 
-def test_the_families_with_experts_are_left_out_of_rl():
-    assert {name for name in FAMILIES if name not in DENSE} == {"qwen3_moe"}
+ADAPTERS = "ds.lora.target_modules"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [
+        ([], "all-linear"),
+        ([f"{ADAPTERS}=[q_proj, gate_proj, up_proj]"], "gate_proj, up_proj"),
+        ([f"{ADAPTERS}=[q_proj, o_proj]"], None),
+        (["ds.lora.rank=0"], None),
+    ],
+)
+def test_adapters_of_experts_are_refused(problems, folder, overrides, refused):
+    own = {**HEAD["mtp"], "trunk_model_type": "qwen3_moe"}
+    config = {**TRUNK, "model_type": "qwen3_moe", **EXPERTS}
+    (folder / "policy" / "config.json").write_text(json.dumps(config))
+    (folder / "policy" / "mtp" / "config.json").write_text(json.dumps({**HEAD, "mtp": own}))
+    found = [text for text in problems("ds.lora.rank=8", *overrides) if ADAPTERS in text]
+    if refused is None:
+        assert found == []
+    else:
+        (text,) = found
+        assert text.startswith(f"error: {ADAPTERS}: got {refused}, expected some of q_proj, k_proj")
+
+
+DENSE = {name for name, family in FAMILIES.items() if not family.has_experts}
+
+
+def test_one_family_has_experts_and_a_dense_head():
+    assert set(FAMILIES) - DENSE == {"qwen3_moe"}
     assert not set(FAMILIES) & set(NATIVE_FAMILIES)
 
 
@@ -38,7 +66,12 @@ def test_every_layout_is_of_a_family_of_the_table():
 
 
 def test_every_rl_family_is_tested_for_parity_drafting_and_sync():
-    assert set(beside_transformers.FAMILIES) == set(DENSE)
-    assert {case["model_type"] for case in on_engines.FAMILIES.values()} == set(DENSE)
+    assert set(beside_transformers.FAMILIES) == DENSE, "the block of the others is one of theirs"
+    assert {case["model_type"] for case in on_engines.FAMILIES.values()} == DENSE
+    assert on_engines.WITH_EXPERTS["model_type"] == "qwen3_moe"
     rounds = Path(on_engines.__file__).with_name("test_sync_round.py").read_text(encoding="utf-8")
-    assert set(re.findall(r'FAMILIES\["(\w+)"\], 1\)', rounds)) == set(DENSE)
+    assert set(re.findall(r'FAMILIES\["(\w+)"\], 1\)', rounds)) == DENSE
+    assert "MANY_EXPERTS = {**WITH_EXPERTS," in rounds
+    assert '"experts": (sync_experts, MANY_EXPERTS)' in rounds
+    drafts = Path(on_engines.__file__).with_name("test_draft_parity.py").read_text(encoding="utf-8")
+    assert '"qwen3_moe": (WITH_EXPERTS, {})' in drafts

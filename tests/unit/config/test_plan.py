@@ -73,6 +73,12 @@ def test_published_models_have_their_published_sizes(config, parameters, tensors
     assert shape.policy_tensors() == tensors
 
 
+def test_experts_travel_stacked():
+    """Read off transformers' `Qwen3MoeForCausalLM` of these sizes."""
+    assert model_shape(QWEN3_30B_A3B).sent_tensors() == 48 * 11 + 3
+    assert model_shape(QWEN3_8B).sent_tensors() == model_shape(QWEN3_8B).policy_tensors()
+
+
 def test_a_head_is_a_layer_a_projection_and_three_norms_per_block():
     shape = model_shape(LLAMA_3_1_8B)
     layer = (8_030_261_248 - 2 * 128256 * 4096 - 4096) // 32

@@ -44,6 +44,7 @@ class FakeEngine:
         self.received: list[int] = []  # bytes of each bucket
         self.calls: list[str] = []
         self.keeps_old: set[str] = set()
+        self.tried: dict[str, list[str]] = {}  # what its trials found wrong
         self.before_round: Callable[[], None] = lambda: None
         self.loads_for_s = 0.0
         self.joins = True
@@ -104,7 +105,7 @@ class FakeEngine:
                     for name in self.manifests[part].by_name()
                 ]
         self._inlet.release()
-        return [{"digests": digests, "verify_s": 0.0}]
+        return [{"digests": digests, "tried": self.tried, "verify_s": 0.0}]
 
 
 @dataclass

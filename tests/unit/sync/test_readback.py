@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from openrlhf_mtp.sync.digest import digest
+from openrlhf_mtp.sync.digest import add, digest
 from openrlhf_mtp.sync.errors import StaleWeights
 from openrlhf_mtp.sync.readback import Probe, compare, stale
 
@@ -73,3 +73,12 @@ def test_a_probe_uses_the_same_columns_for_a_width_and_whole_vectors() -> None:
     assert probe.expected(matrix) == probe.expected(unseen) != probe.expected(changed)
     assert Probe(columns=None, seed=5).expected(matrix) == digest(matrix)
     assert probe.expected(matrix[0]) == digest(matrix[0])
+
+
+def test_stacked_matrices_count_as_rows_with_many_columns() -> None:
+    probe = Probe(columns=3, seed=5)
+    stacked = torch.randn(4, 6, 5)
+    whole = probe.expected(stacked)
+    assert whole == probe.expected(stacked.flatten(1))
+    assert whole == add(*(int(probe.expected_sum(stacked[[row]], row)) % 2**64 for row in range(4))), "cut"
+    assert whole != probe.expected(stacked[[1, 0, 2, 3]]), "two that changed places"

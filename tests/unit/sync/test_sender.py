@@ -86,6 +86,16 @@ def test_an_engine_that_keeps_an_old_weight_is_found_and_the_weight_named(start:
     ]
 
 
+def test_what_a_trial_found_in_a_worker_ends_the_round_with_its_words(start: Start):
+    job = start(engines=2)
+    job.engines[1].tried = {"policy": ["layers.3.experts: expert 7: not what arrived"], "head": []}
+    with pytest.raises(StaleWeights) as error:
+        job.sync.round()
+    assert str(error.value).splitlines()[1:] == [
+        "  engine 1 policy: layers.3.experts: expert 7: not what arrived (worker 0)"
+    ]
+
+
 def test_a_tensor_damaged_in_transit_is_named(start: Start, monkeypatch: pytest.MonkeyPatch):
     job = start()
     send = job.sync._outlet.send

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from openrlhf_mtp.training.trunk import unwrapped
 from openrlhf_mtp.training.weight_source import policy_source, weights_to_send
@@ -52,6 +52,31 @@ def test_adapters_are_merged_under_the_plain_names(tied):
         plain.load_state_dict(sent, strict=False)
         torch.testing.assert_close(plain(tokens).logits, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(before, expected, atol=1e-2)
+
+
+def policy_with_experts() -> Qwen3MoeForCausalLM:
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **experts, **heads))
+
+
+def test_experts_are_sent_stacked_beside_adapters_of_attention():
+    model = policy_with_experts()
+    before = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    wrapped = adapted(model, target_modules=["q_proj", "o_proj"])
+    source = policy_source(unwrapped(wrapped), "float32", sharded=False)
+    assert {s.name: s.shape for s in source.manifest.tensors} == before
+    assert before["model.layers.1.mlp.experts.gate_up_proj"] == (4, 16, 16)
+    assert before["model.layers.1.mlp.experts.down_proj"] == (4, 16, 8)
+    assert before["model.layers.1.mlp.gate.weight"] == (4, 16)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["gate_proj", "up_proj"], ["down_proj"], ["gate"]])
+def test_adapters_of_experts_and_routers_are_refused(targets):
+    """peft adapts transformers' stacked parameters under the names that they had as linear layers."""
+    with pytest.raises(ValueError, match=r"got ParamWrapper, expected plain LoRA"):
+        list(weights_to_send(unwrapped(adapted(policy_with_experts(), target_modules=targets))))
 
 
 def test_what_is_sent_follows_the_adapters_as_they_train():
