@@ -254,7 +254,7 @@ def pretrain_strategy(args: Any, mtp: MTPSettings) -> Any:
         max_norm=mtp.pretrain.optim.max_norm,
         micro_train_batch_size=mtp.pretrain.micro_batch_size,
         train_batch_size=mtp.pretrain.batch_size,
-        zero_stage=min(2, args.ds.zero_stage),
+        zero_stage=args.ds.zero_stage,
         args=args,
     )
     strategy.use_dynamic_batch = False  # that is for RL; this stage's micro-batches have one size

@@ -31,6 +31,11 @@ SET_BY: Mapping[str, str] = {
 """Argument -> the job's setting that it comes from."""
 
 _SYNC = "the weight sync needs them as they are"
+_ROUNDED = (
+    "what engines compute with is compared with what was sent, and an update is smaller than the rounding to 8 bits "
+    "(up to 6 %), which would hide the weights of an earlier step; kv_cache_dtype fp8 and vllm.tensor_parallel_size "
+    "make room"
+)
 _COUNTED = "acceptance is counted by them"
 KEPT: Mapping[str, str] = {
     "distributed_executor_backend": "OpenRLHF chooses how workers run",
@@ -42,7 +47,8 @@ KEPT: Mapping[str, str] = {
     "disable_log_stats": _COUNTED,
     "per_request_spec_decode_metrics": _COUNTED,
     "trust_remote_code": "OpenRLHF sets it",
-    "quantization": "weights that are sent are compared with those that the engine computes with, bit for bit",
+    "quantization": _ROUNDED,
+    "quantization_config": _ROUNDED,
     "enable_lora": "adapters are merged before weights are sent",
     "pipeline_parallel_size": "the head shares the policy's embedding and output head; use "
     "vllm.tensor_parallel_size",

@@ -119,6 +119,11 @@ class Anchors:
     mask: Tensor
     fraction: float = 1.0
 
+    @property
+    def place(self) -> Tensor:
+        """The anchors' places on the flattened grid [N]."""
+        return self.present.flatten().nonzero()[:, 0]
+
     def flat(self, per_anchor: Tensor) -> Tensor:
         """Values on the grid [B, A, ...], anchor by anchor [N, ...]; a view of a single row, which has no padding."""
         return per_anchor[0] if len(per_anchor) == 1 else per_anchor[self.present]

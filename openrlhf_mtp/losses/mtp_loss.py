@@ -3,7 +3,8 @@
 Logits of all anchors ([N, k, V]; 20 GB for 10,000 anchors of a 152k vocabulary at k = 3) never exist at once. The
 loss is a sum over anchors and an anchor's loss needs its own depths only, so a chunk of anchors with all its depths
 is complete: project, reduce each row to a few scalars (`rows`), let the objective differentiate those, write the
-gradient over the logits, project it back. Nothing is projected twice, and only [N, k, H] is kept for backward.
+gradient over the logits, project it back. Nothing is projected twice, and one gradient as large as the chain's states
+is kept for backward.
 """
 
 from __future__ import annotations
@@ -209,34 +210,40 @@ def _chunk_sums(inputs: ObjectiveInput, output: ObjectiveOutput, records: Anchor
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """`Sums` and `AnchorRecords`, field by field; the gradient comes with the forward pass, backward only scales it."""
+    """`Sums` and `AnchorRecords`, field by field; the gradient comes with the forward pass, backward only scales it.
+
+    Hidden states stay where they are, depth by depth on the anchors' grid: a chunk alone is put together.
+    """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, states: Tensor, batch: _Batch) -> tuple[Tensor, ...]:
-        needs_grad = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
-        gradient = torch.zeros_like(states) if needs_grad else None
-        step = batch.output_head.anchors_at_once(states.shape[1])
+    def forward(ctx: FunctionCtx, batch: _Batch, *states: Tensor) -> tuple[Tensor, ...]:
+        needs_grad = any(ctx.needs_input_grad[1:])  # type: ignore[attr-defined]
+        flat = [z.detach().flatten(0, 1) for z in states]
+        gradients = [torch.zeros_like(z, memory_format=torch.contiguous_format) for z in states if needs_grad]
+        places, step = batch.anchors.place, batch.output_head.anchors_at_once(len(states))
         totals, records, scratch = [], [], (Scratch(), Scratch())
         # an empty batch still runs one empty chunk, so that every rank returns sums of the right shape
-        for start in range(0, max(len(states), 1), step):
+        for start in range(0, max(len(places), 1), step):
             rows = slice(start, start + step)
-            sums, record, piece = batch.chunk(rows, states[rows].detach(), scratch, needs_grad=needs_grad)
-            if gradient is not None and piece is not None:
-                gradient[rows] = piece
+            chunk = torch.stack([z[places[rows]] for z in flat], dim=1)
+            sums, record, piece = batch.chunk(rows, chunk, scratch, needs_grad=needs_grad)
+            if piece is not None:
+                for gradient, of_depth in zip(gradients, piece.unbind(1), strict=True):
+                    gradient.flatten(0, 1)[places[rows]] = of_depth
             totals.append(sums)
             records.append(record)
-        if gradient is not None:
+        for gradient in gradients:
             batch.output_head.shard.reduce(gradient, dist.ReduceOp.SUM)
-        ctx.save_for_backward(gradient)  # type: ignore[arg-type]
+        ctx.save_for_backward(*gradients)
         loss_sum, *statistics = (torch.stack(field).sum(0) for field in zip(*totals, strict=True))
         statistics += [torch.cat(field) for field in zip(*records, strict=True)]
         ctx.mark_non_differentiable(*statistics)
         return loss_sum, *statistics
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, *_: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * grad.to(gradient.dtype), None
+    def backward(ctx: FunctionCtx, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors  # type: ignore[attr-defined]
+        return None, *(gradient * grad.to(gradient.dtype) for gradient in gradients)
 
 
 def depth_weights(depths: int, decay: float) -> Tensor:
@@ -281,7 +288,6 @@ def mtp_loss(
         anchor_weight=weight / anchors.fraction,
         depth_weight=depth_weights(depths, depth_decay).to(index.device),
     )
-    anchored = anchors.flat(torch.stack(list(states), dim=2))
-    outputs = _ChunkedLoss.apply(anchored, batch)  # type: ignore[no-untyped-call]
+    outputs = _ChunkedLoss.apply(batch, *states)  # type: ignore[no-untyped-call]
     fields = len(Sums._fields)
     return MTPLossOutput(Sums(*outputs[:fields]), AnchorRecords(*outputs[fields:]), anchors)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -47,7 +47,8 @@ class Trunk:
         """The weights of embedding and output head as parameters: gradients reach the policy.
 
         Gathered first when ZeRO-3 shards them (`sharded`): collective over the data-parallel ranks, and whole inside
-        the context only.
+        the context only. Their gradients reach DeepSpeed's partitions all the same: autograd adds them to those of the
+        policy's own use of the parameter, which comes later in backward and gathers it again.
         """
         parameters = (self.embedding.weight, self.output_head.weight)
         if not sharded:
@@ -63,3 +64,32 @@ class Trunk:
         """The same weights detached, for a loss that must not reach the policy."""
         with self.weights(sharded=sharded) as (embedding, output_head):
             yield embedding.detach(), output_head.detach()
+
+    def whole(self) -> Trunk:
+        """Copies of the parts that stay whole on this rank, of a policy that ZeRO-3 shards and nobody trains
+        (collective over the data-parallel ranks)."""
+        import deepspeed
+
+        parts = (self.embedding, self.output_head, self.final_norm)
+        parameters = list(dict.fromkeys(p for part in parts for p in part.parameters()))
+        with deepspeed.zero.GatheredParameters(parameters):
+            copies = {p: nn.Parameter(p.detach().clone(), requires_grad=False) for p in parameters}
+        return Trunk(
+            twin(self.embedding, copies),
+            twin(self.output_head, copies),
+            twin(self.final_norm, copies),
+            self.config,
+        )
+
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def twin(part: Part, parameters: Mapping[nn.Parameter, nn.Parameter]) -> Part:
+    """The same module without its hooks, with other parameters in place of its own; a module without children."""
+    made = object.__new__(type(part))
+    nn.Module.__init__(made)
+    vars(made).update({name: value for name, value in vars(part).items() if name not in vars(made)})
+    for name, parameter in part.named_parameters(recurse=False):
+        made.register_parameter(name, parameters[parameter])
+    return made

@@ -111,23 +111,81 @@ def episode_with_rest(folder: Path, out: Path, micro_batch: int, **more: Any) ->
 
 
 def pretrain_update(
-    folder: Path, out: Path, responses: Path, micro_batch: int, epochs: int = 1, param_dtype: str = "bf16"
-) -> dict[str, Any]:
+    folder: Path,
+    out: Path,
+    responses: Path,
+    micro_batch: int,
+    epochs: int = 1,
+    param_dtype: str = "bf16",
+    zero_stage: int = 2,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pre-RL stage: one step of KL, one of e2e TV, which float32 does without: its gradient jumps where p and q
-    meet, and rounding decides on which side (measured 3e-4). With several passes planned, hidden states are stored."""
+    meet, and rounding decides on which side (measured 3e-4). With several passes planned, hidden states are stored.
+
+    Returns:
+        How far the head moved; and `pretrain_figures`.
+    """
     settings = {
         "batch_size": BATCH,
         "micro_batch_size": micro_batch,
         "optim": OPTIM,
         "epochs": epochs,
         "kl_warmup_steps": STEPS if param_dtype == "fp32" else 1,
+        "temperature_sweep": [0.5],
     }
-    worker = runs.build_pretrain_worker(folder, out, responses, settings, param_dtype=param_dtype)
+    worker = runs.build_pretrain_worker(
+        folder, out, responses, settings, param_dtype=param_dtype, zero_stage=zero_stage
+    )
+    assert worker.policy.is_sharded == (zero_stage == 3 and os.environ["WORLD_SIZE"] != "1")
     before = runs.head_masters(worker.head_trainer)
     worker.train(last_step=STEPS)
     read = worker.states.read(worker.train_set[:5])
     assert (read is not None) == (epochs > 1), "every rank reads what all of them have stored"
-    return moved(worker.head_trainer, before)
+    return moved(worker.head_trainer, before), pretrain_figures(worker, out)
+
+
+def pretrain_figures(worker: Any, out: Path) -> dict[str, Any]:
+    """An evaluation on one response, of which the second of two ranks has none, and rank 0's temperature sweep."""
+    import numpy as np
+
+    from openrlhf_mtp.runlog.temperature_sweep import read_temperatures
+    from openrlhf_mtp.training.pretrain.temperature_sweep import responses_at
+
+    everyone, worker.held_out = worker.held_out, worker.held_out[:1]
+    if os.environ["RANK"] == "0":
+        runs.write_responses(responses_at(out, 0.5))
+    figures = {
+        "evaluation": np.array(list(worker.evaluate().values()))
+    }  # collective: the responses are there now
+    worker.held_out = everyone
+    worker.export()
+    worker.sweep_temperatures()
+    if os.environ["RANK"] == "0":
+        points = read_temperatures(out / "head", pytest.fail)
+        figures["sweep"] = np.array([[point.entropy, point.length] for point in points])
+    return figures
+
+
+def joint_update(
+    folder: Path, out: Path, mtp: dict[str, Any], zero_stage: int, **flags: Any
+) -> dict[str, Any]:
+    """Ten updates of the policy with a joint term, in two rollout batches: how far each weight that engines would get
+    has moved."""
+    flags |= {
+        "actor__adam__lr": 0.003,
+        "actor__adam__eps": 1.0,
+        "actor__max_norm": 1e3,
+        "rollout__batch_size": 5,
+        "train__batch_size": 4,
+        "train__micro_batch_size": 1,
+    }
+    args = runs.arguments(folder, out, {"objective": "kl", **mtp}, ds__zero_stage=zero_stage, **flags)
+    actor = runs.build_float32_actor(args)
+    before = runs.sent(actor)
+    statuses = runs.train(actor, range(2), own_order=True)
+    assert actor.actor.model.global_steps == 10
+    assert all(status["mtp/joint_loss"] != 0.0 for status in statuses)
+    return {name: (weight - before[name]).numpy() for name, weight in runs.sent(actor).items()}
 
 
 def float32_update(
@@ -199,11 +257,11 @@ def all_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int
         found["RL, advantages", splits] = rl_update(folder, here / "advantages", micro_batch, WEIGHTED)
         found["RL, dynamic batches", splits] = rl_update(folder, here / "dynamic", micro_batch, **dynamic)
         found["RL, last rollout", splits] = episode_with_rest(folder, here / "rest", micro_batch)
-        found["pre-RL", splits] = pretrain_update(folder, here / "pretrain", responses, micro_batch)
-        found["pre-RL, float32", splits] = pretrain_update(
+        found["pre-RL", splits], _ = pretrain_update(folder, here / "pretrain", responses, micro_batch)
+        found["pre-RL, float32", splits], found["pre-RL, figures", splits] = pretrain_update(
             folder, here / "pretrain32", responses, micro_batch, param_dtype="fp32"
         )
-        found["pre-RL, stored states", splits] = pretrain_update(
+        found["pre-RL, stored states", splits], _ = pretrain_update(
             folder, here / "stored", responses, micro_batch, epochs=3, param_dtype="fp32"
         )
         found["float32", splits] = float32_update(
@@ -215,27 +273,50 @@ def all_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int
     for name, objective in OTHERS.items():
         micro_batch = BATCH if ranks == 1 else BATCH // ranks // 2
         found[name, ranks] = float32_update(folder, out / name, responses, micro_batch, objective)
-    return found
+    return found if ranks == 1 else found | joint_updates(folder, out, zero_stage=2)
 
 
 def sharded_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """The RL step with a policy sharded by ZeRO-3, which changes `torch.nn.functional.linear` for its process."""
-    return {
-        ("RL, ZeRO-3", splits): rl_update(
-            folder,
-            out / str(splits),
-            BATCH // int(os.environ["WORLD_SIZE"]) // splits,
-            build=runs.build_actor,
-            ds__zero_stage=3,
+    """The RL step with a policy sharded by ZeRO-3, which changes `torch.nn.functional.linear` for its process; on two
+    ranks the pre-RL stage with one, too, and joint regimes."""
+    ranks, found = int(os.environ["WORLD_SIZE"]), {}
+    for splits in SPLITS:
+        micro_batch = BATCH // ranks // splits
+        found["RL, ZeRO-3", splits] = rl_update(
+            folder, out / str(splits), micro_batch, build=runs.build_actor, ds__zero_stage=3
         )
-        for splits in SPLITS
-    }
+    if ranks == 1:
+        return found
+    for place, epochs in (("pre-RL, ZeRO-3", 1), ("pre-RL, stored states, ZeRO-3", 3)):
+        with runs.sharded_at_once():
+            update, figures = pretrain_update(
+                folder, out / place, responses, micro_batch, epochs=epochs, param_dtype="fp32", zero_stage=3
+            )
+        found[place, splits], found[f"{place}, figures", splits] = update, figures
+    return found | joint_updates(folder, out, zero_stage=3)
+
+
+OCC = {"regime": "joint_policy", "coefficient": {"kind": "occ"}}
+CROSS_ENTROPY = {"regime": "joint_ce", "coefficient": {"value": 0.7}}
+JOINT = ("OCC, tied", "cross-entropy, untied", "OCC, adapters")
+
+
+def joint_updates(folder: Path, out: Path, *, zero_stage: int) -> dict[tuple[str, int], dict[str, Any]]:
+    """The policy's updates with a joint term. OCC scores an optimizer step's micro-batches ahead, so that ZeRO-3 has
+    sharded both matrices again by the time of backward. Without, it has gathered those of a small policy ahead."""
+    with runs.sharded_at_once():
+        tied = joint_update(folder, out / "tied", OCC, zero_stage)
+        untied = joint_update(folder / "untied", out / "untied", CROSS_ENTROPY, zero_stage)
+    adapters = {"ds__lora__rank": 4, "ds__lora__alpha": 64}
+    adapted = joint_update(folder, out / "adapted", OCC, zero_stage, **adapters)
+    return dict(zip([(name, zero_stage) for name in JOINT], (tied, untied, adapted), strict=True))
 
 
 @pytest.fixture(scope="module")
 def updates(tmp_path_factory) -> dict[tuple[int, str, int], dict[str, Any]]:
     """By (ranks, place, splits)."""
     folder = runs.write_policy(tmp_path_factory.mktemp("policy"), tied=True)
+    runs.write_policy(folder / "untied")
     responses = runs.write_responses(tmp_path_factory.mktemp("responses"))
     found = {}
     for ranks in (1, 2):
@@ -298,6 +379,29 @@ def test_stored_states_give_the_update_of_computed_ones(updates, ranks, splits):
     )
     assert scatter <= FLOAT32[0]
     assert scale <= FLOAT32[1]
+
+
+@pytest.mark.parametrize("place", ["pre-RL, ZeRO-3", "pre-RL, stored states, ZeRO-3"])
+def test_a_sharded_policy_before_rl_gives_the_head_the_update_of_a_whole_one(updates, place):
+    scatter, scale = compare(updates[1, "pre-RL, float32", 1], updates[2, place, SPLITS[-1]])
+    assert scatter <= FLOAT32[0]
+    assert scale <= FLOAT32[1]
+    whole = updates[1, "pre-RL, figures", 1]
+    for name, figures in updates[2, f"{place}, figures", SPLITS[-1]].items():
+        assert figures == pytest.approx(whole[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_joint_terms_move_a_sharded_policy_as_a_whole_one(updates, name):
+    """The gradients of output head and embedding arrive in DeepSpeed's partitions, after ten updates too."""
+    whole, sharded = updates[2, name, 2], updates[2, name, 3]
+    kept = {parameter for parameter, update in whole.items() if not update.any()}
+    adapted = {parameter for parameter in whole if parameter.endswith("proj.weight")}
+    assert kept == (whole.keys() - adapted if name == "OCC, adapters" else set())
+    # weights of size 1 are rounded to 6e-8, and moved by about 1e-4 each (measured 1.2e-7 and 9.4e-6)
+    assert max(abs(sharded[parameter] - whole[parameter]).max() for parameter in whole) <= 1e-6
+    scatter, _ = compare(whole, sharded)
+    assert scatter <= 3e-5
 
 
 def test_advantage_weights_change_the_heads_update(updates):

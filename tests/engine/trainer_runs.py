@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from openrlhf_mtp.training.pretrain.responses import Response, ResponseCache
 from tests import packed_attention
@@ -99,6 +101,30 @@ def prepare() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
+@contextmanager
+def sharded_at_once() -> Iterator[None]:
+    """ZeRO-3 shards parameters again right after their use, as it does with a large model's. Of a tiny one it keeps
+    all, and no flag of OpenRLHF changes that."""
+    prepare()
+    from openrlhf.utils.deepspeed import deepspeed as upstream
+
+    sizes = {f"stage3_{name}": 0 for name in ("param_persistence_threshold", "max_reuse_distance")}
+
+    def configured(make: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        def made(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            config = make(*args, **kwargs)
+            config["zero_optimization"] |= sizes
+            return config
+
+        return made
+
+    with (
+        mock.patch.object(upstream, "get_train_ds_config", configured(upstream.get_train_ds_config)),
+        mock.patch.object(upstream, "get_eval_ds_config", configured(upstream.get_eval_ds_config)),
+    ):
+        yield
+
+
 def build_actor(args: Any) -> Any:
     """The policy worker of this rank, as OpenRLHF's launcher builds it."""
     prepare()
@@ -125,7 +151,13 @@ def build_float32_actor(args: Any) -> Any:
 
 
 def build_pretrain_worker(
-    folder: Path, out: Path, responses: Path, pretrain: dict[str, Any], *, param_dtype: str = "bf16"
+    folder: Path,
+    out: Path,
+    responses: Path,
+    pretrain: dict[str, Any],
+    *,
+    param_dtype: str = "bf16",
+    zero_stage: int = 2,
 ) -> Any:
     """The pre-RL stage's worker of this rank, resumed from `out` if there is something to resume."""
     prepare()
@@ -134,7 +166,7 @@ def build_pretrain_worker(
 
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     settings = {"kl_warmup_steps": 1, "num_ranks": ranks, **pretrain}
-    args = arguments(folder, out, {"pretrain": settings})
+    args = arguments(folder, out, {"pretrain": settings}, ds__zero_stage=zero_stage)
     args.ds.param_dtype = param_dtype
     worker = HeadPretrainWorker(ranks, rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
     os.environ["LOCAL_RANK"] = str(rank)
@@ -232,6 +264,16 @@ def policy_parameters(actor: Any) -> dict[str, Any]:
         found[name] = parameter.detach().clone()
         found[f"float32 {name}"] = safe_get_full_fp32_param(parameter).clone()
     return found
+
+
+def sent(actor: Any) -> dict[str, Any]:
+    """What engines would get of the policy now, adapters merged and whole (collective under ZeRO-3)."""
+    from openrlhf_mtp.training.trunk import unwrapped
+    from openrlhf_mtp.training.weight_source import policy_source
+
+    stage = actor.strategy.args.ds.zero_stage
+    source = policy_source(unwrapped(actor.actor.model), "float32", sharded=stage == 3)
+    return {name: weight.detach().clone() for name, weight in source.tensors()}
 
 
 def head_masters(trainer: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ start-up, or in the middle of a rollout."""
 from collections.abc import Iterator
 
 from openrlhf_mtp.config.job_context import JobContext
+from openrlhf_mtp.config.machine.precision import DTYPE_BYTES
 from openrlhf_mtp.config.memory import (
     GIB,
     Moment,
@@ -35,6 +36,24 @@ def trainer(context: JobContext) -> Iterator[Problem]:
         )
     elif memory.peak > left * GIB:
         yield _too_large(context, memory, what)
+
+
+def before_rl(context: JobContext) -> Iterator[Problem]:
+    """Refused when the frozen policy's weights alone do not fit on a rank of the stage before RL."""
+    shape, gpu, mtp = context.shape, context.host.gpu_memory_gib, context.mtp
+    if shape is None or gpu is None or mtp is None or context.trains_policy:
+        return
+    ranks = mtp.pretrain.num_ranks
+    weights = DTYPE_BYTES[context.precision.dtype] * shape.policy_parameters()
+    share = weights // ranks if context.zero_stage == 3 else weights
+    if share <= gpu * GIB:
+        return
+    wanted = -(-weights // int(gpu * GIB / 2))
+    yield refuse(
+        "mtp.pretrain.num_ranks",
+        f"the policy's weights take {_gib(share)} on each of {ranks} rank(s), and a GPU has {gpu:.1f} GiB; set "
+        f"ds.zero_stage 3, which shares them out over the ranks, and num_ranks to {wanted} or more",
+    )
 
 
 def engine(context: JobContext) -> Iterator[Problem]:
@@ -73,6 +92,9 @@ def _too_large(context: JobContext, memory: TrainerMemory, what: str) -> Problem
     elif moment is Moment.HEAD and memory.head > max(logits, memory.activations):
         setting, advice = "mtp.anchor_fraction", f"lower it, or {smaller}"
         need = f"the head's chain and loss on {longest} take {_gib(memory.head)}"
+    elif moment is Moment.JOINT and memory.joint > max(logits, memory.activations):
+        setting, advice = "mtp.anchor_fraction", f"lower it, {smaller}, or set mtp.regime detach"
+        need = f"the joint term's chain on {longest} takes {_gib(memory.joint)}"
     elif moment is not Moment.EXPERIENCE and memory.activations > logits // 2:
         need = (
             f"what the layers keep of {longest} takes {_gib(memory.activations)}, and logits {_gib(logits)}"

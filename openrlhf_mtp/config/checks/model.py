@@ -78,8 +78,9 @@ def unsupported_modes(context: JobContext) -> Iterator[Problem]:
         yield error(
             "ds.load_in_4bit",
             "true",
-            "false: 4-bit weights cannot be sent to the engines, with or without a head",
-            "set false",
+            "false: 4-bit weights cannot be sent to the engines, with or without a head, and would have to be "
+            "dequantized where adapters are merged into them",
+            "set false; ds.lora.rank with ds.zero_stage 3 needs the least memory of what works",
         )
     if context.mtp is None:
         return
@@ -99,8 +100,16 @@ def unsupported_modes(context: JobContext) -> Iterator[Problem]:
             f"set false, {drop}",
         )
     for setting, why in (
-        ("ds.tensor_parallel_size", "the head reads whole hidden states"),
-        ("ds.ring_attn_size", "the head's shift over depths is not split over sequence ranks yet"),
+        (
+            "ds.tensor_parallel_size",
+            "the head's loss would have to read the output head in shards, and the weight sync to put DeepSpeed's "
+            "shards together (ds.zero_stage 3 splits the weights, too)",
+        ),
+        (
+            "ds.ring_attn_size",
+            "a rank has a part of each sequence, and the head's depths read tokens, hidden states and keys beyond it "
+            "(ds.packing_samples, actor.gradient_checkpointing_enable and mtp.anchor_fraction make room for long ones)",
+        ),
     ):
         if context.number(setting) > 1:
             yield error(setting, context.number(setting), f"1 with a head: {why}", f"set 1, {drop}")
@@ -125,6 +134,38 @@ def adapters_of_experts(context: JobContext) -> Iterator[Problem]:
             "engines",
             f"set [{', '.join(ATTENTION_PROJECTIONS)}]",
         )
+
+
+def quantized(context: JobContext) -> Iterator[Problem]:
+    """A checkpoint of quantized weights. A head brought along by one can be imported and exported all the same."""
+    config = context.model_config
+    given = None if config is None or context.mtp is None else config.get("quantization_config")
+    if given:
+        method = given.get("quant_method", "?") if isinstance(given, dict) else "?"
+        yield refuse(
+            "actor.model_name_or_path",
+            f"the checkpoint's weights are quantized ({method}), and trainers and engines here hold the same weights "
+            "in 16 or 32 bits; use the checkpoint that it was made from, or save a dequantized one",
+        )
+
+
+HELD_BY_THE_HEAD = ("embed_tokens", "lm_head")
+
+
+def adapted(context: JobContext) -> Iterator[Problem]:
+    """Adapters on the two matrices that the head shares."""
+    given = context.job.flags.get("ds.lora.target_modules")
+    if context.mtp is None or context.lora_rank == 0 or not isinstance(given, tuple):
+        return
+    for name in map(str, given):
+        if name in HELD_BY_THE_HEAD:
+            yield error(
+                "ds.lora.target_modules",
+                name,
+                f"modules of the layers with a head: it reads {name} without an adapter, while engines compute with "
+                "the merged one",
+                "leave it out",
+            )
 
 
 def context_length(context: JobContext) -> Iterator[Problem]:

@@ -11,14 +11,6 @@ def joint(context: JobContext) -> Iterator[Problem]:
     """The joint regimes send a gradient through the head into the policy; OCC scales it by how the policy moved."""
     if context.mtp is None or not context.mtp.is_joint:
         return
-    if context.zero_stage == 3:
-        yield error(
-            "mtp.regime",
-            context.mtp.regime,
-            "detach or frozen with ds.zero_stage 3: the gradient for the output head and the embedding, which ZeRO-3 "
-            "has sharded again by the time of backward, would be lost",
-            "set ds.zero_stage 2",
-        )
     if context.mtp.regime == "joint_ce" and context.mtp.coefficient.kind == "occ":
         yield error(
             "mtp.coefficient.kind",

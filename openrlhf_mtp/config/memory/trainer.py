@@ -33,6 +33,7 @@ class Moment(StrEnum):
     """A moment of an RL step, in the words of the plan."""
 
     HEAD = "the head's step"
+    JOINT = "the joint term"
     BACKWARD = "the policy's backward"
     UPDATE = "the update"
     EXPERIENCE = "making experience"
@@ -53,6 +54,8 @@ class TrainerMemory:
         training: the same in its backward, with their gradients.
         experience: logits of a forward pass over finished rollouts.
         head: the head's chain and loss in a training micro-batch.
+        joint: the joint term's chain, and its backward, which comes before the policy's.
+        left: gradients of output head and embedding that the joint term leaves for the policy's backward.
     """
 
     process: int
@@ -64,13 +67,16 @@ class TrainerMemory:
     training: int
     experience: int
     head: int
+    joint: int = 0
+    left: int = 0
 
     @property
     def moments(self) -> dict[Moment, int]:
         """Bytes on top of the states, by moment. The head's backward is over before the policy's begins."""
         return {
             Moment.HEAD: self.activations + self.logits + self.head,
-            Moment.BACKWARD: self.activations + self.training,
+            Moment.JOINT: self.activations + self.logits + self.joint + self.left,
+            Moment.BACKWARD: self.activations + self.training + self.left,
             Moment.UPDATE: self.update,
             Moment.EXPERIENCE: self.experience,
             Moment.SYNC: self.bucket,
@@ -104,6 +110,8 @@ def trainer_memory(context: JobContext) -> TrainerMemory | None:
         training=_tokens(context, "train") * vocab * (LOGIT + LOGIT * _gradients(context) + in_16_bits),
         experience=_tokens(context, "rollout") * vocab * (LOGIT + in_16_bits),
         head=_head(context, shape),
+        joint=_joint(context, shape),
+        left=_left(context, shape),
     )
 
 
@@ -133,22 +141,47 @@ def _activations(context: JobContext, shape: ModelShape) -> int:
     return tokens * shape.num_layers * layer
 
 
+def _anchors(context: JobContext) -> int:
+    assert context.mtp is not None
+    return int(_tokens(context, "train") * context.mtp.anchor_fraction)
+
+
+def _chain(context: JobContext, shape: ModelShape) -> tuple[int, int, int]:
+    """A chain in a training micro-batch: what it keeps, what its backward computes again, its states at all depths."""
+    mtp, each, anchors = context.mtp, _each(context), _anchors(context)
+    assert mtp is not None
+    kept, again = layers.chain(shape, each, tokens=anchors, depths=mtp.depths, blocks=mtp.num_blocks)
+    return kept, again, mtp.depths * anchors * shape.hidden_size * each
+
+
 def _head(context: JobContext, shape: ModelShape) -> int:
-    """The head's chain and loss: nothing is kept of a frozen head; a joint term runs the chain once more."""
-    mtp = context.mtp
+    """The head's chain and loss; nothing of them is kept for a frozen head. The loss has a gradient beside the states,
+    and a chunk of logits with the policy's, which is gone before the chain's backward."""
+    mtp, each = context.mtp, _each(context)
     if mtp is None or mtp.regime == "frozen":
         return 0
-    each = _each(context)
-    anchors = int(_tokens(context, "train") * mtp.anchor_fraction)
-    kept, again = layers.chain(shape, each, tokens=anchors, depths=mtp.depths, blocks=mtp.num_blocks)
-    states = (
-        4 * mtp.depths * anchors * shape.hidden_size * each
-    )  # one by one, together, of the anchors, gradient
-    rows = min(CHUNK_LOGITS // shape.vocab_size, mtp.depths * anchors)
-    logits = (
-        rows * shape.vocab_size * each * 4 // 3
-    )  # the policy's beside them; gone before the chain's backward
-    return kept * (1 + mtp.is_joint) + states + max(again, logits)
+    kept, again, states = _chain(context, shape)
+    rows = min(CHUNK_LOGITS // shape.vocab_size, mtp.depths * _anchors(context))
+    return kept + 2 * states + max(again, rows * shape.vocab_size * each * 4 // 3)
+
+
+def _joint(context: JobContext, shape: ModelShape) -> int:
+    """The joint term's chain: its states on the grid, those that count and their gradient; a chunk of logits as they
+    are, in float32 and as log-probs; under ZeRO-3 the output head, whole until then."""
+    mtp, each = context.mtp, _each(context)
+    if mtp is None or not mtp.is_joint:
+        return 0
+    kept, again, states = _chain(context, shape)
+    rows = min(CHUNK_LOGITS // shape.vocab_size, mtp.depths * _anchors(context))
+    whole = shape.vocab_size * shape.hidden_size * each if context.zero_stage == 3 else 0
+    return kept + 3 * states + max(again, rows * shape.vocab_size * (each + 2 * LOGIT)) + whole
+
+
+def _left(context: JobContext, shape: ModelShape) -> int:
+    """Autograd keeps them until the policy's own gradients of the two matrices are there; adapters leave both alone."""
+    if context.mtp is None or not context.mtp.is_joint or context.lora_rank:
+        return 0
+    return shape.vocab_size * shape.hidden_size * _each(context) * (1 if shape.tied else 2)
 
 
 def _policy_states(context: JobContext, shape: ModelShape) -> int:

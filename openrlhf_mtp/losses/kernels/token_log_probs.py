@@ -40,7 +40,8 @@ class _TokenLogProbs(torch.autograd.Function):
         temperature: float,
         chunk_logits: int,
     ) -> Tensor:
-        ctx.save_for_backward(states, weight, tokens)
+        # not the parameter: by the time of backward ZeRO-3 has taken its values away, and these are kept
+        ctx.save_for_backward(states, weight.detach(), tokens)
         ctx.options = (temperature, chunk_logits)  # type: ignore[attr-defined]
         if known is not None:
             return known.clone()
@@ -82,7 +83,8 @@ def token_log_probs(
 
     Args:
         states: hidden states of the head [R, H].
-        weight: the policy's output head without padded rows [V, H].
+        weight: the policy's output head without padded rows [V, H]. Under ZeRO-3 it is whole now; its values are
+            kept until backward, and its gradient is whole.
         tokens: the token each row is about [R].
         temperature: the rollout's.
         known: the result, if it was computed elsewhere from the same numbers [R]; then only backward projects.

@@ -192,16 +192,17 @@ class JointTerm:
                 trainer.depths,
                 anchors.grid,
             )
-            rows = anchors.flat(torch.stack(states, dim=2))[anchors.mask]
+            counted, place = anchors.mask.t(), anchors.place  # depth by depth [k, N]
+            rows = [z.flatten(0, 1)[place[counts]] for z, counts in zip(states, counted, strict=True)]
             vocab = trainer.trunk.config.vocab_size
             log_q = token_log_probs(
-                rows,
+                torch.cat(rows),
                 weight if len(weight) == vocab else weight[:vocab],
-                anchors.tokens[anchors.mask],
+                anchors.tokens.t()[counted],
                 trainer.temperature,
-                known=None if known is None else known[anchors.mask],
+                known=None if known is None else known.t()[counted],
             )
-        where = (anchors.mask.nonzero()[:, 1], anchors.column[anchors.mask])
+        where = (counted.nonzero()[:, 0], anchors.column.t()[counted])
         shape = (trainer.depths, *anchors.columns)
         values = log_q.new_zeros(shape).flatten(1).index_put(where, log_q)
         mask = torch.zeros(shape, dtype=torch.bool, device=log_q.device).flatten(1)

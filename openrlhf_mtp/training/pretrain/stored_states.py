@@ -27,7 +27,7 @@ from openrlhf_mtp.training.pretrain import state_store
 from openrlhf_mtp.training.pretrain.responses import Response
 from openrlhf_mtp.training.pretrain.state_plan import StatePlan, plan_states
 from openrlhf_mtp.training.pretrain.state_store import DamagedError, StateStore, length
-from openrlhf_mtp.training.reduce import all_reduce_sum
+from openrlhf_mtp.training.reduce import all_gather_objects, all_reduce_sum
 
 Compute = Callable[[Sequence[Response]], Tensor]
 """Responses -> their hidden states as the head reads them, padded on the right [B, T, H]."""
@@ -49,6 +49,7 @@ class StoredStates:
         held_out: the held-out responses.
         like: a tensor of the states' width [.., H] and type.
         compute: the policy's forward pass.
+        together: whether a forward pass needs all ranks, so that each makes as many as the one that misses most.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class StoredStates:
         *,
         like: Tensor,
         compute: Compute,
+        together: bool = False,
     ) -> None:
-        self._out, self._settings, self._compute = out, settings, compute
+        self._out, self._settings, self._compute, self._together = out, settings, compute, together
         self._training, self._held_out = training, held_out
         self._width, self._dtype = like.shape[-1], like.dtype
         self._store: StateStore | None = None
@@ -110,27 +112,46 @@ class StoredStates:
 
     def _filled(self, plan: StatePlan) -> OSError | None:
         """Open the store and compute this rank's share of what is missing; what went wrong, if anything did."""
+        failure, missing = None, []
+        try:
+            missing = self._missing(plan)
+        except OSError as error:
+            failure = error
+        count = Count(sum(length(response) for batch in missing for response in batch), "tokens")
+        passes = max(all_gather_objects(len(missing))) if self._together else len(missing)
+        with activity(self._out, "states") as now:
+            for number in range(passes):
+                batch = missing[number] if number < len(missing) else []
+                states = self._compute(batch or self._held_out[:1]).cpu()
+                if failure is not None:
+                    continue  # for the other ranks
+                try:
+                    self._write(batch, states, count)
+                except OSError as error:
+                    failure = error
+                    if not self._together:
+                        break
+                if _rank() == 0:
+                    now.say(f"hidden states of {count}")
+        return failure
+
+    def _missing(self, plan: StatePlan) -> list[list[Response]]:
+        """Open the store; the batches of this rank's share that it does not have."""
         size = self._settings.micro_batch_size
         parts = (self._training if plan.training else (), self._held_out if plan.held_out else ())
         batches = [batch for part in parts for batch in batches_of_similar_length(part, size)]
-        try:
-            self._store = store = StateStore(
-                self._out / STATES, [*self._training, *self._held_out], self._width, self._dtype
-            )
-            mine = batches[_rank() :: _ranks()]
-            missing = [batch for batch in mine if not all(response in store for response in batch)]
-            count = Count(sum(length(response) for batch in missing for response in batch), "tokens")
-            with activity(self._out, "states") as now:
-                for batch in missing:
-                    states = self._compute(batch).cpu()
-                    for row, response in enumerate(batch):
-                        store.write(response, states[row, : length(response)])
-                        count.advance(length(response))
-                    if _rank() == 0:
-                        now.say(f"hidden states of {count}")
-        except OSError as error:
-            return error
-        return None
+        self._store = store = StateStore(
+            self._out / STATES, [*self._training, *self._held_out], self._width, self._dtype
+        )
+        mine = batches[_rank() :: _ranks()]
+        return [batch for batch in mine if not all(response in store for response in batch)]
+
+    def _write(self, batch: Sequence[Response], states: Tensor, count: Count) -> None:
+        """Store the states of responses, padded on the right [B, T, H]."""
+        assert self._store is not None, "_missing() opens it"
+        for row, response in enumerate(batch):
+            self._store.write(response, states[row, : length(response)])
+            count.advance(length(response))
 
     def _give_up(self, failure: OSError | None) -> None:
         """A rank could not write: compute at every visit, and leave the disk to the checkpoints."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ from openrlhf_mtp.training.head_engine import build_head_engine
 from openrlhf_mtp.training.head_metrics import anchor_records
 from openrlhf_mtp.training.head_trainer import HeadTrainer
 from openrlhf_mtp.training.held_out import evaluate_head
-from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.pretrain.batches import Batch, collate, planned_steps, step_indices
+from openrlhf_mtp.training.pretrain.frozen_policy import FrozenPolicy
 from openrlhf_mtp.training.pretrain.responses import (
     Response,
     policy_fingerprint,
@@ -65,11 +65,7 @@ class HeadPretrainWorker(BaseModelActor):
         self.settings: PretrainSettings = self.mtp.pretrain
         self.out = Path(args.run.run_folder)
         self.pad_token_id = pad_token_id
-        self.actor = ObservedPolicy(
-            policy, attn_implementation=args.ds.attn_implementation, param_dtype=args.ds.param_dtype
-        )
-        self.device = torch.device(torch.cuda.current_device())
-        self.actor.requires_grad_(False).to(self.device).eval()
+        self.policy = FrozenPolicy(strategy, policy)
         everything = list(read_responses(Path(responses)))
         self.truncated = share_cut([response.cut for response in everything])
         self.train_set, self.held_out = split_by_prompt(everything, self.settings.holdout_fraction)
@@ -78,7 +74,7 @@ class HeadPretrainWorker(BaseModelActor):
         self._made_with = {
             "policy": policy_fingerprint(policy),
             "responses": responses_fingerprint(everything),
-            "unnormed": self.actor.reads_unnormed,
+            "unnormed": self.policy.actor.reads_unnormed,
             "attention": args.ds.attn_implementation,
             "batch": self.settings.micro_batch_size,
         }
@@ -91,15 +87,16 @@ class HeadPretrainWorker(BaseModelActor):
             self.train_set,
             self.held_out,
             like=self.head_trainer.trunk.output_head.weight,
-            compute=lambda responses: self._computed_states(collate(responses, self.pad_token_id))[0],
+            compute=lambda responses: self.policy.states(collate(responses, self.pad_token_id))[0],
+            together=self.policy.is_sharded,
         )
 
     def _build_head_trainer(self, folder: str) -> HeadTrainer:
-        trunk = self.actor.trunk()
+        trunk = self.policy.trunk
         dtype = trunk.output_head.weight.dtype
-        head = load_head(folder, trunk.config, dtype=dtype, device=self.device)
+        head = load_head(folder, trunk.config, dtype=dtype, device=self.policy.device)
         if head.config.wiring.reads_unnormed:
-            self.actor.read_unnormed()
+            self.policy.actor.read_unnormed()
         return HeadTrainer(
             engine=build_head_engine(head, self.strategy, self.settings.optim),
             head=head,
@@ -178,40 +175,47 @@ class HeadPretrainWorker(BaseModelActor):
                     now.say(count)
 
     def _head_batch(self, responses: list[Response], temperature: float | None = None) -> HeadBatch:
-        batch = collate(responses, self.pad_token_id)
-        stored = None if self.states is None else self.states.read(responses)
-        if stored is None:
-            hidden, normed = self._computed_states(batch)
-        else:
-            hidden = stored.to(self.device)
-            normed = self._normed(hidden)
+        batch, device = collate(responses, self.pad_token_id), self.policy.device
+        hidden, normed = self._states(responses, batch)
         trunk = self.head_trainer.trunk
         output_weight = trunk.output_head.weight.detach()
         temperature = temperature or self.head_trainer.temperature
         targets = from_hidden(normed, output_weight, temperature, trunk.config.vocab_size)
         return HeadBatch(
-            batch.sequences.to(self.device),
-            batch.attention_mask.to(self.device),
-            batch.action_mask.to(self.device),
+            batch.sequences.to(device),
+            batch.attention_mask.to(device),
+            batch.action_mask.to(device),
             hidden,
             targets,
         )
 
-    @torch.no_grad()
-    def _computed_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The policy's forward pass: hidden states as the head reads them, and after the final norm [B, T, H]."""
-        return self.actor.hidden_states(batch.sequences.to(self.device), batch.attention_mask.to(self.device))
+    def _states(self, responses: list[Response], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Hidden states as the head reads them, and after the final norm [B, T, H]: stored ones, or those of a forward
+        pass (collective when the policy is sharded)."""
+        stored = None if self.states is None else self.states.read(responses)
+        if self.policy.spares_all(here=stored is not None):
+            assert stored is not None
+            hidden = stored.to(self.policy.device)
+            return hidden, self.policy.normed(hidden)
+        return self.policy.states(batch)
 
-    @torch.no_grad()
-    def _normed(self, hidden: Tensor) -> Tensor:
-        return self.actor.normed(hidden)
+    def _in_step(self, batches: Iterable[HeadBatch], missing: int) -> Iterator[HeadBatch]:
+        """These batches; and then, where the policy is sharded, as many forward passes more as this rank has batches
+        `missing`, because other ranks still need its share of the layers."""
+        yield from batches
+        if self.policy.is_sharded:
+            idle = self.held_out[:1]
+            for _ in range(missing):
+                self._states(idle, collate(idle, self.pad_token_id))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Acceptance on the held-out responses, over all ranks; rank 0 also keeps it anchor by anchor."""
-        mine = self.held_out[dist.get_rank() :: dist.get_world_size()]
-        micro_batches = self._told(self._micro_batches(mine), "batches of the evaluation")
-        found = evaluate_head(self.head_trainer, self.settings, map(self._head_batch, micro_batches))
+        ranks, rank = dist.get_world_size(), dist.get_rank()
+        most = len(self._micro_batches(self.held_out[::ranks]))
+        mine = self._micro_batches(self.held_out[rank::ranks])
+        batches = map(self._head_batch, self._told(mine, "batches of the evaluation"))
+        found = evaluate_head(self.head_trainer, self.settings, self._in_step(batches, most - len(mine)))
         self._keep_records("heldout", found.records)
         return found.metrics
 
@@ -237,17 +241,19 @@ class HeadPretrainWorker(BaseModelActor):
             self.states.remove()
 
     def sweep_temperatures(self) -> None:
-        """Measure the trained head at the sweep's temperatures, on rank 0, and keep the result in the head's folder."""
-        own = self.head_trainer.temperature
+        """Measure the trained head at the sweep's temperatures on rank 0, and keep the result in the head's folder. The
+        other ranks measure the same where rank 0 needs their share of the policy."""
+        own, rank = self.head_trainer.temperature, dist.get_rank()
         temperatures = self.settings.swept_temperatures(own)
-        if dist.get_rank() or not temperatures:
+        if not temperatures or (rank and not self.policy.is_sharded):
             return
         sampled = {own: self.held_out} | {
             temperature: list(read_responses(responses_at(self.out, temperature)))
             for temperature in temperatures
         }
         points = [self._at_temperature(*each) for each in sampled.items()]
-        write_temperatures(self.out / TRAINED_HEAD, [point for point in points if point is not None])
+        if rank == 0:
+            write_temperatures(self.out / TRAINED_HEAD, [point for point in points if point is not None])
 
     @torch.no_grad()
     def _at_temperature(self, temperature: float, responses: list[Response]) -> TemperaturePoint | None:

@@ -9,7 +9,7 @@ from openrlhf_mtp.config.checks.memory import trainer
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
-from openrlhf_mtp.config.memory import trainer_memory
+from openrlhf_mtp.config.memory import Moment, TrainerMemory, trainer_memory
 from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 from tests.unit.config.equipped import HEAD, TRUNK, write_config
 
@@ -145,5 +145,43 @@ def test_a_long_response_pays_for_its_head_in_parts(folder):
     whole = head(2048)
     assert head(4096) < 1.5 * whole, "a second part keeps little"
     assert head(4096, "mtp.anchor_fraction=0.5") == whole
-    assert head(2048, "mtp.regime=joint_policy") > 1.5 * whole
+    assert head(2048, "mtp.regime=joint_policy") == whole, "its own chain is gone when the term's begins"
     assert head(2048, "mtp.regime=frozen") == 0
+
+
+def test_a_joint_term_pays_for_a_chain_of_its_own_and_two_gradients(folder):
+    def memory(*overrides: str) -> TrainerMemory:
+        given = ["data.max_len=2048", "train.micro_batch_size=1", "mtp.regime=joint_policy", *overrides]
+        found = trainer_memory(JobContext(load_job(folder / "job.yaml", given, SPECS), Host(8)))
+        assert found is not None
+        return found
+
+    matrix = TRUNK["vocab_size"] * TRUNK["hidden_size"] * 2
+    joint = memory()
+    assert joint.joint > joint.head / 2
+    assert joint.left == 2 * matrix
+    assert memory("ds.zero_stage=3").joint == joint.joint + matrix, "the output head is whole until backward"
+    assert memory("ds.lora.rank=4").left == 0
+    detached = memory("mtp.regime=detach")
+    assert (detached.joint, detached.left) == (0, 0)
+    assert joint.moments[Moment.BACKWARD] == detached.moments[Moment.BACKWARD] + joint.left
+
+
+def test_a_policy_that_no_rank_of_the_stage_before_rl_holds_is_refused(problems):
+    small = Host(4, gpu_memory_gib=1e-4)
+    (found,) = [
+        text for text in problems(host=small, trains_policy=False) if "mtp.pretrain.num_ranks" in text
+    ]
+    assert "on each of 1 rank(s)" in found
+    wanted = found.rpartition("num_ranks to ")[2].removesuffix(" or more")
+    sharded = (
+        "ds.zero_stage=3",
+        f"mtp.pretrain.num_ranks={wanted}",
+        f"mtp.pretrain.batch_size={64 * int(wanted)}",
+    )
+    assert not [
+        text for text in problems(*sharded, host=small, trains_policy=False) if "weights take" in text
+    ]
+    assert [
+        text for text in problems(*sharded[1:], host=small, trains_policy=False) if "weights take" in text
+    ]

@@ -14,11 +14,12 @@ from torch.autograd import gradcheck
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.kernels.projection import Scratch
 from openrlhf_mtp.losses.kernels.rows import Shard
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
+from openrlhf_mtp.losses.mixture import mixture
+from openrlhf_mtp.losses.mtp_loss import MTPLossOutput, OutputHead, mtp_loss
 from openrlhf_mtp.losses.targets import from_hidden, from_logits, top_k
 from tests.processes import on_ranks
 from tests.unit.losses.batches import VOCAB, WIDTH, on_logits, random_batch, wide_vocabulary
-from tests.unit.losses.largest import Largest
+from tests.unit.losses.largest import Largest, Peak
 
 TEMPERATURE = 0.7
 
@@ -112,6 +113,23 @@ def test_no_operation_makes_more_logits_than_a_chunk_has(name):
         batch.loss(name, chunk_anchors=2).loss_sum.backward()
     # two anchors' drafts at all depths, or the output head itself
     assert largest.numel <= max(2 * depths * vocab, vocab * WIDTH) < anchors * depths * vocab / 4
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_loss_holds_one_gradient_beside_the_chains_states(share):
+    """Not the states once more in one tensor, nor once more without the grid's padding."""
+    batch, width = random_batch(rows=10, length=200), 64
+    anchors = batch.anchors(fraction=share, seed=0)
+    states = [torch.randn(*anchors.grid.shape, width).requires_grad_() for _ in batch.states]
+    weight, hidden = torch.randn(VOCAB, width), torch.randn(*batch.input_ids.shape, width)
+    head = OutputHead.of(weight, 1.0, chunk_logits=40 * len(states) * VOCAB)
+    targets = from_hidden(hidden, weight, 1.0)
+    with Peak() as peak:
+        output = mtp_loss(states, anchors, targets, head, mixture({"kl": 1.0}, OBJECTIVES))
+    of_states = sum(z.numel() * z.element_size() for z in states)
+    per_anchor = 8 * (5 * len(states) + 12)  # figures that are kept, and indices
+    assert peak.nbytes < 2.1 * of_states + per_anchor * len(anchors.mask) < 2.6 * of_states
+    assert output.loss_sum.requires_grad
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

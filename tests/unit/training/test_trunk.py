@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from openrlhf_mtp.training.trunk import Trunk
+from openrlhf_mtp.training.trunk import Trunk, twin
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
@@ -51,3 +51,15 @@ def test_the_weights_are_the_policys_own(model):
     with Trunk.of(model).weights(sharded=False) as (embedding, output_head):
         assert embedding is model.model.embed_tokens.weight, "a copy would go stale"
         assert output_head is model.lm_head.weight
+
+
+def test_a_twin_has_the_modules_attributes_and_none_of_its_hooks(model):
+    norm, calls = model.model.norm, []
+    copy = torch.nn.Parameter(2 * norm.weight.detach())
+    made = twin(norm, {norm.weight: copy})
+    norm.register_forward_pre_hook(lambda *_: calls.append(1))
+    states = torch.randn(2, 3, 16)
+    torch.testing.assert_close(made(states), 2 * norm(states))
+    assert calls == [1]
+    assert made.weight is copy
+    assert norm.weight is not copy

@@ -88,3 +88,16 @@ def test_bfloat16_rows_are_scored_in_float32():
     got = token_log_probs(states, weight, tokens, 1.0)
     assert got.dtype == torch.float32
     assert torch.autograd.grad(got.sum(), states)[0].dtype == torch.bfloat16
+
+
+def test_backward_does_without_the_values_of_a_parameter_that_was_sharded_again():
+    """ZeRO-3 leaves an empty tensor of it outside of its module's own passes."""
+    states, weight, tokens = rows()
+    expected = torch.autograd.grad(plain(states, weight, tokens, 0.7).sum(), (states, weight))
+    sharded = torch.nn.Parameter(weight.detach().clone())
+    for output_head in (sharded, sharded[:VOCAB]):
+        got = token_log_probs(states, output_head, tokens, 0.7).sum()
+        whole, sharded.data = sharded.data, torch.empty(0, dtype=torch.float64)
+        for g, w in zip(torch.autograd.grad(got, (states, sharded)), expected, strict=True):
+            torch.testing.assert_close(g, w)
+        sharded.data = whole

@@ -14,7 +14,7 @@ from openrlhf_mtp.config.run_files import STATES
 from openrlhf_mtp.config.settings.pretrain import PretrainSettings
 from openrlhf_mtp.runlog.notices import read_notices
 from openrlhf_mtp.runlog.run_folder import read_machine
-from openrlhf_mtp.training.pretrain import state_store
+from openrlhf_mtp.training.pretrain import state_store, stored_states
 from openrlhf_mtp.training.pretrain.responses import Response
 from openrlhf_mtp.training.pretrain.stored_states import StoredStates, batches_of_similar_length
 
@@ -48,7 +48,7 @@ class Policy:
         return states
 
 
-def stored(out: Path, policy: Policy, **settings: Any) -> StoredStates:
+def stored(out: Path, policy: Policy, *, together: bool = False, **settings: Any) -> StoredStates:
     chosen = {"batch_size": 4, "micro_batch_size": 2, "epochs": 2, "eval_steps": 1, **settings}
     return StoredStates(
         out,
@@ -57,6 +57,7 @@ def stored(out: Path, policy: Policy, **settings: Any) -> StoredStates:
         HELD_OUT,
         like=torch.zeros(1, WIDTH),
         compute=policy,
+        together=together,
     )
 
 
@@ -115,6 +116,30 @@ def test_a_full_disk_is_said_and_given_back(tmp_path, monkeypatch) -> None:
     (notice,) = read_notices(tmp_path)
     assert "No space left on device" in notice
     assert not read_machine(tmp_path)["hidden_states"]["stored"]
+
+
+def test_ranks_that_need_each_other_make_as_many_passes_as_the_one_that_misses_most(
+    tmp_path, monkeypatch
+) -> None:
+    """A sharded policy's forward pass is a collective."""
+    monkeypatch.setattr(stored_states, "all_gather_objects", lambda here: [here, here + 2])
+    policy = Policy()
+    states = stored(tmp_path, policy, together=True)
+    states.fill(MADE_WITH)
+    assert len(policy.batches) == 5 + 2
+    assert policy.batches[5:] == [HELD_OUT[:1]] * 2
+    assert_all_there(states)
+
+
+def test_a_rank_whose_disk_is_full_computes_on_with_those_that_need_it(tmp_path, monkeypatch) -> None:
+    def no_room(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", no_room)
+    alone, together = Policy(), Policy()
+    stored(tmp_path / "alone", alone).fill(MADE_WITH)
+    stored(tmp_path / "together", together, together=True).fill(MADE_WITH)
+    assert (len(alone.batches), len(together.batches)) == (1, 5)
 
 
 def test_damage_is_said_and_computed_again(tmp_path) -> None:
