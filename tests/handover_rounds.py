@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.patience import seconds
+from tests.processes import forking
 
 TIMEOUT_S = seconds(2.0)
 SLACK_S = seconds(6.0)  # a loaded machine
@@ -129,8 +129,7 @@ def peer(number: int, fault: int | None, connection: Connection, device: str) ->
 
 def run(faults: Faults, device: str = "cpu") -> dict[int, End]:
     """A round of three processes on one device, and how those that can tell left it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "openrlhf_mtp.sync.outlets"])
+    context = forking()
     pipes = [context.Pipe() for _ in range(3)]
     processes = [
         context.Process(target=peer, args=(number, faults.get(number), pipes[number][1], device), daemon=True)

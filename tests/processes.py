@@ -1,4 +1,8 @@
-"""Fresh processes for tests that import OpenRLHF: its patches and its process groups stay out of pytest's own."""
+"""Fresh processes for tests that import OpenRLHF: its patches and its process groups stay out of pytest's own.
+
+They are forked from a server that has imported the libraries below OpenRLHF once (`tests.warm_imports`), which saves
+most of a start. Environment and folder are those of the caller all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import secrets
+import shutil
 import socket
 import traceback
 from collections.abc import Callable
@@ -26,24 +31,49 @@ def free_port() -> int:
             return port
 
 
-def _child(connection: Any, environment: dict[str, str], function: Callable[..., Any], args: Any) -> None:
+def forking() -> Any:
+    """A context of `multiprocessing` whose processes are forked from the server.
+
+    On a host with a GPU it has imported torch alone: other libraries look for the device while they are imported, and
+    what a server has opened its processes could not use.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"] if shutil.which("nvidia-smi") else ["tests.warm_imports"])
+    return context
+
+
+def _child(
+    connection: Any, folder: str, environment: dict[str, str], function: Callable[..., Any], args: Any
+) -> None:
+    os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
     try:
         connection.send((True, function(*args)))
     except BaseException:
         connection.send((False, traceback.format_exc()))
 
 
-def on_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: float = 600) -> list[Any]:
+def on_ranks(
+    ranks: int, function: Callable[..., Any], *args: Any, timeout_s: float = 600, warm: bool = True
+) -> list[Any]:
     """Run a module-level function in `ranks` fresh processes that see no GPU; their (plain) results by rank.
 
-    They find each other through the environment variables of `torch.distributed`. `timeout_s` is scaled to the machine.
+    They find each other through the environment variables of `torch.distributed`.
+
+    Args:
+        ranks: how many.
+        function: what each runs.
+        args: its arguments.
+        timeout_s: how long a result may take, scaled to the machine.
+        warm: false for a function that must import torch, transformers, DeepSpeed or vLLM itself.
 
     Raises:
         AssertionError: with a rank's traceback, or when one took too long.
     """
-    context = multiprocessing.get_context("spawn")
+    context: Any = forking() if warm else multiprocessing.get_context("spawn")
     common = {
+        **os.environ,
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
@@ -54,7 +84,7 @@ def on_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: fl
     processes = []
     for rank, (_, there) in enumerate(pipes):
         environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = context.Process(target=_child, args=(there, environment, function, args))
+        process = context.Process(target=_child, args=(there, os.getcwd(), environment, function, args))
         process.start()
         processes.append(process)
         there.close()
@@ -66,9 +96,11 @@ def on_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: fl
             process.kill()
 
 
-def in_fresh_process(function: Callable[..., Any], *args: Any, timeout_s: float = 300) -> Any:
+def in_fresh_process(
+    function: Callable[..., Any], *args: Any, timeout_s: float = 300, warm: bool = True
+) -> Any:
     """`on_ranks` with one rank."""
-    return on_ranks(1, function, *args, timeout_s=timeout_s)[0]
+    return on_ranks(1, function, *args, timeout_s=timeout_s, warm=warm)[0]
 
 
 def _result(connection: Any, rank: int, timeout_s: float) -> Any:

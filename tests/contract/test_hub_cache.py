@@ -53,7 +53,7 @@ def _answers(root: str) -> list[tuple[str, int, int]]:
 
 
 def test_check_reads_the_cached_config_that_a_load_by_name_takes(tmp_path: Path) -> None:
-    found = in_fresh_process(_answers, str(tmp_path))
+    found = in_fresh_process(_answers, str(tmp_path), warm=False)
     assert found == [(name, number, number) for number, name in reversed(list(enumerate(NAMES)))]
 
 
@@ -67,4 +67,4 @@ def _absent(root: str) -> list[object]:
 
 
 def test_a_model_that_is_not_cached_whole_has_no_config(tmp_path: Path) -> None:
-    assert in_fresh_process(_absent, str(tmp_path)) == [None] * 4
+    assert in_fresh_process(_absent, str(tmp_path), warm=False) == [None] * 4

@@ -3,7 +3,6 @@
 Real processes over gloo: one trainer (rank 0) and two engine workers, six buckets, the fault before the fourth.
 """
 
-import multiprocessing
 import os
 import signal
 import time
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from tests.patience import seconds
+from tests.processes import forking
 
 TIMEOUT_S = seconds(3.0)
 SLACK_S = seconds(8.0)  # a second to ask who is missing, and a loaded machine
@@ -71,7 +71,7 @@ def peer(rank: int, port: int, fault: int | None, connection: Connection) -> Non
 
 def run(faults: dict[int, int | None]) -> dict[int, End]:
     """Start the ranks in `faults`; signal 0 means "expect that somebody never joins"."""
-    context = multiprocessing.get_context("spawn")
+    context = forking()
     pipes = {rank: context.Pipe() for rank in faults}
     processes = {}
     try:
