@@ -30,11 +30,6 @@ def reward_func(queries, prompts, labels, **_):
     return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
 """
 
-RAISING_REWARD = """
-def reward_func(queries, prompts, labels, **_):
-    raise KeyError("gold answer of " + prompts[0].strip())
-"""
-
 JOB: dict[str, Any] = {
     "actor": {"model_name_or_path": "policy", "num_nodes": 1, "num_gpus_per_node": 1, "adam": {"lr": 3e-4}},
     "data": {"prompt_dataset": "train.jsonl", "input_key": "input", "label_key": "label", "max_len": 96},
@@ -106,7 +101,6 @@ def write_assets(folder: Path) -> None:
         rows = [{"input": f"{number}+{count}=", "label": str(number + count)} for number in range(count)]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "reward.py").write_text(REWARD)
-    (folder / "raising.py").write_text(RAISING_REWARD)
     (folder / "job.yaml").write_text(yaml.safe_dump(JOB))
 
 

@@ -7,99 +7,22 @@ name resolves to, must fail there; else this proves nothing.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.engine.tiny import python_path
+from tests.engine.network_hosts import ADDRESSES, Host, two_hosts
 from tests.patience import seconds
 
-ADDRESSES = ("10.203.0.1", "10.203.0.2")
-OUTSIDE = ["setpriv", "--pdeathsig", "KILL"]
-"""What starts so ends when this process ends."""
 SENT = 250_000
-
-
-@dataclass(frozen=True)
-class Host:
-    """A namespace of network, mounts and host name, which lives as long as its first process."""
-
-    number: int
-    holder: subprocess.Popen[bytes]
-
-    @property
-    def address(self) -> str:
-        return ADDRESSES[self.number]
-
-    def inside(self, *command: str) -> list[str]:
-        return [*OUTSIDE, "nsenter", "-t", str(self.holder.pid), "-n", "-m", "-u", *command]
-
-    def run(self, *command: str) -> None:
-        subprocess.run(self.inside(*command), check=True, capture_output=True)
-
-    def python(self, function: str, *arguments: object) -> subprocess.Popen[str]:
-        """Start a function of this module there."""
-        code = f"from tests.engine import {Path(__file__).stem} as m; m.{function}(*{arguments!r})"
-        environment = {**os.environ, "PYTHONPATH": python_path()}
-        return subprocess.Popen(
-            self.inside(sys.executable, "-c", code),
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-        )
-
-
-def obstacle() -> str | None:
-    """Why this machine cannot make such hosts."""
-    if os.geteuid() != 0:
-        return "needs root for network namespaces"
-    missing = [tool for tool in ("unshare", "nsenter", "ip", "setpriv") if shutil.which(tool) is None]
-    if missing:
-        return f"needs {', '.join(missing)}"
-    made = subprocess.run(["unshare", "--net", "--mount", "--uts", "true"], capture_output=True, check=False)
-    return None if made.returncode == 0 else "needs the right to make namespaces, as few containers have it"
-
-
-def make_host(number: int, folder: Path) -> Host:
-    """Start a host with a name that resolves to its own loopback."""
-    held = ["unshare", "--net", "--mount", "--uts", "sleep", "infinity"]
-    holder = subprocess.Popen([*OUTSIDE, *held])
-    here, there = Path("/proc/self/ns/uts").readlink(), Path(f"/proc/{holder.pid}/ns/uts")
-    while there.readlink() == here:
-        time.sleep(0.01)
-    host, name = Host(number, holder), f"host-{number}"
-    hosts = folder / f"hosts-{number}"
-    hosts.write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
-    host.run("hostname", name)
-    host.run("mount", "--bind", str(hosts), "/etc/hosts")
-    return host
+THIS = Path(__file__).stem
 
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]]:
-    found = obstacle()
-    if found:
-        pytest.skip(found)
-    folder = tmp_path_factory.mktemp("hosts")
-    with ExitStack() as stack:
-        pair = (make_host(0, folder), make_host(1, folder))
-        for host in pair:
-            stack.callback(host.holder.wait)
-            stack.callback(host.holder.kill)
-        first, second = (str(host.holder.pid) for host in pair)
-        cable = f"link add cable netns {first} type veth peer name cable netns {second}"
-        subprocess.run(["ip", *cable.split()], check=True, capture_output=True)
-        for host in pair:
-            host.run("ip", "addr", "add", f"{host.address}/24", "dev", "cable")
-            host.run("ip", "link", "set", "cable", "up")
-            host.run("ip", "link", "set", "lo", "up")
+    with two_hosts(tmp_path_factory.mktemp("hosts")) as pair:
         yield pair
 
 
@@ -136,10 +59,10 @@ def join(rank: int, port: int, timeout_s: float, chosen_by_gloo: bool) -> None:
 
 def broadcast(pair: tuple[Host, Host], timeout_s: float, *, chosen_by_gloo: bool = False) -> list[str]:
     """Each rank's last line."""
-    trainer = pair[0].python("join", 0, 0, timeout_s, chosen_by_gloo)
+    trainer = pair[0].python(THIS, "join", 0, 0, timeout_s, chosen_by_gloo)
     assert trainer.stdout is not None
     port = int(trainer.stdout.readline())
-    engine = pair[1].python("join", 1, port, timeout_s, chosen_by_gloo)
+    engine = pair[1].python(THIS, "join", 1, port, timeout_s, chosen_by_gloo)
     assert engine.stdout is not None
     try:
         return [rank.stdout.readline() for rank in (trainer, engine) if rank.stdout is not None]
