@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All that `make test` runs after set-up: lint, then the small tests and the engines side by side, and beside them, one
-# after the other, what starts Ray. All parts are run even if one has failures; at the end it prints the slowest tests and
-# the time by tier. See tests/README.md.
+# All that `make test` runs after set-up. What reads text comes first. Then the small tests and the engines run side by
+# side, and beside them, one after the other, mypy and what starts Ray. All parts are run even if one has failures; at the
+# end it prints the slowest tests and the time by tier. See tests/README.md.
 #
 #   bash scripts/test.sh [--nightly] [PYTEST-ARGUMENT...]     for example tests/unit: only that, in one process
 set -euo pipefail
@@ -9,11 +9,12 @@ nightly=()
 [[ "${1:-}" == --nightly ]] && { nightly=(--nightly); shift; }
 step() { printf '+ %s\n' "$*"; "$@"; }
 began=$SECONDS failed=0
-bash scripts/lint.sh
 if (($#)); then
+  bash scripts/lint.sh
   step pytest -q -rs --durations=10 "${nightly[@]}" "$@" || failed=1
   exit "$failed"
 fi
+bash scripts/lint.sh text
 
 results=.cache/test-results
 rm -rf "$results"
@@ -21,10 +22,17 @@ mkdir -p "$results"
 run() {  # NAME PYTEST-ARGUMENT...
   step pytest -q -rs "${nightly[@]}" --junitxml="$results/$1.xml" "${@:2}"
 }
-# What starts Ray waits as much as it computes: it runs beside the others, and its output is shown when it has ended. In a
-# process group of its own, because bash starts what is in the background deaf to Ctrl-C.
+one_by_one() {
+  local failed=0
+  bash scripts/lint.sh code || failed=1
+  printf 'lint: %d s\n' $((SECONDS - began))
+  run alone -m "alone or not engine" tests/engine tests/cluster tests/gpu || failed=1
+  return "$failed"
+}
+# mypy needs one core, and what starts Ray waits as much as it computes: they run beside the others, and their output is
+# shown when they have ended. In a process group of its own, because bash starts what is in the background deaf to Ctrl-C.
 set -m
-run alone -m "alone or not engine" tests/engine tests/cluster tests/gpu >"$results/alone.log" 2>&1 </dev/null &
+one_by_one >"$results/alone.log" 2>&1 </dev/null &
 alone=$!
 set +m
 trap 'kill -INT -- "-$alone" 2>/dev/null && wait "$alone"' EXIT
