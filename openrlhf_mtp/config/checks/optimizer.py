@@ -10,7 +10,7 @@ NEWTON_SCHULZ_STEPS = 5
 
 
 def muon(context: JobContext) -> Iterator[Problem]:
-    """What DeepSpeed refuses when it makes the optimizer, and what it would do silently."""
+    """DeepSpeed refuses some of Muon's settings when it makes the optimizer, and changes others silently."""
     for role in ("actor", *(["critic"] if context.uses_critic else [])):
         if context.text(f"{role}.optim") == "muon":
             yield from _muon(context, role)
