@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import copy
 import os
 import time
 import traceback
@@ -167,36 +168,34 @@ class Job:
             trainer = self.policy(tokens[None]).logits[0, :-1].log_softmax(-1)
         return float((engine - trainer.gather(-1, tokens[1:, None])[:, 0]).abs().max())
 
-    def start_request(self) -> None:
-        """From now on a request runs that has produced a few tokens."""
+    def start_request(self) -> int:
+        """From now on a request runs; the number of tokens that it has produced so far."""
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
-        sampling = SamplingParams(max_tokens=40, ignore_eos=True, detokenize=False)
+        sampling = SamplingParams(max_tokens=40, ignore_eos=True, detokenize=False, logprobs=1)
         self.llm.llm_engine.add_request("running", TokensPrompt(prompt_token_ids=[7] * 40), sampling)
-        for _ in range(3):
-            self.llm.llm_engine.step()
+        outputs = [output for _ in range(3) for output in self.llm.llm_engine.step()]
+        return len(outputs[-1].outputs[0].token_ids)
+
+    def finish_request(self) -> Any:
+        """The output of the request that runs, when it has ended."""
+        outputs = []
+        while self.llm.llm_engine.has_unfinished_requests():
+            outputs = self.llm.llm_engine.step()
+        (finished,) = outputs
+        return finished
 
     def response(self) -> tuple[int, float]:
-        """A response, once no other request runs: how many tokens of its prompt came from the cache, and the largest
-        difference between its log-probs and the trainer's."""
-        import torch
+        """A response: how many tokens of its prompt came from the cache, and the largest difference between its
+        log-probs and the trainer's."""
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
-        while self.llm.llm_engine.has_unfinished_requests():
-            self.llm.llm_engine.step()
-        prompt = list(range(20, 90))
         sampling = SamplingParams(max_tokens=8, ignore_eos=True, detokenize=False, logprobs=1)
-        (request,) = self.llm.generate([TokensPrompt(prompt_token_ids=prompt)], sampling, use_tqdm=False)
-        output = request.outputs[0]
-        entries = zip(output.token_ids, output.logprobs, strict=True)
-        engine = torch.tensor([entry[token].logprob for token, entry in entries])
-        tokens = torch.tensor([*prompt, *output.token_ids])
-        with torch.no_grad():
-            rows = self.policy(tokens[None]).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        trainer = rows.gather(-1, tokens[len(prompt) :, None])[:, 0]
-        return request.num_cached_tokens, float((engine - trainer).abs().max())
+        prompt = TokensPrompt(prompt_token_ids=list(range(20, 90)))
+        (request,) = self.llm.generate([prompt], sampling, use_tqdm=False)
+        return request.num_cached_tokens, max(gaps(request, self.policy))
 
     def failure(self) -> str:
         """The text of the error that the next round ends with."""
@@ -221,6 +220,20 @@ class Job:
                 layer.cpu_linear = old
 
         transfer.finish_weight_update = finish_and_forget
+
+
+def gaps(request: Any, policy: Any) -> list[float]:
+    """How far the log-probs that an engine returned with a response are from a policy's, token by token."""
+    import torch
+
+    prompt, output = request.prompt_token_ids, request.outputs[0]
+    entries = zip(output.token_ids, output.logprobs, strict=True)
+    engine = torch.tensor([entry[token].logprob for token, entry in entries])
+    tokens = torch.tensor([*prompt, *output.token_ids])
+    with torch.no_grad():
+        rows = policy(tokens[None]).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    found: list[float] = (engine - rows.gather(-1, tokens[len(prompt) :, None])[:, 0]).abs().tolist()
+    return found
 
 
 def _source(parameters: Callable[[], Any]) -> Any:
@@ -285,15 +298,23 @@ def sync_adapters(job: Job) -> dict[str, Any]:
 
 
 def sync_beside_a_request(job: Job) -> dict[str, Any]:
-    """The same prompt twice, so that the cache serves it, and again after a round while another request ran."""
+    """The same prompt twice, so that the cache serves it, and again after a round while another request ran, as in a
+    partial rollout; how far that one's log-probs are from those of the policy before and after the update."""
     job.engine = ActorsEngine(job.llm)
     job.open()
     job.sync.round()
     responses = [job.response(), job.response()]
-    job.start_request()
+    begun, before = job.start_request(), copy.deepcopy(job.policy)
     job.train()
-    job.sync.round()
-    return {"responses": [*responses, job.response()]}
+    verified = job.sync.round().verified
+    running = job.finish_request()
+    return {
+        "responses": [*responses, job.response()],
+        "verified": verified,
+        "begun": begun,
+        "before": gaps(running, before),
+        "after": gaps(running, job.policy),
+    }
 
 
 def find_stale_copies(job: Job) -> dict[str, Any]:
@@ -462,6 +483,17 @@ def test_no_request_is_served_from_blocks_that_older_weights_computed(measured: 
     cached, gaps = zip(*measured("beside a request")["responses"], strict=True)
     assert cached == (0, 32, 0)
     assert max(gaps) < TOLERANCE
+
+
+def test_each_part_of_a_response_that_a_round_interrupts_is_of_the_policy_that_sampled_it(measured: Measured):
+    """A partial rollout, verified: the text before it was sampled by the old weights, and all of it, its first part
+    computed again, is what the new weights continue."""
+    found = measured("beside a request")
+    assert found["verified"]
+    begun, before, after = found["begun"], found["before"], found["after"]
+    assert 3 <= begun < len(before) - 3 == len(after) - 3
+    assert max(before[:begun] + after[begun:]) < TOLERANCE
+    assert min(max(after[:begun]), max(before[begun:])) > 0.1, "two policies that differ"
 
 
 def test_a_stale_packed_copy_is_found_and_named_in_policy_tied_output_head_and_draft(measured: Measured):
