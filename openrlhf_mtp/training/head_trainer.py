@@ -120,9 +120,10 @@ class HeadTrainer:
         if self.engine is not None and self.schedule.watches(self.steps):
             self._step_sums.append(sums)
         if output.anchors.fraction == 1.0:  # a replay needs every anchor of a response
-            self._replayed.append(self._replay(output))
+            self._replayed.append(self.replay(output))
 
-    def _replay(self, output: MTPLossOutput) -> ReplayedCounts:
+    def replay(self, output: MTPLossOutput) -> ReplayedCounts:
+        """The engine's counters on a micro-batch, all of whose anchors are measured, as its text lets expect them."""
         records, anchors = output.records, output.anchors
         if self.verifies_blocks:
             return replay_block_acceptance(records.log_q - records.log_p, anchors.mask, anchors.index)

@@ -159,6 +159,7 @@ def test_after_a_round_the_engine_computes_what_the_trainer_does(measured: dict[
 
 def test_the_engine_drafts_what_training_computes(measured: dict[str, Any]) -> None:
     result = parity.Parity(**measured["parity"])
+    print(result)
     assert max(result.tv) <= parity.TOLERANCE, result
     assert min(result.accepted, result.rejected) >= 5, result
 
