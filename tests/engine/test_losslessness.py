@@ -19,6 +19,8 @@ import pytest
 from tests.engine.tiny import FAMILIES, in_engine_process, start_engine, stop_engine, write_checkpoint
 
 SAMPLES = 4800
+BATCH = 256
+"""Requests that an engine decodes at once."""
 POSITIONS = 3
 NEW_TOKENS = 8
 PROMPT = [20, 21, 22, 23, 24]
@@ -108,7 +110,7 @@ def measure(root: str, settings: list[str], every_engine: dict[str, Any]) -> dic
         }
 
     for setting in settings:
-        engine = start_engine(folder, **ENGINES[setting], **every_engine)
+        engine = start_engine(folder, **{"max_num_seqs": BATCH, **ENGINES[setting], **every_engine})
         for sampling in SAMPLINGS:
             record(engine, setting, sampling)
         if setting == "drafted" and current_platform.is_cpu():
