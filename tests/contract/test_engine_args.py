@@ -28,7 +28,7 @@ def test_what_a_job_may_not_set_and_what_we_complete_are_arguments_of_vllm() -> 
     [
         {},
         {"kv_cache_dtype": "fp8"},
-        {"block_size": 32, "enable_expert_parallel": True, "swap_space_of_another_kind": None},
+        {"block_size": 32, "disable_cascade_attn": True, "swap_space_of_another_kind": None},
         {"compilation_config": {"cudagraph_mode": "PIECEWISE"}},
         {"hf_overrides": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}},
     ],
@@ -52,8 +52,8 @@ def test_vllms_own_names_and_types_are_taken(arguments: dict[str, Any]) -> None:
         ),
         ({"block_size": "wide"}, "mtp.rollout.engine_args.block_size: got wide, expected a valid integer"),
         (
-            {"enable_expert_parallel": [1]},
-            "mtp.rollout.engine_args.enable_expert_parallel: got [1], expected a valid",
+            {"disable_cascade_attn": [1]},
+            "mtp.rollout.engine_args.disable_cascade_attn: got [1], expected a valid",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
