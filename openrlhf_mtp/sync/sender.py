@@ -73,7 +73,7 @@ class Answers:
         return [[worker["digests"] for worker in workers] for workers in self.by_engine]
 
     def tried(self) -> list[str]:
-        """What the engines' trials of packed layers found wrong, one line each."""
+        """Faults that the engines' trials of packed layers found, one line each."""
         return [
             f"engine {number} {part}: {problem} (worker {rank})"
             for number, workers in enumerate(self.by_engine)

@@ -11,13 +11,13 @@ NEWTON_SCHULZ_STEPS = 5
 
 def muon(context: JobContext) -> Iterator[Problem]:
     """DeepSpeed refuses some of Muon's settings when it makes the optimizer, and changes others silently."""
-    for role in ("actor", *(["critic"] if context.uses_critic else [])):
-        if context.text(f"{role}.optim") == "muon":
-            yield from _muon(context, role)
+    for trained in ("actor", *(["critic"] if context.uses_critic else [])):
+        if context.text(f"{trained}.optim") == "muon":
+            yield from _muon(context, trained)
 
 
-def _muon(context: JobContext, role: str) -> Iterator[Problem]:
-    setting = f"{role}.optim"
+def _muon(context: JobContext, trained: str) -> Iterator[Problem]:
+    setting = f"{trained}.optim"
     if context.zero_stage == 3:
         yield error(
             setting,
@@ -32,21 +32,21 @@ def _muon(context: JobContext, role: str) -> Iterator[Problem]:
             "adam with it: DeepSpeed keeps slices of offloaded gradients, and its Muon needs whole matrices",
             "set ds.adam_offload false, or adam",
         )
-    if (clip := context.real(f"{role}.max_norm")) > 0:
+    if (clip := context.real(f"{trained}.max_norm")) > 0:
         yield warning(
-            f"{role}.max_norm",
+            f"{trained}.max_norm",
             clip,
             f"0 with {setting} muon: DeepSpeed clips Muon's update instead of the gradient, whose norm is about the "
             "square root of all matrices' sizes added up, so that clipping leaves a small part of each update",
             "set 0",
         )
-    given = context.number(f"{role}.muon.ns_steps")
+    given = context.number(f"{trained}.muon.ns_steps")
     if given != NEWTON_SCHULZ_STEPS:
         yield warning(
-            f"{role}.muon.ns_steps", given, f"{NEWTON_SCHULZ_STEPS}, which DeepSpeed always takes", "drop it"
+            f"{trained}.muon.ns_steps", given, f"{NEWTON_SCHULZ_STEPS}, which DeepSpeed always takes", "drop it"
         )
-    if not context.on(f"{role}.muon.nesterov"):
-        yield warning(f"{role}.muon.nesterov", "false", "true, which DeepSpeed always takes", "drop it")
+    if not context.on(f"{trained}.muon.nesterov"):
+        yield warning(f"{trained}.muon.nesterov", "false", "true, which DeepSpeed always takes", "drop it")
 
 
 def average(context: JobContext) -> Iterator[Problem]:

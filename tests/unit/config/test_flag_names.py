@@ -13,7 +13,11 @@ from openrlhf_mtp.upstream.openrlhf.flags import flag_specs
 PACKAGE = Path(openrlhf_mtp.__file__).parent
 KINDS = {"on": {"switch"}, "number": {"int"}, "real": {"int", "float"}, "text": {"str"}}
 """Method of `JobContext` -> kinds of flags that it reads."""
-SECTIONS = {"role": ("actor", "ref", "critic", "reward"), "phase": ("train", "rollout")}
+SECTIONS = {
+    "role": ("actor", "ref", "critic", "reward"),
+    "trained": ("actor", "critic"),
+    "phase": ("train", "rollout"),
+}
 """Variable at the start of a name -> the sections that it means."""
 READERS = ("self", "context")
 """Names that a `JobContext` has in the code."""
