@@ -43,7 +43,10 @@ def _muon(context: JobContext, trained: str) -> Iterator[Problem]:
     given = context.number(f"{trained}.muon.ns_steps")
     if given != NEWTON_SCHULZ_STEPS:
         yield warning(
-            f"{trained}.muon.ns_steps", given, f"{NEWTON_SCHULZ_STEPS}, which DeepSpeed always takes", "drop it"
+            f"{trained}.muon.ns_steps",
+            given,
+            f"{NEWTON_SCHULZ_STEPS}, which DeepSpeed always takes",
+            "drop it",
         )
     if not context.on(f"{trained}.muon.nesterov"):
         yield warning(f"{trained}.muon.nesterov", "false", "true, which DeepSpeed always takes", "drop it")
