@@ -41,6 +41,8 @@ for name in sys.argv[1:]:
     except PackageNotFoundError:
         print("none")
 """
+NO_IMPORT = "could not import 'vllm"
+"""What pytest's `importorskip` says."""
 LONGEST = 160
 """Characters of a message in the table."""
 
@@ -82,20 +84,27 @@ def run_tests(out: Path) -> Path:
 
 
 def read(file: Path) -> tuple[int, list[Broken]]:
-    """Tests that passed or were skipped, and those that broke. pytest that left no file broke as a whole."""
+    """Tests that passed, and those that broke. pytest that left no file broke as a whole, and a module that skips
+    itself because the new vLLM cannot be imported has broken, too."""
     if not file.is_file():
         return 0, [Broken("pytest", "left no result: see its output")]
-    cases = list(ElementTree.parse(file).iter("testcase"))
-    broken = []
-    for case in cases:
-        problem = case.find("failure") if case.find("failure") is not None else case.find("error")
-        if problem is not None:
+    passed, broken = 0, []
+    for case in ElementTree.parse(file).iter("testcase"):
+        skipped = case.find("skipped")
+        problem = next(
+            (case.find(kind) for kind in ("failure", "error") if case.find(kind) is not None), None
+        )
+        if skipped is not None and NO_IMPORT in skipped.get("message", ""):
+            problem = skipped
+        if problem is None:
+            passed += skipped is None
+        else:
             lines = problem.get("message", "").strip().splitlines() or ["no message"]
             if lines[0].endswith(":"):  # a traceback of another process follows
                 lines[0] += f" {lines[-1].strip()}"
             name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
             broken.append(Broken(name, lines[0]))
-    return len(cases) - len(broken), broken
+    return passed, broken
 
 
 def report(before: dict[str, str], now: dict[str, str], passed: int, broken: Sequence[Broken]) -> str:

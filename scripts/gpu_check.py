@@ -167,7 +167,7 @@ def parts(policy: Path | None) -> list[Part]:
             "losslessness",
             180,
             (*SMALL, *TESTS, *ENGINE),
-            (*tests, engines, "-k", "follow and not V1"),
+            (*tests, engines, "-k", "follow and not V1 and not blocks"),
             last_line,
         ),
         Part(
@@ -184,6 +184,13 @@ def parts(policy: Path | None) -> list[Part]:
             (*bench, "rollout", str(policy), "--out", "{out}"),
             rollout_line,
             no_policy,
+        ),
+        Part(
+            "losslessness, blocks",
+            180,
+            (*SMALL, *TESTS, *ENGINE),
+            (*tests, engines, "-k", "blocks"),
+            last_line,
         ),
     ]
 

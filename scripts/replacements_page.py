@@ -9,6 +9,7 @@ from openrlhf_mtp.upstream.patching import Patch
 from openrlhf_mtp.upstream.registry import replacements
 from openrlhf_mtp.upstream.replacement import Binding, Replacement, Wrapping
 from openrlhf_mtp.upstream.vllm.patches import IN_V2, V2_PATCHES
+from openrlhf_mtp.upstream.vllm.v2 import block_noise
 
 HEADER = """# What is replaced in the dependencies
 
@@ -43,7 +44,7 @@ with `VLLM_USE_V2_MODEL_RUNNER=0`. A worker asks for the patches of its own runn
 |---|---|"""
 
 BESIDE = """
-Two patches have no counterpart in V1, because V1 does not verify sampled drafts as blocks: {alone}.
+Without a counterpart in V1, which does not verify sampled drafts as blocks: {alone}.
 
 Beside the patches, the head's draft class follows either runner's depth. The weight sync reaches policy and draft by
 methods that both runners have. The estimate of a sampler's memory (`openrlhf_mtp/config/sampler_memory.py`) is V1's;
@@ -64,6 +65,7 @@ def runners() -> Iterator[str]:
     for own, counterpart in IN_V2.items():
         yield f"| {own} | {counterpart} |"
     alone = [one.name for one in V2_PATCHES if one.name not in IN_V2.values()]
+    assert set(alone) == {one.name for one in block_noise.PATCHES}, "say why V1 needs no counterpart"
     yield BESIDE.format(alone=", ".join(alone))
 
 

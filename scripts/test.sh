@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All that `make test` runs after set-up. What reads text comes first. Then the small tests and the engines run side by
-# side, and beside them, one after the other, mypy and what starts Ray. All parts are run even if one has failures; at the
-# end it prints the slowest tests and the time by tier. See tests/README.md.
+# All that `make test` runs after set-up. What reads text comes first, and ends it all if it finds something. Then the
+# small tests and the engines run side by side, and beside them, one after the other, mypy and what starts Ray. All of
+# these are run even if one has failures; at the end it prints the slowest tests and the time by tier. See tests/README.md.
 #
 #   bash scripts/test.sh [--nightly] [PYTEST-ARGUMENT...]     for example tests/unit: only that, in one process
 set -euo pipefail
@@ -24,6 +24,7 @@ run() {  # NAME PYTEST-ARGUMENT...
 }
 one_by_one() {
   local failed=0
+  trap 'exit 130' INT  # mypy takes the signal for itself and exits as if it had found something
   bash scripts/lint.sh code || failed=1
   printf 'lint: %d s\n' $((SECONDS - began))
   run alone -m "alone or not engine" tests/engine tests/cluster tests/gpu || failed=1

@@ -1,7 +1,8 @@
 """Fresh processes for tests that import OpenRLHF: its patches and its process groups stay out of pytest's own.
 
 They are forked from a server that has imported the libraries below OpenRLHF once (`tests.warm_imports`), which saves
-most of a start. Environment and folder are those of the caller all the same.
+most of a start. Environment and folder are those of the caller all the same, but for what a library
+reads while it is imported (`HF_HOME`, `DS_ACCELERATOR`): a test that sets such a variable passes `warm=False`.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def prepare_process(*, on_cpu: bool, v1_runner: bool = False) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     prepare_environment(cpu=on_cpu)
     if v1_runner:
-        os.environ.setdefault(V2_RUNNER, "0")
+        os.environ[V2_RUNNER] = "0"  # whatever the user set: V2 would not know the drafts of some arms
 
 
 def start_engine(

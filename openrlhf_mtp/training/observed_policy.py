@@ -103,11 +103,6 @@ class ObservedPolicy(Actor):
             read = normed if self._hidden is None else self._hidden
         return read, normed
 
-    def normed(self, read: Tensor) -> Tensor:
-        """Hidden states after the final norm [B, T, H], from those that the head reads."""
-        normed: Tensor = self.trunk().final_norm(read) if self.reads_unnormed else read
-        return normed
-
     def forward(self, sequences: Tensor, action_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """OpenRLHF's forward pass; see `openrlhf.models.Actor.forward`."""
         result = super().forward(sequences, action_mask, *args, **kwargs)

@@ -70,7 +70,7 @@ def build_head_trainer(strategy: Any, actor: ObservedPolicy, mtp: MTPSettings) -
         temperature=strategy.args.rollout.temperature,
         trunk_sharded=strategy.args.ds.zero_stage == 3,
         seed=strategy.args.train.seed,
-        verifies_blocks=mtp.rollout.rejection_sample_method == "block",
+        verifies_blocks=mtp.rollout.verifies_blocks,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from tests.processes import in_fresh_process
 
@@ -16,6 +18,7 @@ def states(folder: str) -> dict[str, bool]:
 
     prepare_process()
     from openrlhf_mtp.training.observed_policy import Observation, ObservedPolicy
+    from openrlhf_mtp.training.pretrain.frozen_policy import FrozenPolicy
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -37,9 +40,10 @@ def states(folder: str) -> dict[str, bool]:
         for unnormed in (False, True):
             if unnormed:
                 actor.read_unnormed()
+            frozen: Any = SimpleNamespace(actor=actor, trunk=actor.trunk())
             with torch.no_grad():
                 read, normed = actor.hidden_states(tokens, mask)
-                renormed, stored = actor.trunk().final_norm(read), actor.normed(read)
+                renormed, stored = actor.trunk().final_norm(read), FrozenPolicy.normed(frozen, read)
                 with actor.observed(keep):
                     actor(tokens, mask[:, :-1], attention_mask=mask, return_output=True)
             found[f"{rank} {unnormed} as observed"] = torch.equal(seen[-1], read)

@@ -13,7 +13,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from tests.engine.interpreter import V2_RUNNER, interpret_on_cpu
+from openrlhf_mtp.rollout.environment import V2_RUNNER
+from tests.engine.interpreter import interpret_on_cpu
 
 WAYS = ("standard", "block")
 
@@ -42,16 +43,6 @@ def respond(subject: Any, way: str, responses: int, tokens: int) -> Any:
         return EndedResponses.of_outputs([request.outputs[0] for request in requests])
 
 
-def accepted_per_draft(ended: Any) -> tuple[float, float]:
-    """Accepted tokens of a draft, with the standard error of this ratio over responses."""
-    import numpy as np
-
-    drafts, accepted = np.array(ended.responses, dtype=np.float64).T
-    mean = accepted.sum() / drafts.sum()
-    off = accepted - mean * drafts
-    return float(mean), float(np.sqrt((off**2).sum()) / drafts.sum())
-
-
 def main() -> None:
     """Measure both ways and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m tests.engine.block_gain", description=__doc__)
@@ -67,6 +58,7 @@ def main() -> None:
 
     from openrlhf_mtp.bench.rollout_engine import prepare_process
     from openrlhf_mtp.bench.rollout_subject import Subject
+    from openrlhf_mtp.training.pretrain.temperature_sweep import length_of
 
     prepare_process(on_cpu=not torch.cuda.is_available())
     subject = Subject.find(given.model, given.head, given.prompts)
@@ -75,10 +67,10 @@ def main() -> None:
     )
     for way in WAYS:
         ended = respond(subject, way, given.responses, given.tokens)
-        mean, error = accepted_per_draft(ended)
+        length, error = length_of(ended.responses)
         drafts = sum(count for count, _ in ended.responses)
         depths = ", ".join(f"{through / drafts:.3f}" for through in ended.by_depth)
-        print(f"| {way} | {drafts} | {mean:.3f} ± {error:.3f} | {depths} |", flush=True)
+        print(f"| {way} | {drafts} | {length - 1:.3f} ± {error:.3f} | {depths} |", flush=True)
 
 
 if __name__ == "__main__":

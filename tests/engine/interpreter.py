@@ -11,7 +11,7 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-V2_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
+from openrlhf_mtp.rollout.environment import V2_RUNNER
 
 
 def interpret_on_cpu() -> None:

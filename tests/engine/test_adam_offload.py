@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ def test_an_offloaded_adam_takes_the_same_updates(
     if shutil.which("g++") is None or shutil.which("ninja") is None:
         pytest.skip("needs g++ and ninja: DeepSpeed compiles its Adam at its first use")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(ROOT / ".cache" / "torch_extensions"))
-    os.environ.setdefault("MAX_JOBS", "1")
+    monkeypatch.setenv("MAX_JOBS", "1")
     folder = runs.write_policy(tmp_path / "policy")
     for found in on_ranks(ranks, compare, folder, tmp_path / "runs"):
         assert found["optimizers"] == {"policy": "DeepSpeedCPUAdam", "head": "DeepSpeedCPUAdam"}

@@ -344,3 +344,4 @@ def test_muon_trains_until_a_reward_function_raises_which_stops_the_run_and_is_s
             assert 0.5 < largest < 1.6, f"{name}: Muon's updates are nearly orthogonal"
         else:
             assert np.abs(update).max() < 0.01, f"{name}: a step of Adam's is about its learning rate"
+            assert update.any() or "embed" not in name, "Adam trains the embedding"

@@ -34,7 +34,7 @@ def test_the_head_is_trained_on_a_policy_that_zero_3_shares_out(assets: Path) ->
     assert len(read_temperatures(assets / "pre" / "head", pytest.fail)) == 3
 
 
-def test_engines_are_paused_in_the_middle_of_responses_for_verified_rounds(assets: Path) -> None:
+def test_partial_rollouts_train_with_a_verified_round_in_each_step(assets: Path) -> None:
     done = rl_jobs.run(
         assets,
         *(

@@ -77,9 +77,9 @@ def start_node(host: Host, *words: str) -> subprocess.Popen[str]:
 def wait_for_nodes(host: Host, address: str, count: int, started: subprocess.Popen[str]) -> None:
     """Wait until so many nodes are alive."""
     code = (
-        "import ray, time\n"
+        "import ray, sys\n"
         f"ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR')\n"
-        f"while sum(node['Alive'] for node in ray.nodes()) < {count}: time.sleep(0.2)\n"
+        f"sys.exit(sum(node['Alive'] for node in ray.nodes()) < {count})\n"
     )
     end = time.monotonic() + seconds(180)
     while True:
@@ -133,7 +133,10 @@ def test_a_job_spans_two_nodes(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    output, _ = driver.communicate(timeout=seconds(600))
+    try:
+        output, _ = driver.communicate(timeout=seconds(600))
+    finally:
+        driver.kill()
     assert driver.returncode == 0, output[-3000:]
     rows = sound_rows(tmp_path / name, steps=STEPS)
     assert {row["sync/rpc_calls"] for row in rows} == {2 if backend == "ipc" else 1}

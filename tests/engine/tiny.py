@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.engine.interpreter import V2_RUNNER, interpret_on_cpu
+from openrlhf_mtp.rollout.environment import V2_RUNNER
+from tests.engine.interpreter import interpret_on_cpu
 from tests.patience import seconds
 
 DEPTHS = 3

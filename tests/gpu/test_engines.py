@@ -60,7 +60,7 @@ def test_drafted_samples_follow_the_policy(asynchronous: bool, v2_runner: bool, 
 @pytest.mark.timeout(1200)
 def test_samples_that_are_verified_as_blocks_follow_the_policy(tmp_path: Path) -> None:
     sampled = in_engine_process(
-        v2_losslessness.__file__, "measure", str(tmp_path), BLOCK_SAMPLES, v2_runner=True
+        v2_losslessness.__file__, "measure", str(tmp_path), BLOCK_SAMPLES, timeout_s=1100, v2_runner=True
     )
     for setting, found in sampled.items():
         assert max(map(abs, found["counts"])) < v2_losslessness.LIMIT, setting

@@ -39,21 +39,33 @@ def trainer(context: JobContext) -> Iterator[Problem]:
 
 
 def before_rl(context: JobContext) -> Iterator[Problem]:
-    """Refused when the frozen policy's weights alone do not fit on a rank of the stage before RL."""
+    """Refused when the frozen policy's weights alone do not fit on a rank of the stage before RL.
+
+    A rank with a share of the layers has embedding and output head whole beside it.
+    """
     shape, gpu, mtp = context.shape, context.host.gpu_memory_gib, context.mtp
     if shape is None or gpu is None or mtp is None or context.trains_policy:
         return
     ranks = mtp.pretrain.num_ranks
-    weights = DTYPE_BYTES[context.precision.dtype] * shape.policy_parameters()
-    share = weights // ranks if context.zero_stage == 3 else weights
-    if share <= gpu * GIB:
+    each = DTYPE_BYTES[context.precision.dtype]
+    weights = each * shape.policy_parameters()
+    whole = each * shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
+    is_shared_out = context.zero_stage == 3 and ranks > 1
+    held = weights // ranks + whole if is_shared_out else weights
+    if held <= gpu * GIB:
         return
-    wanted = -(-weights // int(gpu * GIB / 2))
-    yield refuse(
-        "mtp.pretrain.num_ranks",
-        f"the policy's weights take {_gib(share)} on each of {ranks} rank(s), and a GPU has {gpu:.1f} GiB; set "
-        f"ds.zero_stage 3, which shares them out over the ranks, and num_ranks to {wanted} or more",
-    )
+    what = f"the policy's weights take {_gib(held)} on each of {ranks} rank(s), and a GPU has {gpu:.1f} GiB"
+    room = int(gpu * GIB / 2) - whole
+    if room <= 0:
+        advice = f"embedding and output head, which each rank needs whole, take {_gib(whole)} of it; take larger GPUs"
+    else:
+        stage = (
+            ""
+            if context.zero_stage == 3
+            else "ds.zero_stage 3, which shares the layers out over the ranks, and "
+        )
+        advice = f"set {stage}num_ranks to {-(-weights // room)} or more"
+    yield refuse("mtp.pretrain.num_ranks", f"{what}; {advice}")
 
 
 def engine(context: JobContext) -> Iterator[Problem]:

@@ -158,7 +158,7 @@ def adapted(context: JobContext) -> Iterator[Problem]:
     if context.mtp is None or context.lora_rank == 0 or not isinstance(given, tuple):
         return
     for name in map(str, given):
-        if name in HELD_BY_THE_HEAD:
+        if name.rpartition(".")[2] in HELD_BY_THE_HEAD:
             yield error(
                 "ds.lora.target_modules",
                 name,

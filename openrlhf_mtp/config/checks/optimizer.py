@@ -61,3 +61,10 @@ def average(context: JobContext) -> Iterator[Problem]:
             "false: the averaged model would have no adapters, which are what is trained",
             "set it false, or ds.lora.rank 0",
         )
+    if context.on("train.enable_ema") and context.number("ds.tensor_parallel_size") > 1:
+        yield error(
+            "train.enable_ema",
+            "true with ds.tensor_parallel_size above 1",
+            "false: the average is kept by one rank, and no rank has the whole policy",
+            "set it false, or ds.tensor_parallel_size 1",
+        )

@@ -73,6 +73,11 @@ class RolloutSettings(Settings):
         help="more arguments of vLLM's AsyncEngineArgs by name, such as {kv_cache_dtype: fp8}",
     )
 
+    @property
+    def verifies_blocks(self) -> bool:
+        """Whether engines decide about a draft as a whole, which a replay of its acceptance has to follow."""
+        return self.rejection_sample_method == "block"
+
 
 class SyncSettings(Settings):
     """Transfer of the weights of policy and head from the trainer to the rollout engines."""

@@ -10,8 +10,6 @@ import torch
 
 from openrlhf_mtp.config.run_files import RESPONSES
 from openrlhf_mtp.config.settings.objective import ObjectiveSettings
-from openrlhf_mtp.losses.mtp_loss import MTPLossOutput
-from openrlhf_mtp.losses.replayed_acceptance import replay_acceptance
 from openrlhf_mtp.runlog.temperature_sweep import TemperaturePoint
 from openrlhf_mtp.training.head_batch import HeadBatch
 from openrlhf_mtp.training.head_trainer import HeadTrainer
@@ -45,6 +43,7 @@ def measure(
         depths=head_trainer.depths,
         settings=ObjectiveSettings(),
         temperature=temperature,
+        verifies_blocks=head_trainer.verifies_blocks,
     )
     entropy, anchors = 0.0, 0.0
     counts: list[tuple[float, float]] = []
@@ -52,24 +51,12 @@ def measure(
         output = measured.loss(batch)
         entropy += float(output.sums.entropy_sum)
         anchors += float(output.sums.depth_count[0])
-        counts += by_response(output)
+        counts += [(float(drafts), float(accepted)) for drafts, accepted in measured.replay(output).responses]
         del batch, output  # with its logits, before the next one's are computed
     if len(counts) < FEWEST_RESPONSES:
         return None
     length, error = length_of(counts)
     return TemperaturePoint(temperature, entropy / anchors, length, error, len(counts))
-
-
-def by_response(output: MTPLossOutput) -> list[tuple[float, float]]:
-    """Expected drafts, and drafted tokens that are accepted, of each response of a micro-batch."""
-    anchors = output.anchors
-    accept = (output.records.log_q - output.records.log_p).exp().clamp(max=1.0)
-    found = []
-    for row in anchors.row.unique():
-        own = anchors.row == row
-        replayed = replay_acceptance(accept[own], anchors.mask[own], anchors.index[own])
-        found.append((float(replayed.drafts), float(replayed.reached.sum())))
-    return found
 
 
 def length_of(counts: Sequence[tuple[float, float]]) -> tuple[float, float]:

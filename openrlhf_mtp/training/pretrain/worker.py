@@ -105,6 +105,7 @@ class HeadPretrainWorker(BaseModelActor):
             settings=self.settings.with_warmup(planned_steps(len(self.train_set), self.settings)),
             temperature=self.settings.temperature or self.strategy.args.rollout.temperature,
             seed=self.strategy.args.train.seed,
+            verifies_blocks=self.mtp.rollout.verifies_blocks,
         )
 
     def _resume(self) -> int:

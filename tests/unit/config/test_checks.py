@@ -259,7 +259,7 @@ def test_engines_that_round_weights_are_refused_with_the_reason(problems, name):
     assert "an update is smaller than the rounding to 8 bits" in found
 
 
-@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head", "model.embed_tokens"])
 def test_adapters_on_what_the_head_shares_are_refused(problems, name):
     lora = ("ds.lora.rank=8", f"ds.lora.target_modules=[q_proj, {name}]")
     (found,) = problems(*lora)

@@ -185,3 +185,18 @@ def test_a_policy_that_no_rank_of_the_stage_before_rl_holds_is_refused(problems)
     assert [
         text for text in problems(*sharded[1:], host=small, trains_policy=False) if "weights take" in text
     ]
+    (found,) = [
+        text
+        for text in problems("ds.zero_stage=3", "mtp.pretrain.num_ranks=2", host=small, trains_policy=False)
+        if "weights take" in text
+    ]
+    assert "set num_ranks to" in found, "the stage is set already"
+
+
+def test_what_each_rank_holds_whole_counts_beside_its_share(problems):
+    """Tiny policy, float32: embedding and output head alone are larger than this GPU."""
+    tiny = Host(4, gpu_memory_gib=1e-6)
+    many = ("ds.zero_stage=3", "mtp.pretrain.num_ranks=64", "mtp.pretrain.batch_size=4096")
+    (found,) = [text for text in problems(*many, host=tiny, trains_policy=False) if "weights take" in text]
+    assert "embedding and output head, which each rank needs whole" in found
+    assert found.endswith("take larger GPUs")

@@ -44,3 +44,14 @@ def test_an_average_of_adapters_is_refused(problems):
     assert problems("train.enable_ema=true", gpus=8) == []
     found = problems("train.enable_ema=true", "ds.lora.rank=8", gpus=8)
     assert [text.split(": ")[:2] for text in found] == [["error", "train.enable_ema"]]
+
+
+def test_an_average_of_a_policy_that_no_rank_has_whole_is_refused(problems):
+    split = ("mtp=null", "ds.tensor_parallel_size=2", "actor.num_gpus_per_node=2")
+    assert not [text for text in problems(*split, gpus=8) if "enable_ema" in text]
+    found = problems("train.enable_ema=true", *split, gpus=8)
+    assert [
+        text
+        for text in found
+        if text.startswith("error: train.enable_ema: got true with ds.tensor_parallel_size")
+    ]

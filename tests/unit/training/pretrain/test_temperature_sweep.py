@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openrlhf_mtp.config.settings.pretrain import PretrainSettings
-from openrlhf_mtp.training.pretrain.temperature_sweep import by_response, length_of, measure, responses_at
+from openrlhf_mtp.training.pretrain.temperature_sweep import length_of, measure, responses_at
 from tests.unit.training.test_head_trainer import TEMPERATURE, random_batch, some_rows, trainer
 
 
@@ -25,6 +25,14 @@ def test_a_point_is_what_a_trainer_at_that_temperature_measures(temperature):
     assert (point.temperature, point.responses) == (temperature, 4)
 
 
+def test_a_point_follows_the_engines_verification():
+    batch = random_batch()
+    rows = [some_rows(batch, slice(n, n + 2)) for n in (0, 2)]
+    standard, block = (measure(trainer(verifies_blocks=way), rows, TEMPERATURE) for way in (False, True))
+    assert block.length > standard.length
+    assert (block.entropy, block.responses) == (standard.entropy, standard.responses)
+
+
 def test_a_responses_drafts_are_those_of_a_walk_from_its_first_anchor():
     own, batch = trainer(), random_batch()
     with torch.no_grad():
@@ -32,7 +40,7 @@ def test_a_responses_drafts_are_those_of_a_walk_from_its_first_anchor():
     accept = (output.records.log_q - output.records.log_p).double().exp().clamp(max=1.0)
     accept = accept.masked_fill(~output.anchors.mask, 0.0).numpy()
     row = output.anchors.row.numpy()
-    for number, (drafts, accepted) in enumerate(by_response(output)):
+    for number, (drafts, accepted) in enumerate(own.replay(output).responses.tolist()):
         mine = accept[row == number]
         visited = np.zeros(len(mine) + own.depths + 2)
         visited[0], expected = 1.0, 0.0
