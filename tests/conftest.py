@@ -16,6 +16,7 @@ tests/README.md.
 
 import os
 import shutil
+import signal
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,10 @@ from tests.patience import seconds, slow_by
 
 # Tensors here are tiny: threads would only spin, and slow the engines that run beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts a command in the background leaves it deaf to Ctrl-C, which some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

@@ -46,22 +46,17 @@ class ModelShape:
             attention += 2 * self.head_dim
         return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
 
-    def _experts_instead(self) -> tuple[int, int]:
-        """Tensors and parameters that a trunk's layer has beyond a head's, for its router and experts."""
+    def _experts_instead(self) -> int:
+        """Parameters that a trunk's layer has beyond a head's, for its router and experts."""
         if not self.experts:
-            return 0, 0
+            return 0
         parameters = self.experts * (self.hidden_size + 3 * self.hidden_size * self.expert_size)
-        return 1 + 3 * self.experts - 3, parameters - 3 * self.hidden_size * self.intermediate_size
+        return parameters - 3 * self.hidden_size * self.intermediate_size
 
     def layer_tensors(self) -> int:
         """Tensors of one dense decoder layer in a checkpoint."""
         biases = 3 if self.family.biases_qkv else 4 if self.attention_bias else 0
         return 4 + 3 + 2 + biases + (2 if self.family.normalizes_qk else 0)
-
-    def policy_tensors(self) -> int:
-        """Tensors of the policy in a checkpoint."""
-        layer = self.layer_tensors() + self._experts_instead()[0]
-        return self.num_layers * layer + (2 if self.tied else 3)
 
     def sent_tensors(self) -> int:
         """Tensors of the policy as they travel to the engines: a layer's experts are two stacked ones, beside a router,
@@ -75,7 +70,7 @@ class ModelShape:
     def policy_parameters(self) -> int:
         """Parameters of the whole policy: embedding, layers, final norm and, when not tied, the output head."""
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied else 2)
-        layer = self.layer_parameters() + self._experts_instead()[1]
+        layer = self.layer_parameters() + self._experts_instead()
         return embeddings + self.num_layers * layer + self.hidden_size
 
     def head_parameters(self, num_blocks: int) -> int:

@@ -134,8 +134,10 @@ def pre_rl_metrics() -> list[dict[str, float]]:
 
     states = torch.randn(2, 12, WIDTH, generator=torch.Generator().manual_seed(5))
     worker = object.__new__(HeadPretrainWorker)
-    worker.actor = SimpleNamespace(hidden_states=lambda sequences, mask: (states, states))
-    worker.head_trainer, worker.device, worker.pad_token_id = trainer(), torch.device("cpu"), 0
+    worker.policy = SimpleNamespace(
+        device=torch.device("cpu"), spares_all=lambda *, here: here, states=lambda batch: (states, states)
+    )
+    worker.head_trainer, worker.pad_token_id = trainer(), 0
     batch = worker._head_batch(
         [Response(0, (1, 2, 3), (4, 5, 6, 7, 8)), Response(1, (3, 1), tuple(range(10)))]
     )

@@ -40,7 +40,10 @@ def _interpreted() -> dict[str, dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, dict[str, np.ndarray]]:
-    found: dict[str, dict[str, np.ndarray]] = in_fresh_process(_interpreted)
+    found: dict[str, dict[str, np.ndarray]] = in_fresh_process(
+        _interpreted,
+        warm=False,  # Triton decides when it is imported whether it interprets
+    )
     return found
 
 
