@@ -88,7 +88,8 @@ Part = TypeVar("Part", bound=nn.Module)
 def twin(part: Part, parameters: Mapping[nn.Parameter, nn.Parameter]) -> Part:
     """The same module without its hooks, with other parameters in place of its own; a module without children."""
     made = object.__new__(type(part))
-    made.__setstate__({**vars(part), **vars(nn.Module())})
+    restore: Any = made.__setstate__
+    restore({**vars(part), **vars(nn.Module())})
     for name, parameter in part.named_parameters(recurse=False):
         made.register_parameter(name, parameters[parameter])
     return made

@@ -125,15 +125,18 @@ def measure(engine: Any, chain: Chain) -> Parity:
         use_tqdm=False,
     )
     recorded = engine.collective_rpc("mtp_recorded_drafts")[0]
-    worst, proposals, accepted, rejected = torch.zeros(DEPTHS), 0, 0, 0
+    worst, by_request = torch.zeros(DEPTHS), []
     for request, prompt in zip(requests, prompts, strict=True):
         (own,) = (drafts for name, drafts in recorded.items() if name.split("-")[0] == request.request_id)
+        counts = []
         for known, drafts, probabilities, count in replay(prompt, list(request.outputs[0].token_ids), own):
             tv = 0.5 * (chain.distributions(known, drafts) - torch.tensor(probabilities)).abs().sum(-1)
             worst = torch.maximum(worst, tv)
-            proposals, accepted, rejected = proposals + 1, accepted + count, rejected + DEPTHS - count
+            counts.append(count)
+        by_request.append([len(counts), sum(counts)])
     responses = [list(request.outputs[0].token_ids) for request in requests]
-    return Parity(worst.tolist(), proposals, accepted, rejected, responses)
+    total, accepted = (sum(counts) for counts in zip(*by_request, strict=True))
+    return Parity(worst.tolist(), total, accepted, DEPTHS * total - accepted, responses, by_request)
 
 
 def with_our_class(folder: Path) -> Parity:
