@@ -69,6 +69,16 @@ COLUMNS = (
     Column("magnitude/mean", "⟨δ_MTP²⟩", 5),
 )
 """How the tables head the values of `measure`."""
+ACCEPTANCE = (
+    "length/mean",
+    "promised/mean",
+    "replayed/mean",
+    "gap/mean",
+    "gap/error",
+    "slow/mean",
+    "p10/mean",
+)
+"""Values that set the engines' acceptance beside the trainer's, over all steps."""
 
 
 def columns(*names: str) -> list[Column]:
