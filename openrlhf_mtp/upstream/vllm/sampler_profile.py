@@ -10,6 +10,7 @@ On a CPU the cache has a size of its own and nothing is profiled.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -61,29 +62,45 @@ def verify_all_drafts(runner: Any, sequences: int, vocab: int) -> Any:
     return runner.rejection_sampler(drafts, drawn_from, logits, sampling)
 
 
-def too_small(sequences: int, depths: int) -> RuntimeError:
-    """The error of a GPU that cannot sample for `sequences` requests with `depths` drafts each."""
-    return RuntimeError(
-        f"out of memory while sampling for {sequences} sequences with {depths} drafts each; lower "
-        "mtp.rollout.max_num_seqs or vllm.gpu_memory_utilization"
-    )
+def profile(verify: Callable[[], Any], device: Any, sequences: int, depths: int) -> None:
+    """Run `verify`, which samples for `sequences` requests with `depths` drafts each, where memory is profiled.
+
+    Raises:
+        RuntimeError: the GPU is too small for it; the message names settings.
+    """
+    import torch
+
+    if device.type == "cpu":
+        return
+    try:
+        with torch.inference_mode():
+            verify()
+    except torch.OutOfMemoryError as full:
+        raise RuntimeError(
+            f"out of memory while sampling for {sequences} sequences with {depths} drafts each; lower "
+            "mtp.rollout.max_num_seqs or vllm.gpu_memory_utilization"
+        ) from full
+
+
+def is_live(runners: ModuleType) -> bool:
+    """Whether a module's runner samples all drafts in its dummy step."""
+    return runners.GPUModelRunner._dummy_sampler_run.__code__.co_name == "dummy_and_all_drafts"
 
 
 def _profile_real_steps(runners: ModuleType) -> None:
-    import torch
-
     runner = runners.GPUModelRunner
     dummy = runner._dummy_sampler_run
 
     @functools.wraps(dummy)
     def dummy_and_all_drafts(self: Any, hidden_states: Any) -> Any:
-        output = dummy(self, hidden_states)
-        if self.speculative_config is not None and self.device.type != "cpu":
-            try:
-                with torch.inference_mode():
-                    verify_all_drafts(self, len(hidden_states), self.model_config.get_vocab_size())
-            except torch.OutOfMemoryError as full:
-                raise too_small(len(hidden_states), self.num_spec_tokens) from full
+        output, sequences = dummy(self, hidden_states), len(hidden_states)
+        if self.speculative_config is not None:
+            profile(
+                lambda: verify_all_drafts(self, sequences, self.model_config.get_vocab_size()),
+                self.device,
+                sequences,
+                self.num_spec_tokens,
+            )
         return output
 
     runner._dummy_sampler_run = dummy_and_all_drafts
@@ -97,7 +114,5 @@ PATCH = Patch(
     "of memory in mid-rollout, by 4 GB at 512 sequences, 3 depths and 152,000 tokens",
     versions="vllm 0.29.0",
     apply=_profile_real_steps,
-    probe=lambda runners: (
-        runners.GPUModelRunner._dummy_sampler_run.__code__.co_name == "dummy_and_all_drafts"
-    ),
+    probe=is_live,
 )

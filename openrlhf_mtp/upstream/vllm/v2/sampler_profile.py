@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from openrlhf_mtp.upstream.patching import Patch
-from openrlhf_mtp.upstream.vllm.sampler_profile import too_small
+from openrlhf_mtp.upstream.vllm.sampler_profile import is_live, profile
 
 _TEMPERATURE = 0.5
 """Another than 0 and 1, at which V2 makes no copy of the logits."""
@@ -58,20 +58,19 @@ def verify_all_drafts(runner: Any, hidden_states: Any) -> Any:
 
 
 def _profile_real_steps(runners: ModuleType) -> None:
-    import torch
-
     runner = runners.GPUModelRunner
     dummy = runner._dummy_sampler_run
 
     @functools.wraps(dummy)
     def dummy_and_all_drafts(self: Any, hidden_states: Any) -> Any:
-        output = dummy(self, hidden_states)
-        if self.rejection_sampler is not None and self.device.type != "cpu":
-            try:
-                with torch.inference_mode():
-                    verify_all_drafts(self, hidden_states)
-            except torch.OutOfMemoryError as full:
-                raise too_small(len(hidden_states), self.num_speculative_steps) from full
+        output, sequences = dummy(self, hidden_states), len(hidden_states)
+        if self.rejection_sampler is not None:
+            profile(
+                lambda: verify_all_drafts(self, hidden_states),
+                self.device,
+                sequences,
+                self.num_speculative_steps,
+            )
         return output
 
     runner._dummy_sampler_run = dummy_and_all_drafts
@@ -85,7 +84,5 @@ PATCH = Patch(
     "steps need",
     versions="vllm 0.29.0",
     apply=_profile_real_steps,
-    probe=lambda runners: (
-        runners.GPUModelRunner._dummy_sampler_run.__code__.co_name == "dummy_and_all_drafts"
-    ),
+    probe=is_live,
 )
