@@ -3,7 +3,9 @@ told to end."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,10 @@ from types import FrameType
 from typing import NoReturn
 
 import psutil
+
+
+_SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37
+"""Of `prctl`, which Python does not offer (Linux, include/uapi/linux/prctl.h)."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -101,6 +107,22 @@ def usual_sigterm() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def adopted_orphans() -> Iterator[None]:
+    """While the context lasts, a process whose parent has ended stays below this one, where `end_descendants` finds it;
+    elsewhere than on Linux it goes to the system's first process as usual."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    system, before = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
+    system.prctl(_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    system.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        system.prctl(_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
 
 
 def end_descendants(grace_s: float) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from openrlhf_mtp.cli.failures import RunFailed
 from openrlhf_mtp.cli.processes import (
+    adopted_orphans,
     end_descendants,
     raise_on_sigterm,
     undisturbed,
@@ -66,7 +67,7 @@ def ray_session(
     import ray
 
     common: dict[str, Any] = {"runtime_env": ray_runtime_env(threads), "log_to_driver": verbose}
-    with usual_sigterm():
+    with usual_sigterm(), adopted_orphans():  # the node's agents may outlive the node
         try:
             if address:
                 _connect(ray, address, common)

@@ -1,12 +1,18 @@
-"""What ends the processes of a run is not disturbed by a second Ctrl-C or SIGTERM; how often memory is counted."""
+"""What ends the processes of a run is not disturbed by a second Ctrl-C or SIGTERM and finds those whose parent is gone;
+how often memory is counted."""
 
 import os
 import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from openrlhf_mtp.cli.processes import (
     Terminated,
+    adopted_orphans,
+    end_descendants,
     raise_on_sigterm,
     sampling_interval_s,
     undisturbed,
@@ -40,3 +46,16 @@ def test_sigterm_raises_within_its_context_and_is_ignored_while_processes_are_en
 
 def test_counting_pages_that_a_gpu_has_pinned_is_done_seldom():
     assert sampling_interval_s(has_cuda=True) >= 10 * sampling_interval_s(has_cuda=False)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="orphans are adopted on Linux")
+def test_a_process_whose_parent_has_ended_is_ended_too():
+    started = ["sh", "-c", "sleep 600 >/dev/null & echo $!"]
+    with adopted_orphans():
+        orphan = int(subprocess.run(started, stdout=subprocess.PIPE, check=True).stdout)
+        assert psutil.Process(orphan).ppid() == os.getpid()
+        assert orphan in end_descendants(grace_s=0.0)
+    assert not psutil.pid_exists(orphan)
+    outside = psutil.Process(int(subprocess.run(started, stdout=subprocess.PIPE, check=True).stdout))
+    assert outside.ppid() != os.getpid(), "as before the context"
+    outside.kill()
