@@ -14,7 +14,6 @@ from typing import NoReturn
 
 import psutil
 
-
 _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37
 """Of `prctl`, which Python does not offer (Linux, include/uapi/linux/prctl.h)."""
 
