@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openrlhf_mtp.bench.harness import UnavailableError
 from openrlhf_mtp.bench.isolated import Prepared
-from openrlhf_mtp.config.settings.objective import ObjectiveSettings
-from openrlhf_mtp.config.settings.pretrain import HeadOptim
 from openrlhf_mtp.heads.attention import chain_attention
 from openrlhf_mtp.heads.grid import AnchorGrid
 from openrlhf_mtp.heads.head import MTPHead
@@ -145,6 +144,11 @@ def _head(shape: Shape) -> MTPHead:
 
 
 def _trainer(shape: Shape, fraction: float) -> HeadTrainer:
+    try:
+        from openrlhf_mtp.config.settings.objective import ObjectiveSettings
+        from openrlhf_mtp.config.settings.pretrain import HeadOptim
+    except ImportError as problem:  # attention and chain go without
+        raise UnavailableError(f"not installed (pip install pydantic): {problem}") from problem
     head, config = _head(shape), shape.config()
     with torch.device(shape.device):
         embedding = nn.Embedding(shape.vocab, shape.hidden, dtype=getattr(torch, shape.dtype))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate, chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.sync.doors import Card, Door
 from openrlhf_mtp.sync.errors import ManifestMismatch
 from openrlhf_mtp.sync.group import SyncGroup
@@ -21,6 +20,9 @@ from openrlhf_mtp.sync.sender import OtherRank, RolloutEngine, Sender
 from openrlhf_mtp.sync.store import TRAINER_RANK, Broadcast, Rendezvous, serve_store
 from openrlhf_mtp.sync.transport import Place, choose_backend, serving_ranks
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Calls, Deadline
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.mtp import SyncSettings
 
 Held = Mapping[str, Any]
 """The tensors and places that an engine reports: `sync.manifest.held_by_engine`."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.config.sync_time import bucket_bytes, round_limit_s
 from openrlhf_mtp.sync.buckets import Bucket, Packer, pack_into_buckets
 from openrlhf_mtp.sync.manifest import WeightSource
 from openrlhf_mtp.sync.outlets import Outlet
 from openrlhf_mtp.sync.readback import Probe, add_expected
 from openrlhf_mtp.sync.waiting import ROUND_LIMIT, Deadline, no_watch
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.mtp import SyncSettings
 
 # Columns read back of each matrix after the first round, which reads all. A stale copy differs in any column; over a
 # thousand rows, 16 columns see even an update that changed one element in a thousand, but for once in ten million.

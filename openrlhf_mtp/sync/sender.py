@@ -12,9 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from openrlhf_mtp.config.settings.mtp import SyncSettings
 from openrlhf_mtp.config.sync_time import bucket_bytes
 from openrlhf_mtp.sync.handover import Handover
 from openrlhf_mtp.sync.outlets import Outlet
@@ -22,6 +21,9 @@ from openrlhf_mtp.sync.readback import WorkerDigests, compare
 from openrlhf_mtp.sync.report import SyncReport
 from openrlhf_mtp.sync.rounds import Parts, Round, Rounds, Sent, bytes_of, send_buckets
 from openrlhf_mtp.sync.waiting import Calls
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.mtp import SyncSettings
 
 
 class RolloutEngine(Protocol):

@@ -7,13 +7,12 @@ The joint regimes' addition is in `joint.term`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding as lookup
 
-from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.losses import OBJECTIVES
 from openrlhf_mtp.losses.acceptance import acceptance_ratio
@@ -33,6 +32,9 @@ from openrlhf_mtp.training.head_metrics import HeadMetrics
 from openrlhf_mtp.training.schedule import Schedule
 from openrlhf_mtp.training.stopwatch import Stopwatch
 from openrlhf_mtp.training.trunk import Trunk
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 
 
 class HeadTrainer:

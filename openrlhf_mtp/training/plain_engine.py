@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from openrlhf_mtp.config.settings.pretrain import HeadOptim
 from openrlhf_mtp.heads.head import MTPHead
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.pretrain import HeadOptim
 
 
 class PlainEngine:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from openrlhf_mtp.config.settings.objective import ObjectiveSettings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.objective import ObjectiveSettings
 
 WARMUP = "kl"
 """While a head is cold, e2e TV gives its deep depths almost no gradient; KL does not vanish at any depth."""
@@ -11,6 +14,7 @@ WARMUP = "kl"
 class Schedule:
     """KL until the warm-up ends, by step or by measured overlap, then a linear passage to the objective.
 
+    >>> from openrlhf_mtp.config.settings.objective import ObjectiveSettings
     >>> schedule = Schedule(ObjectiveSettings(objective="tv", kl_warmup_steps=2, blend_steps=1))
     >>> [schedule.at(step) for step in range(4)]
     [{'kl': 1.0}, {'kl': 1.0}, {'kl': 0.5, 'tv': 0.5}, {'tv': 1.0}]

@@ -110,6 +110,20 @@ def test_the_first_parts_ask_for_neither_engine_nor_deepspeed(gpu_check: Any) ->
     assert [one.name for one in every if one.missing] == ["decoding"]
 
 
+def test_a_part_that_shows_nothing_has_not_passed(gpu_check: Any, tmp_path: Path) -> None:
+    def tests(name: str, summary: str) -> Any:
+        code = f"print('SKIPPED [2] a.py:1: needs a CUDA GPU'); print({summary!r})"
+        return part(gpu_check, name, code, reading=gpu_check.tests_line)
+
+    unread = part(gpu_check, "unread", "print(1)", reading=gpu_check.loss_line)
+    chosen = [tests("some", "1 passed, 2 skipped in 3 s"), tests("none", "2 skipped in 3 s"), unread]
+    assert gpu_check.check(chosen, tmp_path, seconds(60)) == 1
+    found = outcomes(tmp_path)
+    assert [one["state"] for one in found.values()] == ["passed", "skipped", "failed"]
+    assert found["some"]["line"] == "1 passed, 2 skipped in 3 s; needs a CUDA GPU"
+    assert found["unread"]["line"].startswith("its result cannot be read: FileNotFoundError")
+
+
 def test_the_lines_read_what_the_measurements_write(gpu_check: Any, tmp_path: Path) -> None:
     form = {"seconds": [0.2, 0.1, 0.3], "extra_bytes": 2**30}
     kernels = [{"share": 0.81, "vocab": 151936}]
@@ -123,5 +137,8 @@ def test_the_lines_read_what_the_measurements_write(gpu_check: Any, tmp_path: Pa
     }
     (tmp_path / "bench_head.json").write_text(json.dumps(head))
     assert gpu_check.head_line(tmp_path, "") == "chain at 8,192: 0.200 s, 1.0 GiB"
+    head["forms"][1]["problem"] = "out of memory"
+    (tmp_path / "bench_head.json").write_text(json.dumps(head))
+    assert gpu_check.head_line(tmp_path, "").endswith("; step at 32,768: out of memory")
     (tmp_path / "bench_sync.json").write_text(json.dumps({"forms": {"ipc": {"later": [0.5, 0.25, 1.0]}}}))
     assert gpu_check.sync_line(tmp_path, "") == "ipc 0.50 s"

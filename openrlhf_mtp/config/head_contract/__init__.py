@@ -4,8 +4,11 @@
 the loader of a head asks with the head's own configuration (`fit.differences`). Nothing here imports torch or vLLM.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from openrlhf_mtp.config.head_contract.drafting import (
     WHOLE_POLICY,
@@ -17,7 +20,9 @@ from openrlhf_mtp.config.head_contract.fit import Wanted, misfits
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE, head_files, head_folder, policy_files
 from openrlhf_mtp.config.model_files import read_json, read_model_config
 from openrlhf_mtp.config.problem import Problem, require_no_errors
-from openrlhf_mtp.config.settings.mtp import MTPSettings
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 __all__ = [
     "WHOLE_POLICY",

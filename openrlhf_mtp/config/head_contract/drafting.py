@@ -1,10 +1,15 @@
 """Rules for sampling and verifying drafts: rollouts follow the policy's distribution, and the head is of use."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from openrlhf_mtp.config.problem import Problem, error, warning
-from openrlhf_mtp.config.settings.mtp import MTPSettings
+
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.mtp import MTPSettings
 
 
 @dataclass(frozen=True)

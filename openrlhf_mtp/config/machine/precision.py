@@ -7,11 +7,15 @@ often do. The engines follow the trainer unless `mtp.rollout.dtype` says otherwi
 in the driver, and handed on.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from openrlhf_mtp.config.settings.mtp import DType, MTPSettings
+if TYPE_CHECKING:  # needs pydantic, which a new GPU machine may not have
+    from openrlhf_mtp.config.settings.mtp import DType, MTPSettings
 
 SETTING = "ds.param_dtype"
 AUTO = "auto"
