@@ -1,13 +1,15 @@
-"""Engines on a GPU, with both of vLLM's model runners, with asynchronous scheduling and without.
+"""Engines on a GPU, with both of vLLM's model runners, as a job runs them and at their plainest.
 
-V2 is what a job gets there, V1 what it gets with VLLM_USE_V2_MODEL_RUNNER=0. Asynchronous scheduling never runs on a
-CPU: with it the next step is prepared while the GPU computes. Drafts stay on the device, and V1 matches their
-distributions to the next batch by request.
+V2 is what a job gets there, V1 what it gets with VLLM_USE_V2_MODEL_RUNNER=0. A job's engines have two things that never
+run on a CPU. With asynchronous scheduling the next step is prepared while the GPU computes: drafts stay on the device,
+and V1 matches their distributions to the next batch by request. With CUDA graphs the draft's steps are recorded once,
+for all depths.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,34 +21,36 @@ from tests.engine import test_v2_losslessness as v2_losslessness
 from tests.engine.tiny import in_engine_process
 
 RUNNER = pytest.mark.parametrize("v2_runner", [True, False], ids=["V2", "V1"])
-SCHEDULING = pytest.mark.parametrize(
-    "asynchronous", [True, False], ids=["asynchronous scheduling", "synchronous scheduling"]
-)
+WAYS: dict[str, dict[str, Any]] = {
+    "as a job": {"async_scheduling": True, "enforce_eager": False},
+    "synchronous and eager": {"async_scheduling": False, "enforce_eager": True},
+}
+WAY = pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
+CASES = ["qwen2", "qwen2_two_blocks"]
 BLOCK_SAMPLES = 4800
 TOLERANCE = 1e-3
-"""float32 kernels of two implementations on a GPU; a wrong slot, mask or step is off by tenths."""
+"""float32 kernels of two implementations on a GPU; a wrong slot, mask or step is off by tenths. The engine's process
+keeps Triton from TF32 (`tests.engine.tiny`)."""
 
 
 @RUNNER
-@SCHEDULING
-@pytest.mark.parametrize("case", ["qwen2", "qwen2_two_blocks"])
+@WAY
 def test_the_engine_drafts_what_training_computes(
-    case: str, asynchronous: bool, v2_runner: bool, tmp_path: Path
+    changes: dict[str, Any], v2_runner: bool, tmp_path: Path
 ) -> None:
-    changes = {"async_scheduling": asynchronous}
     measured = in_engine_process(
-        parity.__file__, "measure_all", str(tmp_path), [case], changes, v2_runner=v2_runner
+        parity.__file__, "measure_all", str(tmp_path), CASES, changes, v2_runner=v2_runner
     )
-    assert isinstance(measured[case], dict), measured[case]
-    result = parity.Parity(**measured[case])
-    assert max(result.tv) <= TOLERANCE, result
-    assert min(result.accepted, result.rejected) >= 5, result
+    for case in CASES:
+        assert isinstance(measured[case], dict), measured[case]
+        result = parity.Parity(**measured[case])
+        assert max(result.tv) <= TOLERANCE, (case, result)
+        assert min(result.accepted, result.rejected) >= 5, (case, result)
 
 
 @RUNNER
-@SCHEDULING
-def test_drafted_samples_follow_the_policy(asynchronous: bool, v2_runner: bool, tmp_path: Path) -> None:
-    changes = {"async_scheduling": asynchronous}
+@WAY
+def test_drafted_samples_follow_the_policy(changes: dict[str, Any], v2_runner: bool, tmp_path: Path) -> None:
     settings = ["plain", "drafted"]
     sampled = in_engine_process(
         losslessness.__file__, "measure", str(tmp_path), settings, changes, v2_runner=v2_runner
