@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 BASELINES = Path(__file__).parent / "baselines.yaml"
-TAKES = ("first", "last", "min", "max", "mean")
+TAKES = ("first", "last", "min", "max", "mean", "median")
 Verdict = Literal["ok", "better", "worse", "missing"]
 
 
@@ -20,8 +20,8 @@ class Expectation:
     """One figure of a benchmark.
 
     Attributes:
-        metric: its name in summary.json.
-        take: which of a metric's figures over the steps.
+        metric: its name in summary.json or bench_all.json.
+        take: which of a metric's figures over the steps, or over the repeats of a measurement.
         value: what was measured when the baseline was committed.
         tolerance: how far a figure may be on the worse side, in the metric's own unit.
         better: higher or lower.

@@ -16,6 +16,7 @@
 | `whole_rollout` | seconds of whole rollouts by arms in turn; `whole_setup` reads the options |
 | `drafting`, `rollout_arms` | the arms of a whole rollout; their engines |
 | `lengths`, `requests`, `timeline` | a whole rollout's response lengths; its prompts; its steps and figures |
+| `everything` | all of them, as commands one after the other, and their ratios in one file |
 | `stand_in` | a tiny policy at a large one's cost, for hosts where a tiny one shows nothing |
 
 To add a measurement, write one file and one command:
@@ -26,6 +27,8 @@ To add a measurement, write one file and one command:
    `UnavailableError` where it cannot run. Compare two forms with `Ratio.by_turn`, or with `Ratio.of_medians` if their
    runs did not take turns.
 2. A command in `cli/bench_commands.py` that imports that function when it runs.
+
+3. A `Part` in `everything`, with the ratios of its record.
 
 Name the command in `tests/unit/cli/test_main.py`, and test what the measurement counts in `tests/engine`, never how
 fast it is.

@@ -261,3 +261,35 @@ def sync(
     with ray_session(gpus=engines, threads=1):
         code = bench_sync(out, Workload(layers, hidden, vocab, engines, repeats), smoke=smoke)
     raise typer.Exit(code)
+
+
+@bench.command("all", short_help="All of these, and their ratios in one file.")
+def everything(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="folder of a policy for the rollouts; the default is the result of the quickstart"
+        ),
+    ] = None,
+    out: Out = RESULTS,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="run this measurement alone; may be repeated")
+    ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke/--full", help="tiny forms, to see that everything works; or the real ones"),
+    ] = False,
+) -> None:
+    """Run the measurements of the loss, a training step, a weight sync and rollouts one after the other.
+
+    Each measurement compares its forms within one run. What is collected are these ratios, which hold on machines of
+    different speed. A measurement that fails does not stop the next ones.
+
+    \b
+    Example:
+      openrlhf-mtp bench all --smoke
+      openrlhf-mtp bench all runs/first/final --only rollout
+    """
+    from openrlhf_mtp.bench.everything import bench_all
+
+    raise typer.Exit(bench_all(out, model, smoke=smoke, only=only or ()))

@@ -59,7 +59,7 @@ def test_an_unknown_benchmark_is_said_with_the_known_ones():
 
 def test_a_wrong_entry_is_refused():
     with pytest.raises(ValueError, match="expected take one of first, last"):
-        Expectation("eval/accuracy", "median", 0.9, 0.05, "higher")
+        Expectation("eval/accuracy", "mode", 0.9, 0.05, "higher")
 
 
 RESULTS = compare(summary(eval__accuracy={"last": 0.7}, spec__logprob_gap={"mean": 0.001}), [HIGHER, LOWER])

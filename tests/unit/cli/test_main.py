@@ -16,7 +16,7 @@ from openrlhf_mtp.config.errors import USER_ERROR
 
 GROUPS = ["", "bench"]
 COMMANDS = ["quickstart", "equip", "export", "pretrain", "train", "check", "report", "doctor", "convert"]
-COMMANDS += ["bench rollout", "bench loss", "bench head", "bench step", "bench sync"]
+COMMANDS += ["bench rollout", "bench loss", "bench head", "bench step", "bench sync", "bench all"]
 
 
 @pytest.fixture
