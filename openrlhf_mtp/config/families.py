@@ -31,6 +31,7 @@ class Family:
         gates_attention: q_proj also computes a gate for each channel of the attention's output.
         compresses_attention: keys and values come from a shared compressed projection (`latent.py`).
         norm_identity: the norm weight that scales by one.
+        gates_mlp: the MLP has a gate's projection beside its two others.
     """
 
     model_type: str
@@ -45,6 +46,7 @@ class Family:
     gates_attention: bool = False
     compresses_attention: bool = False
     norm_identity: float = 1.0
+    gates_mlp: bool = True
 
     @property
     def has_experts(self) -> bool:
@@ -69,9 +71,12 @@ FAMILIES: dict[str, Family] = {
         Family("qwen3_moe", "Qwen3", _QWEN3_LAYER, module="qwen3", block_type="qwen3", normalizes_qk=True),
         Family("llama", "Llama", f"{_VLLM}.llama:LlamaDecoderLayer", vllm_layer_takes_all=True),
         Family("mistral", "Mistral", f"{_VLLM}.mistral:MistralDecoderLayer", vllm_layer_takes_all=True),
+        Family("seed_oss", "SeedOss", f"{_VLLM}.seed_oss:SeedOssDecoderLayer", biases_qkv=True),
+        Family("arcee", "Arcee", f"{_VLLM}.arcee:ArceeDecoderLayer", gates_mlp=False),
     )
 }
-"""model_type -> family that `equip` can graft a head onto. Qwen2.5 is `qwen2`; Llama 3, 3.1 and 3.2 are `llama`.
+"""model_type -> family that `equip` can graft a head onto. Qwen2.5 is `qwen2`; Llama 3, 3.1 and 3.2 are `llama`;
+AFM is `arcee`.
 
 The policies of these families can be sent to rollout engines and verified there, so that RL runs with a head.
 """

@@ -40,11 +40,12 @@ class ModelShape:
         attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
         if self.family.biases_qkv or self.attention_bias:
             attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
-        if self.attention_bias:
+        if self.attention_bias and not self.family.biases_qkv:
             attention += self.hidden_size
         if self.family.normalizes_qk:
             attention += 2 * self.head_dim
-        return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        mlp = self._mlp_tensors() * self.hidden_size * self.intermediate_size
+        return attention + mlp + 2 * self.hidden_size
 
     def _experts_instead(self) -> int:
         """Parameters that a trunk's layer has beyond a head's, for its router and experts."""
@@ -53,14 +54,17 @@ class ModelShape:
         parameters = self.experts * (self.hidden_size + 3 * self.hidden_size * self.expert_size)
         return parameters - 3 * self.hidden_size * self.intermediate_size
 
+    def _mlp_tensors(self) -> int:
+        return 3 if self.family.gates_mlp else 2
+
     def layer_tensors(self) -> int:
         """Tensors of one dense decoder layer in a checkpoint."""
         biases = 3 if self.family.biases_qkv else 4 if self.attention_bias else 0
-        return 4 + 3 + 2 + biases + (2 if self.family.normalizes_qk else 0)
+        return 4 + self._mlp_tensors() + 2 + biases + (2 if self.family.normalizes_qk else 0)
 
     def sent_tensors(self) -> int:
         """Tensors of the policy as they travel to the engines: a layer's experts are two stacked ones, beside a router,
-        where a dense layer has the three of its MLP."""
+        where a dense layer has the three of its MLP (its family's has a gate)."""
         return self.num_layers * self.layer_tensors() + (2 if self.tied else 3)
 
     def head_tensors(self, num_blocks: int) -> int:

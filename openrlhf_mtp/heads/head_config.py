@@ -121,6 +121,9 @@ def _layer_config(fields: dict[str, Any], num_blocks: int, family: Family) -> An
         "max_window_layers": num_blocks,
         "first_k_dense_replace": 0,  # the block of a trunk with experts has experts
         "use_cache": True,
+        # an engine drafts without, and what it drafts is what is trained
+        "attention_dropout": 0.0,
+        "residual_dropout": 0.0,
     }
     fields.update({k: v for k, v in changes.items() if k in fields})
     return AutoConfig.for_model(**fields)

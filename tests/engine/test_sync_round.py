@@ -397,6 +397,8 @@ ROUNDS: dict[str, tuple[dict[str, Any], int]] = {
     "qwen3": (FAMILIES["qwen3"], 1),
     "llama": (FAMILIES["llama"], 1),
     "mistral": (FAMILIES["mistral"], 1),
+    "seed_oss": (FAMILIES["seed_oss"], 1),
+    "arcee": (FAMILIES["arcee"], 1),
 }
 """Case -> (what the policy's configuration changes, workers of the engine)."""
 

@@ -63,8 +63,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         },
     },
     "mistral": {"model_type": "mistral", "head_dim": 64, "sliding_window": None},
+    "seed_oss": {"model_type": "seed_oss", "head_dim": 64},
+    "arcee": {"model_type": "arcee"},
 }
-"""Dense families, and what sets each apart: tied embeddings, query-key norms, head width, RoPE scaling."""
+"""Dense families, and what sets each apart: tied embeddings, query-key norms, head width, RoPE scaling, an MLP without a
+gate."""
 
 WITH_EXPERTS: dict[str, Any] = {
     "model_type": "qwen3_moe",

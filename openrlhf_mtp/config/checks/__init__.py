@@ -45,6 +45,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     model.quantized,
     model.adapted,
     model.context_length,
+    model.dropout,
     tokenizer.embedded,
     tokenizer.ends,
     head.head_fits,

@@ -6,7 +6,7 @@ from typing import Any
 from openrlhf_mtp.config.families import FAMILIES, NATIVE_FAMILIES
 from openrlhf_mtp.config.head_contract import policy_files
 from openrlhf_mtp.config.job_context import JobContext
-from openrlhf_mtp.config.problem import Problem, error, refuse
+from openrlhf_mtp.config.problem import Problem, error, refuse, warn
 from openrlhf_mtp.config.rope import context_limit
 
 SUPPORTED = (*FAMILIES, *NATIVE_FAMILIES)
@@ -166,6 +166,22 @@ def adapted(context: JobContext) -> Iterator[Problem]:
                 "the merged one",
                 "leave it out",
             )
+
+
+DROPOUTS = ("attention_dropout", "residual_dropout", "hidden_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
+
+
+def dropout(context: JobContext) -> Iterator[Problem]:
+    """A policy that is updated with dropout computes other log-probs than the engine that sampled, at random."""
+    config = context.model_config or {}
+    rates = {name: config[name] for name in DROPOUTS if config.get(name)}
+    if rates and context.trains_policy:
+        given = ", ".join(f"{name} {rate}" for name, rate in rates.items())
+        yield warn(
+            "actor.model_name_or_path",
+            f"its config.json has {given}, so updates compute the policy's log-probs with dropout, and engines sample "
+            "without; set 0 there",
+        )
 
 
 def context_length(context: JobContext) -> Iterator[Problem]:

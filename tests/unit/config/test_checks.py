@@ -225,6 +225,15 @@ def test_a_model_without_support_is_refused(problems, folder, change, expected):
     assert any(expected in text for text in problems())
 
 
+@pytest.mark.parametrize(("rate", "warned"), [(0.1, True), (0.0, False), (None, False)])
+def test_a_policy_that_is_updated_with_dropout_is_warned_of(problems, folder, rate, warned):
+    config = {**TRUNK, "attention_dropout": 0.0, "residual_dropout": rate}
+    (folder / "policy" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    expected = "warning: actor.model_name_or_path: its config.json has residual_dropout 0.1, so updates compute"
+    assert any(text.startswith(expected) for text in problems()) == warned
+    assert not any("dropout" in text for text in problems(trains_policy=False))
+
+
 @pytest.mark.parametrize(
     "change", [{"model_type": "glm4_moe"}, {"model_type": "qwen3_next"}, {"vision_config": {}}]
 )

@@ -37,8 +37,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 16},
     "llama": {"rope_parameters": _LLAMA3_ROPE},
     "mistral": {"head_dim": 16, "sliding_window": 4},
+    "seed_oss": {"head_dim": 16, "attention_dropout": 0.1, "residual_dropout": 0.1},
+    "arcee": {},
 }
-"""Query-key norms, a head width that is not H / N, RoPE scaling, and a sliding window that the head must not take."""
+"""Query-key norms, a head width that is not H / N, RoPE scaling, and a sliding window and dropouts that the head must not
+take."""
 
 
 def trunk_config(model_type: str, **changes: Any) -> Any:
