@@ -199,10 +199,12 @@ def measure_all(root: str, names: list[str], every_engine: dict[str, Any]) -> di
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    results: dict[str, Any] = in_engine_process(
-        __file__, "measure_all", str(tmp_path_factory.mktemp("parity")), list(CASES), {}
-    )
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = str(tmp_path_factory.mktemp("parity"))
+    asked = [vars(item).get("callspec") for item in request.session.items if item.path == request.path]
+    chosen = {None if one is None else one.params["case"] for one in asked}
+    names = [name for name in CASES if None in chosen or name in chosen]  # each takes many seconds
+    results: dict[str, Any] = in_engine_process(__file__, "measure_all", folder, names, {})
     return results
 
 

@@ -66,8 +66,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "seed_oss": {"model_type": "seed_oss", "head_dim": 64},
     "arcee": {"model_type": "arcee"},
 }
-"""Dense families, and what sets each apart: tied embeddings, query-key norms, head width, RoPE scaling, an MLP without a
-gate."""
+"""Dense families, and what sets each apart: tied embeddings, query-key norms, head width, RoPE scaling, no gate."""
 
 WITH_EXPERTS: dict[str, Any] = {
     "model_type": "qwen3_moe",
