@@ -39,11 +39,18 @@ from openrlhf_mtp.config.families import FUSED, family_of
 from openrlhf_mtp.config.head_contract.fit import wiring_of, wrong_architecture
 from openrlhf_mtp.config.native_layouts import Wiring
 
-_STACKED = WeightsMapper(
-    orig_to_new_stacked={
-        f".{part}": (f".{fused}", shard) for fused, parts in FUSED.items() for part, shard in parts.items()
-    }
-)
+
+def _stacked(model: nn.Module) -> WeightsMapper:
+    """From a checkpoint's tensors to the fused layers that this model has; an MLP without a gate has none."""
+    leaves = {path.rpartition(".")[2] for path, _ in model.named_modules()}
+    return WeightsMapper(
+        orig_to_new_stacked={
+            f".{part}": (f".{fused}", shard)
+            for fused, parts in FUSED.items()
+            if fused in leaves
+            for part, shard in parts.items()
+        }
+    )
 
 
 def _draft_config(vllm_config: VllmConfig) -> Any:
@@ -213,4 +220,4 @@ class EagleMTPDraft(nn.Module):
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load tensors named as in the head's checkpoint; unknown names are refused by vLLM's loader."""
-        return AutoWeightsLoader(self).load_weights(weights, mapper=_STACKED)
+        return AutoWeightsLoader(self).load_weights(weights, mapper=_stacked(self))

@@ -168,7 +168,14 @@ def adapted(context: JobContext) -> Iterator[Problem]:
             )
 
 
-DROPOUTS = ("attention_dropout", "residual_dropout", "hidden_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
+DROPOUTS = (
+    "attention_dropout",
+    "residual_dropout",
+    "hidden_dropout",
+    "attn_pdrop",
+    "resid_pdrop",
+    "embd_pdrop",
+)
 
 
 def dropout(context: JobContext) -> Iterator[Problem]:
