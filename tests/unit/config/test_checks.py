@@ -229,7 +229,9 @@ def test_a_model_without_support_is_refused(problems, folder, change, expected):
 def test_a_policy_that_is_updated_with_dropout_is_warned_of(problems, folder, rate, warned):
     config = {**TRUNK, "attention_dropout": 0.0, "residual_dropout": rate}
     (folder / "policy" / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    expected = "warning: actor.model_name_or_path: its config.json has residual_dropout 0.1, so updates compute"
+    expected = (
+        "warning: actor.model_name_or_path: its config.json has residual_dropout 0.1, so updates compute"
+    )
     assert any(text.startswith(expected) for text in problems()) == warned
     assert not any("dropout" in text for text in problems(trains_policy=False))
 

@@ -40,8 +40,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "seed_oss": {"head_dim": 16, "attention_dropout": 0.1, "residual_dropout": 0.1},
     "arcee": {},
 }
-"""Query-key norms, a head width that is not H / N, RoPE scaling, and a sliding window and dropouts that the head must not
-take."""
+"""Query-key norms, a head width that is not H / N, RoPE scaling; no head takes a sliding window or dropout."""
 
 
 def trunk_config(model_type: str, **changes: Any) -> Any:
