@@ -11,6 +11,9 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `cpu_host` | DeepSpeed | DeepSpeed's shared-memory op |
 | `cpu_host` | DeepSpeed | ZeRO-3 gathers that are waited for |
 | `cpu_host` | OpenRLHF | replay buffer on CPU |
+| `linear_attention` | transformers | linear attention ends with its sample in Qwen3_5GatedDeltaNet |
+| `linear_attention` | transformers | linear attention ends with its sample in Qwen3_5MoeGatedDeltaNet |
+| `linear_attention` | transformers | linear attention ends with its sample in Qwen3NextGatedDeltaNet |
 | `openrlhf.bindings` | OpenRLHF | the driver starts our actors |
 | `openrlhf.bindings` | OpenRLHF | the driver starts our controller |
 | `openrlhf.bindings` | OpenRLHF | the driver starts our asynchronous controller |

@@ -14,7 +14,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from openrlhf_mtp.config.threads import PASSIVE
-from openrlhf_mtp.upstream import cpu_host, ray_start, uncompiled
+from openrlhf_mtp.upstream import cpu_host, linear_attention, ray_start, uncompiled
 from openrlhf_mtp.upstream.openrlhf import (
     dynamic_batches,
     last_step,
@@ -35,6 +35,7 @@ PATCHES = (
     *last_step.PATCHES,
     reward_scale.PATCH,
     schedule_end.PATCH,
+    *linear_attention.PATCHES,
     ray_start.PATCH,
     uncompiled.TRAINER_PATCH,
     *uncompiled.MUON_PATCHES,

@@ -24,6 +24,7 @@ PACKAGES = {
     "openrlhf": "OpenRLHF",
     "deepspeed": "DeepSpeed",
     "ray": "Ray",
+    "transformers": "transformers",
     "vllm": "vLLM",
 }
 FOUND = replacements()
