@@ -270,6 +270,9 @@ def all_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str, int
     found["RL, last rollout, dynamic batches", splits] = episode_with_rest(
         folder, here / "dynamic_rest", micro_batch, **dynamic
     )
+    found["RL, overlapping", splits] = rl_update(
+        folder, here / "overlapping", micro_batch, ds__overlap_comm=True
+    )
     for name, objective in OTHERS.items():
         micro_batch = BATCH if ranks == 1 else BATCH // ranks // 2
         found[name, ranks] = float32_update(folder, out / name, responses, micro_batch, objective)
@@ -293,6 +296,11 @@ def sharded_updates(folder: Path, out: Path, responses: Path) -> dict[tuple[str,
                 folder, out / place, responses, micro_batch, epochs=epochs, param_dtype="fp32", zero_stage=3
             )
         found[place, splits], found[f"{place}, figures", splits] = update, figures
+    dynamic = {"train__dynamic_batch_enable": True, "train__max_tokens_per_gpu": MAX_TOKENS[splits]}
+    with runs.sharded_at_once():
+        found["RL, last rollout, dynamic batches, ZeRO-3", splits] = episode_with_rest(
+            folder, out / "dynamic_rest", micro_batch, ds__zero_stage=3, **dynamic
+        )
     return found | joint_updates(folder, out, zero_stage=3)
 
 
@@ -357,6 +365,14 @@ def test_no_objectives_update_depends_on_ranks_and_micro_batches(updates, object
     assert scale <= (1e-4 if objective == "tv" else FLOAT32[1])
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_deepspeed_takes_the_heads_engine_with_overlapping_communication(updates, ranks):
+    """A CPU overlaps nothing; what is held here is that the settings of both engines fit together."""
+    scatter, scale = compare(updates[1, "RL", 1], updates[ranks, "RL, overlapping", SPLITS[-1]])
+    assert scatter <= FLOAT32[0]
+    assert scale <= FLOAT32[1]
+
+
 def test_dynamic_batches_give_the_update_of_fixed_ones(updates):
     scatter, scale = compare(updates[1, "RL", 1], updates[2, "RL, dynamic batches", 3])
     assert scatter <= FLOAT32[0]
@@ -367,6 +383,13 @@ def test_dynamic_batches_give_the_update_of_fixed_ones(updates):
 def test_dynamic_batches_take_the_last_rollout_like_fixed_ones(updates, ranks):
     dynamic = updates[ranks, "RL, last rollout, dynamic batches", SPLITS[-1]]
     scatter, scale = compare(updates[1, "RL, last rollout", 1], dynamic)
+    assert scatter <= FLOAT32[0]
+    assert scale <= FLOAT32[1]
+
+
+def test_dynamic_batches_move_a_sharded_policy_and_its_head_like_fixed_ones(updates):
+    sharded = updates[2, "RL, last rollout, dynamic batches, ZeRO-3", SPLITS[-1]]
+    scatter, scale = compare(updates[1, "RL, last rollout", 1], sharded)
     assert scatter <= FLOAT32[0]
     assert scale <= FLOAT32[1]
 
