@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from openrlhf_mtp.bench.harness import Report
-from openrlhf_mtp.bench.head_forms import FORMS, GROUPS, WIDTH, Shape, prepare
+from openrlhf_mtp.bench.head_forms import GROUPS, WIDTH, Shape, forms_on, prepare
 from openrlhf_mtp.bench.isolated import take_isolated_turns
 from openrlhf_mtp.bench.report import device_name, publish, show_seconds, table
 from openrlhf_mtp.config.errors import JobError
@@ -32,7 +32,7 @@ class Result:
     """One form at one length.
 
     Attributes:
-        form: a name in `FORMS`.
+        form: a name in `head_forms.FORMS`.
         tokens: of the sequence.
         seconds: of each repeat; empty where it could not run.
         extra_bytes: peak memory above the inputs and the parameters.
@@ -71,7 +71,7 @@ def bench_head(out: Path, shape: Shape, tokens: Sequence[int], repeats: int, *, 
 
 def measure(shape: Shape, tokens: int, repeats: int, report: Report[float]) -> list[Result]:
     """Let the forms take turns at one length, each in a process of its own."""
-    forms = {form: (form, shape, tokens) for form in FORMS}
+    forms = {form: (form, shape, tokens) for form in forms_on(shape.device)}
     measured = take_isolated_turns(prepare, forms, repeats, report)
     return [Result(form, tokens, one.seconds, one.extra_bytes, one.problem) for form, one in measured.items()]
 

@@ -68,8 +68,8 @@ class Shape:
         return torch.randn(*size, device=self.device, dtype=getattr(torch, self.dtype))
 
 
-def attention(shape: Shape, tokens: int) -> Callable[[], object]:
-    """The last depth's attention at every position, forward and backward."""
+def attention(shape: Shape, tokens: int, *, flash: bool = True) -> Callable[[], object]:
+    """The last depth's attention at every position, forward and backward; without `flash` in slices on a GPU too."""
     keys = [
         shape.normal(1, shape.heads // GROUPS, tokens, WIDTH).requires_grad_() for _ in range(shape.depths)
     ]
@@ -77,12 +77,19 @@ def attention(shape: Shape, tokens: int) -> Callable[[], object]:
     query = shape.normal(1, shape.heads, tokens, WIDTH).requires_grad_()
     grad = torch.randn_like(query)
     grid = AnchorGrid(torch.ones(1, tokens, dtype=torch.long, device=shape.device), None)
+    if not flash:
+        vars(grid)["runs"] = None  # as if its anchors were scattered
 
     def run() -> None:
         output = chain_attention(query, keys, values, grid, WIDTH**-0.5)
         torch.autograd.grad(output, [query, *keys, *values], grad)
 
     return run
+
+
+def attention_in_slices(shape: Shape, tokens: int) -> Callable[[], object]:
+    """The same without FlashAttention, which on a GPU computes what it can."""
+    return attention(shape, tokens, flash=False)
 
 
 def chain(shape: Shape, tokens: int) -> Callable[[], object]:
@@ -121,13 +128,20 @@ def quarter_step(shape: Shape, tokens: int) -> Callable[[], object]:
     return step(shape, tokens, QUARTER)
 
 
+IN_SLICES = "attention, in slices"
 FORMS: dict[str, Callable[[Shape, int], Callable[[], object]]] = {
     "attention": attention,
+    IN_SLICES: attention_in_slices,
     "chain": chain,
     "step": step,
     "step, 1/4 anchors": quarter_step,
 }
 """Name in the table -> makes the call that is timed."""
+
+
+def forms_on(device: str) -> list[str]:
+    """The names of the forms that differ there: a CPU always computes attention in slices."""
+    return [name for name in FORMS if device == "cuda" or name != IN_SLICES]
 
 
 def prepare(form: str, shape: Shape, tokens: int) -> Prepared:

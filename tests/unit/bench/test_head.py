@@ -9,8 +9,9 @@ import torch
 from rich.console import Console
 
 from openrlhf_mtp.bench.head import Result, bench_head, render
-from openrlhf_mtp.bench.head_forms import FORMS, Shape
+from openrlhf_mtp.bench.head_forms import FORMS, IN_SLICES, Shape, attention, forms_on
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.heads import flash
 
 TOY = Shape(hidden=512, vocab=64, depths=2)
 NOTE = {
@@ -43,6 +44,25 @@ def test_a_form_can_run_again(form: str) -> None:
     run = FORMS[form](TOY, 24)
     run()
     run()
+
+
+def test_attention_in_slices_leaves_flash_attention_out_and_is_measured_on_a_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def attend(q: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(1)
+        return q.clone(), q.new_zeros(q.shape[:-1])
+
+    monkeypatch.setattr(flash, "takes", lambda _: True)
+    monkeypatch.setattr(flash, "attend", attend)
+    FORMS[IN_SLICES](TOY, 24)()
+    assert asked == []
+    with pytest.raises(RuntimeError, match="_flash_attention_backward"):  # no CPU has it
+        attention(TOY, 24)()
+    assert asked == [1]
+    assert set(forms_on("cuda")) - set(forms_on("cpu")) == {IN_SLICES}
 
 
 def test_a_width_without_whole_groups_of_heads_is_refused(tmp_path: Path) -> None:
