@@ -169,7 +169,10 @@ head.bench_head(Path(sys.argv[1]), shape, (8192, 32_768), 3, smoke=device == "cp
 
 
 def parts(policy: Path | None) -> list[Part]:
-    """All parts, the most valuable first."""
+    """All parts, the most valuable first.
+
+    Those with an engine run it as a job does; the other ways are in tests/gpu.
+    """
     tests = (sys.executable, "-m", "pytest", "-q", "-n0", "-rs")
     bench = (*PROGRAM, "bench")
     engines = "tests/gpu/test_engines.py"
@@ -178,19 +181,19 @@ def parts(policy: Path | None) -> list[Part]:
         Part("machine", 60, SMALL[:3], (sys.executable, "-c", MACHINE), last_line, decides=True),
         Part("GPU tests", 150, (*SMALL, *TESTS), (*tests, "tests/gpu", f"--ignore={engines}"), tests_line),
         Part("loss", 90, (*SMALL, *TABLES), (*PYTHON, "-c", LOSS, "{out}"), loss_line),
-        Part("head, 8B shape", 120, (*SMALL, *TABLES), (*PYTHON, "-c", HEAD, "{out}"), head_line),
+        Part("head, 8B shape", 150, (*SMALL, *TABLES), (*PYTHON, "-c", HEAD, "{out}"), head_line),
         Part(
             "draft parity",
-            120,
+            150,
             (*SMALL, *TESTS, *ENGINE),
-            (*tests, engines, "-k", "drafts_what and not V1"),
+            (*tests, engines, "-k", "drafts_what and not V1 and job"),
             tests_line,
         ),
         Part(
             "losslessness",
             180,
             (*SMALL, *TESTS, *ENGINE),
-            (*tests, engines, "-k", "drafted_samples_follow and not V1"),
+            (*tests, engines, "-k", "drafted_samples_follow and not V1 and job"),
             tests_line,
         ),
         Part(
