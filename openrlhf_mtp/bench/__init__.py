@@ -15,6 +15,7 @@
 | `rollout` | tokens per second with drafts; `rollout_subject` finds the model, `rollout_engine` runs vLLM |
 | `whole_rollout` | seconds of whole rollouts by arms in turn; `whole_setup` reads the options |
 | `drafting`, `rollout_arms` | the arms of a whole rollout; their engines |
+| `whole_run` | a whole RL run with a head beside one without; `whole_run_figure` draws it |
 | `lengths`, `requests`, `timeline` | a whole rollout's response lengths; its prompts; its steps and figures |
 | `everything` | all of them, as commands one after the other, and their ratios in one file |
 | `stand_in` | a tiny policy at a large one's cost, for hosts where a tiny one shows nothing |

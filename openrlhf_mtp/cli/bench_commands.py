@@ -263,6 +263,34 @@ def sync(
     raise typer.Exit(code)
 
 
+@bench.command("run", short_help="A whole RL run with a head and without one.")
+def whole_run(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="the job file")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="key=value", help="settings of both runs")
+    ] = None,
+    out: Out = RESULTS / "run",
+    turns: Annotated[int, count("runs with a head, and as many without")] = 1,
+    reward: Annotated[
+        float | None, typer.Option(metavar="REWARD", help="measure the time until this reward is reached")
+    ] = None,
+) -> None:
+    """Run a job with its head and without one, in turns, and compare the seconds of each part of a step.
+
+    Without a head the run is OpenRLHF's own. Both runs of a turn have the same seed and prompts. One turn takes twice
+    as long as the job.
+
+    \b
+    Example:
+      openrlhf-mtp bench run JOB.yaml --turns 2
+      openrlhf-mtp bench run JOB.yaml --reward 0.5 \\
+        data.max_samples=512
+    """
+    from openrlhf_mtp.bench.whole_run import bench_run
+
+    raise typer.Exit(bench_run(job, overrides or [], out, turns=turns, reward=reward))
+
+
 @bench.command("all", short_help="All of these, and their ratios in one file.")
 def everything(
     model: Annotated[

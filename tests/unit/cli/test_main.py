@@ -16,7 +16,15 @@ from openrlhf_mtp.config.errors import USER_ERROR
 
 GROUPS = ["", "bench"]
 COMMANDS = ["quickstart", "equip", "export", "pretrain", "train", "check", "report", "doctor", "convert"]
-COMMANDS += ["bench rollout", "bench loss", "bench head", "bench step", "bench sync", "bench all"]
+COMMANDS += [
+    "bench rollout",
+    "bench loss",
+    "bench head",
+    "bench step",
+    "bench sync",
+    "bench run",
+    "bench all",
+]
 
 
 @pytest.fixture
