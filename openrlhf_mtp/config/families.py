@@ -31,6 +31,7 @@ class Family:
         gates_attention: q_proj also computes a gate for each channel of the attention's output.
         compresses_attention: keys and values come from a shared compressed projection (`latent.py`).
         norm_identity: the norm weight that scales by one.
+        linear_attention: most of the trunk's layers keep a state in place of keys and values.
         gates_mlp: the MLP has a gate's projection beside its two others.
     """
 
@@ -46,6 +47,7 @@ class Family:
     gates_attention: bool = False
     compresses_attention: bool = False
     norm_identity: float = 1.0
+    linear_attention: bool = False
     gates_mlp: bool = True
 
     @property
@@ -92,8 +94,16 @@ NATIVE_FAMILIES: dict[str, Family] = {
             normalizes_qk=True,
             gates_attention=True,
             norm_identity=0.0,
+            linear_attention=True,
         ),
-        Family("qwen3_next", "Qwen3Next", normalizes_qk=True, gates_attention=True, norm_identity=0.0),
+        Family(
+            "qwen3_next",
+            "Qwen3Next",
+            normalizes_qk=True,
+            gates_attention=True,
+            norm_identity=0.0,
+            linear_attention=True,
+        ),
         Family("glm4_moe", "Glm4Moe"),
         Family("deepseek_v3", "DeepseekV3", compresses_attention=True),
     )

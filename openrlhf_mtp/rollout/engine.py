@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from openrlhf_mtp.config import head_contract
 from openrlhf_mtp.config.engine_args import owned
 from openrlhf_mtp.config.head_contract import WHOLE_POLICY, Sampling, head_folder
 from openrlhf_mtp.config.machine.precision import AUTO
+from openrlhf_mtp.config.model_files import read_model_config
 from openrlhf_mtp.config.problem import require_no_errors
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout.environment import OWN_SYNC, THREADS
@@ -99,8 +100,26 @@ class _ActorFactory:
     def remote(self, **arguments: Any) -> Any:
         import ray
 
+        given = {**arguments, **self.overrides}
+        require_exact_caching(given)
         actor: Any = ray.remote(self.actor_class).options(**self.ray_options)
-        return actor.remote(**{**arguments, **self.overrides})
+        return actor.remote(**given)
+
+
+def require_exact_caching(arguments: Mapping[str, Any]) -> None:
+    """Refuse engine arguments with which cached prompts would corrupt drafted text.
+
+    Raises:
+        JobErrors: with the reason.
+    """
+    require_no_errors(
+        head_contract.caching_problems(
+            arguments.get("speculative_config") is not None,
+            read_model_config(arguments["model"]),
+            bool(arguments.get("enable_prefix_caching")),
+        ),
+        "engines would corrupt text:",
+    )
 
 
 def engine_factory(

@@ -17,6 +17,9 @@ def drafts(context: JobContext) -> Iterator[Problem]:
     if context.mtp is None:
         return
     yield from head_contract.drafting_problems(context.mtp)
+    yield from head_contract.caching_problems(
+        context.mtp.rollout.speculate, context.model_config, context.on("vllm.enable_prefix_caching")
+    )
     if not context.mtp.rollout.speculate and context.mtp.regime != "frozen":
         yield warning(
             "mtp.rollout.speculate",

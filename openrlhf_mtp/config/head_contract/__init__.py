@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from openrlhf_mtp.config.head_contract.drafting import (
     WHOLE_POLICY,
     Sampling,
+    caching_problems,
     drafting_problems,
     sampling_problems,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "WHOLE_POLICY",
     "Sampling",
     "all_problems",
+    "caching_problems",
     "drafting_problems",
     "head_folder",
     "head_problems",

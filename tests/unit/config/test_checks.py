@@ -251,6 +251,15 @@ def test_without_a_head_a_gpu_host_takes_every_model_and_another_those_whose_lay
     assert "cannot be trained with LoRA, because with LoRA this project's weight sync" in found
 
 
+def test_cached_prompts_are_refused_where_engines_draft_with_linear_attention(problems, folder):
+    (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, "model_type": "qwen3_next"}))
+    refused = "error: vllm.enable_prefix_caching: got true, expected false where engines draft for qwen3_next"
+    asked = problems("vllm.enable_prefix_caching=true")
+    assert any(text.startswith(refused) for text in asked)
+    for others in (problems(), problems("vllm.enable_prefix_caching=true", "mtp.rollout.speculate=false")):
+        assert not any("enable_prefix_caching" in text for text in others)
+
+
 @pytest.mark.parametrize("section", [[], ["mtp=null"]])
 def test_weights_of_4_bits_are_refused_with_and_without_a_head(problems, section):
     found = problems("ds.load_in_4bit=true", *section, gpus=8)

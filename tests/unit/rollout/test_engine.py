@@ -53,3 +53,11 @@ def test_the_log_prob_of_the_sampled_token_is_always_asked_for(tmp_path: Path) -
     assert overrides["logprobs_mode"] == "processed_logprobs"
     assert overrides["max_logprobs"] == 1
     assert overrides["disable_log_stats"] is False
+
+
+def test_an_engine_that_would_corrupt_drafted_text_is_not_started(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_next"}')
+    arguments = {"model": str(tmp_path), "enable_prefix_caching": True}
+    engine.require_exact_caching({**arguments, "speculative_config": None})
+    with pytest.raises(JobErrors, match=r"vllm\.enable_prefix_caching: got true, expected false"):
+        engine.require_exact_caching({**arguments, "speculative_config": {"method": "mtp"}})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_mtp.config.errors import JobErrors
-from openrlhf_mtp.config.head_contract import Sampling, drafting_problems, require
+from openrlhf_mtp.config.head_contract import Sampling, caching_problems, drafting_problems, require
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from tests.unit.config.head_contract.equipped_folder import HEAD, POLICY, folders, settings
 
@@ -94,3 +94,24 @@ def test_a_policy_of_the_hub_that_is_not_cached_is_not_judged(tmp_path: Path) ->
     root = folders(tmp_path, HEAD)
     mtp = MTPSettings(head=str(root / "mtp"))
     require(mtp, "nobody/has-this-model", Sampling())
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "qwen3_5_text"])
+def test_cached_prompts_and_drafts_exclude_each_other_with_linear_attention(family: str) -> None:
+    (found,) = caching_problems(True, {"model_type": family}, True)
+    assert found.level == "error"
+    assert f"expected false where engines draft for {family}" in found.text
+
+
+@pytest.mark.parametrize(
+    ("drafts", "family", "caches"),
+    [
+        (False, "qwen3_next", True),
+        (True, "qwen3_next", False),
+        (True, "glm4_moe", True),
+        (True, "qwen3", True),
+    ],
+)
+def test_either_alone_or_full_attention_is_no_problem(drafts: bool, family: str, caches: bool) -> None:
+    assert list(caching_problems(drafts, {"model_type": family}, caches)) == []
+    assert list(caching_problems(True, None, True)) == [], "a policy that is not here is not judged"
