@@ -31,6 +31,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 
 from openrlhf_mtp.config.families import FUSED
 from openrlhf_mtp.config.machine.precision import dtype_name
+from openrlhf_mtp.sync.convolution import PLAIN, is_packed
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec
 
 
@@ -59,8 +60,8 @@ class LoadedLayer:
     Attributes:
         path: of the module in the model.
         module: the layer.
-        kind: "linear" is used through a matrix product; "table" and "vector" are read directly from the parameter;
-            "packed" is not read back but tried (`sync.trial`).
+        kind: "linear" is used through a matrix product and "convolution" through a kernel; "table" and "vector" are
+            read directly from the parameter; "packed" is not read back but tried (`sync.trial`).
         attribute: name of the parameter.
         slices: the checkpoint tensors, in the order of their rows.
         column_offset, width: the layer holds columns [column_offset, column_offset + width) of the full tensors.
@@ -68,7 +69,7 @@ class LoadedLayer:
 
     path: str
     module: nn.Module
-    kind: Literal["linear", "table", "vector", "packed"]
+    kind: Literal["linear", "convolution", "table", "vector", "packed"]
     attribute: str
     slices: tuple[Slice, ...]
     column_offset: int = 0
@@ -130,7 +131,9 @@ def tied_output_heads(model: nn.Module) -> Iterator[tuple[ParallelLMHead, str]]:
 
 
 def _tensors_of(path: str, module: nn.Module, model: nn.Module, workers: int) -> Iterator[LoadedLayer]:
-    if isinstance(module, LinearBase):
+    if isinstance(module, LinearBase) and path.endswith(".conv1d"):
+        yield from _convolution(path, module, workers)
+    elif isinstance(module, LinearBase):
         yield from _linear(path, module, workers)
     elif isinstance(module, VocabParallelEmbedding):
         yield _vocabulary(path, module, model, workers)
@@ -168,9 +171,26 @@ def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]
         yield LoadedLayer(path, layer, "vector", "bias", tuple(bias_slices))
 
 
+def _convolution(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]:
+    """Linear attention's convolution [C, 1, W], which vLLM holds in a linear layer."""
+    if workers > 1:
+        raise ValueError(f"{path}: convolutions of engines with several workers are not supported")
+    channels, width = layer.output_size, layer.input_size
+    spec = TensorSpec(f"{path}.weight", (channels, 1, width), dtype_name(layer.params_dtype))
+    whole = (Slice(spec, 0, channels, 0, 1),)
+    if is_packed(layer):
+        yield LoadedLayer(path, layer, "convolution", "weight", whole, 0, width)
+        yield LoadedLayer(path, layer, "table", PLAIN, whole, 0, width)
+    else:
+        yield LoadedLayer(path, layer, "table", "weight", whole, 0, width)
+
+
 def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int, int, int, int]]:
     """(checkpoint name, full rows, local rows, which shard, copies) of each tensor in a layer, in row order."""
     parent, _, leaf = path.rpartition(".")
+    if leaf in OF_STATES:
+        yield from _projections_of_states(path, layer, workers)
+        return
     if isinstance(layer, QKVParallelLinear | MergedColumnParallelLinear):
         if leaf not in FUSED:
             raise ValueError(f"{path}: unknown fused layer; known: {', '.join(FUSED)}")
@@ -195,6 +215,28 @@ def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int
         yield path, layer.output_size, layer.output_size, 0, workers
     else:
         raise ValueError(f"{path}: linear layer of type {type(layer).__name__} is not supported")
+
+
+OF_STATES: dict[str, tuple[tuple[str, int], ...]] = {
+    "in_proj_qkvz": (("in_proj_qkv", 3), ("in_proj_z", 1)),
+    "in_proj_ba": (("in_proj_b", 1), ("in_proj_a", 1)),
+}
+"""Linear attention's projections: Qwen3.5's tensors in the order of the rows, and how many of vLLM's parts each has."""
+
+
+def _projections_of_states(
+    path: str, layer: LinearBase, workers: int
+) -> Iterator[tuple[str, int, int, int, int]]:
+    """Rows as `_rows` gives them. Qwen3-Next keeps one tensor of each kind under vLLM's own name."""
+    if workers > 1:
+        raise ValueError(f"{path}: linear attention in engines with several workers is not supported")
+    assert isinstance(layer, MergedColumnParallelLinear), "vLLM fuses these"
+    parent, _, leaf = path.rpartition(".")
+    parts = OF_STATES[leaf] if len(layer.output_sizes) > 1 else ((leaf, 1),)
+    sizes = iter(layer.output_sizes)
+    for name, count in parts:
+        rows = sum(next(sizes) for _ in range(count))
+        yield f"{parent}.{name}", rows, rows, 0, 1
 
 
 def _vocabulary(path: str, layer: VocabParallelEmbedding, model: nn.Module, workers: int) -> LoadedLayer:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from openrlhf_mtp.sync.buckets import Bucket, view
+from openrlhf_mtp.sync.convolution import taps
 from openrlhf_mtp.sync.digest import add, digest_sum, integers, sampled_columns
 from openrlhf_mtp.sync.errors import StaleWeights
 
@@ -94,15 +96,18 @@ class Probe:
             ].spec  # some CPU kernels keep biases in float32; the value is the checkpoint's
             yield None, getattr(layer.module, layer.attribute).to(getattr(torch, spec.dtype))
             return
-        full_width = layer.slices[0].spec.shape[1]
+        full_width = prod(layer.slices[0].spec.shape[1:])
         numbers = self.chosen(full_width)
         if numbers is None:
             numbers = torch.arange(full_width)
         lo, hi = layer.column_offset, layer.column_offset + layer.width
         numbers = numbers[(numbers >= lo) & (numbers < hi)]
         if layer.kind == "table":
-            weight: Any = layer.module.weight
+            weight: Any = getattr(layer.module, layer.attribute).flatten(1)
             yield numbers, weight[:, numbers.to(weight.device)]
+            return
+        if layer.kind == "convolution":
+            yield numbers, taps(layer.module)[:, numbers]
             return
         rows = layer.slices[-1].stop
         for chunk in numbers.split(max(1, READ_BACK_ELEMENTS // rows)):
