@@ -16,7 +16,7 @@ SHOWN = 40
 """Rows of the table; a head with experts has hundreds."""
 
 
-def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
+def run_export(policy: Path, head: Path | None, out: Path, format: str, published: Path | None = None) -> int:
     """Export, print the list, and return 0.
 
     Raises:
@@ -26,7 +26,7 @@ def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
     from openrlhf_mtp.heads.formats.policy_files import LIST_FILE
 
     try:
-        written = export(policy, head_folder(head, policy), out, format)
+        written = export(policy, head_folder(head, policy), out, format, published)
     except (OSError, ValueError) as problem:
         raise JobError(str(problem)) from problem
     Console().print(table(written))
@@ -39,7 +39,7 @@ def run_export(policy: Path, head: Path | None, out: Path, format: str) -> int:
 def table(written: list[Planned]) -> Table:
     """The head's tensors one by one, up to `SHOWN`; the rest and the policy's are in the list alone."""
     rows = Table("tensor of the head", "shape", "type", "from", box=None)
-    of_head = [tensor for tensor in written if tensor.source != "policy"]
+    of_head = [tensor for tensor in written if tensor.source not in ("policy", "published")]
     for tensor in of_head[:SHOWN]:
         shape = " x ".join(map(str, tensor.stored.shape))
         rows.add_row(tensor.name, shape, tensor.stored.dtype, tensor.source)

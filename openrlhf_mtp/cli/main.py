@@ -121,6 +121,13 @@ def export(
             metavar="DIR", help="folder of the head; the default is mtp inside the folder of the policy"
         ),
     ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="native: the checkpoint with a vision tower that equip read, if it is elsewhere now",
+        ),
+    ] = None,
 ) -> None:
     """Export a policy and its head for other programs.
 
@@ -134,7 +141,7 @@ def export(
     """
     from openrlhf_mtp.cli.export import run_export
 
-    raise typer.Exit(run_export(model, head, out, format))
+    raise typer.Exit(run_export(model, head, out, format, published))
 
 
 @app.command(short_help="Train the head before RL, with the policy frozen.")

@@ -33,10 +33,10 @@ def taps(module: Any) -> Tensor:
         x=impulse.t(),
         weight=module.weight,
         bias=None,
-        conv_states=None,
+        conv_states=torch.zeros(1, width - 1, channels, dtype=plain.dtype).transpose(1, 2),
         query_start_loc=torch.tensor([0, width], dtype=torch.int32),
-        cache_indices=None,
-        has_initial_state=None,
+        cache_indices=torch.zeros(1, dtype=torch.int32),
+        has_initial_state=torch.zeros(1, dtype=torch.bool),
         silu_activation=False,
         is_vnni=True,
     )

@@ -32,7 +32,8 @@ def policy(context: JobContext) -> Iterator[Problem]:
     if "vision_config" in config:
         yield refuse(
             setting,
-            f"this is a vision model ({family}), and heads are for text-only models; use one, or drop the mtp section",
+            f"this is a vision model ({family}), and heads are for text-only models; use one, or drop the mtp section "
+            "(of Qwen3.5 openrlhf-mtp equip takes the language model out)",
         )
     elif family not in SUPPORTED:
         yield refuse(

@@ -21,6 +21,7 @@ from openrlhf_mtp.config.native_layouts import Layout, vllm_architecture
 from openrlhf_mtp.heads.formats.head_folder import save_head
 from openrlhf_mtp.heads.formats.native import read_config, read_native, read_trunk_config
 from openrlhf_mtp.heads.formats.policy_files import copy_other_files, copy_weights
+from openrlhf_mtp.heads.formats.published import holds_more_than_text, write_text_model
 from openrlhf_mtp.heads.formats.shards import PathLike, files_by_tensor, read_tensors
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.heads.head_config import HeadConfig
@@ -41,6 +42,7 @@ def equip(
 
     Plain transformers still loads the folder as the policy. With `out_dir` equal to `model_dir` only `mtp/` is added.
     Each file appears whole or not at all, the head's configuration last.
+    Of a checkpoint with a vision tower the language model is taken out (`published`).
     The head is the checkpoint's own (`layouts.py`) if it brings one along.
 
     Args:
@@ -79,6 +81,14 @@ def equip(
 def _copy_policy(model_dir: Path, out_dir: Path, layout: Layout | None) -> None:
     """The model's files, its configuration with a model type that needs no remote code and, for vLLM, an architecture
     that suits the head."""
+    if holds_more_than_text(model_dir):
+        if out_dir.resolve() == model_dir.resolve():
+            raise FileExistsError(
+                f"{out_dir}: its language model is taken out of the checkpoint, which must not happen in place; give "
+                "another folder as --out"
+            )
+        write_text_model(model_dir, out_dir)
+        return
     config = read_config(model_dir)
     if "architectures" in config:
         config["architectures"] = vllm_architecture(config, layout)

@@ -2,7 +2,7 @@
 
 | format | what it is | who serves it |
 |---|---|---|
-| `native` | one checkpoint, the head under the family's own names | stock vLLM, `method: mtp` |
+| `native` | one checkpoint as it was published, the head under the family's own names | stock vLLM, `method: mtp` |
 | `draft-folder` | the head alone, `config.json` and `model.safetensors` | vLLM with our plugin, `method: eagle` |
 | `merged` | the policy with the head in `mtp/`, as `equip` lays it out | vLLM with our plugin |
 
@@ -30,6 +30,7 @@ from openrlhf_mtp.heads.formats.head_folder import head_tensor_specs, read_head
 from openrlhf_mtp.heads.formats.lora_merge import is_adapter, merged_with_base
 from openrlhf_mtp.heads.formats.native import read_config, read_trunk_config, to_native
 from openrlhf_mtp.heads.formats.policy_files import LIST_FILE, copy_other_files, copy_weights
+from openrlhf_mtp.heads.formats.published import Published
 from openrlhf_mtp.heads.formats.shards import (
     PathLike,
     files_by_tensor,
@@ -47,14 +48,28 @@ TRUNK_FILE = "model-trunk.safetensors"
 
 @dataclass(frozen=True)
 class Head:
-    """A head as its file holds it."""
+    """A head as its file holds it.
+
+    Attributes:
+        folder: its folder.
+        config: its shape.
+        tensors: by our names.
+        published: where the checkpoint is that its policy was taken out of, if not where it was.
+    """
 
     folder: Path
     config: HeadConfig
     tensors: Mapping[str, Tensor]
+    published: Path | None = None
 
 
-def export(policy_dir: PathLike, head_dir: PathLike, out_dir: PathLike, format: str) -> list[Planned]:
+def export(
+    policy_dir: PathLike,
+    head_dir: PathLike,
+    out_dir: PathLike,
+    format: str,
+    published: PathLike | None = None,
+) -> list[Planned]:
     """Write one of `FORMATS` into an empty folder.
 
     Args:
@@ -63,6 +78,8 @@ def export(policy_dir: PathLike, head_dir: PathLike, out_dir: PathLike, format: 
         head_dir: the head's folder.
         out_dir: a folder that is empty or does not exist.
         format: see the table above.
+        published: the checkpoint that the policy was taken out of, if it is not where `equip` found it; `native` alone
+            writes it back.
 
     Returns:
         Every tensor that was written.
@@ -75,12 +92,17 @@ def export(policy_dir: PathLike, head_dir: PathLike, out_dir: PathLike, format: 
     policy_dir, head_dir, out_dir = Path(policy_dir), Path(head_dir), Path(out_dir)
     if format not in FORMATS:
         raise ExportError(f"format: got {format!r}, expected one of {', '.join(FORMATS)}")
+    if published is not None and format != "native":
+        raise ExportError(
+            f"--published: got {published} with format {format}, expected native, which writes it back"
+        )
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ExportError(f"{out_dir}: got a folder with files in it, expected an empty or a new one")
     with merged_with_base(policy_dir) if is_adapter(policy_dir) else nullcontext(policy_dir) as policy:
         config, tensors = read_head(head_dir, read_trunk_config(policy))
         out_dir.mkdir(parents=True, exist_ok=True)
-        written = account(out_dir, FORMATS[format](policy, Head(head_dir, config, tensors), out_dir))
+        head = Head(head_dir, config, tensors, None if published is None else Path(published))
+        written = account(out_dir, FORMATS[format](policy, head, out_dir))
     rows = [
         {"file": w.file, "name": w.name, "shape": w.stored.shape, "dtype": w.stored.dtype, "source": w.source}
         for w in written
@@ -142,14 +164,20 @@ def _native(policy_dir: Path, head: Head, out_dir: Path) -> list[Planned]:
             "repeats it (a policy whose output head is its embedding has none): export as draft-folder or merged"
         )
     originals = read_tensors(policy_dir, set(copies.values()))
+    published = Published.of(policy_dir, head.published)
     copy_other_files(policy_dir, out_dir)
-    trunk = _copy_trunk(policy_dir, out_dir, lambda name: not layout.owns(name, layers, blocks))
+    if published is None:
+        trunk = _copy_trunk(policy_dir, out_dir, lambda name: not layout.owns(name, layers, blocks))
+    else:
+        published.copy_files(policy_dir, out_dir)
+        trunk = published.write_around(policy_dir, out_dir)
     native = {**of_head, **{copy: originals[name] for copy, name in copies.items()}}
     write_file(out_dir / NATIVE_FILE, {name: tensor.clone() for name, tensor in native.items()})
     write_index(
         out_dir, {**{tensor.name: tensor.file for tensor in trunk}, **dict.fromkeys(native, NATIVE_FILE)}
     )
-    content = native_config(read_config(policy_dir), layout, blocks)
+    whole = read_config(policy_dir) if published is None else published.config
+    content = native_config(whole, layout, blocks)
     write_atomically(out_dir / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
     return trunk + [
         Planned(NATIVE_FILE, name, stored_as(tensor), copies.get(name, "head"), tensor)

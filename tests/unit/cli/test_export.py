@@ -36,6 +36,10 @@ def test_an_export_says_what_it_wrote(equipped: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["--format", "merged", "--published", "x"],
+            "--published: got x with format merged, expected native",
+        ),
         (["--format", "onnx"], "got 'onnx', expected one of native, draft-folder, merged"),
         (["--format", "merged", "--head", "nowhere"], "nowhere/config.json: no MTP head there"),
     ],
