@@ -79,6 +79,7 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     openrlhf_flags.mixture,
     host.without_cuda,
     host.full_precision,
+    host.linear_attention,
     host.transport,
 )
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from openrlhf_mtp.config.families import NATIVE_FAMILIES
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.precision import FULL
-from openrlhf_mtp.config.problem import Problem, error, warn
+from openrlhf_mtp.config.problem import Problem, error, refuse, warn
 
 CUDA_SWITCHES = {
     "ds.packing_samples": "packing needs flash-attention, which is built for CUDA only",
@@ -16,6 +17,10 @@ CUDA_SWITCHES = {
     "ds.enable_sleep": "there is no GPU memory to give back",
     "vllm.enable_sleep": "there is no GPU memory to give back",
 }
+
+
+LINEAR_DTYPE, LINEAR_WIDTH = "bfloat16", 128
+"""Of vLLM's linear attention on a CPU."""
 
 
 def without_cuda(context: JobContext) -> Iterator[Problem]:
@@ -66,6 +71,29 @@ def full_precision(context: JobContext) -> Iterator[Problem]:
         yield error("ds.param_dtype", FULL, "bf16 with ds.load_in_4bit", "set bf16")
     if context.number("ds.tensor_parallel_size") > 1:
         yield error("ds.param_dtype", FULL, "bf16 with ds.tensor_parallel_size above 1", "set bf16")
+
+
+def linear_attention(context: JobContext) -> Iterator[Problem]:
+    """vLLM's CPU kernels of linear attention know one precision and one width; an engine says so when it computes."""
+    config = context.model_config
+    family = None if config is None else NATIVE_FAMILIES.get(str(config.get("model_type")))
+    if config is None or family is None or not family.linear_attention or context.host.has_cuda:
+        return
+    if context.rollout_dtype != LINEAR_DTYPE:
+        yield error(
+            "mtp.rollout.dtype",
+            context.rollout_dtype,
+            f"{LINEAR_DTYPE} for {family.model_type} on a host without CUDA, where vLLM's linear attention knows no "
+            "other",
+            "set ds.param_dtype bf16",
+        )
+    for name in ("linear_key_head_dim", "linear_value_head_dim"):
+        if config.get(name, LINEAR_WIDTH) != LINEAR_WIDTH:
+            yield refuse(
+                "actor.model_name_or_path",
+                f"its config.json has {name} {config[name]}, expected {LINEAR_WIDTH} on a host without CUDA, where "
+                "vLLM's linear attention knows no other; use another model, or a GPU",
+            )
 
 
 def transport(context: JobContext) -> Iterator[Problem]:

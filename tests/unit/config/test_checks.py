@@ -260,6 +260,29 @@ def test_cached_prompts_are_refused_where_engines_draft_with_linear_attention(pr
         assert not any("enable_prefix_caching" in text for text in others)
 
 
+@pytest.mark.parametrize(
+    ("changes", "override", "expected"),
+    [
+        ({}, "ds.param_dtype=fp32", "mtp.rollout.dtype: got float32, expected bfloat16 for qwen3_next"),
+        ({"linear_key_head_dim": 64}, "ds.param_dtype=bf16", "has linear_key_head_dim 64, expected 128"),
+    ],
+)
+def test_linear_attention_on_a_cpu_is_held_to_what_vllm_has_there(
+    problems, folder, changes, override, expected
+):
+    config = {**TRUNK, "model_type": "qwen3_next", **changes}
+    (folder / "policy" / "config.json").write_text(json.dumps(config))
+    assert any(expected in text for text in problems(override))
+    assert not any(expected in text for text in problems(override, gpus=8))
+
+
+def test_linear_attention_of_vllms_width_in_bfloat16_is_no_problem_of_a_cpu(problems, folder):
+    config = {**TRUNK, "model_type": "qwen3_next", "linear_key_head_dim": 128}
+    (folder / "policy" / "config.json").write_text(json.dumps(config))
+    found = problems("ds.param_dtype=bf16")
+    assert not any("head_dim" in text or "mtp.rollout.dtype" in text for text in found), found
+
+
 @pytest.mark.parametrize("section", [[], ["mtp=null"]])
 def test_weights_of_4_bits_are_refused_with_and_without_a_head(problems, section):
     found = problems("ds.load_in_4bit=true", *section, gpus=8)
