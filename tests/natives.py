@@ -49,6 +49,7 @@ NATIVES: dict[str, dict[str, Any]] = {
     "deepseek_v3": {
         "model_type": "deepseek_v3",
         "topk_method": "noaux_tc",
+        "scoring_func": "sigmoid",  # as published; without it vLLM takes softmax
         "num_nextn_predict_layers": 1,
         "num_key_value_heads": 4,
         "q_lora_rank": 48,
@@ -98,6 +99,9 @@ def write_native_checkpoint(folder: Path, layout: str, sizes: dict[str, Any], **
         for parameter in policy.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in policy.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.add_(0.1 * torch.randn_like(buffer))
         for name, tensor in named_tensors(head):
             scale = 0.1 if tensor.dim() == 1 else config.initializer_range
             start = tensor if tensor.dim() == 1 and "e_score" not in name else torch.zeros_like(tensor)

@@ -33,6 +33,8 @@ class Family:
         norm_identity: the norm weight that scales by one.
         linear_attention: most of the trunk's layers keep a state in place of keys and values.
         gates_mlp: the MLP has a gate's projection beside its two others.
+        float32: endings of the names of tensors that engines hold in float32 whatever they compute in.
+        rl: policies of a family whose head vLLM drafts with can be sent to rollout engines and verified there.
     """
 
     model_type: str
@@ -49,6 +51,13 @@ class Family:
     norm_identity: float = 1.0
     linear_attention: bool = False
     gates_mlp: bool = True
+    float32: tuple[str, ...] = ()
+    rl: bool = False
+
+    @property
+    def drafts_natively(self) -> bool:
+        """Whether vLLM's own draft model runs the head (`method: mtp`), and not our draft class."""
+        return self.vllm_layer is None
 
     @property
     def has_experts(self) -> bool:
@@ -57,6 +66,7 @@ class Family:
 
 
 _VLLM = "vllm.model_executor.models"
+_ROUTER_BIAS = ".mlp.gate.e_score_correction_bias"
 _QWEN3_LAYER = f"{_VLLM}.qwen3:Qwen3DecoderLayer"
 
 FUSED: dict[str, dict[str, str | int]] = {
@@ -104,12 +114,18 @@ NATIVE_FAMILIES: dict[str, Family] = {
             norm_identity=0.0,
             linear_attention=True,
         ),
-        Family("glm4_moe", "Glm4Moe"),
-        Family("deepseek_v3", "DeepseekV3", compresses_attention=True),
+        Family("glm4_moe", "Glm4Moe", float32=(_ROUTER_BIAS, ".mlp.gate.weight"), rl=True),
+        Family("deepseek_v3", "DeepseekV3", compresses_attention=True, float32=(_ROUTER_BIAS,)),
     )
 }
-"""Families whose own head (`native_layouts`) is trained and written back; our draft class does not serve them, and RL
-does not train their policies yet."""
+"""Families whose own head (`native_layouts`) is trained and written back; vLLM's draft models serve them, ours does
+not."""
+
+RL_FAMILIES: dict[str, Family] = {
+    **FAMILIES,
+    **{name: family for name, family in NATIVE_FAMILIES.items() if family.rl},
+}
+"""Families whose policies RL trains with a head."""
 
 
 def family_of(model_type: str) -> Family:

@@ -56,6 +56,8 @@ class Layout:
         wiring: where the math differs.
         max_blocks: what vLLM serves.
         copies: tensors of the trunk that the checkpoint holds once more for each block, copy -> original.
+        draft_type: the model type that vLLM gives the configuration of its own draft model.
+        engine_names: what differs in the paths of that model's modules, and what a checkpoint has in its place.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Layout:
     wiring: Wiring = Wiring()
     max_blocks: int = 1
     copies: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    draft_type: str | None = None
+    engine_names: tuple[tuple[str, str], ...] = ()
 
     def modules(self, block: int, trunk_layers: int) -> dict[str, str]:
         """Our module's name -> the checkpoint's, for one block."""
@@ -112,7 +116,7 @@ def _qwen(name: str, model_type: str, count_field: str) -> Layout:
     )
 
 
-def _deepseek(model_type: str, wiring: Wiring) -> Layout:
+def _deepseek(model_type: str, draft_type: str, wiring: Wiring) -> Layout:
     """DeepSeek-V3's and GLM-4.5's: blocks counted as further layers, each with copies of two of the trunk's tensors."""
     return Layout(
         name=model_type,
@@ -131,6 +135,8 @@ def _deepseek(model_type: str, wiring: Wiring) -> Layout:
                 "model.layers.{l}.shared_head.head.weight": "lm_head.weight",
             }
         ),
+        draft_type=draft_type,
+        engine_names=((".mtp_block.", "."),),
     )
 
 
@@ -142,6 +148,30 @@ def vllm_architecture(content: Mapping[str, Any], layout: Layout | None) -> list
         return [layout.architecture]
     plain = {other.architecture: other.plain_architecture for other in LAYOUTS.values()}
     return [plain.get(architecture) or architecture for architecture in listed]
+
+
+def engine_names(model_type: str) -> tuple[tuple[str, str], ...]:
+    """The differences between the paths in one of vLLM's models and a checkpoint's names: none but in vLLM's own draft
+    models.
+
+    Args:
+        model_type: of the model's configuration as vLLM has it, which for a draft is not the trunk's.
+    """
+    return next((one.engine_names for one in LAYOUTS.values() if one.draft_type == model_type), ())
+
+
+def split_expert(stacked: str, expert: int) -> tuple[str, ...]:
+    """The names under which a checkpoint holds one expert of a stacked tensor, in the order of its rows; none if the
+    tensor does not hold experts.
+
+    >>> split_expert("mlp.experts.gate_up_proj", 3)
+    ('mlp.experts.3.gate_proj.weight', 'mlp.experts.3.up_proj.weight')
+    """
+    parent, _, matrix = stacked.rpartition(".")
+    if not parent.endswith(".experts"):
+        return ()
+    parts = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}.get(matrix, ())
+    return tuple(f"{parent}.{expert}.{part}.weight" for part in parts)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -165,8 +195,8 @@ LAYOUTS: dict[str, Layout] = {
         ),
         _qwen("qwen3_5", "qwen3_5_text", "mtp_num_hidden_layers"),
         _qwen("qwen3_next", "qwen3_next", "num_nextn_predict_layers"),
-        _deepseek("glm4_moe", Wiring(chains_unnormed=True, hides_first_token=True)),
-        _deepseek("deepseek_v3", Wiring(hides_first_token=True)),
+        _deepseek("glm4_moe", "glm4_moe_mtp", Wiring(chains_unnormed=True, hides_first_token=True)),
+        _deepseek("deepseek_v3", "deepseek_mtp", Wiring(hides_first_token=True)),
     )
 }
 """Name -> layout."""

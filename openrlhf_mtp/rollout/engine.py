@@ -8,6 +8,7 @@ from typing import Any
 
 from openrlhf_mtp.config import head_contract
 from openrlhf_mtp.config.engine_args import owned
+from openrlhf_mtp.config.errors import JobError
 from openrlhf_mtp.config.head_contract import WHOLE_POLICY, Sampling, head_folder
 from openrlhf_mtp.config.machine.precision import AUTO
 from openrlhf_mtp.config.model_files import read_model_config
@@ -19,35 +20,51 @@ GIB = 2**30
 
 
 def speculative_config(mtp: MTPSettings, head_dir: Path) -> dict[str, Any] | None:
-    """vLLM's `speculative_config`, or None when the job decodes token by token."""
+    """vLLM's `speculative_config`, or None when the job decodes token by token.
+
+    vLLM's own draft model of a native head is built by the policy's `config.json`, without weights: they come with a
+    sync round before the first rollout (`training.controller.loop`).
+    """
     if not mtp.rollout.speculate:
         return None
+    if head_contract.drafts_natively(head_dir):
+        drafter: dict[str, Any] = {"method": "mtp", "draft_load_config": {"load_format": "dummy"}}
+    else:
+        drafter = {"method": "eagle", "model": str(head_dir.absolute())}
     return {
-        "method": "eagle",
-        "model": str(head_dir.absolute()),
+        **drafter,
         "num_speculative_tokens": mtp.depths,
         "draft_sample_method": mtp.rollout.draft_sample_method,
         "rejection_sample_method": mtp.rollout.rejection_sample_method,
     }
 
 
-def engine_overrides(mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHOLE_POLICY) -> dict[str, Any]:
+def engine_overrides(
+    mtp: MTPSettings, policy_dir: str, sampling: Sampling = WHOLE_POLICY, *, trained: bool = False
+) -> dict[str, Any]:
     """Arguments of vLLM's engine that replace or complete OpenRLHF's.
 
     Args:
         mtp: the job's settings, `rollout.dtype` decided.
         policy_dir: the policy's folder or Hub name.
         sampling: how the job samples; by default from the whole policy at temperature 1.
+        trained: a trainer sends weights before the first rollout. vLLM's own draft models have none until then.
 
     Raises:
         JobErrors: the engines would draft, and the head does not fit the policy or a setting would change the sampling
             distribution (`config.head_contract`, the rules of `openrlhf-mtp check`); or `engine_args` sets what a job
             sets elsewhere.
+        JobError: vLLM's own draft model is to draft without a trainer.
     """
     # to vLLM `auto` is the type of the files, whatever the trainer computes in
     assert mtp.rollout.dtype != AUTO, "with_rollout_dtype() comes first"
     if mtp.rollout.speculate:
         head_contract.require(mtp, policy_dir, sampling)
+        if not trained and head_contract.drafts_natively(head_folder(mtp.head, policy_dir)):
+            raise JobError(
+                "mtp.head: got a head that vLLM's own draft model runs, expected one of our draft class where no "
+                "trainer sends weights; export it with openrlhf-mtp export --format native and serve that"
+            )
     rollout = mtp.rollout
     # with each response its drafts in order, from which acceptance is counted
     detail = {"per_request_spec_decode_metrics": "detailed"} if rollout.speculate else {}
@@ -147,7 +164,11 @@ def engine_factory(
         num_engines: int, tensor_parallel_size: int, pretrain: str, *args: Any, **kwargs: Any
     ) -> list[Any]:
         # refuses a misfit before anything heavy is imported
-        overrides = (engine_overrides if own_sync else plain_overrides)(mtp, pretrain, sampling)
+        overrides = (
+            engine_overrides(mtp, pretrain, sampling, trained=True)
+            if own_sync
+            else plain_overrides(mtp, pretrain, sampling)
+        )
         # before the binding below, because our actor's base class is found under the name that it replaces
         from openrlhf_mtp.rollout.actor import MTPRolloutActor
         from openrlhf_mtp.upstream.openrlhf.bindings import bind_engines

@@ -7,7 +7,7 @@ The layers are read off the modules that vLLM built, so they show what this engi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -76,7 +76,13 @@ class LoadedLayer:
     width: int = 1
 
 
-def loaded_layers(model: nn.Module, workers: int, shared_with: nn.Module | None = None) -> list[LoadedLayer]:
+Names = tuple[tuple[str, str], ...]
+"""What to replace in a module's path for a checkpoint's name (`config.native_layouts.engine_names`)."""
+
+
+def loaded_layers(
+    model: nn.Module, workers: int, shared_with: nn.Module | None = None, names: Names = ()
+) -> list[LoadedLayer]:
     """Everything this worker holds of a model, in module order; a tied output head under the embedding's name.
 
     Args:
@@ -84,6 +90,7 @@ def loaded_layers(model: nn.Module, workers: int, shared_with: nn.Module | None 
         workers: tensor-parallel size of the engine.
         shared_with: modules that also belong to this model are left out (a draft shares embedding and output head
             with its target).
+        names: what differs between this model's paths and a checkpoint's names.
 
     Raises:
         ValueError: lists every layer whose weights can neither be read back exactly nor tried (quantized ones).
@@ -100,16 +107,27 @@ def loaded_layers(model: nn.Module, workers: int, shared_with: nn.Module | None 
             problems.append(str(error))
     if problems:
         raise ValueError("the engine holds weights that cannot be synced:\n  " + "\n  ".join(problems))
-    return layers
+    return [_renamed(layer, names) for layer in layers]
 
 
-def packed_layers(model: nn.Module, workers: int) -> list[LoadedLayer]:
+def packed_layers(model: nn.Module, workers: int, names: Names = ()) -> list[LoadedLayer]:
     """Those of kind "packed", also while the model is being loaded again."""
     return [
-        _experts(path, module, workers)
+        _renamed(_experts(path, module, workers), names)
         for path, module in model.named_modules()
         if isinstance(module, RoutedExperts)
     ]
+
+
+def _renamed(layer: LoadedLayer, names: Names) -> LoadedLayer:
+    """The same layer with its tensors under a checkpoint's names."""
+    for in_engine, in_checkpoint in names:
+        slices = (
+            replace(held, spec=replace(held.spec, name=held.spec.name.replace(in_engine, in_checkpoint)))
+            for held in layer.slices
+        )
+        layer = replace(layer, slices=tuple(slices))
+    return layer
 
 
 def manifest_of(layers: list[LoadedLayer]) -> Manifest:
@@ -138,16 +156,22 @@ def _tensors_of(path: str, module: nn.Module, model: nn.Module, workers: int) ->
     elif isinstance(module, VocabParallelEmbedding):
         yield _vocabulary(path, module, model, workers)
     elif isinstance(module, RoutedExperts):
-        yield _experts(path, module, workers)
+        yield _experts(path, module, workers)  # its router's bias is the router's too, and read back there
     else:
         for name, parameter in module.named_parameters(recurse=False):
             full = f"{path}.{name}"
-            if parameter.dim() != 1:
+            # torch's own linear layer multiplies by the parameter itself
+            is_plain = isinstance(module, nn.Linear) and name == "weight"
+            if parameter.dim() != 1 and not is_plain:
                 raise ValueError(
                     f"{full}: {type(module).__name__} with shape {list(parameter.shape)} is not supported"
                 )
             spec = TensorSpec(full, tuple(parameter.shape), dtype_name(parameter.dtype))
-            yield LoadedLayer(path, module, "vector", name, (Slice(spec, 0, len(parameter), 0, workers),))
+            rows = (Slice(spec, 0, len(parameter), 0, workers),)
+            if is_plain:
+                yield LoadedLayer(path, module, "table", name, rows, 0, parameter.shape[1])
+            else:
+                yield LoadedLayer(path, module, "vector", name, rows)
 
 
 def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]:

@@ -12,11 +12,12 @@ An expert's tensors come under the names that transformers gives them: stacked, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openrlhf_mtp.sync.readback import Probe
 from openrlhf_mtp.sync.trial import PackedLayer, Reference, Rounding
@@ -63,7 +64,8 @@ class PackedExperts(PackedLayer):
         if module.quant_method.is_monolithic:
             logits = inputs.new_full((len(inputs), self.parts), NOT_CHOSEN, dtype=torch.float32)
             logits[:, part] = CHOSEN
-            output: Tensor = module.forward_monolithic(x=inputs, router_logits=logits)
+            with _without_bias(module):
+                output: Tensor = module.forward_monolithic(x=inputs, router_logits=logits)
             return output
         chosen = (part + torch.arange(module.top_k, device=inputs.device)) % self.parts
         weights = torch.zeros(len(inputs), module.top_k, device=inputs.device)
@@ -82,3 +84,17 @@ class PackedExperts(PackedLayer):
         curved = max(torch.finfo(inputs.dtype).eps, 2.0**-18) * (gate.abs() < LARGE)
         sums = (len(outwards) + 2) * torch.finfo(torch.float32).eps / 2
         return Reference(hidden @ outwards, (hidden.abs() * (sums + curved)) @ outwards.abs())
+
+
+@contextmanager
+def _without_bias(module: Any) -> Iterator[None]:
+    """The router's bias, which a kernel that routes by itself adds to the scores, is zero: it could choose others."""
+    bias = getattr(module, "e_score_correction_bias", None)
+    if bias is None:
+        yield
+        return
+    module.e_score_correction_bias = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
+    try:
+        yield
+    finally:
+        module.e_score_correction_bias = bias

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -24,6 +24,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from openrlhf_mtp.config.native_layouts import engine_names, split_expert
 from openrlhf_mtp.sync.buckets import Unpacker, damaged, pack_into_buckets
 from openrlhf_mtp.sync.errors import CorruptTransfer, SyncError
 from openrlhf_mtp.sync.loaded_layers import (
@@ -109,7 +110,8 @@ def _layers(worker: Any) -> dict[str, list[LoadedLayer]]:
     target, draft, workers = worker.model_runner.get_model(), worker.get_draft_model(), _workers(worker)
     layers = {"policy": loaded_layers(target, workers)}
     if draft is not None:
-        layers["head"] = loaded_layers(draft, workers, shared_with=target)
+        of_draft = engine_names(worker.speculative_config.draft_model_config.hf_config.model_type)
+        layers["head"] = loaded_layers(draft, workers, shared_with=target, names=of_draft)
     return layers
 
 
@@ -180,6 +182,17 @@ def _quiet_reload() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def apart(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Experts one by one under a checkpoint's names, which each of vLLM's loaders knows; not all know stacked ones."""
+    for name, tensor in tensors:
+        parts = len(split_expert(name, 0)) if tensor.dim() == 3 else 0
+        if not parts:
+            yield name, tensor
+            continue
+        for expert, rows in enumerate(tensor):
+            yield from zip(split_expert(name, expert), rows.chunk(parts), strict=True)
+
+
 class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
     """Receives packed buckets from the trainer, refuses damaged ones, and reloads the model layer by layer.
 
@@ -232,7 +245,7 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
             model: Any = self.model  # vLLM's models load weights, which nn.Module does not say
             complete = list(unpacker.tensors(bucket, buffer))
             with disable_mtp_completeness_check():
-                model.load_weights(iter(complete))
+                model.load_weights(apart(complete))
             for name, tensor in complete:
                 self.trials.receive(name, tensor)
             self.trials.try_loaded()
@@ -240,7 +253,8 @@ class MTPWeightTransferEngine(WeightTransferEngine[MTPInitInfo, MTPUpdateInfo]):
     def _begin_trials(self, probe: dict[str, Any] | None) -> Trials:
         if probe is None:
             return Trials((), Probe(None, 0))
-        layers = packed_layers(self.model, self.parallel_config.tensor_parallel_size)
+        names = engine_names(self.model_config.hf_config.model_type)
+        layers = packed_layers(self.model, self.parallel_config.tensor_parallel_size, names)
         return Trials([PackedExperts(layer) for layer in layers], Probe(**probe))
 
     def finish_weight_update(self) -> None:

@@ -65,13 +65,15 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         mtp, head_trainer = self.strategy.args.mtp, self.trainer.head_trainer
         model = unwrapped(self.actor.model)
         dtype = mtp.rollout.dtype if mtp is not None else dtype_name(next(model.parameters()).dtype)
-        is_drafting = head_trainer is not None and mtp.rollout.speculate
+        head = None
+        if head_trainer is not None and mtp.rollout.speculate:
+            head = head_source(head_trainer.head, dtype, self.actor.trunk().config.num_hidden_layers)
         door = Door(torch.device(torch.cuda.current_device()), dist.get_rank())
         return open_sync(
             [RayEngine(engine) for engine in self.vllm_engines],
             mtp.sync if mtp is not None else SyncSettings(),
             policy_source(model, dtype, sharded=self.strategy.args.ds.zero_stage == 3),
-            head_source(head_trainer.head, dtype) if is_drafting else None,
+            head,
             host=ray.util.get_node_ip_address(),
             door=door,
             cards=all_gather_objects(door.card),

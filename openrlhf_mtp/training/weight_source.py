@@ -18,7 +18,9 @@ from typing import Any
 import deepspeed
 from torch import Tensor, nn
 
+from openrlhf_mtp.config.families import RL_FAMILIES, Family
 from openrlhf_mtp.heads.formats.head_folder import named_tensors
+from openrlhf_mtp.heads.formats.native import stacked
 from openrlhf_mtp.heads.head import MTPHead
 from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
 
@@ -33,24 +35,31 @@ class WeightToSend:
         name: in the checkpoint.
         parameters: what it is computed from; the first has its shape. All of them must be gathered under ZeRO-3.
         value: the tensor itself, while they are.
+        buffer: what it is, if it is no parameter.
     """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
     value: Callable[[], Tensor]
+    buffer: Tensor | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """That of its shape."""
+        return self.parameters[0] if self.buffer is None else self.buffer
 
 
 def policy_source(model: nn.Module, dtype: str, *, sharded: bool) -> WeightSource:
-    """All parameters of the policy, adapters merged; tied ones once, under their first name.
+    """All parameters and persistent buffers of the policy, adapters merged; tied ones once, under their first name.
 
     Args:
         model: the Hugging Face model.
-        dtype: the engine's, on the wire.
+        dtype: the engine's, on the wire, but for what its family's engines hold in float32.
         sharded: true under ZeRO-3: each tensor is gathered while it is packed, a collective over all ranks.
     """
 
-    def full_shape(parameter: Any) -> tuple[int, ...]:
-        return tuple(parameter.ds_shape if sharded else parameter.shape)
+    def full_shape(tensor: Any) -> tuple[int, ...]:
+        return tuple(tensor.ds_shape if hasattr(tensor, "ds_shape") else tensor.shape)
 
     weights = tuple(weights_to_send(model))
 
@@ -59,23 +68,46 @@ def policy_source(model: nn.Module, dtype: str, *, sharded: bool) -> WeightSourc
             with deepspeed.zero.GatheredParameters(list(weight.parameters), enabled=sharded):
                 yield weight.name, weight.value()
 
-    specs = tuple(TensorSpec(weight.name, full_shape(weight.parameters[0]), dtype) for weight in weights)
+    family = RL_FAMILIES.get(getattr(getattr(model, "config", None), "model_type", ""))
+    specs = tuple(
+        TensorSpec(weight.name, full_shape(weight.tensor), _wire_dtype(weight.name, dtype, family))
+        for weight in weights
+    )
     return WeightSource(Manifest(specs), tensors)
 
 
-def head_source(head: MTPHead, dtype: str) -> WeightSource:
-    """All parameters of the head, which is never sharded."""
+def head_source(head: MTPHead, dtype: str, trunk_layers: int) -> WeightSource:
+    """All tensors of the head, which is never sharded: under our names for our draft class, under native ones for
+    vLLM's draft models. Copies of the policy's embedding and output head are not sent, since a draft shares the
+    policy's.
+
+    Args:
+        head: the head.
+        dtype: as in `policy_source`.
+        trunk_layers: the policy's layers.
+    """
+    family, layout = head.config.family, head.config.native
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in named_tensors(head):
-            yield name, parameter.data
+        for name, tensor in named_tensors(head):
+            if family.drafts_natively:
+                assert layout is not None, "vLLM's draft models run native heads"
+                yield stacked(layout, name, tensor.data, trunk_layers)
+            else:
+                yield name, tensor.data
 
-    specs = tuple(TensorSpec(name, tuple(p.shape), dtype) for name, p in named_tensors(head))
+    specs = tuple(
+        TensorSpec(name, tuple(tensor.shape), _wire_dtype(name, dtype, family)) for name, tensor in tensors()
+    )
     return WeightSource(Manifest(specs), tensors)
+
+
+def _wire_dtype(name: str, dtype: str, family: Family | None) -> str:
+    return "float32" if family is not None and name.endswith(family.float32) else dtype
 
 
 def weights_to_send(model: nn.Module) -> Iterator[WeightToSend]:
-    """Every tensor of a policy in the order of its parameters; tied ones once, under their first name.
+    """Every tensor of a policy in the order of its parameters, tied ones once, under their first name; then buffers.
 
     Raises:
         ValueError: an adapter that is not plain LoRA on a linear layer.
@@ -93,6 +125,15 @@ def weights_to_send(model: nn.Module) -> Iterator[WeightToSend]:
             yield _merged(owner, adapted[owner], parameter)
         elif _BASE in name:
             yield WeightToSend(name.replace(_BASE, "."), (parameter,), lambda p=parameter: p.data)  # type: ignore[misc]
+    yield from _buffers(model)
+
+
+def _buffers(model: nn.Module) -> Iterator[WeightToSend]:
+    """Each buffer that a checkpoint holds (a router's bias); ZeRO-3 does not shard them."""
+    saved = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in saved:
+            yield WeightToSend(name, (), lambda b=buffer: b.data, buffer)  # type: ignore[misc]
 
 
 def _require_plain(name: str, layer: Any) -> None:

@@ -78,3 +78,13 @@ def test_vllm_chooses_the_head_by_architecture_or_model_type():
     assert 'architectures[0] == "Glm4MoeForCausalLM"' in text
     for model_type in ("qwen3_next", "qwen3_5_text", "deepseek_v3"):
         assert f'"{model_type}"' in text
+
+
+def test_vllm_names_its_draft_models_and_their_modules_as_the_sync_undoes_it():
+    drafts = {name: facts for name, facts in LAYOUTS.items() if facts.draft_type is not None}
+    assert drafts.keys() == {"glm4_moe", "deepseek_v3"}
+    chosen = (VLLM / "config" / "speculative.py").read_text()
+    for layout, facts in drafts.items():
+        assert f'hf_config.model_type = "{facts.draft_type}"' in chosen
+        assert facts.engine_names == ((".mtp_block.", "."),)
+        assert "self.mtp_block = " in source(FILES[layout])

@@ -121,3 +121,38 @@ def test_vllms_reload_still_skips_the_packing() -> None:
     packing = "fused_experts.process_weights_after_loading"
     assert packing in ast.unparse(first)
     assert ast.unparse(body).count(packing) == 1
+
+
+class BiasedExperts(Experts):
+    """With the router of GLM-4.5 and DeepSeek-V3: sigmoid scores, groups, and a bias that decides who is chosen."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self.e_score_correction_bias = torch.nn.Parameter(torch.tensor([-5.0, 5.0, 0.0, 5.0]))
+
+    def forward_monolithic(self, x: Tensor, router_logits: Tensor) -> Tensor:
+        from vllm._custom_ops import cpu_fused_moe
+        from vllm.model_executor.layers.fused_moe.experts.cpu_moe import select_experts
+
+        weights, ids = select_experts(
+            *(x, router_logits, self.top_k),
+            use_grouped_topk=True,
+            renormalize=True,
+            topk_group=1,
+            num_expert_group=2,
+            scoring_func="sigmoid",
+            e_score_correction_bias=self.e_score_correction_bias,
+        )
+        return cpu_fused_moe(x, self.w13_weight, self.w2_weight, None, None, weights, ids, "silu", "vec")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_routers_bias_keeps_no_expert_from_its_trial_and_is_as_before_afterwards(dtype):
+    arrived = some_tensors(dtype)
+    experts = BiasedExperts(arrived)
+    bias = experts.e_score_correction_bias
+    assert problems(experts, arrived) == []
+    assert experts.e_score_correction_bias is bias
+    arrived[DOWN][0] = torch.randn(arrived[DOWN][0].shape)
+    (problem,) = problems(experts, arrived)
+    assert "expert 0: not what arrived" in problem

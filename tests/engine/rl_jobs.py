@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -127,6 +128,20 @@ def run(folder: Path, *words: str, timeout_s: float = 600) -> Finished:
     finally:
         process.kill()
     return Finished(process.returncode, output, processes_of_session(process.pid))
+
+
+def kill_at(out: Path, checkpoint: str, *words: str) -> None:
+    """Run the command in the parent of the run folder `out` and kill it once that checkpoint is there."""
+    process = start(out.parent, *words)
+    newest = out / "checkpoints" / "_actor" / "latest"
+    end = time.monotonic() + seconds(600)
+    while not (newest.exists() and newest.read_text() == checkpoint):
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < end, f"{checkpoint} never came"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert processes_of_session(process.pid) == [], "a killed driver takes its cluster along"
 
 
 def assert_agreement(rows: list[dict[str, float]]) -> None:

@@ -87,7 +87,7 @@ class Chain:
 
         from openrlhf_mtp.heads.formats.head_folder import load_head
 
-        self.policy = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.float32)
+        self.policy = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.float32).eval()
         self.head = load_head(head_dir, self.policy.config, dtype=torch.float32, device="cpu")
         self.policy.model.norm.register_forward_pre_hook(self._keep_unnormed)
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,6 @@ from openrlhf_mtp.runlog.run import read_run
 from openrlhf_mtp.runlog.temperature_sweep import read_temperatures
 from tests.engine import rl_jobs, rl_modes
 from tests.engine.rl_jobs import Finished
-from tests.patience import seconds
 
 pytestmark = pytest.mark.alone
 
@@ -283,17 +279,7 @@ def test_a_killed_run_of_an_agent_resumes_where_it_was_and_a_frozen_head_stays_a
             RECORD,
         ),
     )
-    process = rl_jobs.start(assets, *words)
-    checkpoint = assets / "cut" / "checkpoints" / "_actor" / "latest"
-    end = time.monotonic() + seconds(600)
-    while not (checkpoint.exists() and checkpoint.read_text() == "global_step2"):
-        assert process.poll() is None, process.communicate()[0][-3000:]
-        assert time.monotonic() < end, "the second checkpoint never came"
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert rl_jobs.processes_of_session(process.pid) == [], "a killed driver takes its cluster along"
-
+    rl_jobs.kill_at(assets / "cut", "global_step2", *words)
     kept = [row for row in rl_jobs.rows(assets / "cut") if row["step"] <= 2]
     done = rl_jobs.run(assets, *words, "--resume")
     rows = assert_sound(done, assets / "cut")

@@ -138,7 +138,7 @@ def start_engine(folder: Path, *, speculate: bool = True, **changes: Any) -> Any
         }
     )
     arguments: dict[str, Any] = {
-        **engine_overrides(settings, str(folder)),
+        **engine_overrides(settings, str(folder), trained=True),
         "skip_tokenizer_init": True,
         "enforce_eager": True,
         "max_model_len": 128,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from openrlhf_mtp.config.families import FAMILIES, NATIVE_FAMILIES
+from openrlhf_mtp.config.families import FAMILIES, NATIVE_FAMILIES, RL_FAMILIES
 from openrlhf_mtp.config.head_contract import policy_files
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.problem import Problem, error, refuse, warn
@@ -40,12 +40,12 @@ def policy(context: JobContext) -> Iterator[Problem]:
             setting,
             f"the model family {family} has no head yet; use one of {', '.join(SUPPORTED)}, or drop the mtp section",
         )
-    elif context.trains_policy and family not in FAMILIES:
+    elif context.trains_policy and family not in RL_FAMILIES:
         yield refuse(
             setting,
-            f"weights of the model family {family} cannot be sent to engines and verified there yet (its head is "
-            "drafted by vLLM's own method, and linear attention would need its tensors in sync/loaded_layers.py); "
-            f"train its head with openrlhf-mtp pretrain, use a model of {', '.join(FAMILIES)}, or drop the mtp section",
+            f"weights of the model family {family} cannot be sent to engines and verified there yet "
+            "(sync/loaded_layers.py would have to know its layers); train its head with openrlhf-mtp pretrain, use a "
+            f"model of {', '.join(RL_FAMILIES)}, or drop the mtp section",
         )
 
 
@@ -53,7 +53,7 @@ def _without_head(context: JobContext, config: dict[str, Any]) -> Iterator[Probl
     """OpenRLHF sends every model it knows, but only over CUDA and without adapters; the sync that replaces it elsewhere
     does not (`sync.transport.uses_own_sync`)."""
     family = config.get("model_type")
-    if "vision_config" not in config and family not in NATIVE_FAMILIES:
+    if "vision_config" not in config and (family not in NATIVE_FAMILIES or family in RL_FAMILIES):
         return
     setting, why = (
         "actor.model_name_or_path",

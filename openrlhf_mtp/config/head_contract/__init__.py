@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openrlhf_mtp.config.families import family_of
 from openrlhf_mtp.config.head_contract.drafting import (
     WHOLE_POLICY,
     Sampling,
@@ -31,6 +33,7 @@ __all__ = [
     "all_problems",
     "caching_problems",
     "drafting_problems",
+    "drafts_natively",
     "head_folder",
     "head_problems",
     "policy_files",
@@ -64,6 +67,15 @@ def head_problems(
     if not absent:
         wanted = Wanted(blocks=mtp.num_blocks, depths=mtp.depths, max_len=max_len, drafts=drafts)
         yield from misfits(policy_config, read_json(folder / CONFIG_FILE), wanted, folder)
+
+
+def drafts_natively(folder: Path) -> bool:
+    """Whether vLLM's own draft model runs the head in a folder, and not our draft class.
+
+    Raises:
+        JobError: its `config.json` is not JSON, or of an unknown family.
+    """
+    return family_of(read_json(folder / CONFIG_FILE)["mtp"]["trunk_model_type"]).drafts_natively
 
 
 def all_problems(mtp: MTPSettings, policy: str, sampling: Sampling) -> Iterator[Problem]:

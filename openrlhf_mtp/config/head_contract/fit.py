@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrlhf_mtp.config.families import FAMILIES
+from openrlhf_mtp.config.families import RL_FAMILIES
 from openrlhf_mtp.config.native_layouts import LAYOUTS, Wiring
 from openrlhf_mtp.config.problem import Problem, error, refuse, warning
 from openrlhf_mtp.config.rope import angles, context_limit
@@ -61,12 +61,15 @@ def misfits(policy: Config | None, head: Config, wanted: Wanted, folder: Path) -
             f"the head in {folder} does not fit the policy ({'; '.join(different)}); equip this policy with a head of "
             "its own (openrlhf-mtp equip)",
         )
-    if own["trunk_model_type"] not in FAMILIES and wanted.drafts:
+    family = RL_FAMILIES.get(own["trunk_model_type"])
+    if family is None and wanted.drafts:
         yield refuse(
             "mtp.head",
-            f"the head in {folder} is of the family {own['trunk_model_type']}, which only vLLM's own `method: mtp` can "
-            "draft with; set mtp.rollout.speculate false, or export the head with openrlhf-mtp export --format native",
+            f"the head in {folder} is of the family {own['trunk_model_type']}, whose weights cannot be sent to engines "
+            "yet; set mtp.rollout.speculate false, or export the head with openrlhf-mtp export --format native",
         )
+    elif family is not None and family.drafts_natively and wanted.drafts and policy is not None:
+        yield from _draft_of_the_policy(policy, own)
     wrong = None if policy is None else wrong_architecture(_architectures(policy), own.get("layout"))
     if wrong is not None and wanted.drafts:
         yield refuse("actor.model_name_or_path", wrong)
@@ -147,6 +150,25 @@ def wrong_architecture(architectures: Sequence[str] | None, layout: str | None) 
         f"{unnormed}: this head reads hidden states {side} the final norm, and vLLM's class "
         "decides what the policy hands over; `openrlhf-mtp export --format merged` writes the two so that they fit"
     )
+
+
+def _draft_of_the_policy(policy: Config, own: Mapping[str, Any]) -> Iterator[Problem]:
+    """vLLM makes its own draft model by the policy's configuration, which must say how many blocks there are."""
+    layout = LAYOUTS.get(own.get("layout", ""))
+    if layout is None:
+        yield refuse(
+            "mtp.head",
+            f"the head has no native layout, which vLLM's own draft model of {own['trunk_model_type']} needs; equip "
+            "the checkpoint that brings it along again",
+        )
+        return
+    field = layout.count_field
+    if policy.get(field) != own["num_layers"]:
+        yield refuse(
+            "actor.model_name_or_path",
+            f"its config.json has {field} {policy.get(field)}, expected {own['num_layers']}: vLLM builds the draft "
+            "model by it; set it there",
+        )
 
 
 def _architectures(policy: Config) -> list[str] | None:

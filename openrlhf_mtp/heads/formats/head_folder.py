@@ -104,7 +104,8 @@ def load_head(
     Args:
         folder: the head's folder.
         trunk_config: the policy's Hugging Face configuration.
-        dtype: of the parameters; bit for bit what was saved if it is the file's.
+        dtype: of the parameters; bit for bit what was saved if it is the file's. Buffers (a router's bias) keep the
+            file's, as in transformers and engines.
         device: where they go.
 
     Raises:
@@ -112,8 +113,10 @@ def load_head(
         HeadMismatch, DamagedCheckpoint: as `read_head`.
     """
     config, tensors = read_head(folder, trunk_config)
-    head = assembled(config, tensors)
-    return head.to(device, dtype).requires_grad_(True)
+    head = assembled(config, tensors).to(device)
+    for parameter in head.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return head.requires_grad_(True)
 
 
 def assembled(config: HeadConfig, tensors: Mapping[str, Tensor]) -> MTPHead:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from openrlhf_mtp.config.head_contract.folder import CONFIG_FILE
-from openrlhf_mtp.config.native_layouts import BUILT_IN, LAYOUTS, REFUSED, Layout
+from openrlhf_mtp.config.native_layouts import BUILT_IN, LAYOUTS, REFUSED, Layout, split_expert
 from openrlhf_mtp.heads.formats.head_folder import (
     HeadMismatch,
     assembled,
@@ -142,24 +142,32 @@ def _count_blocks(layout: Layout, tensors: Collection[str], trunk_layers: int) -
     return count
 
 
-def _pieces(layout: Layout, name: str, tensor: Tensor, trunk_layers: int) -> Iterator[tuple[str, Tensor]]:
-    """The checkpoint's tensors that one of ours consists of, in the order in which `_joined` takes them."""
+def stacked(layout: Layout, name: str, tensor: Tensor, trunk_layers: int) -> tuple[str, Tensor]:
+    """One of a head's tensors under its native name, experts still stacked: so it travels to vLLM's own draft model.
+
+    Args:
+        layout: the head's.
+        name: ours.
+        tensor: whole.
+        trunk_layers: the policy's layers.
+    """
     _, _, block, module, *rest = name.split(".")  # model.blocks.0.layer.mlp.up_proj.weight
     native = ".".join([layout.modules(int(block), trunk_layers)[module], *rest])
     if module == "proj" and layout.token_first:
         hidden, token = tensor.chunk(2, dim=1)
-        yield native, torch.cat([token, hidden], dim=1)
-    elif name.endswith("experts.gate_up_proj"):  # [experts, 2 * width, H]
-        for expert, both in enumerate(tensor):
-            gate, up = both.chunk(2)
-            prefix = f"{native.removesuffix('gate_up_proj')}{expert}"
-            yield f"{prefix}.gate_proj.weight", gate
-            yield f"{prefix}.up_proj.weight", up
-    elif name.endswith("experts.down_proj"):  # [experts, H, width]
-        for expert, down in enumerate(tensor):
-            yield f"{native.removesuffix('down_proj')}{expert}.down_proj.weight", down
-    else:
+        tensor = torch.cat([token, hidden], dim=1)
+    return native, tensor
+
+
+def _pieces(layout: Layout, name: str, tensor: Tensor, trunk_layers: int) -> Iterator[tuple[str, Tensor]]:
+    """The checkpoint's tensors that one of ours consists of, in the order in which `_joined` takes them."""
+    native, tensor = stacked(layout, name, tensor, trunk_layers)
+    parts = len(split_expert(native, 0))
+    if not parts:
         yield native, tensor
+        return
+    for expert, rows in enumerate(tensor):  # [2 * width, H] or [H, width]
+        yield from zip(split_expert(native, expert), rows.chunk(parts), strict=True)
 
 
 def _joined(layout: Layout, name: str, pieces: list[Tensor]) -> Tensor:

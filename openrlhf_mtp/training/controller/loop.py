@@ -20,6 +20,7 @@ import torch
 
 from openrlhf_mtp.config.checkpoints import latest
 from openrlhf_mtp.config.errors import JobError
+from openrlhf_mtp.config.head_contract import drafts_natively, head_folder
 from openrlhf_mtp.runlog import checkpoint_request, metrics
 from openrlhf_mtp.runlog.notices import say
 from openrlhf_mtp.runlog.rollouts import write_rollouts
@@ -202,12 +203,22 @@ class SyncController(MeasuredTraining, plain_class(upstream.PPOTrainer)):  # typ
 
     def fit(self, global_step: int = 0) -> None:
         """OpenRLHF's loop between two evaluations, so that a run always shows where it started and ended."""
-        self.start_measuring(self.init_checkpoint_states()["global_step"])
+        resumed_at = self.init_checkpoint_states()["global_step"]
+        self.start_measuring(resumed_at)
+        if not resumed_at and self._engines_wait_for_head():  # OpenRLHF sends weights where it resumes
+            self.broadcast_to_vllm()
         if self.writer.last_step < 0:
             self._evaluate_at(0)
         super().fit(global_step)
         self._evaluate_at(self.writer.last_step)
         self.finish_measuring()
+
+    def _engines_wait_for_head(self) -> bool:
+        """Whether the engines draft with vLLM's own draft model, which starts without weights (`rollout.engine`)."""
+        mtp = self.args.mtp
+        if mtp is None or not mtp.rollout.speculate:
+            return False
+        return drafts_natively(head_folder(mtp.head, self.args.actor.model_name_or_path))
 
     def _evaluate_at(self, step: int) -> None:
         if self.eval_dataloader is None or self._evaluated_at == step:

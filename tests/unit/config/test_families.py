@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.config.families import FAMILIES, NATIVE_FAMILIES, family_of
+from openrlhf_mtp.config.families import FAMILIES, NATIVE_FAMILIES, RL_FAMILIES, family_of
 from openrlhf_mtp.config.native_layouts import BUILT_IN, LAYOUTS
 from tests.engine import tiny as on_engines
 from tests.unit.config.equipped import HEAD, TRUNK
@@ -14,13 +14,48 @@ from tests.unit.heads import tiny as beside_transformers
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *NATIVE_FAMILIES])
-def test_check_accepts_all_families_for_pretraining_and_those_that_equip_knows_for_rl(problems, folder, name):
-    own = {**HEAD["mtp"], "trunk_model_type": name}
-    (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, "model_type": name, **EXPERTS}))
+def test_check_accepts_all_families_for_pretraining_and_those_that_can_be_sent_for_rl(problems, folder, name):
+    own, count = {**HEAD["mtp"], "trunk_model_type": name}, {}
+    if name in NATIVE_FAMILIES:
+        (layout,) = (one for one in LAYOUTS.values() if name in one.model_types)
+        own["layout"], count = layout.name, {layout.count_field: 1}
+    policy = {**TRUNK, "model_type": name, **EXPERTS, **count}
+    (folder / "policy" / "config.json").write_text(json.dumps(policy))
     (folder / "policy" / "mtp" / "config.json").write_text(json.dumps({**HEAD, "mtp": own}))
     assert problems(trains_policy=False) == []
     refused = [text for text in problems() if "error: actor.model_name_or_path" in text]
-    assert bool(refused) == (name in NATIVE_FAMILIES)
+    assert bool(refused) == (name not in RL_FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("vllm.tensor_parallel_size=2", "got 2, expected 1 for glm4_moe"),
+        ("ds.lora.rank=8", "got 8, expected 0 for glm4_moe"),
+        ("train.async_enable=true", "got true, expected false for glm4_moe"),
+        ("mtp.regime=joint_policy", "got joint_policy, expected detach for glm4_moe"),
+        (None, None),
+    ],
+)
+def test_modes_that_a_draft_model_of_vllms_has_not_run_in_are_refused(problems, folder, override, text):
+    native = {"model_type": "glm4_moe", "num_nextn_predict_layers": 1}
+    own = {**HEAD["mtp"], "trunk_model_type": "glm4_moe", "layout": "glm4_moe"}
+    (folder / "policy" / "config.json").write_text(json.dumps({**TRUNK, **native}))
+    (folder / "policy" / "mtp" / "config.json").write_text(json.dumps({**HEAD, "mtp": own}))
+    overrides = [] if override is None else [override]
+    found = [one for one in problems(*overrides, gpus=8) if "vLLM's own draft model" in one]
+    assert len(found) == len(overrides)
+    assert all(text in one and one.startswith(f"error: {override.split('=')[0]}:") for one in found)
+
+
+@pytest.mark.parametrize("count", [None, 0, 2])
+def test_a_policy_by_whose_configuration_vllm_would_build_another_draft_is_refused(problems, folder, count):
+    own = {**HEAD["mtp"], "trunk_model_type": "glm4_moe", "layout": "glm4_moe"}
+    policy = {**TRUNK, "model_type": "glm4_moe", "num_nextn_predict_layers": count}
+    (folder / "policy" / "config.json").write_text(json.dumps(policy))
+    (folder / "policy" / "mtp" / "config.json").write_text(json.dumps({**HEAD, "mtp": own}))
+    (text,) = (one for one in problems() if "vLLM builds the draft model by it" in one)
+    assert f"has num_nextn_predict_layers {count}, expected 1" in text
 
 
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32}

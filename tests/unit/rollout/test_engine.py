@@ -1,21 +1,50 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from openrlhf_mtp.config.errors import JobErrors
+from openrlhf_mtp.config.errors import JobError, JobErrors
 from openrlhf_mtp.config.settings.mtp import MTPSettings
 from openrlhf_mtp.rollout import engine
 from openrlhf_mtp.rollout.environment import OWN_SYNC
-from tests.unit.config.head_contract.equipped_folder import HEAD, folders, settings
+from tests.unit.config.head_contract.equipped_folder import HEAD, POLICY, folders, settings
 
 
 def test_the_draft_is_sampled_and_as_deep_as_the_job_says(tmp_path: Path) -> None:
-    config = engine.speculative_config(MTPSettings(depths=5), tmp_path)
+    root = folders(tmp_path, HEAD) / "mtp"
+    config = engine.speculative_config(MTPSettings(depths=5), root)
     assert config is not None
     assert config["num_speculative_tokens"] == 5
     assert config["draft_sample_method"] == "probabilistic"
     assert config["rejection_sample_method"] == "standard"
-    assert config["model"] == str(tmp_path)
+    assert (config["method"], config["model"]) == ("eagle", str(root))
+
+
+def native_head(root: Path) -> Path:
+    """A policy of a family whose head vLLM's own draft model runs."""
+    native = {"trunk_model_type": "glm4_moe", "layout": "glm4_moe"}
+    folders(root, {**HEAD, "mtp": {**HEAD["mtp"], **native}})
+    policy = {**POLICY, "model_type": "glm4_moe", "num_nextn_predict_layers": 1}
+    (root / "config.json").write_text(json.dumps(policy))
+    return root
+
+
+def test_vllms_own_draft_model_is_built_by_the_policy_and_waits_for_the_trainers_weights(
+    tmp_path: Path,
+) -> None:
+    root = native_head(tmp_path)
+    config = engine.engine_overrides(settings(), str(root), trained=True)["speculative_config"]
+    assert config["method"] == "mtp"
+    assert "model" not in config
+    assert config["draft_load_config"] == {"load_format": "dummy"}
+    assert config["draft_sample_method"] == "probabilistic"
+
+
+def test_vllms_own_draft_model_is_refused_where_nobody_sends_weights(tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match="a head that vLLM's own draft model runs, expected one of our draft class"
+    ):
+        engine.engine_overrides(settings(), str(native_head(tmp_path)))
 
 
 def test_without_speculation_no_head_is_needed(tmp_path: Path) -> None:

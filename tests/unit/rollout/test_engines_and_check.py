@@ -91,7 +91,8 @@ def answer_alike(context: JobContext, heard: Heard) -> bool:
     heard.problems.clear()
     errors: set[str] = set()
     try:
-        engine_overrides(context.mtp, str(context.job.value("actor.model_name_or_path")), context.sampling)
+        policy = str(context.job.value("actor.model_name_or_path"))
+        engine_overrides(context.mtp, policy, context.sampling, trained=True)
     except JobErrors as refusal:
         errors = set(refusal.problems)
     if not context.mtp.rollout.speculate:
@@ -162,6 +163,7 @@ def heads() -> Iterator[dict[str, Any]]:
         {"depths": None},
         {"layout": "nobody's"},
         {"layout": "mimo"},
+        {"trunk_model_type": "glm4_moe", "layout": "glm4_moe"},
     ):
         yield {**equipped.HEAD, "mtp": {**own, **changes}}
 
@@ -170,6 +172,8 @@ POLICIES = (
     equipped.TRUNK,
     {**equipped.TRUNK, "architectures": ["Qwen2ForCausalLM"]},
     {**equipped.TRUNK, "architectures": ["MiMoForCausalLM"]},
+    {**equipped.TRUNK, "model_type": "glm4_moe", "num_nextn_predict_layers": 1},
+    {**equipped.TRUNK, "model_type": "glm4_moe", "num_nextn_predict_layers": 2},
 )
 
 

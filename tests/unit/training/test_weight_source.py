@@ -3,10 +3,22 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
+from openrlhf_mtp.heads.formats.head_folder import named_tensors
+from openrlhf_mtp.heads.formats.native import to_native
+from openrlhf_mtp.heads.head import MTPHead
+from openrlhf_mtp.heads.head_config import HeadConfig
 from openrlhf_mtp.training.trunk import unwrapped
-from openrlhf_mtp.training.weight_source import policy_source, weights_to_send
+from openrlhf_mtp.training.weight_source import head_source, policy_source, weights_to_send
+from tests.natives import NATIVES
 
 
 def policy(**changes: object) -> Qwen2ForCausalLM:
@@ -114,3 +126,50 @@ def test_a_small_change_is_not_lost_before_the_one_rounding():
 def test_an_adapter_of_another_kind_is_refused(settings, kind):
     with pytest.raises(ValueError, match=f"got {kind}, expected plain LoRA on a linear layer"):
         list(weights_to_send(unwrapped(adapted(policy(), **settings))))
+
+
+SIZES = {
+    "vocab_size": 32,
+    "hidden_size": 64,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+BIAS, GATE = "model.layers.1.mlp.gate.e_score_correction_bias", "model.layers.1.mlp.gate.weight"
+
+
+def test_a_routers_bias_is_sent_in_float32_as_it_is_at_that_time():
+    config = AutoConfig.for_model(**{**SIZES, **NATIVES["glm4_moe"]})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    source = policy_source(model, "bfloat16", sharded=False)
+    types = {spec.name: spec.dtype for spec in source.manifest.tensors}
+    assert {name for name, dtype in types.items() if dtype == "float32"} == {BIAS, GATE}
+    assert {name for name in types if name not in dict(model.named_parameters())} == {BIAS}
+    bias = model.model.layers[1].mlp.gate.e_score_correction_bias
+    with torch.no_grad():
+        bias.copy_(torch.tensor([1.0, 1 + 2**-20, 3.0, -4.0]))
+    assert torch.equal(dict(source.tensors())[BIAS], torch.tensor([1.0, 1 + 2**-20, 3.0, -4.0]))
+
+
+@pytest.mark.parametrize("layout", ["glm4_moe", "deepseek_v3"])
+def test_a_native_head_is_sent_under_its_checkpoints_names_with_experts_stacked(layout):
+    config = AutoConfig.for_model(**{**SIZES, **NATIVES[layout]})
+    head = MTPHead(HeadConfig.from_trunk(config, depths=3, layout=layout))
+    for parameter in head.parameters():  # transformers leaves experts as they are in memory, NaN perhaps
+        torch.nn.init.normal_(parameter)
+    source = head_source(head, "bfloat16", config.num_hidden_layers)
+    sent = dict(source.tensors())
+    assert [(s.name, s.shape) for s in source.manifest.tensors] == [
+        (n, tuple(t.shape)) for n, t in sent.items()
+    ]
+    native = to_native(head.config, dict(named_tensors(head)), config.num_hidden_layers)
+    experts = {name for name in sent if ".experts." in name}
+    assert experts == {f"model.layers.2.mlp.experts.{which}" for which in ("gate_up_proj", "down_proj")}
+    whole = {name: tensor for name, tensor in native.items() if ".experts." not in name}
+    assert sent.keys() - experts == whole.keys()
+    assert all(torch.equal(sent[name], tensor) for name, tensor in whole.items())
+    up = native["model.layers.2.mlp.experts.3.up_proj.weight"]
+    assert torch.equal(sent["model.layers.2.mlp.experts.gate_up_proj"][3].chunk(2)[1], up)
+    float32 = {spec.name for spec in source.manifest.tensors if spec.dtype == "float32"}
+    assert "model.layers.2.mlp.gate.e_score_correction_bias" in float32

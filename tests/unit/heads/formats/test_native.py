@@ -87,6 +87,23 @@ def test_experts_are_stacked_and_taken_apart_without_loss(experts, width, hidden
         assert torch.equal(_joined(LAYOUTS["qwen3_next"], full, list(pieces.values())), tensor)
 
 
+@pytest.mark.parametrize("layout", ["glm4_moe", "deepseek_v3"])
+def test_a_routers_bias_stays_in_float32_when_the_head_is_loaded_in_another_type(
+    layout, checkpoints, tmp_path
+):
+    head = read(checkpoints[layout])
+    save_head(tmp_path, head)
+    config = read_trunk_config(checkpoints[layout])
+    loaded = load_head(tmp_path, config, dtype=torch.bfloat16, device="cpu")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    biases = {name: tensor for name, tensor in loaded.named_buffers() if "e_score_correction_bias" in name}
+    assert len(biases) == 1
+    for name, bias in biases.items():
+        assert bias.dtype == torch.float32
+        assert torch.equal(bias, dict(head.named_buffers())[name])
+        assert not torch.equal(bias, bias.bfloat16().float()), "rounding would show"
+
+
 @pytest.mark.parametrize("layout", [name for name in LAYOUT_NAMES if LAYOUTS[name].token_first])
 def test_the_projection_reads_token_and_hidden_in_the_familys_order(layout, checkpoints):
     head = read(checkpoints[layout])
