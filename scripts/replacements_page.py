@@ -46,8 +46,9 @@ with `VLLM_USE_V2_MODEL_RUNNER=0`. A worker asks for the patches of its own runn
 BESIDE = """
 Without a counterpart in V1, which does not verify sampled drafts as blocks: {alone}.
 
-Beside the patches, the head's draft class follows either runner's depth. The weight sync reaches policy and draft by
-methods that both runners have. The estimate of a sampler's memory (`openrlhf_mtp/config/sampler_memory.py`) is V1's;
+Beside the patches, the head's draft class follows either runner's depth. vLLM compiles it with all blocks of the head;
+the active one is chosen after the compiled part. The weight sync reaches policy and draft by methods that both runners
+have. The estimate of a sampler's memory (`openrlhf_mtp/config/sampler_memory.py`) is V1's;
 V2's sampler takes less. `bench rollout` runs all its arms on V1 if one of them drafts by n-grams or suffixes.
 `tests/engine/test_v2_runner.py` and `tests/engine/test_v2_losslessness.py` run V2 on a CPU, in Triton's interpreter.
 """

@@ -73,10 +73,6 @@ def _wiring(vllm_config: VllmConfig) -> Wiring:
     return wiring_of(layout)
 
 
-def _has_one_block(vllm_config: VllmConfig) -> bool:
-    return _draft_config(vllm_config).mtp["num_layers"] == 1
-
-
 def _layer_config(vllm_config: VllmConfig) -> VllmConfig:
     """The engine's configuration as the draft's layer must see it: the target's quantization and sliding window
     are not the head's, which is trained unquantized and with full attention."""
@@ -122,11 +118,13 @@ class DraftBlock(nn.Module):
         return output + residual
 
 
-# Compiled only with one block: with V1's model runner the active one is chosen in Python, which a compiled graph would
-# freeze.
-@support_torch_compile(enable_if=_has_one_block)
+@support_torch_compile
 class DraftChain(nn.Module):
-    """The blocks, and the target's embedding once vLLM has attached it as `embed_tokens`."""
+    """The blocks, and the target's embedding once vLLM has attached it as `embed_tokens`.
+
+    Every block's result is returned, because a compiled graph would freeze a choice among them: `EagleMTPDraft` takes
+    the active one's outside of it.
+    """
 
     embed_tokens: nn.Module
 
@@ -142,33 +140,44 @@ class DraftChain(nn.Module):
         )
         self.blocks = cast(Sequence[DraftBlock], blocks)
         self.wiring = _wiring(vllm_config)
-        self.active = 0
-        self.step: torch.Tensor | None = None
 
     def forward(
         self, input_ids: torch.Tensor, positions: torch.Tensor, hidden_states: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """input_ids [T] (x_{t+1} at position t), positions [T], hidden_states [T, H] -> z for the logits and what the
-        next depth reads, [T, H] each."""
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """input_ids [T] (x_{t+1} at position t), positions [T], hidden_states [T, H] -> of each block z for the logits
+        and what the next depth reads, [T, H] each."""
         embeddings = self.embed_tokens(input_ids)
         if self.wiring.hides_first_token:
             embeddings = torch.where(positions[:, None] == 0, 0, embeddings)
-        outputs = [block(embeddings, positions, hidden_states) for block in self.blocks]
-        if self.step is None:
-            output = outputs[self.active]
-            z = self.blocks[self.active].final_norm(output)
-        else:
-            output, z = self._active_on_device(outputs, self.step)
-        return z, output if self.wiring.chains_unnormed else z
+        results = []
+        for block in self.blocks:
+            output = block(embeddings, positions, hidden_states)
+            z = block.final_norm(output)
+            results.append((z, output if self.wiring.chains_unnormed else z))
+        return results
 
-    def _active_on_device(
-        self, outputs: Sequence[torch.Tensor], step: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The active block's output and z, [T, H] each; a CUDA graph that recorded this serves every depth."""
-        normed = [block.final_norm(output) for block, output in zip(self.blocks, outputs, strict=True)]
-        active = (step % len(self.blocks)).reshape(1)
-        output, z = (torch.stack(list(each)).index_select(0, active)[0] for each in (outputs, normed))
-        return output, z
+
+class ActiveBlock:
+    """Which block's result a forward passes on: block (j - 1) % n at depth j.
+
+    V1's model runner announces the depth before each forward (`upstream.vllm.draft_depth`). V2's keeps it, less 1, in a
+    tensor on the device (`upstream.vllm.v2.draft_depth`), because it records one CUDA graph for all depths but the
+    first, in which a choice in Python would be frozen.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 1
+        self.step: torch.Tensor | None = None
+
+    def of(self, results: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The active one of the blocks' results, [T, H] each."""
+        if len(results) == 1 or self.step is None:
+            return results[(self.depth - 1) % len(results)]
+        active = (self.step % len(results)).reshape(1)
+        z, following = (
+            torch.stack(list(each)).index_select(0, active)[0] for each in zip(*results, strict=True)
+        )
+        return z, following
 
 
 class EagleMTPDraft(nn.Module):
@@ -186,16 +195,16 @@ class EagleMTPDraft(nn.Module):
             )
         self.config = _draft_config(vllm_config)
         self.model = DraftChain(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+        self.active = ActiveBlock()
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
 
     def begin_depth(self, depth: int) -> None:
         """The next forward computes this depth, counted from 1 (see `upstream.vllm.draft_depth`)."""
-        self.model.active = (depth - 1) % len(self.model.blocks)
+        self.active.depth = depth
 
     def follow_step(self, step: torch.Tensor) -> None:
         """From now on `step`, an integer on the device, is the depth less 1 (see `upstream.vllm.v2.draft_depth`)."""
-        if len(self.model.blocks) > 1:
-            self.model.step = step
+        self.active.step = step
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         """[T] -> [T, H], by the target's embedding."""
@@ -211,8 +220,7 @@ class EagleMTPDraft(nn.Module):
         """Return (hidden state for the logits, hidden state for the next depth), [T, H] each."""
         if inputs_embeds is not None:
             raise NotImplementedError("the MTP head drafts text only; it takes no image or audio embeddings")
-        states: tuple[torch.Tensor, torch.Tensor] = self.model(input_ids, positions, hidden_states)
-        return states
+        return self.active.of(self.model(input_ids, positions, hidden_states))
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """[T, H] -> [T, V], by the target's output head."""

@@ -49,6 +49,7 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `uncompiled` | vLLM | get_masked_input_and_mask without torch.compile on CPU |
 | `vllm.chunk_ends` | vLLM | tokens after a prompt's chunks |
 | `vllm.chunk_ends` | vLLM | next token at a chunk's end |
+| `vllm.compile_key` | vLLM | compiled drafts by their configuration |
 | `vllm.context_end` | vLLM | drafts beside a sequence at its context's end |
 | `vllm.draft_depth` | vLLM | depth of a draft step |
 | `vllm.draft_seeds` | vLLM | seeds of drafts |

@@ -260,6 +260,30 @@ def test_the_worker_still_has_the_calls_of_a_weight_update(method: str) -> None:
     assert callable(vars(Worker)[method])
 
 
+def test_a_compiled_draft_is_kept_by_its_configuration() -> None:
+    from types import SimpleNamespace
+
+    from transformers import Qwen2Config
+    from vllm.config.speculative import SpeculativeConfig
+
+    def engine(draft: object) -> SimpleNamespace:
+        return SimpleNamespace(method="eagle", draft_model_config=draft)
+
+    def of_blocks(number: int) -> SimpleNamespace:
+        own = f"vLLM's hash of {number} blocks"
+        return engine(
+            SimpleNamespace(hf_config=Qwen2Config(mtp={"num_layers": number}), compute_hash=lambda: own)
+        )
+
+    plugin.register()
+    key = SpeculativeConfig.compute_hash
+    one, again, two = (key(of_blocks(number)) for number in (1, 1, 2))
+    assert one == again
+    assert len({one, two, key(engine(None))}) == 3
+    upstreams = {inspect.unwrap(key)(of_blocks(number)) for number in (1, 2)}
+    assert len(upstreams) == 1, "vLLM hashes the draft itself now: drop the patch"
+
+
 def test_every_family_names_a_decoder_layer_that_vllm_has() -> None:
     from vllm.utils.import_utils import resolve_obj_by_qualname
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.engine.tiny import (
+    _ENGINE_ENVIRONMENT,
     DEPTHS,
     FAMILIES,
     WITH_EXPERTS,
@@ -28,6 +29,7 @@ from tests.engine.tiny import (
     stop_engine,
     write_checkpoint,
 )
+from tests.patience import seconds
 
 # float32 kernels of vLLM and of PyTorch differ by rounding alone: 3e-5 was the largest seen
 TOLERANCE = 1e-4
@@ -38,6 +40,8 @@ NEW_TOKENS = 24
 RECORDING = "tests.engine.draft_recorder.RecordingMTPExtension"
 CONTEXT = max(PROMPT_LENGTHS) + NEW_TOKENS
 """Of the engines: the longest sequence fills it, and its neighbors must be drafted for none the less."""
+TRACED: dict[str, Any] = {"enforce_eager": False, "compilation_config": {"mode": 2, "backend": "eager"}}
+"""Whatever Python decides is frozen as when vLLM compiles (mode DYNAMO_TRACE_ONCE), and no compiler runs: seconds."""
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{name: (changes, {}) for name, changes in FAMILIES.items()},
     "qwen2_tied_in_chunks": (
@@ -45,6 +49,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"max_num_batched_tokens": 16, "max_num_seqs": 4, "head_positions": 40},
     ),
     "qwen2_two_blocks": (FAMILIES["qwen2"], {"num_blocks": 2}),
+    "qwen2_two_blocks_compiled": (FAMILIES["qwen2"], {"num_blocks": 2, **TRACED}),
     "qwen3_moe": (WITH_EXPERTS, {}),
     "qwen2_two_workers": (FAMILIES["qwen2"], {"tensor_parallel_size": 2}),
     "qwen2_two_workers_one_kv_head": (
@@ -198,6 +203,15 @@ def measure_all(root: str, names: list[str], every_engine: dict[str, Any]) -> di
     return results
 
 
+def measure_compiled(folder: str) -> list[dict[str, Any]]:
+    """Compiled drafts of one block, and then of two in the same folder, as after a second `openrlhf-mtp equip`."""
+    results = []
+    for num_blocks in (1, 2):
+        write_checkpoint(Path(folder), FAMILIES["qwen2"], num_blocks=num_blocks)
+        results.append(asdict(measure(Path(folder), {"num_blocks": num_blocks, "enforce_eager": False})))
+    return results
+
+
 @pytest.fixture(scope="module")
 def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = str(tmp_path_factory.mktemp("parity"))
@@ -223,3 +237,16 @@ def test_a_seeded_response_is_the_same_whether_its_prompt_was_cut_or_not(measure
     whole, cut = (Parity(**measured[case]) for case in ("qwen2_tied", "qwen2_tied_in_chunks"))
     assert cut.proposals == whole.proposals
     assert cut.responses == whole.responses
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(seconds(900))
+def test_compiled_drafts_are_those_of_the_head_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_ENGINE_ENVIRONMENT, "VLLM_CACHE_ROOT", str(tmp_path / "vllm"))
+    one, two = in_engine_process(__file__, "measure_compiled", str(tmp_path / "policy"), timeout_s=800)
+    for result in (Parity(**one), Parity(**two)):
+        assert max(result.tv) <= TOLERANCE, result
+        assert min(result.accepted, result.rejected) >= 5, result
+    assert one["tv"] != two["tv"]

@@ -51,7 +51,6 @@ CHECKS: tuple[Callable[[JobContext], Iterable[Problem]], ...] = (
     tokenizer.embedded,
     tokenizer.ends,
     head.head_fits,
-    head.head_compiles,
     head.head_training,
     regime.joint,
     regime.unused,

@@ -20,20 +20,6 @@ def head_fits(context: JobContext) -> Iterator[Problem]:
         )
 
 
-def head_compiles(context: JobContext) -> Iterator[Problem]:
-    """On a GPU an engine compiles a draft of one block; which of several is active changes with the depth."""
-    mtp = context.mtp
-    if mtp is None or mtp.num_blocks == 1 or not (context.host.has_cuda and mtp.rollout.speculate):
-        return
-    yield warning(
-        "mtp.num_blocks",
-        mtp.num_blocks,
-        "1 where rollouts draft on a GPU: a draft of several blocks is not compiled. CUDA graphs hold its operations "
-        "with vLLM's V2 model runner alone; without graphs a depth costs more than a small model's forward pass",
-        "make a head with one block, or compare with mtp.rollout.speculate false",
-    )
-
-
 def head_training(context: JobContext) -> Iterator[Problem]:
     """Settings of the head's training that cannot do what they seem to ask."""
     if context.mtp is None:

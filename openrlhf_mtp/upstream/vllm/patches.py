@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from openrlhf_mtp.upstream import uncompiled
 from openrlhf_mtp.upstream.vllm import (
     chunk_ends,
+    compile_key,
     context_end,
     draft_depth,
     draft_seeds,
@@ -45,7 +46,7 @@ IN_V2: Mapping[str, str] = {
     sampler_profile.PATCH.name: sampler_profile_v2.PATCH.name,
 }
 """Each patch of V1's runner -> its counterpart in V2's, or why there is none."""
-_ANY_RUNNER = (packed_experts.PATCH, ray_on_cpu.PATCH, *uncompiled.ENGINE_PATCHES)
+_ANY_RUNNER = (compile_key.PATCH, packed_experts.PATCH, ray_on_cpu.PATCH, *uncompiled.ENGINE_PATCHES)
 
 PATCHES = (*V1_PATCHES, *V2_PATCHES, *_ANY_RUNNER)
 

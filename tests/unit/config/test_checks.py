@@ -645,11 +645,7 @@ def test_a_reward_file_that_python_cannot_read_is_refused(problems, folder, cont
     assert expected is None or any(expected in text for text in problems())
 
 
-def test_a_head_of_several_blocks_is_said_to_be_slow_where_a_gpu_drafts(problems):
-    def said(*overrides: str, gpus: int) -> list[str]:
-        found = problems("mtp.num_blocks=2", *overrides, gpus=gpus)
-        return [text for text in found if text.startswith("warning: mtp.num_blocks: got 2, expected 1 where")]
-
-    assert said(gpus=2)
-    assert not said(gpus=0), "a CPU's engine compiles nothing"
-    assert not said("mtp.rollout.speculate=false", gpus=2)
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_a_head_of_several_blocks_may_draft_anywhere(problems, gpus):
+    blocks = [text for text in problems("mtp.num_blocks=2", gpus=gpus) if "mtp.num_blocks" in text]
+    assert all("the head's own number of blocks" in text for text in blocks), blocks
