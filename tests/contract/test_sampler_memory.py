@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import weakref
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("vllm")
 
 from openrlhf_mtp.config.sampler_memory import sampler_bytes
 from openrlhf_mtp.rollout.environment import prepare_environment
 from openrlhf_mtp.upstream.vllm import sampler_profile
+from tests.live_bytes import LiveBytes
 from tests.processes import in_fresh_process
 
 SEQUENCES, VOCAB = 8, 4000
 DEPTHS = (1, 2, 3)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the storages that operations make for as long as each lives.
-
-    Attributes:
-        peak: the most bytes at once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return made
-
-    def _count(self, storage: Any) -> None:
-        key = storage._cdata
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._free, key, storage.nbytes())
-
-    def _free(self, key: int, nbytes: int) -> None:
-        self._seen.discard(key)
-        self.now -= nbytes
 
 
 def peaks() -> dict[int, int]:

@@ -53,7 +53,7 @@ def profiled(runner: Any) -> dict[str, Any]:
 
     from openrlhf_mtp.config.sampler_memory import sampler_bytes
     from openrlhf_mtp.upstream.vllm.v2.sampler_profile import verify_all_drafts
-    from tests.contract.test_sampler_memory import LiveBytes
+    from tests.live_bytes import LiveBytes
 
     states = runner.sampler.sampling_states
     before = (states.temperature.np.tolist(), states.num_logprobs.tolist())

@@ -146,11 +146,13 @@ def _anchors(context: JobContext) -> int:
     return int(_tokens(context, "train") * context.mtp.anchor_fraction)
 
 
-def _chain(context: JobContext, shape: ModelShape) -> tuple[int, int, int]:
+def _chain(context: JobContext, shape: ModelShape, *, constant: bool = False) -> tuple[int, int, int]:
     """A chain in a training micro-batch: what it keeps, what its backward computes again, its states at all depths."""
     mtp, each, anchors = context.mtp, _each(context), _anchors(context)
     assert mtp is not None
-    kept, again = layers.chain(shape, each, tokens=anchors, depths=mtp.depths, blocks=mtp.num_blocks)
+    kept, again = layers.chain(
+        shape, each, tokens=anchors, depths=mtp.depths, blocks=mtp.num_blocks, constant=constant
+    )
     return kept, again, mtp.depths * anchors * shape.hidden_size * each
 
 
@@ -166,15 +168,21 @@ def _head(context: JobContext, shape: ModelShape) -> int:
 
 
 def _joint(context: JobContext, shape: ModelShape) -> int:
-    """The joint term's chain: its states on the grid, those that count and their gradient; a chunk of logits as they
-    are, in float32 and as log-probs; under ZeRO-3 the output head, whole until then."""
+    """The joint term's chain through a constant head: its states on the grid, those that count and their gradient; a
+    chunk of logits (`log_prob_bytes`); under ZeRO-3 the output head, whole until then."""
     mtp, each = context.mtp, _each(context)
     if mtp is None or not mtp.is_joint:
         return 0
-    kept, again, states = _chain(context, shape)
+    kept, again, states = _chain(context, shape, constant=True)
     rows = min(CHUNK_LOGITS // shape.vocab_size, mtp.depths * _anchors(context))
     whole = shape.vocab_size * shape.hidden_size * each if context.zero_stage == 3 else 0
-    return kept + 3 * states + max(again, rows * shape.vocab_size * (each + 2 * LOGIT)) + whole
+    return kept + 3 * states + max(again, rows * shape.vocab_size * log_prob_bytes(each)) + whole
+
+
+def log_prob_bytes(each: int) -> int:
+    """Bytes of a logit while `losses.kernels.token_log_probs` makes log-probs of a chunk: both of them in float32, and
+    the logit in the policy's dtype unless that is float32 itself."""
+    return 2 * LOGIT + (each if each < LOGIT else 0)
 
 
 def _left(context: JobContext, shape: ModelShape) -> int:

@@ -118,22 +118,23 @@ RATIOS = {
 """Those of Qwen3-8B, a sixteenth as wide."""
 
 
-def kept_by_a_token(depths, *, size, tokens=512):
-    """Bytes that a chain keeps for backward, by token and channel."""
+def kept_by_a_token(depths, *, size, tokens=512, is_constant=False):
+    """Bytes that a chain keeps for backward, by token and channel; its inputs want gradients where its parameters are
+    constants."""
     module = MTPHead(HeadConfig.from_trunk(trunk_config("qwen3", **RATIOS), depths=depths)).bfloat16()
     width = RATIOS["hidden_size"]
     draws = torch.randn(depths + 1, 1, tokens, width, dtype=torch.bfloat16)
     positions = torch.arange(tokens)[None]
     inputs = (
-        draws[0].clone(),
-        [draw.clone() for draw in draws[1:]],
+        draws[0].clone().requires_grad_(is_constant),
+        [draw.clone().requires_grad_(is_constant) for draw in draws[1:]],
         positions,
         torch.ones_like(positions),
         depths,
     )
     module.part = size
     with KeptMemory(module.parameters()).counting() as kept:
-        states = module(*inputs)
+        states = (constant(module) if is_constant else module)(*inputs)
     found = kept.bytes / tokens / width
     sum(z.float().sum() for z in states).backward()
     return found

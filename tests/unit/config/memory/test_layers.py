@@ -54,6 +54,14 @@ def test_a_chain_in_one_piece_keeps_what_the_formula_says(depths):
 
 
 @pytest.mark.parametrize("depths", [1, 3])
+def test_a_constant_head_keeps_nothing_for_its_own_gradient(depths):
+    kept = kept_by_a_token(depths, size=10**6, is_constant=True) * RATIOS["hidden_size"]
+    expected = depths * layers.depth(shape_of("qwen3"), 2, constant=True)
+    assert kept == pytest.approx(expected, rel=0.1)
+    assert expected < 0.85 * depths * layers.depth(shape_of("qwen3"), 2)
+
+
+@pytest.mark.parametrize("depths", [1, 3])
 def test_a_chain_in_parts_keeps_what_the_formula_says(depths):
     shape, tokens = shape_of("qwen3"), 16 * layers.PART
     expected, again = layers.chain(shape, 2, tokens=tokens, depths=depths, blocks=1)
