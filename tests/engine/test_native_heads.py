@@ -6,7 +6,9 @@ the chain that training computes, as in `test_draft_parity`.
 
 One thing is not vLLM's own here: without CUDA the sampler's garbage at temperatures above 0 is repaired
 (`upstream.vllm.sampling`). Qwen3-Next's trunk has full attention in every layer: its linear attention has no float32
-kernel on a CPU, and the head has none. Qwen3.5 and DeepSeek-V3 are not here; see docs/formats.md.
+kernel on a CPU, and the head has none. DeepSeek-V3's positions are turned by vLLM's plain form, since the operator of
+its CPU build takes the heads of a latent query for one (`test_the_cpu_operator_turns_one_head_of_a_latent_query`).
+Qwen3.5 is not here; see docs/formats.md.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from tests.engine.tiny import DEPTHS, SIZES, in_engine_process, start_engine, st
 from tests.natives import write_native_checkpoint
 
 WITH_PLUGIN = "mimo with our draft class"
-STOCK = ["mimo", "qwen3_next", "glm4_moe"]
+STOCK = ["mimo", "qwen3_next", "glm4_moe", "deepseek_v3"]
+_OWN_ROTATION = {"custom_ops": ["all", "-rotary_embedding"]}
 _FULL_ATTENTION = {"layer_types": ["full_attention"] * SIZES["num_hidden_layers"]}
 
 
@@ -51,8 +54,13 @@ def export_changed(root: Path, layout: str, format: str) -> Path:
     return head_dir
 
 
-def stock_engine(folder: Path) -> Any:
-    """vLLM with nothing of ours in it but the recorder of drafts."""
+def stock_engine(folder: Path, compilation: dict[str, Any] | None = None) -> Any:
+    """vLLM with nothing of ours in it but the recorder of drafts.
+
+    Args:
+        folder: the export.
+        compilation: vLLM's `compilation_config`.
+    """
     from vllm import LLM
 
     from openrlhf_mtp.upstream.patching import install
@@ -69,6 +77,7 @@ def stock_engine(folder: Path) -> Any:
         kv_cache_memory_bytes=2**28,
         enable_prefix_caching=False,
         seed=1,
+        compilation_config=compilation,
         speculative_config={
             "method": "mtp",
             "num_speculative_tokens": DEPTHS,
@@ -153,7 +162,7 @@ def with_our_class(folder: Path) -> Parity:
 def with_stock_vllm(folder: Path, layout: str) -> Parity:
     """A native export in an engine of its own."""
     head_dir = export_changed(folder, layout, "native")
-    engine = stock_engine(folder / "exported")
+    engine = stock_engine(folder / "exported", _OWN_ROTATION if layout == "deepseek_v3" else None)
     result = measure(engine, Chain(folder / "exported", head_dir))
     stop_engine(engine)
     return result
