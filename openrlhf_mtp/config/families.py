@@ -66,6 +66,7 @@ class Family:
 
 
 _VLLM = "vllm.model_executor.models"
+_STATE_DECAY = ".linear_attn.A_log"
 _ROUTER_BIAS = ".mlp.gate.e_score_correction_bias"
 _QWEN3_LAYER = f"{_VLLM}.qwen3:Qwen3DecoderLayer"
 
@@ -105,6 +106,8 @@ NATIVE_FAMILIES: dict[str, Family] = {
             gates_attention=True,
             norm_identity=0.0,
             linear_attention=True,
+            float32=(_STATE_DECAY,),
+            rl=True,
         ),
         Family(
             "qwen3_next",
@@ -113,6 +116,8 @@ NATIVE_FAMILIES: dict[str, Family] = {
             gates_attention=True,
             norm_identity=0.0,
             linear_attention=True,
+            float32=(_STATE_DECAY,),
+            rl=True,
         ),
         Family("glm4_moe", "Glm4Moe", float32=(_ROUTER_BIAS, ".mlp.gate.weight"), rl=True),
         Family("deepseek_v3", "DeepseekV3", compresses_attention=True, float32=(_ROUTER_BIAS,)),

@@ -113,6 +113,8 @@ def _qwen(name: str, model_type: str, count_field: str) -> Layout:
         proj="mtp.fc",
         layer="mtp.layers.{n}",
         count_field=count_field,
+        draft_type=f"{name}_mtp",
+        engine_names=(("model.", "mtp."),),
     )
 
 

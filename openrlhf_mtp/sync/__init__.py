@@ -25,6 +25,7 @@ ones a sample of columns.
 | `handover`, `doors`, `shared_memory` | both | ipc: buckets in memory that trainer rank and worker share |
 | `rank_notes`, `store` | both | where ranks meet: how far each has come, who gave up, under the run's seal |
 | `readback` | both | what is read back, what is expected, and the comparison |
+| `convolution` | vLLM worker | weights of a packed convolution, by an impulse through its kernel |
 | `trial`, `packed_experts` | vLLM worker | layers that are run and compared with what arrived; experts are such |
 | `manifest`, `buckets`, `digest` | both | pure: what travels, how it is packed and digested |
 | `waiting`, `errors`, `report` | both | waits that end, what they raise, what a round took |

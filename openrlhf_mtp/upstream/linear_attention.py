@@ -40,7 +40,7 @@ MODULES = {
 
 
 def borders(position_ids: Tensor) -> Tensor | None:
-    """Where the samples of a packed row begin, and where the row ends [samples + 1]; None of a row with one sample.
+    """Find where the samples of a packed row begin, and where it ends [samples + 1]; None of a row with one sample.
 
     Args:
         position_ids: of a row [1, P].

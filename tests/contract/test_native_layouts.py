@@ -82,9 +82,13 @@ def test_vllm_chooses_the_head_by_architecture_or_model_type():
 
 def test_vllm_names_its_draft_models_and_their_modules_as_the_sync_undoes_it():
     drafts = {name: facts for name, facts in LAYOUTS.items() if facts.draft_type is not None}
-    assert drafts.keys() == {"glm4_moe", "deepseek_v3"}
+    assert drafts.keys() == LAYOUTS.keys() - {"mimo"}
     chosen = (VLLM / "config" / "speculative.py").read_text()
     for layout, facts in drafts.items():
         assert f'hf_config.model_type = "{facts.draft_type}"' in chosen
-        assert facts.engine_names == ((".mtp_block.", "."),)
-        assert "self.mtp_block = " in source(FILES[layout])
+        if facts.root == "mtp.":
+            assert facts.engine_names == (("model.", "mtp."),)
+            assert 'name = name.replace("mtp.", "model.")' in source(FILES[layout])
+        else:
+            assert facts.engine_names == ((".mtp_block.", "."),)
+            assert "self.mtp_block = " in source(FILES[layout])

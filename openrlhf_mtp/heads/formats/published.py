@@ -96,7 +96,7 @@ def write_text_model(model_dir: Path, out_dir: Path) -> None:
 
 @dataclass(frozen=True)
 class Published:
-    """What a text model was taken out of.
+    """The checkpoint that a text model was taken out of.
 
     Attributes:
         folder: of the published checkpoint.
