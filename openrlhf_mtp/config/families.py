@@ -73,6 +73,7 @@ _QWEN3_LAYER = f"{_VLLM}.qwen3:Qwen3DecoderLayer"
 FUSED: dict[str, dict[str, str | int]] = {
     "qkv_proj": {"q_proj": "q", "k_proj": "k", "v_proj": "v"},
     "gate_up_proj": {"gate_proj": 0, "up_proj": 1},
+    "fused_qkv_a_proj": {"q_a_proj": 0, "kv_a_proj_with_mqa": 1},
 }
 """vLLM's fused layers: the checkpoint's tensors in the order of the fused rows, each with vLLM's name for its shard."""
 
@@ -120,7 +121,7 @@ NATIVE_FAMILIES: dict[str, Family] = {
             rl=True,
         ),
         Family("glm4_moe", "Glm4Moe", float32=(_ROUTER_BIAS, ".mlp.gate.weight"), rl=True),
-        Family("deepseek_v3", "DeepseekV3", compresses_attention=True, float32=(_ROUTER_BIAS,)),
+        Family("deepseek_v3", "DeepseekV3", compresses_attention=True, float32=(_ROUTER_BIAS,), rl=True),
     )
 }
 """Families whose own head (`native_layouts`) is trained and written back; vLLM's draft models serve them, ours does

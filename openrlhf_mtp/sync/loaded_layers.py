@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
+from vllm.model_executor.layers.attention import MLAAttention
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
@@ -61,7 +62,8 @@ class LoadedLayer:
         path: of the module in the model.
         module: the layer.
         kind: "linear" is used through a matrix product and "convolution" through a kernel; "table" and "vector" are
-            read directly from the parameter; "packed" is not read back but tried (`sync.trial`).
+            read directly from the parameter; "absorbed" are the factors that latent attention takes a projection apart
+            into; "packed" is not read back but tried (`sync.trial`).
         attribute: name of the parameter.
         slices: the checkpoint tensors, in the order of their rows.
         column_offset, width: the layer holds columns [column_offset, column_offset + width) of the full tensors.
@@ -69,12 +71,15 @@ class LoadedLayer:
 
     path: str
     module: nn.Module
-    kind: Literal["linear", "convolution", "table", "vector", "packed"]
+    kind: Literal["linear", "convolution", "table", "vector", "absorbed", "packed"]
     attribute: str
     slices: tuple[Slice, ...]
     column_offset: int = 0
     width: int = 1
 
+
+ROUTER_BIAS = "e_score_correction_bias"
+"""Added to a router's scores to choose experts; DeepSeek-V3's is a parameter of the router's linear layer."""
 
 Names = tuple[tuple[str, str], ...]
 """What to replace in a module's path for a checkpoint's name (`config.native_layouts.engine_names`)."""
@@ -155,6 +160,8 @@ def _tensors_of(path: str, module: nn.Module, model: nn.Module, workers: int) ->
         yield from _linear(path, module, workers)
     elif isinstance(module, VocabParallelEmbedding):
         yield _vocabulary(path, module, model, workers)
+    elif isinstance(module, MLAAttention):
+        yield _absorbed(path, module, model, workers)
     elif isinstance(module, RoutedExperts):
         yield _experts(path, module, workers)  # its router's bias is the router's too, and read back there
     else:
@@ -193,6 +200,11 @@ def _linear(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]
     yield LoadedLayer(path, layer, "linear", "weight", tuple(slices), offset, width)
     if layer.bias is not None:
         yield LoadedLayer(path, layer, "vector", "bias", tuple(bias_slices))
+    of_router = getattr(layer, ROUTER_BIAS, None)
+    if of_router is not None:
+        spec = TensorSpec(f"{path}.{ROUTER_BIAS}", tuple(of_router.shape), dtype_name(of_router.dtype))
+        whole = (Slice(spec, 0, len(of_router), 0, workers),)
+        yield LoadedLayer(path, layer, "vector", ROUTER_BIAS, whole)
 
 
 def _convolution(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedLayer]:
@@ -207,6 +219,17 @@ def _convolution(path: str, layer: LinearBase, workers: int) -> Iterator[LoadedL
         yield LoadedLayer(path, layer, "table", PLAIN, whole, 0, width)
     else:
         yield LoadedLayer(path, layer, "table", "weight", whole, 0, width)
+
+
+def _absorbed(path: str, layer: MLAAttention, model: nn.Module, workers: int) -> LoadedLayer:
+    """The projection of latent keys and values [heads (P + V), rank], which a decoding step has multiplied into queries
+    and outputs: it computes with copies that loading makes of it."""
+    if workers > 1:
+        raise ValueError(f"{path}: latent attention in engines with several workers is not supported")
+    name = next(name for name, module in model.named_modules() if module is layer.kv_b_proj)
+    rows = layer.num_heads * (layer.qk_nope_head_dim + layer.v_head_dim)
+    spec = TensorSpec(f"{name}.weight", (rows, layer.kv_lora_rank), dtype_name(layer.kv_b_proj.params_dtype))
+    return LoadedLayer(path, layer, "absorbed", "W_UV", (Slice(spec, 0, rows, 0, 1),), 0, layer.kv_lora_rank)
 
 
 def _rows(path: str, layer: LinearBase, workers: int) -> Iterator[tuple[str, int, int, int, int]]:

@@ -102,6 +102,10 @@ class Probe:
             numbers = torch.arange(full_width)
         lo, hi = layer.column_offset, layer.column_offset + layer.width
         numbers = numbers[(numbers >= lo) & (numbers < hi)]
+        if layer.kind == "absorbed":
+            whole = _put_together(layer.module)
+            yield numbers, whole[:, numbers.to(whole.device)]
+            return
         if layer.kind == "table":
             weight: Any = getattr(layer.module, layer.attribute).flatten(1)
             yield numbers, weight[:, numbers.to(weight.device)]
@@ -118,6 +122,12 @@ def _nothing(layer: LoadedLayer) -> Tensor:
     """The digest of no columns, for a shard that holds none of the chosen ones."""
     parameter: Any = getattr(layer.module, layer.attribute)
     return torch.zeros((), dtype=torch.int64, device=parameter.device)
+
+
+def _put_together(attention: Any) -> Tensor:
+    """[heads (P + V), rank]: the projection, of latent attention's factors [heads, P, rank] and [heads, rank, V]."""
+    whole: Tensor = torch.cat([attention.W_UK_T, attention.W_UV.transpose(1, 2)], 1).flatten(0, 1)
+    return whole
 
 
 def _multiply(layer: LoadedLayer, local_columns: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ on, and a probe. docs/replacements.md shows all of that, and `openrlhf-mtp docto
 | `vllm.context_end` | vLLM | drafts beside a sequence at its context's end |
 | `vllm.draft_depth` | vLLM | depth of a draft step |
 | `vllm.draft_seeds` | vLLM | seeds of drafts |
+| `vllm.latent_rotation` | vLLM | rotary positions of latent attention on CPU |
 | `vllm.packed_experts` | vLLM | experts are packed again on CPU |
 | `vllm.ray_on_cpu` | vLLM | Ray's executor on CPU |
 | `vllm.sampler_profile` | vLLM | profile of sampled drafts |

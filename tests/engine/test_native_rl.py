@@ -127,7 +127,7 @@ def test_a_policy_with_experts_goes_through_everything(tmp_path: Path) -> None:
     assert all((before[name].float() != after[name].float()).any() for name in experts), "each was trained"
 
 
-NATIVE = ["glm4_moe"]
+NATIVE = ["glm4_moe", "deepseek_v3"]
 
 
 @pytest.mark.parametrize("family", NATIVE)

@@ -20,7 +20,7 @@ from tests.engine.tiny import DEPTHS, SIZES, in_engine_process, start_engine, st
 from tests.natives import write_native_checkpoint
 from tests.patience import seconds
 
-FAMILIES = ["glm4_moe"]
+FAMILIES = ["glm4_moe", "deepseek_v3"]
 RECORDER = "tests.engine.draft_recorder.RecordingMTPExtension"
 HEADS_BIAS = "model.layers.2.mlp.gate.e_score_correction_bias"
 POLICYS_BIAS = "model.layers.1.mlp.gate.e_score_correction_bias"

@@ -12,6 +12,7 @@ from openrlhf_mtp.upstream.vllm import (
     context_end,
     draft_depth,
     draft_seeds,
+    latent_rotation,
     packed_experts,
     ray_on_cpu,
     sampler_profile,
@@ -46,7 +47,13 @@ IN_V2: Mapping[str, str] = {
     sampler_profile.PATCH.name: sampler_profile_v2.PATCH.name,
 }
 """Each patch of V1's runner -> its counterpart in V2's, or why there is none."""
-_ANY_RUNNER = (compile_key.PATCH, packed_experts.PATCH, ray_on_cpu.PATCH, *uncompiled.ENGINE_PATCHES)
+_ANY_RUNNER = (
+    compile_key.PATCH,
+    latent_rotation.PATCH,
+    packed_experts.PATCH,
+    ray_on_cpu.PATCH,
+    *uncompiled.ENGINE_PATCHES,
+)
 
 PATCHES = (*V1_PATCHES, *V2_PATCHES, *_ANY_RUNNER)
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from openrlhf_mtp.config.checks import check
+from openrlhf_mtp.config.checks import check, model
 from openrlhf_mtp.config.errors import JobErrors
+from openrlhf_mtp.config.families import FAMILIES
 from openrlhf_mtp.config.job import load_job
 from openrlhf_mtp.config.job_context import JobContext
 from openrlhf_mtp.config.machine.host import Host
@@ -212,7 +213,6 @@ def test_logical_gpus_of_a_host_without_cuda_are_made_to_measure(problems):
     ("change", "expected"),
     [
         ({"model_type": "bert"}, "the model family bert has no head yet; use one of qwen2"),
-        ({"model_type": "deepseek_v3"}, "weights of the model family deepseek_v3 cannot be sent to engines"),
         ({"vision_config": {}}, "this is a vision model (qwen2), and heads are for text-only models"),
     ],
 )
@@ -232,7 +232,16 @@ def test_a_policy_that_is_updated_with_dropout_is_warned_of(problems, folder, ra
     assert not any("dropout" in text for text in problems(trains_policy=False))
 
 
-@pytest.mark.parametrize("change", [{"model_type": "deepseek_v3"}, {"vision_config": {}}])
+def test_a_family_whose_weights_nobody_has_sent_is_refused(problems, folder, monkeypatch):
+    """There is none at the moment; one is added so before RL trains it."""
+    monkeypatch.setattr(model, "RL_FAMILIES", FAMILIES)
+    config = {**TRUNK, "model_type": "deepseek_v3"}
+    (folder / "policy" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refusal = "weights of the model family deepseek_v3 cannot be sent to engines"
+    assert any(refusal in text for text in problems())
+
+
+@pytest.mark.parametrize("change", [{"vision_config": {}}])
 def test_without_a_head_a_gpu_host_takes_every_model_and_another_those_whose_layers_the_sync_knows(
     problems, folder, change
 ):
