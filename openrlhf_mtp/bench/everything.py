@@ -25,7 +25,7 @@ Run = Callable[[Sequence[str]], int]
 
 @dataclass(frozen=True)
 class Part:
-    """One measurement.
+    """One measurement of the suite.
 
     Attributes:
         name: of the command below `bench`, and of its file.
@@ -41,13 +41,13 @@ class Part:
 
     @property
     def file(self) -> str:
-        """What its command writes into the folder of the results."""
+        """The file that its command writes into the folder of the results."""
         return f"bench_{self.name}.json"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part came to: its ratios, or why there are none."""
+    """The ratios that a part came to, or why there are none."""
 
     ratios: Mapping[str, Ratio]
     problem: str = ""

@@ -68,6 +68,14 @@ class Shape:
         return torch.randn(*size, device=self.device, dtype=getattr(torch, self.dtype))
 
 
+class Scattered(AnchorGrid):
+    """A grid that says its anchors are scattered, which FlashAttention cannot read."""
+
+    @property
+    def runs(self) -> None:
+        return None
+
+
 def attention(shape: Shape, tokens: int, *, flash: bool = True) -> Callable[[], object]:
     """The last depth's attention at every position, forward and backward; without `flash` in slices on a GPU too."""
     keys = [
@@ -76,9 +84,9 @@ def attention(shape: Shape, tokens: int, *, flash: bool = True) -> Callable[[], 
     values = [torch.randn_like(key).requires_grad_() for key in keys]
     query = shape.normal(1, shape.heads, tokens, WIDTH).requires_grad_()
     grad = torch.randn_like(query)
-    grid = AnchorGrid(torch.ones(1, tokens, dtype=torch.long, device=shape.device), None)
-    if not flash:
-        vars(grid)["runs"] = None  # as if its anchors were scattered
+    grid = (AnchorGrid if flash else Scattered)(
+        torch.ones(1, tokens, dtype=torch.long, device=shape.device), None
+    )
 
     def run() -> None:
         output = chain_attention(query, keys, values, grid, WIDTH**-0.5)

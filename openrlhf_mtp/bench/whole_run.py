@@ -84,7 +84,7 @@ def bench_run(
 
 
 def figures(rows: Sequence[Row], reward: float | None) -> Figures:
-    """What is compared of one run.
+    """The figures of one run that are compared.
 
     Returns:
         `parts`: seconds of a step by part, evaluations left out, mean over the steps, and milliseconds of rollouts for

@@ -14,7 +14,7 @@ from openrlhf_mtp.analysis import style
 def draw(
     measured: Mapping[str, Sequence[Mapping[str, Any]]], parts: Sequence[str], reward: float | None
 ) -> Figure:
-    """Two panels.
+    """Draw two panels: seconds of a step by part, and the reward against time.
 
     Args:
         measured: arm -> its runs' figures (`bench.whole_run.figures`).

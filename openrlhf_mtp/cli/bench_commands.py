@@ -310,7 +310,7 @@ def everything(
 ) -> None:
     """Run the measurements of the loss, a training step, a weight sync and rollouts one after the other.
 
-    Each measurement compares its forms within one run. What is collected are these ratios, which hold on machines of
+    Each measurement compares its forms within one run. The command collects these ratios, which hold on machines of
     different speed. A measurement that fails does not stop the next ones.
 
     \b

@@ -158,7 +158,7 @@ class DraftChain(nn.Module):
 
 
 class ActiveBlock:
-    """Which block's result a forward passes on: block (j - 1) % n at depth j.
+    """The block whose result a forward passes on: block (j - 1) % n at depth j.
 
     V1's model runner announces the depth before each forward (`upstream.vllm.draft_depth`). V2's keeps it, less 1, in a
     tensor on the device (`upstream.vllm.v2.draft_depth`), because it records one CUDA graph for all depths but the

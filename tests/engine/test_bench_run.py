@@ -7,7 +7,7 @@ import pytest
 
 from tests.engine import rl_jobs
 
-pytestmark = [pytest.mark.engine, pytest.mark.nightly]
+pytestmark = [pytest.mark.alone, pytest.mark.nightly]
 STEPS = 3
 
 
