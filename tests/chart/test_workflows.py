@@ -72,7 +72,7 @@ def test_an_action_is_pinned_by_commit_and_runs_on_node_24(path):
 def test_one_image_by_digest_stands_for_a_bare_machine_everywhere():
     texts = [path.read_text(encoding="utf-8") for path in [*WORKFLOWS, GITLAB]]
     images = re.findall(r"(?:container|image): (\S+)", "\n".join(texts))
-    assert len(images) == 5
+    assert len(images) == 6
     assert len(set(images)) == 1
     assert re.fullmatch(r"debian:12@sha256:[0-9a-f]{64}", images[0])
 

@@ -13,7 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from openrlhf_mtp.config.checkpoints import all_of
+from openrlhf_mtp.config.run_files import CHECKPOINTS
 from tests.engine import rl_jobs
+from tests.engine.test_rl_runs import STEPS as ALL_STEPS
 from tests.engine.test_rl_runs import assert_sound
 from tests.patience import seconds
 
@@ -48,6 +51,20 @@ def test_a_job_trains_and_drafts_with_an_engine_of(name: str, words: list[str], 
     done = rl_jobs.run(assets, "train", "job.yaml", "--out", out, *BRIEF, *words)
     rows = assert_sound(done, assets / out, steps=STEPS)
     assert {row["sync/rpc_calls"] for row in rows} == {1}
+
+
+def test_the_guard_stops_a_job_whose_engine_has_two_workers(assets: Path) -> None:
+    """It counts what the engine accepted, however many workers computed it, and saves before it ends the run."""
+    guard = ("mtp.guard.action=stop", "mtp.guard.min_acceptance_length=4", "mtp.guard.patience=1")
+    words = ("train", "job.yaml", "--out", "guarded", "eval.dataset=null", "vllm.tensor_parallel_size=2")
+    done = rl_jobs.run(assets, *words, *guard)
+    assert done.code != 0, done.output[-3000:]
+    assert "acceptance length" in done.output, done.output[-3000:]
+    rows = rl_jobs.rows(assets / "guarded")
+    assert 1 <= len(rows) < ALL_STEPS, "it ended before the last step"
+    assert rows[-1]["spec/mean_acceptance_length"] < 4
+    assert all_of(assets / "guarded" / CHECKPOINTS)
+    assert done.leftovers == []
 
 
 def test_a_worker_that_is_killed_ends_the_run(assets: Path) -> None:
