@@ -32,7 +32,7 @@ from openrlhf_mtp.sync.sender import OtherRank, RayEngine, Sender
 from openrlhf_mtp.training.observed_policy import ObservedPolicy
 from openrlhf_mtp.training.policy_trainer import PolicyTrainer
 from openrlhf_mtp.training.reduce import all_gather_objects
-from openrlhf_mtp.training.trunk import unwrapped
+from openrlhf_mtp.training.trunk import layer_count, unwrapped
 from openrlhf_mtp.training.weight_source import head_source, policy_source
 from openrlhf_mtp.upstream.openrlhf.bindings import bind_policy_worker, plain_class
 
@@ -67,7 +67,7 @@ class PolicyActor(plain_class(upstream.PolicyModelActor)):  # type: ignore[misc]
         dtype = mtp.rollout.dtype if mtp is not None else dtype_name(next(model.parameters()).dtype)
         head = None
         if head_trainer is not None and mtp.rollout.speculate:
-            head = head_source(head_trainer.head, dtype, self.actor.trunk().config.num_hidden_layers)
+            head = head_source(head_trainer.head, dtype, layer_count(self.actor.trunk()))
         door = Door(torch.device(torch.cuda.current_device()), dist.get_rank())
         return open_sync(
             [RayEngine(engine) for engine in self.vllm_engines],

@@ -93,3 +93,10 @@ def twin(part: Part, parameters: Mapping[nn.Parameter, nn.Parameter]) -> Part:
     for name, parameter in part.named_parameters(recurse=False):
         made.register_parameter(name, parameters[parameter])
     return made
+
+
+def layer_count(trunk: nn.Module) -> int:
+    """Decoder layers of a trunk. An actor's method asks here: Ray pickles it with each module of torch whose name its
+    code holds, and `torch.distributed.config`, which OpenRLHF's and ours would name by a `.config`, cannot be pickled.
+    """
+    return int(trunk.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
