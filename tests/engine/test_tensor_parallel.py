@@ -55,7 +55,7 @@ def test_a_job_trains_and_drafts_with_an_engine_of(name: str, words: list[str], 
 
 def test_the_guard_stops_a_job_whose_engine_has_two_workers(assets: Path) -> None:
     """It counts what the engine accepted, however many workers computed it, and saves before it ends the run."""
-    guard = ("mtp.guard.action=stop", "mtp.guard.min_acceptance_length=4", "mtp.guard.patience=1")
+    guard = ("mtp.guard.action=stop", "mtp.guard.min_acceptance_length=3.99", "mtp.guard.patience=1")
     words = ("train", "job.yaml", "--out", "guarded", "eval.dataset=null", "vllm.tensor_parallel_size=2")
     done = rl_jobs.run(assets, *words, *guard)
     assert done.code != 0, done.output[-3000:]
