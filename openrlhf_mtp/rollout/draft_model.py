@@ -197,6 +197,7 @@ class EagleMTPDraft(nn.Module):
         self.model = DraftChain(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
         self.active = ActiveBlock()
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
+        self._names = _stacked(self.model)
 
     def begin_depth(self, depth: int) -> None:
         """The next forward computes this depth, counted from 1 (see `upstream.vllm.draft_depth`)."""
@@ -228,4 +229,4 @@ class EagleMTPDraft(nn.Module):
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load tensors named as in the head's checkpoint; unknown names are refused by vLLM's loader."""
-        return AutoWeightsLoader(self).load_weights(weights, mapper=_stacked(self))
+        return AutoWeightsLoader(self).load_weights(weights, mapper=self._names)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.test_native_loaders import stand_in_for_torchvision
 from tests.engine.test_losslessness import BATCH, P_VALUE, p_values, sample
-from tests.engine.test_sync_round import LocalEngine, gaps
+from tests.engine.test_sync_round import LocalEngine, response_gaps, round_undone
 from tests.engine.tiny import DEPTHS, SIZES, in_engine_process, start_engine, stop_engine
 from tests.natives import write_native_checkpoint
 from tests.patience import seconds
@@ -68,20 +68,12 @@ class HybridJob:
 
     def gap(self) -> float:
         """The mean difference between the engine's log-probs of a response and the trainer's."""
-        from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
-
-        sampling = SamplingParams(max_tokens=24, ignore_eos=True, detokenize=False, logprobs=1, seed=1)
-        prompt = TokensPrompt(prompt_token_ids=list(range(20, 90)))
-        (request,) = self.llm.generate([prompt], sampling, use_tqdm=False)
-        found = gaps(request, self.chain.policy)
+        found = response_gaps(self.llm, self.chain.policy)
         return sum(found) / len(found)
 
     def stale(self, ending: str) -> str:
         """The error of a round after which a tensor of the first layer's linear attention is the one before it."""
         import torch
-
-        from openrlhf_mtp.sync.errors import StaleWeights
 
         layer = self.worker.model_runner.get_model().model.layers[0].linear_attn
         projection = getattr(layer, ending, None) if ending.startswith("in_proj") else None
@@ -91,23 +83,15 @@ class HybridJob:
         else:
             held = layer.get_parameter(ending)
             before = held.detach().clone()
-        transfer = self.worker.weight_transfer_engine
-        finish = transfer.finish_weight_update
 
-        def finish_and_forget() -> None:
-            finish()
+        def undo() -> None:
             if projection is not None:
                 held.cpu_linear = before
             else:
                 with torch.no_grad():
                     held.copy_(before)
 
-        self.train()
-        transfer.finish_weight_update = finish_and_forget
-        with pytest.raises(StaleWeights) as stale:
-            self.sync.round()
-        del transfer.finish_weight_update
-        return str(stale.value)
+        return round_undone(self, undo)
 
 
 def rounds(folder: Path, family: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ vLLM's CPU build runs linear attention in bfloat16 with heads of 128 alone.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.contract.test_native_loaders import stand_in_for_torchvision
 from tests.engine import rl_jobs
-from tests.engine.test_native_rl import HALF
+from tests.engine.test_native_rl import HALF, equip_source, killed_resumed_and_exported
 from tests.engine.tiny import SIZES
 from tests.natives import write_native_checkpoint
 
@@ -27,14 +26,9 @@ HYBRID = "actor.model_name_or_path=hybrid"
 
 def write_hybrid(folder: Path, family: str) -> None:
     """A policy of one linear and one full layer in `source`, equipped in `hybrid`."""
-    from openrlhf_mtp.heads.formats.equip import equip
-
     sizes = {**SIZES, "vocab_size": 320, "initializer_range": 0.05}
     write_native_checkpoint(folder / "source", family, sizes, **WIDE)
-    for path in (folder / "plain").iterdir():
-        if path.name not in ("config.json", "model.safetensors"):
-            shutil.copy(path, folder / "source")
-    equip(folder / "source", folder / "hybrid", depths=3)
+    equip_source(folder, "hybrid")
 
 
 @pytest.mark.parametrize("family", ["qwen3_next", "qwen3_5"])
@@ -52,21 +46,8 @@ def test_a_hybrid_goes_through_everything(
     )
     assert pretrained.code == 0, pretrained.output[-3000:]
     job = ("train", "job.yaml", HYBRID, "mtp.head=pre/head", "ckpt.save_steps=1", "eval.dataset=null", *HALF)
-    rl_jobs.kill_at(tmp_path / "rl", "global_step2", *job, "--out", "rl")
-    done = rl_jobs.run(tmp_path, *job, "--out", "rl", "--resume")
-    assert done.code == 0, done.output[-3000:]
-    rows = [row for row in rl_jobs.rows(tmp_path / "rl") if row["step"] > 0]
-    assert [row["step"] for row in rows] == [1, 2, 3]
-    rl_jobs.assert_agreement(rows)
-    for row in rows:
+    for row in killed_resumed_and_exported(tmp_path, *job):
         print(family, {name: row[name] for name in SHOWN})
-        assert row["spec/logprob_gap"] < 0.02
-        assert row["spec/mean_acceptance_length"] > 1.5
-        assert row["policy/grad_norm"] > 0
-        assert row["mtp/grad_norm"] > 0
-        assert row["sync/verify_s"] > 0
-    exported = rl_jobs.run(tmp_path, "export", "rl/final", "--format", "native", "--out", "native")
-    assert exported.code == 0, exported.output[-3000:]
     assert_exported(tmp_path)
 
 

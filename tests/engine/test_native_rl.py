@@ -74,18 +74,23 @@ def write_policy_with_experts(folder: Path, family: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from openrlhf_mtp.heads.formats.equip import equip
-
     sizes = {**SIZES, "vocab_size": 320, "initializer_range": 0.05}
     if family == "qwen3_moe":
         config = AutoConfig.for_model(**{**sizes, **WITH_EXPERTS})
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "source")
     else:
         write_native_checkpoint(folder / "source", family, sizes)
+    equip_source(folder, "experts")
+
+
+def equip_source(folder: Path, name: str) -> None:
+    """The policy in `source`, with the assets' tokenizer and a head, in a folder of this name."""
+    from openrlhf_mtp.heads.formats.equip import equip
+
     for path in (folder / "plain").iterdir():
         if path.name not in ("config.json", "model.safetensors"):
             shutil.copy(path, folder / "source")
-    equip(folder / "source", folder / "experts", depths=3)
+    equip(folder / "source", folder / name, depths=3)
 
 
 HALF = ("ds.param_dtype=bf16", "mtp.rollout.dtype=bfloat16")
@@ -141,10 +146,16 @@ def test_a_policy_with_its_own_head_goes_through_everything(tmp_path: Path, fami
     assert rows[-1]["mtp/grad_norm"] > 0
     assert rows[-1]["eval/mtp/expected_length"] > 0
     job = ("train", "job.yaml", EXPERTS, "mtp.head=pre/head", "ckpt.save_steps=1", "eval.dataset=null", *HALF)
-    rl_jobs.kill_at(tmp_path / "rl", "global_step2", *job, "--out", "rl")
-    done = rl_jobs.run(tmp_path, *job, "--out", "rl", "--resume")
+    killed_resumed_and_exported(tmp_path, *job)
+    assert_native(tmp_path)
+
+
+def killed_resumed_and_exported(folder: Path, *job: str) -> list[dict[str, float]]:
+    """The rows of a run in `rl` that is killed after two of three steps and goes on; its policy is in `native` then."""
+    rl_jobs.kill_at(folder / "rl", "global_step2", *job, "--out", "rl")
+    done = rl_jobs.run(folder, *job, "--out", "rl", "--resume")
     assert done.code == 0, done.output[-3000:]
-    rows = [row for row in rl_jobs.rows(tmp_path / "rl") if row["step"] > 0]
+    rows = [row for row in rl_jobs.rows(folder / "rl") if row["step"] > 0]
     assert [row["step"] for row in rows] == [1, 2, 3]
     rl_jobs.assert_agreement(rows)
     for row in rows:
@@ -153,9 +164,9 @@ def test_a_policy_with_its_own_head_goes_through_everything(tmp_path: Path, fami
         assert row["policy/grad_norm"] > 0
         assert row["mtp/grad_norm"] > 0
         assert row["sync/verify_s"] > 0
-    exported = rl_jobs.run(tmp_path, "export", "rl/final", "--format", "native", "--out", "native")
+    exported = rl_jobs.run(folder, "export", "rl/final", "--format", "native", "--out", "native")
     assert exported.code == 0, exported.output[-3000:]
-    assert_native(tmp_path)
+    return rows
 
 
 def assert_native(root: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.engine.test_draft_parity import TOLERANCE
 from tests.engine.test_native_heads import Chain, Parity, measure
-from tests.engine.test_sync_round import LocalEngine, gaps
+from tests.engine.test_sync_round import LocalEngine, response_gaps, round_undone
 from tests.engine.tiny import DEPTHS, SIZES, in_engine_process, start_engine, stop_engine
 from tests.natives import write_native_checkpoint
 from tests.patience import seconds
@@ -64,19 +64,11 @@ class NativeJob:
 
     def gap(self) -> float:
         """The largest difference between the engine's log-probs of a response and the trainer's."""
-        from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
-
-        sampling = SamplingParams(max_tokens=24, ignore_eos=True, detokenize=False, logprobs=1, seed=1)
-        prompt = TokensPrompt(prompt_token_ids=list(range(20, 90)))
-        (request,) = self.llm.generate([prompt], sampling, use_tqdm=False)
-        return max(gaps(request, self.chain.policy))
+        return max(response_gaps(self.llm, self.chain.policy))
 
     def stale_bias(self, part: str) -> str:
         """The error of a round after which a router has the bias that it had before."""
         import torch
-
-        from openrlhf_mtp.sync.errors import StaleWeights
 
         models = {"policy": self.worker.model_runner.get_model(), "head": self.worker.get_draft_model()}
         (bias,) = {
@@ -84,20 +76,13 @@ class NativeJob:
             for name, parameter in models[part].named_parameters()
             if name.endswith("gate.e_score_correction_bias")
         }
-        transfer, before = self.worker.weight_transfer_engine, bias.detach().clone()
-        finish = transfer.finish_weight_update
+        before = bias.detach().clone()
 
-        def finish_and_forget() -> None:
-            finish()
+        def undo() -> None:
             with torch.no_grad():
                 bias.copy_(before)
 
-        self.train()
-        transfer.finish_weight_update = finish_and_forget
-        with pytest.raises(StaleWeights) as stale:
-            self.sync.round()
-        del transfer.finish_weight_update
-        return str(stale.value)
+        return round_undone(self, undo)
 
     def unshared(self) -> str:
         """The error where the draft has an embedding of its own, which nobody would renew."""

@@ -236,6 +236,36 @@ def gaps(request: Any, policy: Any) -> list[float]:
     return found
 
 
+def response_gaps(llm: Any, policy: Any) -> list[float]:
+    """The gaps of one sampled response of 24 tokens."""
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    sampling = SamplingParams(max_tokens=24, ignore_eos=True, detokenize=False, logprobs=1, seed=1)
+    prompt = TokensPrompt(prompt_token_ids=list(range(20, 90)))
+    (request,) = llm.generate([prompt], sampling, use_tqdm=False)
+    return gaps(request, policy)
+
+
+def round_undone(job: Any, undo: Callable[[], None]) -> str:
+    """The error of a round after an update, at whose end the engine's worker is given back what `undo` puts there."""
+    from openrlhf_mtp.sync.errors import StaleWeights
+
+    transfer = job.worker.weight_transfer_engine
+    finish = transfer.finish_weight_update
+
+    def finish_and_forget() -> None:
+        finish()
+        undo()
+
+    job.train()
+    transfer.finish_weight_update = finish_and_forget
+    with pytest.raises(StaleWeights) as stale:
+        job.sync.round()
+    del transfer.finish_weight_update
+    return str(stale.value)
+
+
 def _source(parameters: Callable[[], Any]) -> Any:
     from openrlhf_mtp.sync.manifest import Manifest, TensorSpec, WeightSource
 
